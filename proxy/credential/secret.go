@@ -1,0 +1,42 @@
+package credential
+
+import (
+	"crypto/subtle"
+	"fmt"
+)
+
+const redacted = "[redacted]"
+
+// Secret is a password or a token. However it is printed, formatted, logged or
+// marshalled, it says "[redacted]"; only Reveal gives the text away, so that a
+// search for Reveal finds every place that a secret can leave by.
+type Secret struct{ text string }
+
+// NewSecret wraps text.
+func NewSecret(text string) Secret { return Secret{text} }
+
+// Reveal gives the text.
+func (s Secret) Reveal() string { return s.text }
+
+// IsZero reports whether the secret is empty.
+func (s Secret) IsZero() bool { return s.text == "" }
+
+// Equal compares in a time that does not depend on where the two differ.
+func (s Secret) Equal(other Secret) bool {
+	return subtle.ConstantTimeCompare([]byte(s.text), []byte(other.text)) == 1
+}
+
+// String is "[redacted]".
+func (Secret) String() string { return redacted }
+
+// GoString is "[redacted]".
+func (Secret) GoString() string { return redacted }
+
+// Format is "[redacted]" for every verb.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// MarshalText is "[redacted]"; JSON and TOML encoders use it.
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// MarshalJSON is "[redacted]" too: encoding/json prefers it to MarshalText.
+func (Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
