@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"net/url"
 	"time"
 
@@ -28,6 +29,9 @@ type Config struct {
 
 	// Credentials, if nil, knows none.
 	Credentials credential.Source
+
+	// Page, if not nil, answers "/" for requests that address us by a name of ours.
+	Page http.Handler
 
 	// Version is sent upstream in the User-Agent.
 	Version string
