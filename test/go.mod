@@ -9,4 +9,15 @@ require (
 	go.uber.org/goleak v1.3.0
 )
 
+require (
+	github.com/docker/distribution v2.8.3+incompatible // indirect
+	github.com/docker/libtrust v0.0.0-20160708172513-aabc10ec26b7 // indirect
+	github.com/gorilla/mux v1.8.1 // indirect
+	github.com/sirupsen/logrus v1.10.1 // indirect
+	golang.org/x/crypto v0.58.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
+
 replace github.com/sidemirror/sidemirror => ../
+
+tool github.com/docker/distribution/contrib/token-server

@@ -1,0 +1,102 @@
+#!/bin/sh
+# Installs what the tests of this module run against: the engines and the
+# registry from Debian, the other clients by go install. A second run changes
+# nothing and takes a second. No service is started.
+#
+#	test/setup.sh            installs what is missing, then prints the versions
+#	test/setup.sh --check    installs nothing; exit 1 where something is missing
+set -eu
+
+cd "$(dirname "$0")"
+
+# The same folder as in test/engine/tools.go.
+bin=${SIDEMIRROR_TEST_BIN:-${XDG_CACHE_HOME:-$HOME/.cache}/sidemirror-test/bin}
+
+crane=github.com/google/go-containerregistry/cmd/crane@v0.22.1
+regctl=github.com/regclient/regclient/cmd/regctl@v0.11.7
+conformance=github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111
+
+# Debian keeps daemons in /usr/sbin, which is not in an ordinary user's PATH.
+PATH=$PATH:/usr/sbin:/sbin
+
+fail() {
+	echo "test/setup.sh: $*" >&2
+	exit 1
+}
+
+# lacking lists the Debian packages whose program is not installed.
+lacking() {
+	for pair in containerd:containerd runc:runc docker.io:dockerd \
+		docker-registry:docker-registry skopeo:skopeo; do
+		command -v "${pair#*:}" >/dev/null || printf '%s ' "${pair%%:*}"
+	done
+	# From trixie on the docker command is a package of its own.
+	if ! command -v docker >/dev/null && apt-cache show docker-cli >/dev/null 2>&1; then
+		printf 'docker-cli '
+	fi
+}
+
+# install_packages puts in Debian's packages, and keeps them from starting their
+# services: the tests start their own daemons, with folders of their own.
+install_packages() {
+	packages=$(lacking)
+	[ -n "$packages" ] || return 0
+	command -v apt-get >/dev/null ||
+		fail "cannot install $packages: no apt-get here; install them by hand"
+	[ "$(id -u)" = 0 ] ||
+		fail "cannot install $packages: not root; run: sudo test/setup.sh"
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		trap 'rm -f /usr/sbin/policy-rc.d' EXIT INT TERM
+		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+		chmod 755 /usr/sbin/policy-rc.d
+	fi
+	apt-get update -qq
+	# docker-cli is known only now on a machine whose lists were empty.
+	packages=$(lacking)
+	# shellcheck disable=SC2086 # one word a package
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
+		--no-install-recommends ca-certificates $packages >/dev/null
+}
+
+# installed says whether the program $1 was built from the module version $2.
+installed() {
+	[ -x "$bin/$1" ] && go version -m "$bin/$1" 2>/dev/null | grep -qF "	$2	"
+}
+
+install_programs() {
+	mkdir -p "$bin"
+	for program in $crane $regctl $conformance; do
+		path=${program%@*}
+		installed "${path##*/}" "${program#*@}" && continue
+		CGO_ENABLED=0 GOBIN="$bin" GOFLAGS=-mod=mod go install "$program"
+	done
+	# The token server has no go.mod: ours pins what it is built from.
+	installed token-server v2.8.3+incompatible ||
+		CGO_ENABLED=0 go build -o "$bin/token-server" \
+			github.com/docker/distribution/contrib/token-server
+}
+
+versions() {
+	containerd --version
+	dockerd --version
+	docker --version
+	runc --version | head -n 1
+	docker-registry --version
+	skopeo --version
+	for program in crane regctl conformance token-server; do
+		go version -m "$bin/$program" | awk -v name=$program '$1 == "mod" { print name, $3 }'
+	done
+}
+
+if [ "${1:-}" = --check ]; then
+	packages=$(lacking)
+	[ -z "$packages" ] || fail "missing: $packages"
+	for program in crane regctl conformance token-server; do
+		[ -x "$bin/$program" ] || fail "missing: $bin/$program"
+	done
+	exit 0
+fi
+command -v go >/dev/null || fail "go is not in PATH"
+install_packages
+install_programs
+versions
