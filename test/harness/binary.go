@@ -1,0 +1,91 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// built is the binary of this test process, made once by whoever asks first.
+var built struct {
+	once sync.Once
+	path string
+	dir  string
+	err  error
+}
+
+// Binary is the path of the sidemirror binary under test: $SIDEMIRROR_BINARY if
+// set, else one built from this checkout, once a test process. Any user may
+// execute it.
+func Binary(tb testing.TB) string {
+	tb.Helper()
+	built.once.Do(func() { built.path, built.dir, built.err = build() })
+	if built.err != nil {
+		tb.Fatalf("build sidemirror: %v", built.err)
+	}
+	return built.path
+}
+
+// Main is a package's TestMain: it runs the tests, looks for goroutines that they
+// left behind, and removes what Binary built.
+func Main(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if built.dir != "" {
+			if err := os.RemoveAll(built.dir); err != nil {
+				fmt.Fprintln(os.Stderr, "remove the built binary:", err)
+			}
+		}
+		os.Exit(code)
+	}))
+}
+
+func build() (path, dir string, err error) {
+	if path := os.Getenv("SIDEMIRROR_BINARY"); path != "" {
+		return path, "", nil
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return "", "", err
+	}
+	if dir, err = os.MkdirTemp("", "sidemirror-binary-"); err != nil {
+		return "", "", err
+	}
+	// MkdirTemp makes it 0700, and Options.UID must be able to execute what is in it.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", dir, err
+	}
+	path = filepath.Join(dir, "sidemirror")
+	cmd := exec.Command("go", "build", "-o", path, "./cmd/sidemirror")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", dir, fmt.Errorf("go build in %s: %w\n%s", root, err, out)
+	}
+	return path, dir, nil
+}
+
+// moduleRoot walks up from the working directory, which go test sets to the
+// package's own, to the product's go.mod.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && strings.HasPrefix(string(mod), "module github.com/sidemirror/sidemirror\n") {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", fmt.Errorf("no go.mod of github.com/sidemirror/sidemirror above the working directory; set SIDEMIRROR_BINARY")
+		}
+		dir = parent
+	}
+}
