@@ -1,0 +1,154 @@
+// Package web is the page at "/": how to pull through this very host, in
+// English or Chinese, with the host's name as the reader typed it filled in.
+package web
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"html/template"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Info is what the page tells of the daemon. Nothing in it is a secret: whoever
+// reaches the listener reads it.
+type Info struct {
+	// Registries are listed in this order.
+	Registries []Registry
+
+	// Default names the registry of a pull that names none; empty leaves out what
+	// the page says of it.
+	Default string
+
+	// Listen is an address of ours, host:port, for a request without a Host.
+	Listen string
+
+	// Version is shown at the foot.
+	Version string
+}
+
+// Registry is one row of the page's table.
+type Registry struct {
+	// Name as a reference has it: "ghcr.io". "*" stands for all that are not named.
+	Name string
+
+	// Hosts are names of ours, without ports, that stand for this registry.
+	Hosts []string
+
+	// Relay says that the engine logs in with its own credentials.
+	Relay bool
+}
+
+//go:embed page.html en.html zh.html style.css
+var files embed.FS
+
+var pages = map[language]*template.Template{
+	english: template.Must(template.ParseFS(files, "page.html", "en.html")),
+	chinese: template.Must(template.ParseFS(files, "page.html", "zh.html")),
+}
+
+// Handler answers GET and HEAD of "/", and nothing else. The caller has checked
+// that the request's Host is a name of ours; here it is text to be escaped.
+func Handler(info Info) http.Handler {
+	css, err := files.ReadFile("style.css")
+	if err != nil {
+		panic("web: style.css is not embedded: " + err.Error())
+	}
+	// The page needs its own style and nothing else: no script, no image, no form,
+	// nothing from another host, and nobody may frame it.
+	sum := sha256.Sum256(css)
+	policy := "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+		"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		if r.URL.Path != "/" {
+			http.Error(w, "there is one page here, at /", http.StatusNotFound)
+			return
+		}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			h.Set("Allow", "GET, HEAD")
+			http.Error(w, "the page at / answers GET and HEAD", http.StatusMethodNotAllowed)
+			return
+		}
+		lang := choose(r)
+		var body bytes.Buffer
+		if err := pages[lang].ExecuteTemplate(&body, "page", newView(info, r, lang, css)); err != nil {
+			http.Error(w, "writing the page: "+err.Error(), http.StatusInternalServerError)
+			return
+		}
+		h.Set("Vary", "Accept-Language")
+		h.Set("Content-Language", string(lang))
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Cache-Control", "no-cache")
+		h.Set("Content-Length", strconv.Itoa(body.Len()))
+		if r.Method == http.MethodGet {
+			_, _ = w.Write(body.Bytes())
+		}
+	})
+}
+
+// view is what the templates read.
+type view struct {
+	Info
+	Lang  language
+	Style template.CSS
+
+	// Host names us in an image reference, URL in an engine's configuration.
+	Host, URL string
+
+	// Plain is set where Docker would insist on TLS and we do not speak it here.
+	Plain bool
+
+	// Own is the registry that Host stands for, if it stands for one: there the
+	// prefix form is not understood.
+	Own *Registry
+
+	// Example is a registry to show the prefix form with, Default's apart.
+	Example string
+}
+
+func newView(info Info, r *http.Request, lang language, css []byte) view {
+	host, scheme, port := r.Host, "http", "80"
+	if host == "" {
+		host = info.Listen
+	}
+	if r.TLS != nil {
+		scheme, port = "https", "443"
+	}
+	name := strings.Trim(host, "[]")
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	v := view{Info: info, Lang: lang, Style: template.CSS(css), Host: host, URL: scheme + "://" + host}
+	v.Plain = r.TLS == nil && !loopback(name)
+	// Without a dot or a port, Docker takes the first component of a reference for
+	// a user of Docker Hub (distribution/reference, splitDockerDomain).
+	if !strings.ContainsAny(host, ".:") && name != "localhost" {
+		v.Host = net.JoinHostPort(name, port)
+	}
+	for i, reg := range info.Registries {
+		if slices.ContainsFunc(reg.Hosts, func(h string) bool { return strings.EqualFold(h, name) }) {
+			v.Own = &info.Registries[i]
+		}
+		if reg.Name != info.Default && reg.Name != "*" && (v.Example == "" || reg.Name == "ghcr.io") {
+			v.Example = reg.Name
+		}
+	}
+	return v
+}
+
+// loopback tells the names that Docker takes for insecure by default (127.0.0.0/8,
+// ::1 and localhost), and so speaks plain HTTP to.
+func loopback(name string) bool {
+	ip := net.ParseIP(name)
+	return strings.EqualFold(name, "localhost") || ip != nil && ip.IsLoopback()
+}

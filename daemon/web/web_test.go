@@ -1,0 +1,208 @@
+package web
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var served = Info{
+	Registries: []Registry{
+		{Name: "docker.io", Hosts: []string{"docker.example.lan"}},
+		{Name: "quay.io", Relay: true},
+		{Name: "ghcr.io"},
+		{Name: "*"},
+	},
+	Default: "docker.io",
+	Listen:  "127.0.0.1:5115",
+	Version: "v1.2.3",
+}
+
+// get asks for target under host and gives the answer and its body.
+func get(t *testing.T, info Info, method, host, target string, header ...string) (*http.Response, string) {
+	t.Helper()
+	r := httptest.NewRequest(method, "http://placeholder"+target, nil)
+	r.Host = host
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	Handler(info).ServeHTTP(w, r)
+	return w.Result(), w.Body.String()
+}
+
+func TestEveryCommandNamesTheHostThatTheReaderTyped(t *testing.T) {
+	for _, lang := range []string{"en", "zh"} {
+		_, body := get(t, served, "GET", "mirror.example.lan:5115", "/", "Accept-Language", lang)
+		for _, want := range []string{
+			"docker pull mirror.example.lan:5115/ghcr.io/owner/image:tag",
+			"docker pull mirror.example.lan:5115/library/busybox",
+			"docker tag mirror.example.lan:5115/library/busybox busybox",
+			"docker rmi mirror.example.lan:5115/ghcr.io/owner/image:tag",
+			`"registry-mirrors": ["http://mirror.example.lan:5115"]`,
+			`[host."http://mirror.example.lan:5115"]`,
+			`capabilities = ["pull", "resolve"]`,
+			`"insecure-registries": ["mirror.example.lan:5115"]`,
+			"/etc/containerd/certs.d/docker.io/hosts.toml",
+			"sidemirror revert", "quay.io", "docker.example.lan", "v1.2.3",
+		} {
+			// In HTML text " may also be written as an entity.
+			if !strings.Contains(strings.ReplaceAll(body, "&#34;", `"`), want) {
+				t.Errorf("%s page lacks %s", lang, want)
+			}
+		}
+		if strings.Contains(body, "127.0.0.1:5115") {
+			t.Errorf("%s page names the listener beside the Host that was asked for", lang)
+		}
+	}
+}
+
+func TestNameAndSchemeFitTheWayTheReaderCame(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		host            string
+		tls             bool
+		wantHost, want  string
+		wantInsecureKey bool
+	}{
+		{"loopback needs no insecure-registries", "127.0.0.1:5115", false, "127.0.0.1:5115", "http://127.0.0.1:5115", false},
+		{"IPv6 loopback keeps its brackets", "[::1]:5115", false, "[::1]:5115", "http://[::1]:5115", false},
+		{"localhost without a port is a registry", "localhost", false, "localhost", "http://localhost", false},
+		{"no Host at all", "", false, "127.0.0.1:5115", "http://127.0.0.1:5115", false},
+		{"a bare word would be a user of Docker Hub", "mirror", false, "mirror:80", "http://mirror", true},
+		{"another host without TLS", "10.0.0.1:5115", false, "10.0.0.1:5115", "http://10.0.0.1:5115", true},
+		{"another host with TLS", "mirror.example", true, "mirror.example", "https://mirror.example", false},
+		{"a bare word with TLS", "mirror", true, "mirror:443", "https://mirror", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Host = c.host
+			if c.tls {
+				r.TLS = &tls.ConnectionState{}
+			}
+			w := httptest.NewRecorder()
+			Handler(served).ServeHTTP(w, r)
+			body := strings.ReplaceAll(w.Body.String(), "&#34;", `"`)
+			if want := "docker pull " + c.wantHost + "/ghcr.io/owner/image:tag"; !strings.Contains(body, want) {
+				t.Errorf("page lacks %s", want)
+			}
+			if want := `[host."` + c.want + `"]`; !strings.Contains(body, want) {
+				t.Errorf("page lacks %s", want)
+			}
+			if got := strings.Contains(body, "insecure-registries"); got != c.wantInsecureKey {
+				t.Errorf("insecure-registries shown: %v, want %v", got, c.wantInsecureKey)
+			}
+		})
+	}
+}
+
+func TestHostOfOneRegistryIsNotToldToPrefix(t *testing.T) {
+	_, body := get(t, served, "GET", "Docker.Example.lan:5115", "/", "Accept-Language", "en")
+	if !strings.Contains(body, "docker pull Docker.Example.lan:5115/library/busybox") {
+		t.Error("page lacks the pull by the registry's own host")
+	}
+	if strings.Contains(body, "Docker.Example.lan:5115/ghcr.io") {
+		t.Error("page shows a prefix that this host does not understand")
+	}
+}
+
+func TestNoRegistryLeavesNoHalfCommand(t *testing.T) {
+	_, body := get(t, Info{}, "GET", "localhost:5115", "/", "Accept-Language", "en")
+	if strings.Contains(body, "docker pull") || strings.Contains(body, "docker tag") {
+		t.Error("page shows a pull of a registry that is not served")
+	}
+	if !strings.Contains(body, `<td colspan="3">none</td>`) {
+		t.Error("page does not say that no registry is served")
+	}
+}
+
+func TestHostileHostStaysText(t *testing.T) {
+	_, body := get(t, served, "GET", `"><script>alert(1)</script>`, "/")
+	if strings.Contains(body, "<script") {
+		t.Fatal("the Host header became markup")
+	}
+}
+
+func TestLanguageFollowsTheReader(t *testing.T) {
+	for _, c := range []struct{ accept, query, want string }{
+		{"", "", "en"},
+		{"zh-CN,zh;q=0.9,en;q=0.8", "", "zh"},
+		{"en-GB,en;q=0.9,zh;q=0.8", "", "en"},
+		{"zh-CN", "?lang=en", "en"},
+		{"en", "?lang=zh", "zh"},
+		{"zh", "?lang=<script>", "zh"},
+	} {
+		resp, body := get(t, served, "GET", "localhost:5115", "/"+c.query, "Accept-Language", c.accept)
+		if got := resp.Header.Get("Content-Language"); got != c.want || !strings.Contains(body, `<html lang="`+c.want+`">`) {
+			t.Errorf("Accept-Language %q, %q: page in %q, want %q", c.accept, c.query, got, c.want)
+		}
+		if resp.Header.Get("Vary") != "Accept-Language" {
+			t.Errorf("Accept-Language %q: a cache would hand the page to readers of the other language", c.accept)
+		}
+	}
+}
+
+func TestPageCanLoadAndSendNothing(t *testing.T) {
+	resp, body := get(t, served, "GET", "localhost:5115", "/")
+	style := regexp.MustCompile(`(?s)<style>(.*)</style>`).FindStringSubmatch(body)
+	if style == nil {
+		t.Fatal("no style in the page")
+	}
+	sum := sha256.Sum256([]byte(style[1]))
+	csp := resp.Header.Get("Content-Security-Policy")
+	for _, want := range []string{
+		"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'",
+		"'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'",
+	} {
+		if !strings.Contains(csp, want) {
+			t.Errorf("Content-Security-Policy lacks %s: %s", want, csp)
+		}
+	}
+	if resp.Header.Get("X-Content-Type-Options") != "nosniff" || resp.Header.Get("Referrer-Policy") != "no-referrer" {
+		t.Errorf("headers: %v", resp.Header)
+	}
+	if m := regexp.MustCompile(`(?i)<(script|img|link|iframe|form)|style="|src=|url\(`).FindString(body); m != "" {
+		t.Errorf("page has %s, which its policy forbids", m)
+	}
+}
+
+func TestHeadHasTheLengthAndNoBody(t *testing.T) {
+	full, body := get(t, served, "GET", "localhost:5115", "/")
+	head, empty := get(t, served, "HEAD", "localhost:5115", "/")
+	if empty != "" || head.StatusCode != http.StatusOK {
+		t.Fatalf("HEAD: status %d, %d bytes of body", head.StatusCode, len(empty))
+	}
+	if l := head.Header.Get("Content-Length"); l != full.Header.Get("Content-Length") || l != strconv.Itoa(len(body)) {
+		t.Errorf("HEAD says %s bytes, GET gave %d", l, len(body))
+	}
+}
+
+func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		method, target string
+		want           int
+	}{
+		{"GET", "/index.html", http.StatusNotFound},
+		{"GET", "/v2/", http.StatusNotFound},
+		{"POST", "/", http.StatusMethodNotAllowed},
+		{"OPTIONS", "/", http.StatusMethodNotAllowed},
+	} {
+		resp, _ := get(t, served, c.method, "localhost:5115", c.target)
+		if resp.StatusCode != c.want {
+			t.Errorf("%s %s: status %d, want %d", c.method, c.target, resp.StatusCode, c.want)
+		}
+		if c.want == http.StatusMethodNotAllowed && resp.Header.Get("Allow") != "GET, HEAD" {
+			t.Errorf("%s %s: Allow is %q", c.method, c.target, resp.Header.Get("Allow"))
+		}
+	}
+}
