@@ -1,0 +1,37 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+func newCompletionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion bash|zsh|fish",
+		Short: "Print a shell's completion script",
+		Long: `Print the script that lets a shell complete sidemirror's commands and flags.
+
+For this shell only:
+
+  source <(sidemirror completion bash)
+  source <(sidemirror completion zsh)
+  sidemirror completion fish | source
+
+For every new one, as root:
+
+  sidemirror completion bash >/usr/share/bash-completion/completions/sidemirror
+  sidemirror completion zsh  >/usr/share/zsh/site-functions/_sidemirror
+  sidemirror completion fish >/usr/share/fish/vendor_completions.d/sidemirror.fish`,
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{"bash", "zsh", "fish"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root, w := cmd.Root(), cmd.OutOrStdout()
+			switch args[0] {
+			case "zsh":
+				return root.GenZshCompletion(w)
+			case "fish":
+				return root.GenFishCompletion(w, true)
+			}
+			return root.GenBashCompletionV2(w, true)
+		},
+	}
+}

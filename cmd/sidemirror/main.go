@@ -1,0 +1,118 @@
+// Sidemirror is a registry proxy beside a host's container engines.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes. Done is 0.
+const (
+	exitFailed = 1 // it was tried and did not work
+	exitUsage  = 2 // wrong usage or configuration; for plan: there are differences
+)
+
+// globals are the flags that every subcommand has.
+type globals struct {
+	configPath string // --config; "" leaves it to SIDEMIRROR_CONFIG, then to daemon.DefaultFile
+}
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is main without the process, for tests: it answers with the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if text := err.Error(); text != "" {
+		fmt.Fprintf(stderr, "sidemirror: %s\n", strings.TrimSuffix(text, "\n"))
+	}
+	return exitCode(err)
+}
+
+// exitCode is what the error itself says by a method ExitCode() int, or exitFailed.
+func exitCode(err error) int {
+	var coded interface{ ExitCode() int }
+	if errors.As(err, &coded) {
+		return coded.ExitCode()
+	}
+	return exitFailed
+}
+
+// usageError is a command line that cannot be meant.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+func (usageError) ExitCode() int   { return exitUsage }
+
+func newRootCommand() *cobra.Command {
+	g := new(globals)
+	root := &cobra.Command{
+		Use:   "sidemirror",
+		Short: "A registry proxy beside a host's container engines",
+		Long: `Sidemirror listens on loopback, mirrors the registries that Docker and containerd
+pull from with the right credentials, and writes the engines' own configuration
+so that they ask it first. Where it is stopped or broken, they go on to the
+registries by themselves.`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Args:              cobra.ArbitraryArgs,
+		RunE:              runRoot,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.PersistentFlags().StringVar(&g.configPath, "config", "", "configuration `file` (default $SIDEMIRROR_CONFIG, then /etc/sidemirror/config.toml)")
+	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(
+		newVersionCommand(),
+		newCompletionCommand(),
+	)
+	usageArgs(root)
+	return root
+}
+
+// runRoot answers a command line without a subcommand, or with one that is not there.
+func runRoot(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	text := fmt.Sprintf("unknown command %q", args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		text += fmt.Sprintf("; did you mean %q?", near[0])
+	}
+	return usageError{fmt.Errorf("%s (see \"sidemirror help\")", text)}
+}
+
+func flagError(cmd *cobra.Command, err error) error {
+	return usageError{fmt.Errorf("%w (see %q)", err, cmd.CommandPath()+" --help")}
+}
+
+// usageArgs makes the arguments that a command refuses wrong usage, not failure:
+// cobra's own errors carry no code.
+func usageArgs(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return flagError(cmd, err)
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		usageArgs(sub)
+	}
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set with -ldflags "-X main.version=v1.2.3" where a package is built;
+// "go install" leaves it empty and the module's own version counts.
+var version string
+
+func newVersionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print version, commit, Go and platform",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return printVersion(cmd.OutOrStdout())
+		},
+	}
+}
+
+func printVersion(w io.Writer) error {
+	info, _ := debug.ReadBuildInfo()
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "sidemirror\t%s\n", buildVersion(info))
+	fmt.Fprintf(tw, "commit\t%s\n", buildCommit(info))
+	fmt.Fprintf(tw, "go\t%s\n", runtime.Version())
+	fmt.Fprintf(tw, "platform\t%s/%s\n", runtime.GOOS, runtime.GOARCH)
+	return tw.Flush()
+}
+
+func buildVersion(info *debug.BuildInfo) string {
+	switch {
+	case version != "":
+		return version
+	case info != nil && info.Main.Version != "":
+		return info.Main.Version
+	}
+	return "(unknown)"
+}
+
+func buildCommit(info *debug.BuildInfo) string {
+	if info == nil {
+		return "(unknown)"
+	}
+	settings := make(map[string]string)
+	for _, s := range info.Settings {
+		settings[s.Key] = s.Value
+	}
+	commit := settings["vcs.revision"]
+	if commit == "" {
+		return "(unknown)"
+	}
+	if at := settings["vcs.time"]; at != "" {
+		commit += " of " + at
+	}
+	if settings["vcs.modified"] == "true" {
+		commit += ", modified"
+	}
+	return commit
+}
