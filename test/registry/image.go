@@ -1,0 +1,183 @@
+package registry
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Shape is what an image is made of.
+type Shape struct {
+	// Index makes an index of linux/amd64 and linux/arm64, else a single manifest
+	// of linux/amd64.
+	Index bool
+
+	// Docker has Docker's media types, else OCI's.
+	Docker bool
+
+	// Size of the largest layer, in bytes; its content does not compress.
+	Size int
+
+	// Hello, if not empty, is a static program put in as /hello and run by default.
+	Hello []byte
+}
+
+// Image is an image as it was pushed. Digests are "sha256:…".
+type Image struct {
+	Repository, Tag string
+
+	// Digest is that of what the tag names: the index or the single manifest.
+	Digest string
+
+	// Platform holds the digests of what a linux/amd64 engine fetches beside an
+	// index: manifest, configuration and layers.
+	Platform []string
+
+	// All holds every digest there is, the index too.
+	All []string
+
+	// Config is the digest of linux/amd64's configuration: a docker image's ID.
+	Config string
+}
+
+// Push makes an image and pushes it. Two images of one shape differ.
+func (r *Registry) Push(t testing.TB, repository, tag string, s Shape) Image {
+	t.Helper()
+	pushed := Image{Repository: repository, Tag: tag}
+	amd64 := s.image(t, "amd64")
+	var whole remote.Taggable = amd64
+	pushed.Platform = contents(t, amd64)
+	pushed.All = pushed.Platform
+	pushed.Digest = pushed.Platform[0]
+	pushed.Config = pushed.Platform[1]
+	if s.Index {
+		arm64 := s.image(t, "arm64")
+		index := mutate.IndexMediaType(empty.Index, s.media(types.OCIImageIndex, types.DockerManifestList))
+		index = mutate.AppendManifests(index,
+			mutate.IndexAddendum{Add: amd64, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}},
+			mutate.IndexAddendum{Add: arm64, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}}})
+		hash, err := index.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pushed.Digest = hash.String()
+		pushed.All = append(append([]string{pushed.Digest}, pushed.Platform...), contents(t, arm64)...)
+		whole = index
+	}
+	target, err := name.NewTag(r.Reference(repository)+":"+tag, name.StrictValidation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := []remote.Option{remote.WithContext(t.Context())}
+	if r.client.Transport != nil {
+		options = append(options, remote.WithTransport(r.client.Transport))
+	}
+	if r.User != "" {
+		options = append(options, remote.WithAuth(&authn.Basic{Username: r.User, Password: r.Password}))
+	}
+	if err := remote.Push(target, whole, options...); err != nil {
+		t.Fatalf("pushing %s: %v", target, err)
+	}
+	return pushed
+}
+
+func (s Shape) media(oci, docker types.MediaType) types.MediaType {
+	if s.Docker {
+		return docker
+	}
+	return oci
+}
+
+func (s Shape) image(t testing.TB, architecture string) v1.Image {
+	t.Helper()
+	noise := make([]byte, s.Size)
+	random := rand.NewChaCha8([32]byte{byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32())})
+	if _, err := io.ReadFull(random, noise); err != nil {
+		t.Fatal(err)
+	}
+	layers := []v1.Layer{s.layer(t, "etc/architecture", []byte(architecture)), s.layer(t, "noise", noise)}
+	if len(s.Hello) > 0 {
+		layers = append(layers, s.layer(t, "hello", s.Hello))
+	}
+	image := mutate.MediaType(empty.Image, s.media(types.OCIManifestSchema1, types.DockerManifestSchema2))
+	image = mutate.ConfigMediaType(image, s.media(types.OCIConfigJSON, types.DockerConfigJSON))
+	image, err := mutate.AppendLayers(image, layers...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture = "linux", architecture
+	file.Config.Entrypoint = []string{"/hello"}
+	image, err = mutate.ConfigFile(image, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// layer makes a layer of one file; the folders of path are left to the engine.
+func (s Shape) layer(t testing.TB, path string, content []byte) v1.Layer {
+	t.Helper()
+	var packed bytes.Buffer
+	// Noise does not compress, and compressing it costs more than the rest.
+	zip, err := gzip.NewWriterLevel(&packed, gzip.NoCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := tar.NewWriter(zip)
+	header := &tar.Header{Name: path, Mode: 0o755, Size: int64(len(content))}
+	if err := archive.WriteHeader(header); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := archive.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := archive.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := zip.Close(); err != nil {
+		t.Fatal(err)
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(packed.Bytes())), nil
+	}, tarball.WithMediaType(s.media(types.OCILayer, types.DockerLayer)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return layer
+}
+
+// contents lists an image's digests: manifest, configuration, layers.
+func contents(t testing.TB, image v1.Image) []string {
+	t.Helper()
+	hash, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := image.Manifest()
+	if err != nil {
+		t.Fatal(fmt.Errorf("reading a made manifest: %w", err))
+	}
+	digests := []string{hash.String(), manifest.Config.Digest.String()}
+	for _, layer := range manifest.Layers {
+		digests = append(digests, layer.Digest.String())
+	}
+	return digests
+}

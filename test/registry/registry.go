@@ -1,0 +1,144 @@
+// Package registry runs Debian's docker-registry and a real Bearer token server
+// for the tests, on loopback and with folders of their own, and fills them with
+// images.
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"text/template"
+
+	"github.com/sidemirror/sidemirror/test/process"
+)
+
+// Options say what kind of registry to start. The zero value is an open one on
+// plain http at a free port.
+type Options struct {
+	// Private registries give nothing without a token of a token server of their
+	// own, which knows one user and grants it the repositories below its name.
+	Private bool
+
+	// Names, if any, makes it an https registry with a certificate for them, signed
+	// by an authority of its own.
+	Names []string
+
+	// Address to listen on, "127.0.0.1:0" if empty.
+	Address string
+}
+
+// Registry is a running docker-registry.
+type Registry struct {
+	// URL is where it answers, without a path.
+	URL *url.URL
+
+	// Host is the host and port of URL, as references have it.
+	Host string
+
+	// CA is the path of the PEM authority of an https registry.
+	CA string
+
+	// Realm is the origin of a private registry's token server.
+	Realm string
+
+	// User and Password are known to a private registry's token server.
+	User, Password string
+
+	client *http.Client
+	daemon *process.Daemon
+}
+
+// Two things are left to the template: the token realm's path, which the token
+// server fixes, and the log at info level, which holds the access lines.
+var config = template.Must(template.New("config.yml").Parse(`version: 0.1
+log:
+  level: info
+  accesslog:
+    disabled: true
+storage:
+  filesystem:
+    rootdirectory: {{.Folder}}/data
+  delete:
+    enabled: true
+http:
+  addr: {{.Address}}
+  secret: only-of-use-with-several-registries
+{{- if .CA}}
+  tls:
+    certificate: {{.Folder}}/tls.pem
+    key: {{.Folder}}/tls.key
+{{- end}}
+{{- if .Realm}}
+auth:
+  token:
+    realm: {{.Realm}}/token/
+    service: sidemirror-test
+    issuer: sidemirror-test
+    rootcertbundle: {{.Folder}}/token.pem
+{{- end}}
+`))
+
+var listening = regexp.MustCompile(`listening on ([0-9.:]+)`)
+
+// Start runs a registry until the end of the test.
+func Start(t testing.TB, o Options) *Registry {
+	t.Helper()
+	folder := t.TempDir()
+	r := &Registry{URL: &url.URL{Scheme: "http"}, client: &http.Client{}}
+	t.Cleanup(r.client.CloseIdleConnections)
+	if len(o.Names) > 0 {
+		r.URL.Scheme, r.CA = "https", filepath.Join(folder, "ca.pem")
+		r.client.Transport = issue(t, folder, o.Names)
+	}
+	if o.Private {
+		r.startTokenServer(t, folder)
+	}
+	if o.Address == "" {
+		o.Address = "127.0.0.1:0"
+	}
+	path := filepath.Join(folder, "config.yml")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = config.Execute(file, struct{ Folder, Address, CA, Realm string }{folder, o.Address, r.CA, r.Realm})
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatalf("writing %s: %v", path, err)
+	}
+	cmd := exec.Command(process.Path(t, "docker-registry"), "serve", path)
+	r.daemon = process.Start(t, "docker-registry", cmd, func(output string) error {
+		found := listening.FindStringSubmatch(output)
+		if found == nil {
+			return errors.New("it does not listen")
+		}
+		r.Host = found[1]
+		return nil
+	})
+	r.URL.Host = r.Host
+	return r
+}
+
+// Requests returns how many requests the registry has answered whose line in its
+// log holds the text: a path, a User-Agent.
+func (r *Registry) Requests(text string) int {
+	count := 0
+	for line := range strings.Lines(r.daemon.Output()) {
+		if strings.Contains(line, `msg="response completed"`) && strings.Contains(line, text) {
+			count++
+		}
+	}
+	return count
+}
+
+// Reference returns the reference by which the registry itself serves a
+// repository: "127.0.0.1:5000/alice/app".
+func (r *Registry) Reference(repository string) string {
+	return fmt.Sprintf("%s/%s", r.Host, repository)
+}
