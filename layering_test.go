@@ -1,0 +1,216 @@
+// Package sidemirror_test keeps the house in order: which folder may know which,
+// and which file may know what from outside.
+package sidemirror_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"maps"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/sidemirror/sidemirror"
+
+// mayImport says, for each folder, which others of ours it may import: downwards
+// only, cmd → daemon → {proxy, hostconfig}, and proxy → its parts → oci. A new
+// folder has to be entered here together with what it may know.
+var mayImport = map[string][]string{
+	"cmd/sidemirror":   {"daemon", "hostconfig", "proxy", "proxy/auth", "proxy/credential"},
+	"daemon":           {"daemon/web", "hostconfig", "proxy", "proxy/credential", "proxy/peer"},
+	"daemon/web":       {},
+	"hostconfig":       {},
+	"proxy":            {"proxy/auth", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
+	"proxy/auth":       {"proxy/credential", "proxy/oci"},
+	"proxy/credential": {},
+	"proxy/oci":        {},
+	"proxy/peer":       {},
+	"proxy/upstream":   {"proxy/auth", "proxy/credential", "proxy/oci"},
+}
+
+// mayUse says which files may import a module that is not everybody's business:
+// a pattern of path.Match each, tests apart.
+var mayUse = map[string][]string{
+	// One watcher and one voice towards systemd, so that each has one owner.
+	"github.com/fsnotify/fsnotify":     {"daemon/watch.go"},
+	"github.com/coreos/go-systemd/v22": {"daemon/systemd.go"},
+	// Leaves return errors: whoever called them knows whether it is worth a line.
+	"github.com/sirupsen/logrus":  {"cmd/sidemirror/*.go", "daemon/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
+	"github.com/spf13/cobra":      {"cmd/sidemirror/*.go"},
+	"github.com/tailscale/hujson": {"hostconfig/*.go"},
+}
+
+// testOnly are the modules that only the tests of the product may need: what
+// else they want belongs to the test/ module.
+var testOnly = []string{"go.uber.org/goleak"}
+
+// vague are names that say nothing of what a folder holds, and internal, which
+// a program that nobody imports has no use for.
+var vague = []string{"internal", "pkg", "util", "utils", "common", "helper", "helpers", "manager", "managers", "misc"}
+
+// listed is what go list says of a package.
+type listed struct {
+	ImportPath, Dir                                    string
+	GoFiles, IgnoredGoFiles, TestGoFiles, XTestGoFiles []string
+	Module                                             *struct{ Path string }
+}
+
+// goList runs go list -json with args in the root of the module.
+func goList(t *testing.T, args ...string) []listed {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, stderr.String())
+	}
+	var all []listed
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatalf("reading the output of %s: %v", cmd, err)
+		}
+		all = append(all, p)
+	}
+}
+
+// folder is where in the module an import path is: "" for the root, ok false for
+// a path of another module.
+func folder(importPath string) (name string, ok bool) {
+	if importPath == module {
+		return "", true
+	}
+	return strings.CutPrefix(importPath, module+"/")
+}
+
+// eachImport calls f with every import of every file of ours, whatever system
+// the file is for; file is relative to the root.
+func eachImport(t *testing.T, f func(file, folder, imported string)) {
+	t.Helper()
+	for _, p := range goList(t, "./...") {
+		name, ok := folder(p.ImportPath)
+		if !ok {
+			t.Fatalf("go list ./... lists %s", p.ImportPath)
+		}
+		for _, file := range slices.Concat(p.GoFiles, p.IgnoredGoFiles, p.TestGoFiles, p.XTestGoFiles) {
+			parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, file), nil, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, spec := range parsed.Imports {
+				imported, err := strconv.Unquote(spec.Path.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f(path.Join(name, file), name, imported)
+			}
+		}
+	}
+}
+
+func TestImportsRunDownwards(t *testing.T) {
+	seen := map[string]bool{}
+	eachImport(t, func(file, from, imported string) {
+		seen[from] = true
+		to, ours := folder(imported)
+		if !ours || to == from {
+			return
+		}
+		if !slices.Contains(mayImport[from], to) {
+			t.Errorf("%s imports %s, which %s may not know", file, to, from)
+		}
+	})
+	for from := range seen {
+		if _, known := mayImport[from]; !known && from != "" {
+			t.Errorf("%s is not in mayImport: enter it with what it may know", from)
+		}
+	}
+	for from := range maps.Keys(mayImport) {
+		if !seen[from] {
+			t.Errorf("mayImport names %s, which is gone", from)
+		}
+	}
+}
+
+// What mayImport allows step by step could still meet by a detour.
+func TestProxyAndHostconfigNeverMeet(t *testing.T) {
+	for from, never := range map[string]string{"./proxy/...": "hostconfig", "./hostconfig/...": "proxy"} {
+		for _, p := range goList(t, "-deps", "-test", from) {
+			if name, ours := folder(p.ImportPath); ours && (name == never || strings.HasPrefix(name, never+"/")) {
+				t.Errorf("%s depends on %s", from, name)
+			}
+		}
+	}
+}
+
+func TestModulesStayWithTheirOwners(t *testing.T) {
+	eachImport(t, func(file, _, imported string) {
+		for mod, owners := range mayUse {
+			if imported != mod && !strings.HasPrefix(imported, mod+"/") || strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			owned := slices.ContainsFunc(owners, func(pattern string) bool {
+				ok, err := path.Match(pattern, file)
+				if err != nil {
+					t.Fatalf("pattern %q: %v", pattern, err)
+				}
+				return ok
+			})
+			if !owned {
+				t.Errorf("%s imports %s, which is for %s alone", file, imported, strings.Join(owners, ", "))
+			}
+		}
+	})
+}
+
+func TestProductHasNoTestDependencies(t *testing.T) {
+	modules := func(args ...string) map[string]bool {
+		found := map[string]bool{}
+		for _, p := range goList(t, args...) {
+			if p.Module != nil {
+				found[p.Module.Path] = true
+			}
+		}
+		return found
+	}
+	product := modules("-deps", "./...")
+	for mod := range modules("-deps", "-test", "./...") {
+		if !product[mod] && !slices.Contains(testOnly, mod) {
+			t.Errorf("only tests need %s: such a test belongs to the test/ module", mod)
+		}
+	}
+}
+
+func TestFoldersSayWhatTheyHold(t *testing.T) {
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if !d.IsDir() {
+			return nil
+		}
+		if name != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		if slices.Contains(vague, d.Name()) {
+			t.Errorf("folder %s: the name does not say what is in it", name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
