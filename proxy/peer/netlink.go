@@ -1,0 +1,186 @@
+package peer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sizes and values of linux/inet_diag.h and net/tcp_states.h that x/sys/unix has not.
+const (
+	requestSize    = 56 // struct inet_diag_req_v2
+	messageSize    = 72 // struct inet_diag_msg
+	tcpEstablished = 1
+	allStates      = 0xffffffff
+
+	// replyLimit is ample: a message is 72 bytes and some 100 of attributes.
+	replyLimit = 4096
+
+	// answerWithin bounds the wait for the kernel, which answers within the send.
+	answerWithin = 100 * time.Millisecond
+)
+
+// flow is one direction of a TCP connection, addresses unmapped.
+type flow struct{ src, dst netip.AddrPort }
+
+var sequence atomic.Uint32
+
+// ask sends one exact look-up on a netlink socket of its own. A pool of sockets
+// would be 3 µs a look-up faster, and would have to be drained of late answers
+// and closed by somebody.
+func ask(want flow) (Caller, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return Caller{}, fmt.Errorf("opening a sock_diag netlink socket (a systemd unit needs AF_NETLINK in RestrictAddressFamilies): %w", err)
+	}
+	defer unix.Close(fd)
+	timeout := unix.NsecToTimeval(answerWithin.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+		return Caller{}, fmt.Errorf("limiting the wait for sock_diag: %w", err)
+	}
+	seq := sequence.Add(1)
+	if err := unix.Sendto(fd, appendRequest(nil, seq, want), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return Caller{}, fmt.Errorf("asking sock_diag: %w", err)
+	}
+	reply, err := receive(fd)
+	if err != nil {
+		return Caller{}, fmt.Errorf("reading sock_diag's answer: %w", err)
+	}
+	return parseReply(reply, seq, want)
+}
+
+// receive reads one datagram from the kernel itself: any process may send to a
+// netlink socket, and is then told from the kernel by its port id.
+func receive(fd int) ([]byte, error) {
+	buf := make([]byte, replyLimit)
+	for deadline := time.Now().Add(answerWithin); ; {
+		n, _, flags, from, err := unix.Recvmsg(fd, buf, nil, 0)
+		if errors.Is(err, unix.EINTR) && time.Now().Before(deadline) {
+			continue // the Go scheduler's signals end a receive that has a timeout
+		}
+		if err != nil {
+			return nil, err
+		}
+		kernel, ok := from.(*unix.SockaddrNetlink)
+		switch {
+		case !ok || kernel.Pid != 0:
+			return nil, errors.New("it did not come from the kernel")
+		case flags&unix.MSG_TRUNC != 0:
+			return nil, fmt.Errorf("it is longer than %d bytes", replyLimit)
+		}
+		return buf[:n], nil
+	}
+}
+
+// appendRequest appends a SOCK_DIAG_BY_FAMILY message for the one socket of want:
+// struct nlmsghdr, then struct inet_diag_req_v2.
+func appendRequest(b []byte, seq uint32, want flow) []byte {
+	native := binary.NativeEndian
+	b = native.AppendUint32(b, unix.SizeofNlMsghdr+requestSize)
+	b = native.AppendUint16(b, unix.SOCK_DIAG_BY_FAMILY)
+	b = native.AppendUint16(b, unix.NLM_F_REQUEST)
+	b = native.AppendUint32(b, seq)
+	b = native.AppendUint32(b, 0) // the kernel fills in our port id
+
+	b = append(b, family(want), unix.IPPROTO_TCP, 0, 0)
+	b = native.AppendUint32(b, allStates)
+	b = binary.BigEndian.AppendUint16(b, want.src.Port())
+	b = binary.BigEndian.AppendUint16(b, want.dst.Port())
+	b = appendAddr(b, want.src.Addr())
+	b = appendAddr(b, want.dst.Addr())
+	b = native.AppendUint32(b, 0)             // any interface
+	return native.AppendUint64(b, ^uint64(0)) // INET_DIAG_NOCOOKIE: any socket
+}
+
+func family(f flow) uint8 {
+	if f.src.Addr().Is4() && f.dst.Addr().Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// appendAddr fills __be32[4]; an IPv4 address stands in the first of them.
+func appendAddr(b []byte, addr netip.Addr) []byte {
+	var field [16]byte
+	copy(field[:], addr.AsSlice())
+	return append(b, field[:]...)
+}
+
+// parseReply reads the kernel's answer to the request numbered seq.
+func parseReply(b []byte, seq uint32, want flow) (Caller, error) {
+	native := binary.NativeEndian
+	if len(b) < unix.SizeofNlMsghdr {
+		return Caller{}, fmt.Errorf("sock_diag answered %d bytes, less than a header", len(b))
+	}
+	length, kind, got := native.Uint32(b), native.Uint16(b[4:]), native.Uint32(b[8:])
+	if got != seq {
+		return Caller{}, fmt.Errorf("sock_diag answered request %d instead of %d", got, seq)
+	}
+	if length < unix.SizeofNlMsghdr || uint64(length) > uint64(len(b)) {
+		return Caller{}, fmt.Errorf("sock_diag's answer is %d bytes and claims %d", len(b), length)
+	}
+	body := b[unix.SizeofNlMsghdr:length]
+	switch kind {
+	case unix.NLMSG_ERROR:
+		return Caller{}, parseError(body)
+	case unix.SOCK_DIAG_BY_FAMILY:
+		return parseMessage(body, want)
+	}
+	return Caller{}, fmt.Errorf("sock_diag answered with message type %d", kind)
+}
+
+// parseError reads struct nlmsgerr, which is never a success here.
+func parseError(body []byte) error {
+	if len(body) < 4 {
+		return errors.New("sock_diag answered with half an error")
+	}
+	switch code := int32(binary.NativeEndian.Uint32(body)); {
+	case code == -int32(unix.ENOENT):
+		return errNotFound
+	case code < 0 && code > -4096: // the kernel's MAX_ERRNO
+		return fmt.Errorf("sock_diag: %w", unix.Errno(-code))
+	default:
+		return fmt.Errorf("sock_diag answered with the odd error %d", code)
+	}
+}
+
+// parseMessage reads struct inet_diag_msg. Attributes may follow it; the cgroup
+// of the socket (INET_DIAG_CGROUP_ID) is among them.
+func parseMessage(body []byte, want flow) (Caller, error) {
+	if len(body) < messageSize {
+		return Caller{}, fmt.Errorf("sock_diag described a socket in %d bytes instead of %d", len(body), messageSize)
+	}
+	native := binary.NativeEndian
+	found := flow{
+		src: netip.AddrPortFrom(readAddr(body[0], body[8:24]), binary.BigEndian.Uint16(body[4:])),
+		dst: netip.AddrPortFrom(readAddr(body[0], body[24:40]), binary.BigEndian.Uint16(body[6:])),
+	}
+	caller := Caller{
+		State:  body[1],
+		Cookie: uint64(native.Uint32(body[44:])) | uint64(native.Uint32(body[48:]))<<32,
+		UID:    native.Uint32(body[64:]),
+		Inode:  native.Uint32(body[68:]),
+	}
+	switch {
+	case found != want:
+		// Where no connection matches, the kernel offers a listener on that port.
+		return Caller{}, errNotFound
+	case caller.State != tcpEstablished:
+		return Caller{}, fmt.Errorf("the socket is in TCP state %d, not ESTABLISHED", caller.State)
+	case caller.Inode == 0:
+		return Caller{}, errOrphan
+	}
+	return caller, nil
+}
+
+func readAddr(family uint8, field []byte) netip.Addr {
+	if family == unix.AF_INET {
+		return netip.AddrFrom4([4]byte(field))
+	}
+	return netip.AddrFrom16([16]byte(field)).Unmap()
+}

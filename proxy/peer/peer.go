@@ -1,0 +1,120 @@
+// Package peer says whose process is at the other end of a loopback TCP
+// connection, by asking the kernel (INET_DIAG over NETLINK_SOCK_DIAG, see
+// sock_diag(7)).
+//
+// It looks at the peer's socket, not at its process: a socket keeps the uid and
+// the inode of whoever made it, also where it was inherited or passed on over a
+// unix socket, so what is known is who opened the connection and not who writes
+// to it now. By the same token a process of a trusted user that forwards other
+// people's connections to us (socat, a port forward run by root) lends them its
+// name.
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+)
+
+// Caller is the socket at the other end of a connection, as the kernel has it.
+type Caller struct {
+	// UID is the user who made the socket, as seen from our user namespace: where
+	// that has no number for a user, the kernel says 65534.
+	UID uint32
+
+	// Inode is the socket's inode, never 0: a socket that no process holds any
+	// more has none, and the kernel then says uid 0 whosever it was.
+	Inode uint32
+
+	// State is the TCP state, always 1 (TCP_ESTABLISHED).
+	State uint8
+
+	// Cookie numbers the socket; the kernel uses no number twice, unlike inodes
+	// and ports.
+	Cookie uint64
+}
+
+var (
+	errNotTCP      = errors.New("not a TCP connection")
+	errNotLoopback = errors.New("not a loopback connection")
+	errNotFound    = errors.New("the kernel knows no such socket: the peer has closed it, it is in another network namespace, or the module tcp_diag is not there")
+	errOrphan      = errors.New("no process holds the socket any more")
+)
+
+// Lookup asks the kernel for the socket at the other end of conn, of which only
+// the addresses are used. It is an error, and the caller therefore nobody, where
+// conn is not TCP between two loopback addresses, where there is no such socket,
+// and where it is not ESTABLISHED or has no inode: a peer that writes and closes
+// at once leaves a socket of uid 0 and inode 0 behind, which is not root's.
+func Lookup(conn net.Conn) (Caller, error) {
+	theirs, err := endpoint(conn.RemoteAddr())
+	if err != nil {
+		return Caller{}, fmt.Errorf("who is at %v: %w", conn.RemoteAddr(), err)
+	}
+	ours, err := endpoint(conn.LocalAddr())
+	if err != nil {
+		return Caller{}, fmt.Errorf("who is at %v: our end %v: %w", theirs, conn.LocalAddr(), err)
+	}
+	// The peer's own socket: what is remote to us is its source.
+	caller, err := ask(flow{src: theirs, dst: ours})
+	if err != nil {
+		return Caller{}, fmt.Errorf("who is at %v: %w", theirs, err)
+	}
+	return caller, nil
+}
+
+// endpoint unmaps IPv4-mapped addresses: a dual-stack listener has them where
+// the peer's socket is a plain AF_INET one. The kernel's AF_INET table holds both.
+func endpoint(addr net.Addr) (netip.AddrPort, error) {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || tcp == nil {
+		return netip.AddrPort{}, errNotTCP
+	}
+	at := tcp.AddrPort()
+	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	if !at.Addr().IsLoopback() {
+		return netip.AddrPort{}, errNotLoopback
+	}
+	return at, nil
+}
+
+type contextKey struct{}
+
+// accepted is a connection and who was at its other end before it was read from.
+type accepted struct {
+	conn   net.Conn
+	caller Caller
+	err    error
+}
+
+// ConnContext is for [net/http.Server.ConnContext]. It looks up who is at the
+// other end of c at once, before anything is read, and remembers c for [Trusted].
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	caller, err := Lookup(c)
+	return context.WithValue(ctx, contextKey{}, &accepted{c, caller, err})
+}
+
+// FromContext gives what [ConnContext] found when the connection was accepted.
+// It is for logs; whether to trust the caller is for [Trusted] to say.
+func FromContext(ctx context.Context) (Caller, error) {
+	a, ok := ctx.Value(contextKey{}).(*accepted)
+	if !ok {
+		return Caller{}, errors.New("who is asking: the request's connection was not looked up when it was accepted")
+	}
+	return a.caller, a.err
+}
+
+// Trusted reports whether the request of ctx comes over a connection that one of
+// uids opened. It was so when the connection was accepted, and is so now by a
+// second look at the same socket; anything amiss in either makes it false.
+func Trusted(ctx context.Context, uids []uint32) bool {
+	a, ok := ctx.Value(contextKey{}).(*accepted)
+	if !ok || a.err != nil || !slices.Contains(uids, a.caller.UID) {
+		return false
+	}
+	now, err := Lookup(a.conn)
+	return err == nil && now == a.caller
+}

@@ -1,0 +1,525 @@
+package peer
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+// dialEnv makes the test binary a client that runs as another user: it connects
+// to the address, writes a line on stdout, and leaves when its stdin ends.
+const dialEnv = "PEER_TEST_DIAL"
+
+func TestMain(m *testing.M) {
+	if addr := os.Getenv(dialEnv); addr != "" {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println("connected")
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		_ = conn.Close()
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func listen(t *testing.T, network, addr string) *net.TCPListener {
+	t.Helper()
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.(*net.TCPListener)
+}
+
+func accept(t *testing.T, l *net.TCPListener) net.Conn {
+	t.Helper()
+	if err := l.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// connect gives both ends of a connection.
+func connect(t *testing.T, l *net.TCPListener, network, addr string) (client, server net.Conn) {
+	t.Helper()
+	client, err := net.Dial(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client, accept(t, l)
+}
+
+func me() []uint32 { return []uint32{uint32(os.Geteuid())} }
+
+// inodeOf is what the peer itself says of its socket.
+func inodeOf(t *testing.T, conn net.Conn) uint32 {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	var statErr error
+	if err := raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) }); err != nil || statErr != nil {
+		t.Fatal(err, statErr)
+	}
+	return uint32(st.Ino)
+}
+
+func TestOwnProcessIsFoundByItsSocket(t *testing.T) {
+	for _, tt := range []struct{ name, network, listen, dial string }{
+		{"IPv4", "tcp4", "127.0.0.1:0", "127.0.0.1"},
+		{"IPv4, not 127.0.0.1", "tcp4", "127.0.0.9:0", "127.0.0.9"},
+		{"IPv6", "tcp6", "[::1]:0", "::1"},
+		{"IPv4 client of a dual-stack listener", "tcp", "[::]:0", "127.0.0.1"},
+		{"IPv6 client of a dual-stack listener", "tcp", "[::]:0", "::1"},
+		{"IPv6 socket that speaks IPv4 on both sides", "tcp", "[::]:0", "mapped"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := listen(t, tt.network, tt.listen)
+			port := l.Addr().(*net.TCPAddr).Port
+			var client, server net.Conn
+			if tt.dial == "mapped" {
+				client, server = dialMapped(t, port), nil
+				server = accept(t, l)
+			} else {
+				client, server = connect(t, l, "tcp", net.JoinHostPort(tt.dial, fmt.Sprint(port)))
+			}
+			got, err := Lookup(server)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Caller{UID: me()[0], Inode: inodeOf(t, client), State: tcpEstablished, Cookie: got.Cookie}
+			if got != want || got.Cookie == 0 {
+				t.Errorf("got %+v, want %+v and a cookie", got, want)
+			}
+			if !Trusted(ConnContext(t.Context(), server), me()) {
+				t.Error("own uid is not trusted")
+			}
+		})
+	}
+}
+
+// dialMapped connects an AF_INET6 socket to ::ffff:127.0.0.1, which Go's own
+// dialer never does but other engines may.
+func dialMapped(t *testing.T, port int) net.Conn {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "mapped")
+	defer f.Close()
+	addr := &unix.SockaddrInet6{Port: port, Addr: netip.MustParseAddr("::ffff:127.0.0.1").As16()}
+	if err := unix.Connect(fd, addr); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func TestPeersSocketIsFoundAndNotOurOwn(t *testing.T) {
+	l := listen(t, "tcp4", "127.0.0.1:0")
+	client, server := connect(t, l, "tcp4", l.Addr().String())
+	got, err := Lookup(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ours := inodeOf(t, server); got.Inode == ours || got.Inode != inodeOf(t, client) {
+		t.Errorf("inode %d; the client's is %d, our own %d", got.Inode, inodeOf(t, client), ours)
+	}
+}
+
+func TestProcessOfAnotherUserIsNotTrusted(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to start a process as another user")
+	}
+	l := listen(t, "tcp", "[::]:0")
+	port := l.Addr().(*net.TCPAddr).Port
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		t.Run(host, func(t *testing.T) {
+			stop := dialAs(t, 65534, net.JoinHostPort(host, fmt.Sprint(port)))
+			defer stop()
+			ctx := ConnContext(t.Context(), accept(t, l))
+			got, err := FromContext(ctx)
+			if err != nil || got.UID != 65534 {
+				t.Fatalf("got %+v, %v; want uid 65534", got, err)
+			}
+			if Trusted(ctx, []uint32{0, 1000}) {
+				t.Error("uid 65534 passes for uid 0 or 1000")
+			}
+			if !Trusted(ctx, []uint32{0, 65534}) {
+				t.Error("a configured uid 65534 is not trusted")
+			}
+		})
+	}
+}
+
+// dialAs connects as uid from a process of its own and gives the function that ends it.
+func dialAs(t *testing.T, uid uint32, addr string) (stop func()) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The binary lies in root's own folder, where nobody else may open it by name.
+	f, err := os.Open(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.Command("/proc/self/fd/3")
+	cmd.ExtraFiles = []*os.File{f}
+	cmd.Dir = "/"
+	cmd.Env = []string{dialEnv + "=" + addr}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(stdout, make([]byte, len("connected\n"))); err != nil {
+		t.Fatalf("the client did not connect: %v", err)
+	}
+	return func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestWriteAndCloseAtOnceIsNeverTrusted(t *testing.T) {
+	l := listen(t, "tcp4", "127.0.0.1:0")
+	for range 200 {
+		client, err := net.Dial("tcp4", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+		server := accept(t, l)
+		ctx := ConnContext(t.Context(), server)
+		if caller, err := FromContext(ctx); err == nil {
+			t.Fatalf("a closed socket was found to be %+v", caller)
+		}
+		if Trusted(ctx, []uint32{0, uint32(os.Geteuid())}) {
+			t.Fatal("a peer that wrote and closed at once is trusted")
+		}
+		server.Close()
+	}
+}
+
+func TestTrustEndsWithTheConnection(t *testing.T) {
+	l := listen(t, "tcp4", "127.0.0.1:0")
+	client, server := connect(t, l, "tcp4", l.Addr().String())
+	ctx := ConnContext(t.Context(), server)
+	if !Trusted(ctx, me()) {
+		t.Fatal("not trusted while it is there")
+	}
+	if err := client.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	// The FIN has been handled once it can be read.
+	if _, err := server.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatalf("read: %v", err)
+	}
+	if Trusted(ctx, me()) {
+		t.Error("trusted though its socket is no longer ESTABLISHED")
+	}
+	client.Close()
+	if Trusted(ctx, me()) {
+		t.Error("trusted after it has closed")
+	}
+	if _, err := FromContext(ctx); err != nil {
+		t.Errorf("what was found at accept is lost: %v", err)
+	}
+}
+
+func TestPortTakenByAnotherSocketIsNotTrustedAgain(t *testing.T) {
+	l := listen(t, "tcp4", "127.0.0.1:0")
+	_, first := connect(t, l, "tcp4", l.Addr().String())
+	_, second := connect(t, l, "tcp4", l.Addr().String())
+	caller, err := Lookup(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The second look finds another socket of the same user than the first did.
+	ctx := context.WithValue(t.Context(), contextKey{}, &accepted{second, caller, nil})
+	if Trusted(ctx, me()) {
+		t.Error("another socket passes for the one that was accepted")
+	}
+}
+
+func TestWhatIsNotLoopbackTCPIsNobody(t *testing.T) {
+	loopback := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
+	for _, tt := range []struct {
+		name          string
+		local, remote net.Addr
+		want          error
+	}{
+		{"remote address of the network", loopback, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}, errNotLoopback},
+		{"local address of the network", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}, loopback, errNotLoopback},
+		{"IPv6 network", loopback, &net.TCPAddr{IP: net.ParseIP("2001:db8::1"), Port: 1}, errNotLoopback},
+		{"mapped network", loopback, &net.TCPAddr{IP: net.ParseIP("::ffff:192.0.2.1"), Port: 1}, errNotLoopback},
+		{"no address", loopback, &net.TCPAddr{}, errNotLoopback},
+		{"unspecified", loopback, &net.TCPAddr{IP: net.IPv4zero, Port: 1}, errNotLoopback},
+		{"unix socket", loopback, &net.UnixAddr{Name: "@", Net: "unix"}, errNotTCP},
+		{"UDP", loopback, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, errNotTCP},
+		{"nil", loopback, (*net.TCPAddr)(nil), errNotTCP},
+		{"no connection at all", loopback, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2}, errNotFound},
+		{"families mixed", &net.TCPAddr{IP: net.IPv6loopback, Port: 1}, loopback, errNotFound},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conn := addresses{local: tt.local, remote: tt.remote}
+			_, err := Lookup(conn)
+			if err == nil || !strings.Contains(err.Error(), tt.want.Error()) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+			if Trusted(ConnContext(t.Context(), conn), []uint32{0}) {
+				t.Error("trusted")
+			}
+		})
+	}
+}
+
+// addresses is a connection of which only the addresses are asked for.
+type addresses struct {
+	net.Conn
+	local, remote net.Addr
+}
+
+func (a addresses) LocalAddr() net.Addr  { return a.local }
+func (a addresses) RemoteAddr() net.Addr { return a.remote }
+
+func TestConnectionOverTheHostsOwnAddressIsNotTrusted(t *testing.T) {
+	ip := hostAddress(t)
+	l := listen(t, "tcp", net.JoinHostPort(ip.String(), "0"))
+	_, server := connect(t, l, "tcp", l.Addr().String())
+	if Trusted(ConnContext(t.Context(), server), me()) {
+		t.Errorf("trusted over %v", ip)
+	}
+}
+
+func hostAddress(t *testing.T) net.IP {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(addrs, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		return ok && n.IP.IsGlobalUnicast()
+	})
+	if i < 0 {
+		t.Skip("this host has no address beside the loopback ones")
+	}
+	return addrs[i].(*net.IPNet).IP
+}
+
+// A listener is what the kernel offers where no connection matches; ours is
+// root's, and the port that it listens on is the caller's to choose.
+func TestListenerOnThePeersPortIsNotTakenForThePeer(t *testing.T) {
+	l := listen(t, "tcp4", "127.0.0.1:0")
+	conn := addresses{local: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}, remote: l.Addr()}
+	if caller, err := Lookup(conn); err == nil {
+		t.Errorf("a listener was found to be %+v", caller)
+	}
+}
+
+func TestRequestWithoutConnContextIsNotTrusted(t *testing.T) {
+	if Trusted(t.Context(), []uint32{0}) {
+		t.Error("trusted")
+	}
+	if _, err := FromContext(t.Context()); err == nil {
+		t.Error("a caller out of nowhere")
+	}
+}
+
+func TestNoTrustedUIDTrustsNobody(t *testing.T) {
+	l := listen(t, "tcp4", "127.0.0.1:0")
+	_, server := connect(t, l, "tcp4", l.Addr().String())
+	if Trusted(ConnContext(t.Context(), server), nil) {
+		t.Error("trusted")
+	}
+}
+
+func TestServerHandsTheCallerToItsHandlers(t *testing.T) {
+	l := listen(t, "tcp4", "127.0.0.1:0")
+	var trusted bool
+	srv := &http.Server{
+		ConnContext: ConnContext,
+		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			trusted = Trusted(r.Context(), me())
+		}),
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	client := &http.Client{Transport: &http.Transport{}}
+	resp, err := client.Get("http://" + l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	client.CloseIdleConnections()
+	srv.Close()
+	<-done
+	if !trusted {
+		t.Error("the handler does not know who asks")
+	}
+}
+
+func TestManyLookupsAtOnceDoNotMixUpTheirAnswers(t *testing.T) {
+	l := listen(t, "tcp4", "127.0.0.1:0")
+	var wg sync.WaitGroup
+	for range 200 {
+		client, server := connect(t, l, "tcp4", l.Addr().String())
+		want := inodeOf(t, client)
+		wg.Go(func() {
+			for range 20 {
+				if got, err := Lookup(server); err != nil || got.Inode != want {
+					t.Errorf("got %+v, %v; want inode %d", got, err, want)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+var testFlow = flow{src: netip.MustParseAddrPort("127.0.0.1:4242"), dst: netip.MustParseAddrPort("127.0.0.1:5115")}
+
+// reply is a well-formed answer to request 7 about testFlow, of uid 0.
+func reply() []byte {
+	native := binary.NativeEndian
+	b := make([]byte, unix.SizeofNlMsghdr+messageSize)
+	native.PutUint32(b, uint32(len(b)))
+	native.PutUint16(b[4:], unix.SOCK_DIAG_BY_FAMILY)
+	native.PutUint32(b[8:], 7)
+	body := b[unix.SizeofNlMsghdr:]
+	body[0], body[1] = unix.AF_INET, tcpEstablished
+	binary.BigEndian.PutUint16(body[4:], testFlow.src.Port())
+	binary.BigEndian.PutUint16(body[6:], testFlow.dst.Port())
+	copy(body[8:], testFlow.src.Addr().AsSlice())
+	copy(body[24:], testFlow.dst.Addr().AsSlice())
+	native.PutUint32(body[68:], 99)
+	return b
+}
+
+func TestOddRepliesAreNobody(t *testing.T) {
+	if got, err := parseReply(reply(), 7, testFlow); err != nil || got.Inode != 99 {
+		t.Fatalf("the reply that the others are made from: %+v, %v", got, err)
+	}
+	const body = unix.SizeofNlMsghdr
+	native := binary.NativeEndian
+	for name, spoil := range map[string]func([]byte) []byte{
+		"empty":             func(b []byte) []byte { return nil },
+		"half a header":     func(b []byte) []byte { return b[:15] },
+		"cut":               func(b []byte) []byte { return b[:len(b)-1] },
+		"cut and so marked": func(b []byte) []byte { native.PutUint32(b, uint32(len(b)-1)); return b[:len(b)-1] },
+		"length too small":  func(b []byte) []byte { native.PutUint32(b, 15); return b },
+		"length too large":  func(b []byte) []byte { native.PutUint32(b, ^uint32(0)); return b },
+		"another request's": func(b []byte) []byte { native.PutUint32(b[8:], 6); return b },
+		"another type":      func(b []byte) []byte { native.PutUint16(b[4:], unix.NLMSG_DONE); return b },
+		"error 0":           func(b []byte) []byte { native.PutUint16(b[4:], unix.NLMSG_ERROR); clear(b[body:]); return b },
+		"error, cut": func(b []byte) []byte {
+			native.PutUint16(b[4:], unix.NLMSG_ERROR)
+			native.PutUint32(b, body+3)
+			return b[:body+3]
+		},
+		"another port":    func(b []byte) []byte { b[body+5]++; return b },
+		"another address": func(b []byte) []byte { b[body+11]++; return b },
+		"the other way": func(b []byte) []byte {
+			b[body+4], b[body+5], b[body+6], b[body+7] = b[body+6], b[body+7], b[body+4], b[body+5]
+			return b
+		},
+		"IPv6":           func(b []byte) []byte { b[body] = unix.AF_INET6; return b },
+		"TIME_WAIT":      func(b []byte) []byte { b[body+1] = 6; return b },
+		"LISTEN":         func(b []byte) []byte { b[body+1] = 10; return b },
+		"inode 0, uid 0": func(b []byte) []byte { native.PutUint32(b[body+68:], 0); return b },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, err := parseReply(spoil(reply()), 7, testFlow); err == nil {
+				t.Errorf("taken for %+v", got)
+			}
+		})
+	}
+}
+
+func FuzzParseReply(f *testing.F) {
+	f.Add(reply())
+	f.Add(reply()[:unix.SizeofNlMsghdr])
+	errorReply := reply()
+	binary.NativeEndian.PutUint16(errorReply[4:], unix.NLMSG_ERROR)
+	f.Add(errorReply)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		caller, err := parseReply(b, 7, testFlow)
+		switch {
+		case err != nil && caller != (Caller{}):
+			t.Errorf("an error and yet %+v", caller)
+		case err == nil && (caller.Inode == 0 || caller.State != tcpEstablished):
+			t.Errorf("no error for %+v", caller)
+		}
+	})
+}
+
+func BenchmarkLookup(b *testing.B) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	server, err := l.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer server.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Lookup(server); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
