@@ -24,7 +24,8 @@ type Credential struct {
 	// Generation names this very material: it stays the same as long as the
 	// source answers with the same username and secrets, and changes with them.
 	// It gives nothing of them away and may be logged. Tokens and grants are kept
-	// by it. Empty for the zero credential only.
+	// by it. It is the kind of source and 16 hex digits, "store:0f3a…", keyed afresh
+	// for each process. Empty for the zero credential only.
 	Generation string
 }
 

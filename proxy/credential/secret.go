@@ -9,21 +9,37 @@ const redacted = "[redacted]"
 
 // Secret is a password or a token. However it is printed, formatted, logged or
 // marshalled, it says "[redacted]"; only Reveal gives the text away, so that a
-// search for Reveal finds every place that a secret can leave by.
-type Secret struct{ text string }
+// search for Reveal finds every place that a secret can leave by. Secrets are
+// compared with Equal; == says whether they are copies of one another.
+type Secret struct {
+	// A pointer, because fmt calls no Format method on what it reaches through an
+	// unexported field, and prints the text of a string there but only the address
+	// of a pointer.
+	text *string
+}
 
 // NewSecret wraps text.
-func NewSecret(text string) Secret { return Secret{text} }
+func NewSecret(text string) Secret {
+	if text == "" {
+		return Secret{}
+	}
+	return Secret{&text}
+}
 
 // Reveal gives the text.
-func (s Secret) Reveal() string { return s.text }
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
 
 // IsZero reports whether the secret is empty.
-func (s Secret) IsZero() bool { return s.text == "" }
+func (s Secret) IsZero() bool { return s.text == nil }
 
 // Equal compares in a time that does not depend on where the two differ.
 func (s Secret) Equal(other Secret) bool {
-	return subtle.ConstantTimeCompare([]byte(s.text), []byte(other.text)) == 1
+	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(other.Reveal())) == 1
 }
 
 // String is "[redacted]".
@@ -40,3 +56,9 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // MarshalJSON is "[redacted]" too: encoding/json prefers it to MarshalText.
 func (Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+
+// UnmarshalText takes the text, so that a decoder leaves no copy outside a Secret.
+func (s *Secret) UnmarshalText(text []byte) error {
+	*s = NewSecret(string(text))
+	return nil
+}
