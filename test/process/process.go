@@ -108,8 +108,9 @@ func Start(t testing.TB, name string, cmd *exec.Cmd, ready func(output string) e
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	// A group of its own, so that what it starts is ended with it, and nothing else.
-	cmd.SysProcAttr.Setpgid = true
+	// A group of its own, so that what it starts is ended with it, and nothing else;
+	// the signal, for a test that runs into its time limit and cleans nothing up.
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("starting %s: %v", name, err)
 	}
@@ -197,4 +198,3 @@ func (d *Daemon) keep(t testing.TB) {
 	}
 	t.Logf("%s (all of it in %s):\n%s", d.name, path, output)
 }
-

@@ -4,6 +4,7 @@
 package registry
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -141,4 +142,14 @@ func (r *Registry) Requests(text string) int {
 // repository: "127.0.0.1:5000/alice/app".
 func (r *Registry) Reference(repository string) string {
 	return fmt.Sprintf("%s/%s", r.Host, repository)
+}
+
+// Login writes a docker config.json that logs in to host as the registry's user,
+// and returns its folder, fit for $DOCKER_CONFIG.
+func (r *Registry) Login(t testing.TB, host string) string {
+	t.Helper()
+	folder := t.TempDir()
+	pair := base64.StdEncoding.EncodeToString([]byte(r.User + ":" + r.Password))
+	write(t, filepath.Join(folder, "config.json"), fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, host, pair))
+	return folder
 }
