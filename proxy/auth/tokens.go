@@ -1,0 +1,132 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+)
+
+// maxTokens bounds the tokens kept per upstream. Reached, the expired ones go, and
+// if that is not enough some other.
+const maxTokens = 4096
+
+var errReplaced = errors.New("the registry's configuration was replaced meanwhile")
+
+// tokenKey is whose token it is and for what.
+type tokenKey struct{ generation, scope string }
+
+// tokens keeps tokens. Errors are not kept: the next caller asks again.
+type tokens struct {
+	mu      sync.Mutex
+	kept    map[tokenKey]*token
+	flights singleflight.Group
+
+	ctx    context.Context // of the exchanges; made at the first
+	cancel context.CancelFunc
+	wait   sync.WaitGroup
+	closed bool
+}
+
+// get gives the live token for key, or the one that fetch brings. However many ask,
+// one fetch runs per key, on a context of its own: the first caller's going away
+// must harm nobody else.
+func (c *tokens) get(ctx context.Context, key tokenKey, fetch func(context.Context) (*token, error)) (*token, error) {
+	c.mu.Lock()
+	if t := c.kept[key]; t.live(time.Now()) {
+		c.mu.Unlock()
+		return t, nil
+	}
+	if c.closed {
+		c.mu.Unlock()
+		return nil, errReplaced
+	}
+	if c.ctx == nil {
+		c.ctx, c.cancel = context.WithCancel(context.Background())
+	}
+	c.wait.Add(1)
+	flight := c.flights.DoChan(key.generation+"\x00"+key.scope, func() (any, error) {
+		return c.fetch(key, fetch)
+	})
+	c.mu.Unlock()
+	defer c.wait.Done()
+
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case r := <-flight:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(*token), nil
+	}
+}
+
+func (c *tokens) fetch(key tokenKey, fetch func(context.Context) (*token, error)) (*token, error) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil, errReplaced
+	}
+	if t := c.kept[key]; t.live(time.Now()) { // another flight has just landed
+		c.mu.Unlock()
+		return t, nil
+	}
+	c.wait.Add(1)
+	c.mu.Unlock()
+	defer c.wait.Done()
+
+	ctx, cancel := context.WithTimeout(c.ctx, tokenTimeout)
+	defer cancel()
+	t, err := fetch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.put(key, t)
+	return t, nil
+}
+
+func (c *tokens) put(key tokenKey, t *token) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.kept == nil {
+		c.kept = map[tokenKey]*token{}
+	}
+	if len(c.kept) >= maxTokens {
+		now := time.Now()
+		for k, old := range c.kept {
+			if !old.live(now) {
+				delete(c.kept, k)
+			}
+		}
+		for k := range c.kept {
+			if len(c.kept) < maxTokens {
+				break
+			}
+			delete(c.kept, k)
+		}
+	}
+	c.kept[key] = t
+}
+
+// drop forgets t, unless another has come in its place: of thirty requests that are
+// told that their token is revoked, one fetches and the rest find its token.
+func (c *tokens) drop(key tokenKey, t *token) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t != nil && c.kept[key] == t {
+		delete(c.kept, key)
+	}
+}
+
+func (c *tokens) close() {
+	c.mu.Lock()
+	c.closed = true
+	if c.cancel != nil {
+		c.cancel()
+	}
+	c.mu.Unlock()
+	c.wait.Wait()
+}

@@ -1,0 +1,159 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Code is an error code of OCI Distribution 1.1, "Error codes", or one of the few
+// that it lacks.
+type Code string
+
+// The codes, and below them those that registries use beside the specification's.
+const (
+	BlobUnknown     Code = "BLOB_UNKNOWN"
+	DigestInvalid   Code = "DIGEST_INVALID"
+	ManifestInvalid Code = "MANIFEST_INVALID"
+	ManifestUnknown Code = "MANIFEST_UNKNOWN"
+	NameInvalid     Code = "NAME_INVALID"
+	NameUnknown     Code = "NAME_UNKNOWN"
+	Unauthorized    Code = "UNAUTHORIZED"
+	Denied          Code = "DENIED"
+	Unsupported     Code = "UNSUPPORTED"
+	TooManyRequests Code = "TOOMANYREQUESTS"
+
+	BadRequest      Code = "BAD_REQUEST"      // the request is not one of a registry's clients
+	NotFound        Code = "NOT_FOUND"        // the path is none of the API's
+	RegistryUnknown Code = "REGISTRY_UNKNOWN" // told as NAME_UNKNOWN
+	Unavailable     Code = "UNAVAILABLE"      // the upstream cannot be had
+)
+
+var statuses = map[Code]int{
+	BlobUnknown:     http.StatusNotFound,
+	DigestInvalid:   http.StatusBadRequest,
+	ManifestInvalid: http.StatusBadRequest,
+	ManifestUnknown: http.StatusNotFound,
+	NameInvalid:     http.StatusBadRequest,
+	NameUnknown:     http.StatusNotFound,
+	Unauthorized:    http.StatusUnauthorized,
+	Denied:          http.StatusForbidden,
+	Unsupported:     http.StatusMethodNotAllowed,
+	TooManyRequests: http.StatusTooManyRequests,
+	BadRequest:      http.StatusBadRequest,
+	NotFound:        http.StatusNotFound,
+	RegistryUnknown: http.StatusNotFound,
+	Unavailable:     http.StatusBadGateway,
+}
+
+// Error is an error of the registry protocol. [errors.Is] compares codes.
+type Error struct {
+	Code    Code
+	Status  int    // 0: the code's own
+	Message string // for the person who reads the engine's output
+	Detail  any    // marshalled beside the message, if not nil
+	Err     error  // the cause; for the log, never sent
+
+	// Routes, if not nil, is sent as the member "routes" of the body: what is
+	// served, for a client that asked for something else.
+	Routes any
+
+	Allow      string        // for Unsupported: the methods that are served
+	RetryAfter time.Duration // for TooManyRequests: 0 if unknown
+}
+
+func (e *Error) Error() string {
+	text := strings.ToLower(string(e.Code)) + ": " + e.Message
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is reports whether target is an *Error with the same code.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
+// HTTPStatus gives the status to answer with.
+func (e *Error) HTTPStatus() int {
+	if e.Status != 0 {
+		return e.Status
+	}
+	if s, ok := statuses[e.Code]; ok {
+		return s
+	}
+	return http.StatusBadGateway
+}
+
+// AsError gives err as an *Error: itself if it is or wraps one, and otherwise
+// Unavailable with a message that gives nothing of the cause away.
+func AsError(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return &Error{Code: Unavailable, Message: "the upstream could not be asked", Err: err}
+}
+
+// WriteError answers with err as the specification's error body. A 400 that came
+// of a request no client of ours makes closes the connection too.
+func WriteError(w http.ResponseWriter, err error) {
+	e := AsError(err)
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	if e.Code == BadRequest {
+		h.Set("Connection", "close")
+	}
+	if e.Allow != "" {
+		h.Set("Allow", e.Allow)
+	}
+	if e.RetryAfter > 0 && e.HTTPStatus() == http.StatusTooManyRequests {
+		h.Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
+	}
+	body := e.body()
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(e.HTTPStatus())
+	_, _ = w.Write(body)
+}
+
+func (e *Error) body() []byte {
+	type item struct {
+		Code    Code   `json:"code"`
+		Message string `json:"message"`
+		Detail  any    `json:"detail,omitempty"`
+	}
+	code := e.Code
+	if code == RegistryUnknown {
+		code = NameUnknown
+	}
+	body, err := json.Marshal(struct {
+		Errors []item `json:"errors"`
+		Routes any    `json:"routes,omitempty"`
+	}{[]item{{code, e.Message, e.Detail}}, e.Routes})
+	if err != nil { // a Detail that cannot be marshalled is a mistake of ours
+		body = []byte(`{"errors":[{"code":"UNKNOWN","message":"the error could not be told"}]}`)
+	}
+	return append(body, '\n')
+}
+
+func malformed(format string, args ...any) error {
+	return &Error{Code: BadRequest, Message: fmt.Sprintf(format, args...)}
+}
+
+// quote quotes what a client sent for a message, short enough for one.
+func quote(s string) string {
+	const most = 80
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return strconv.Quote(s)
+}

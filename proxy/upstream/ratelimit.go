@@ -1,0 +1,96 @@
+package upstream
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sidemirror/sidemirror/proxy/auth"
+)
+
+const (
+	maxIdentities = 256
+	// defaultHold follows a 429 that does not say how long to wait: long enough for
+	// one pull's requests to be spared, short enough to matter to nobody.
+	defaultHold = 5 * time.Second
+)
+
+// RateLimit is what an upstream last said of its limits (Docker Hub's
+// ratelimit-limit, ratelimit-remaining, docker-ratelimit-source).
+type RateLimit struct {
+	Limit, Remaining int           // pulls; -1 if not said
+	Window           time.Duration // 0 if not said
+	Source           string        // an address or an account
+	Seen             time.Time
+	RetryAt          time.Time // zero, or until when the upstream is not asked
+}
+
+// limits keeps the rate limits of one upstream by who asks.
+type limits struct {
+	mu   sync.Mutex
+	kept map[string]RateLimit
+}
+
+// note remembers what resp says.
+func (l *limits) note(identity string, resp *http.Response) {
+	limited := resp.StatusCode == http.StatusTooManyRequests
+	if !limited && resp.Header.Get("Ratelimit-Remaining") == "" && resp.Header.Get("Ratelimit-Limit") == "" {
+		return
+	}
+	now := time.Now()
+	r := RateLimit{Source: short(resp.Header.Get("Docker-Ratelimit-Source")), Seen: now}
+	r.Limit, r.Window = parseLimit(resp.Header.Get("Ratelimit-Limit"))
+	r.Remaining, _ = parseLimit(resp.Header.Get("Ratelimit-Remaining"))
+	if limited {
+		wait := auth.RetryAfter(resp.Header, now)
+		if wait == 0 {
+			wait = defaultHold
+		}
+		r.RetryAt = now.Add(wait)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.kept == nil || len(l.kept) >= maxIdentities {
+		l.kept = map[string]RateLimit{}
+	}
+	l.kept[identity] = r
+}
+
+// held says for how long yet the upstream is not to be asked for identity.
+func (l *limits) held(identity string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Until(l.kept[identity].RetryAt)
+}
+
+func (l *limits) all() map[string]RateLimit {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make(map[string]RateLimit, len(l.kept))
+	for k, v := range l.kept {
+		all[k] = v
+	}
+	return all
+}
+
+// parseLimit reads "100;w=21600": a count, and the seconds that it is for.
+func parseLimit(s string) (count int, window time.Duration) {
+	number, params, _ := strings.Cut(s, ";")
+	count, err := strconv.Atoi(strings.TrimSpace(number))
+	if err != nil || count < 0 {
+		return -1, 0
+	}
+	if w, ok := strings.CutPrefix(strings.TrimSpace(params), "w="); ok {
+		if seconds, err := strconv.ParseUint(w, 10, 31); err == nil {
+			window = time.Duration(seconds) * time.Second
+		}
+	}
+	return count, window
+}
+
+func short(s string) string {
+	const most = 64
+	return s[:min(len(s), most)]
+}

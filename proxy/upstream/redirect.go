@@ -1,0 +1,142 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
+)
+
+const maxRedirects = 5
+
+// follow follows resp's redirects, if it is one, as protocol.md §3 has it: with a
+// client that holds no credentials, without the request's own, and to no place that
+// the upstream could not be trusted to name. A 401 on the way starts nothing.
+func (u *Upstream) follow(ctx context.Context, r Request, resp *http.Response) (*http.Response, error) {
+	at := u.url.JoinPath(r.Path)
+	for hops := 0; isRedirect(resp.StatusCode); hops++ {
+		drain(resp)
+		if hops == maxRedirects {
+			return nil, u.refuse("redirects more than %d times", maxRedirects)
+		}
+		next, err := u.location(at, resp)
+		if err != nil {
+			return nil, err
+		}
+		if resp, err = u.fetchRedirect(ctx, r.Method, next, r.Header); err != nil {
+			return nil, err
+		}
+		if r.Method == http.MethodHead && resp.StatusCode == http.StatusForbidden {
+			// A URL is signed for one method, and this one was for GET.
+			if resp, err = u.headByGet(ctx, next, r.Header, resp); err != nil {
+				return nil, err
+			}
+		}
+		at = next
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		drain(resp)
+		return nil, u.refuse("answers %d to a request without conditions", resp.StatusCode)
+	}
+	return resp, nil
+}
+
+func isRedirect(status int) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// location gives where resp redirects to, if that is a place we go to.
+func (u *Upstream) location(at *url.URL, resp *http.Response) (*url.URL, error) {
+	next, err := at.Parse(resp.Header.Get("Location")) // Artifact Registry's are relative
+	if err != nil || resp.Header.Get("Location") == "" || next.Host == "" {
+		return nil, u.refuse("redirects to a place that is not a URL")
+	}
+	if next.Scheme != "https" && (next.Scheme != "http" || u.url.Scheme != "http") {
+		return nil, u.refuse("redirects to %s without TLS", next.Hostname())
+	}
+	if next.User != nil {
+		return nil, u.refuse("redirects to %s with a login in the URL", next.Hostname())
+	}
+	if !sameOrigin(next, u.url) {
+		if err := checkHost(next.Hostname(), u.private.Load()); err != nil {
+			return nil, u.refuse("redirects to %s: %v", next.Hostname(), err)
+		}
+	}
+	return next, nil
+}
+
+func (u *Upstream) fetchRedirect(ctx context.Context, method string, to *url.URL, header http.Header) (*http.Response, error) {
+	transport := u.redirect
+	if sameOrigin(to, u.url) {
+		transport = u.base
+	}
+	resp, err := transport.RoundTrip(newRequest(ctx, method, to, header, u.userAgent))
+	if err != nil {
+		return nil, u.explain(ctx, &url.URL{Host: to.Host}, err, false)
+	}
+	return resp, nil
+}
+
+// headByGet learns by a GET of one byte what a refused HEAD would have said.
+func (u *Upstream) headByGet(ctx context.Context, to *url.URL, header http.Header, refused *http.Response) (*http.Response, error) {
+	drain(refused)
+	header = header.Clone()
+	header.Set("Range", "bytes=0-0")
+	resp, err := u.fetchRedirect(ctx, http.MethodGet, to, header)
+	if err != nil {
+		return nil, err
+	}
+	AsHead(resp)
+	return resp, nil
+}
+
+// AsHead makes the answer to a GET of the first byte into what HEAD would have
+// answered: 200 with the length of the whole, -1 if it is unknown, and no body.
+func AsHead(resp *http.Response) {
+	_ = resp.Body.Close()
+	resp.Body = io.NopCloser(strings.NewReader(""))
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return
+	case http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable: // the latter: nothing at all
+		if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && resp.Header.Get("Content-Range") != "bytes */0" {
+			return
+		}
+		resp.StatusCode, resp.ContentLength = http.StatusOK, -1
+		if _, total, ok := strings.Cut(resp.Header.Get("Content-Range"), "/"); ok {
+			if n, err := strconv.ParseInt(total, 10, 64); err == nil && n >= 0 {
+				resp.ContentLength = n
+			}
+		}
+		resp.Header.Del("Content-Range")
+		resp.Header.Del("Content-Length")
+	}
+}
+
+func (u *Upstream) refuse(format string, args ...any) error {
+	return &oci.Error{Code: oci.Unavailable, Message: u.url.Host + " " + fmt.Sprintf(format, args...)}
+}
+
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && portOf(a) == portOf(b)
+}
+
+func portOf(u *url.URL) string {
+	if p := u.Port(); p != "" {
+		return p
+	}
+	if u.Scheme == "http" {
+		return "80"
+	}
+	return "443"
+}
