@@ -78,6 +78,7 @@ registries by themselves.`,
 	root.PersistentFlags().StringVar(&g.configPath, "config", "", "configuration `file` (default $SIDEMIRROR_CONFIG, then /etc/sidemirror/config.toml)")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
+		newConfigCommand(g),
 		newVersionCommand(),
 		newCompletionCommand(),
 	)

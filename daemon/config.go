@@ -1,0 +1,174 @@
+package daemon
+
+import (
+	"net/netip"
+	"net/url"
+	"time"
+)
+
+// DefaultFile is read where no other file is named. It may be absent.
+const DefaultFile = "/etc/sidemirror/config.toml"
+
+// Config is the whole configuration: what [Load] made of the defaults, the file
+// and the environment, checked. Each field says which key sets it; keys of
+// tables are written with a dot ("log.level" is level in [log]). A key's variable
+// in the environment is SIDEMIRROR_ and the key in capitals, everything else in it turned
+// to "_" (SIDEMIRROR_LOG_LEVEL), with commas between the elements of a list.
+type Config struct {
+	// File is the file that was read, or DefaultFile where there is none.
+	File string
+
+	// Listen (listen, a list of "IP:PORT") are the addresses served; IPv6 ones in
+	// brackets. Sockets that systemd hands over replace them. Default 127.0.0.1:5115.
+	Listen []netip.AddrPort
+
+	// ShutdownTimeout (shutdown_timeout, as "30s") is how long answers under way may
+	// go on after SIGTERM, and after a reload that closes their listener. Default 30 s.
+	ShutdownTimeout time.Duration
+
+	// Registries ([registry."NAME"]) are the registries served. docker.io, ghcr.io,
+	// quay.io and registry.k8s.io are there without being named; a table of such a
+	// name changes only the keys that it has.
+	Registries []Registry
+
+	// Credentials is [credentials].
+	Credentials struct {
+		// Files (files, a list of absolute paths) are files as Docker's config.json or
+		// containers' auth.json, asked in this order after Store. Default none.
+		Files []string
+
+		// Store (store, an absolute path) is the file that "sidemirror login" keeps
+		// credentials in. Default /var/lib/sidemirror/credentials.json.
+		Store string
+	}
+
+	// Trust is [trust].
+	Trust struct {
+		// UIDs (uids, a list of user ids) are the users whose processes are served with
+		// the daemon's credentials; everybody else is anonymous. Default 0, root, which
+		// Docker and containerd run as.
+		UIDs []uint32
+	}
+
+	// Engine is [engine]: which engines' configuration "plan", "apply" and "revert" look after.
+	Engine struct {
+		// Docker is [engine.docker].
+		Docker struct {
+			// Enabled (enabled) is whether Docker is looked after. Default true.
+			Enabled bool
+		}
+
+		// Containerd is [engine.containerd].
+		Containerd struct {
+			// Enabled (enabled) is whether containerd is looked after. Default true.
+			Enabled bool
+
+			// Restart (restart) allows config_path to be set in containerd's own
+			// configuration, which takes a restart of it. Default false.
+			Restart bool
+		}
+	}
+
+	// Log is [log].
+	Log struct {
+		// Level (level) is the least important level logged: "error", "warn", "info",
+		// "debug" or "trace". Default "info".
+		Level string
+
+		// Format (format) is "text", "json", "journal" (no time, journald's <N> before
+		// each line), or "auto": journal where standard error is the journal, text
+		// elsewhere. Default "auto".
+		Format string
+	}
+
+	source source
+	from   map[string]origin
+}
+
+// Registry is one [registry."NAME"]. NAME is as references have it, with its port
+// if it has one. "*" stands for every registry that is not named.
+type Registry struct {
+	// Name is NAME.
+	Name string
+
+	// Upstreams (upstreams, a list of http or https URLs) are where the registry's content is
+	// fetched from, tried in order. Default https://NAME; "*" takes none.
+	Upstreams []*url.URL
+
+	// Hosts (hosts, a list of host names without port) are names of ours which, in a request's
+	// Host header, mean this registry. Default none.
+	Hosts []string
+
+	// ClientAuth (client_auth) is who answers the upstream's challenges: "daemon", with the
+	// daemon's credentials, or "relay", the client with its own. Default "daemon".
+	ClientAuth string
+
+	// CA (ca, an absolute path) are PEM certificates trusted beside the system's. Default none.
+	CA string
+
+	// Cert and Key (cert and key, absolute paths, both or neither) are a PEM client
+	// certificate and its key, shown to the upstreams. Default none.
+	Cert, Key string
+
+	// Realms (realms, a list of origins as "https://sso.corp.example") are token servers
+	// allowed beside the upstream's own: they are sent the credential. Default none.
+	Realms []string
+
+	// DialTimeout (dial_timeout) bounds the making of a connection, TLS included.
+	// Default 5 s.
+	DialTimeout time.Duration
+
+	// HeaderTimeout (header_timeout) bounds the wait for an answer's headers. Default 10 s.
+	HeaderTimeout time.Duration
+}
+
+// dockerHub is the registry of a reference that names none, and dockerHubHost its
+// upstream, the only one that does not have the registry's name.
+const (
+	dockerHub     = "docker.io"
+	dockerHubHost = "registry-1.docker.io"
+)
+
+func defaults() *Config {
+	c := &Config{
+		File:            DefaultFile,
+		Listen:          []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5115")},
+		ShutdownTimeout: 30 * time.Second,
+		from:            make(map[string]origin),
+	}
+	for _, name := range []string{dockerHub, "ghcr.io", "quay.io", "registry.k8s.io"} {
+		c.Registries = append(c.Registries, defaultRegistry(name))
+	}
+	c.Credentials.Store = "/var/lib/sidemirror/credentials.json"
+	c.Trust.UIDs = []uint32{0}
+	c.Engine.Docker.Enabled = true
+	c.Engine.Containerd.Enabled = true
+	c.Log.Level = "info"
+	c.Log.Format = "auto"
+	return c
+}
+
+func defaultRegistry(name string) Registry {
+	r := Registry{Name: name, ClientAuth: "daemon", DialTimeout: 5 * time.Second, HeaderTimeout: 10 * time.Second}
+	switch name {
+	case anyRegistry:
+	case dockerHub:
+		r.Upstreams = []*url.URL{{Scheme: "https", Host: dockerHubHost}}
+	default:
+		r.Upstreams = []*url.URL{{Scheme: "https", Host: name}}
+	}
+	return r
+}
+
+// anyRegistry is the name of the table for registries that are not named.
+const anyRegistry = "*"
+
+// registry finds the registry called name, or is nil.
+func (c *Config) registry(name string) *Registry {
+	for i := range c.Registries {
+		if c.Registries[i].Name == name {
+			return &c.Registries[i]
+		}
+	}
+	return nil
+}
