@@ -1,0 +1,34 @@
+# make help lists what there is.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+FUZZTIME ?= 5s
+
+LINT = go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run
+
+.PHONY: build demo test lint fuzz clean help
+
+build: ## Build the one static binary, bin/sidemirror
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
+
+demo: build ## Watch an engine pull a private image through sidemirror (needs only Go)
+	cd test && SIDEMIRROR_BINARY=$(CURDIR)/bin/sidemirror go run ./demo
+
+test: ## Run every test; as root also those against real engines, installed by apt
+	FUZZTIME=$(FUZZTIME) tools/test.sh
+
+lint: ## Check format, imports, modules and the code itself
+	$(LINT) ./...
+	cd test && $(LINT) --config ../.golangci.yml ./...
+	cd tools && $(LINT) --config ../.golangci.yml ./...
+	go mod tidy -diff
+	cd test && go mod tidy -diff
+	cd tools && go mod tidy -diff
+	@! git grep -nE '\b(TODO|FIXME|XXX)\b' -- '*.go' '*.sh' '*.toml' '*.html' || { echo 'finish these, or file an issue'; exit 1; }
+
+fuzz: ## Fuzz every target longer: make fuzz FUZZTIME=1m
+	FUZZTIME=$(FUZZTIME) tools/test.sh fuzz
+
+clean: ## Remove what the other targets built
+	rm -rf bin
+
+help: ## Show this
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16

@@ -1,0 +1,85 @@
+#!/bin/bash
+# All tests of all modules, as "make test" runs them: vet, the unit tests, some
+# seconds of each fuzz target, and the tests against real engines, which root can run.
+#
+#	tools/test.sh         runs all that
+#	tools/test.sh fuzz    runs the fuzz targets alone
+#
+#	FUZZTIME=5s     how long each fuzz target is run; 0 leaves fuzzing out
+#	NOSKIP=1        a skipped test, or one that cannot be run here, is a failure
+set -eu -o pipefail
+cd "$(dirname "$0")/.."
+
+only=${1:-}
+fuzztime=${FUZZTIME:-5s}
+noskip=${NOSKIP:-}
+say() { printf '\n== %s\n' "$*" >&2; }
+
+race=-race engines=yes
+
+prepare() {
+	# The race detector needs a C compiler; the product itself is built without one.
+	if ! command -v "$(go env CC)" >/dev/null; then
+		if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+			say "installing gcc for the race detector"
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends gcc libc6-dev >/dev/null
+		else
+			say "NO RACE DETECTOR: it needs a C compiler (apt-get install gcc libc6-dev)"
+			[ -z "$noskip" ] || exit 1
+			race=
+		fi
+	fi
+
+	if [ "$(id -u)" = 0 ]; then
+		say "what the tests run against"
+		test/setup.sh
+	else
+		# containerd and dockerd want to be root, and so do namespaces of mounts.
+		say "LEFT OUT, for you are not root: the tests against real engines (sudo make test)"
+		[ -z "$noskip" ] || exit 1
+		engines=
+	fi
+}
+
+# Which packages have fuzz targets, and which: "./folder FuzzName" a line. From
+# the sources, for go test -list would build every test for it.
+fuzz_targets() {
+	grep -rHoE --include='*_test.go' --exclude-dir=testdata '^func Fuzz[A-Za-z0-9_]*' . |
+		sed -E 's|/[^/]*:func | |' | sort
+}
+
+# go test has a status of its own, but the report judges: it also knows builds that
+# broke, tests skipped and runs cut off.
+unit() {
+	say "vet"
+	for module in . test tools; do
+		(cd "$module" && go vet ./...) || echo "{\"Action\":\"fail\",\"Package\":\"go vet in $module\"}"
+	done
+	say "unit tests"
+	CGO_ENABLED=${race:+1} go test -json $race ./... || true
+	(cd tools && go test -json ./...) || true
+}
+
+fuzz() {
+	fuzz_targets | while read -r dir name; do
+		say "$name in $dir for $fuzztime"
+		(cd "$dir" && go test -json -run '^$' -fuzz "^$name\$" -fuzztime "$fuzztime" . </dev/null) || true
+	done
+}
+
+# -count=1: what engines do depends on programs that Go's test cache does not see.
+real() {
+	say "against real engines"
+	(cd test && CGO_ENABLED=${race:+1} go test -json $race -count=1 -timeout 20m ./...) || true
+}
+
+report=$(mktemp -d)
+trap 'rm -rf "$report"' EXIT
+(cd tools && go build -o "$report/testreport" ./testreport)
+
+[ "$only" = fuzz ] || prepare
+{
+	[ "$only" = fuzz ] || unit
+	[ "$fuzztime" = 0 ] || fuzz
+	[ "$only" = fuzz ] || [ -z "$engines" ] || real
+} | "$report/testreport" ${noskip:+-noskip}
