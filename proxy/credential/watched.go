@@ -1,0 +1,115 @@
+package credential
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+)
+
+// watched is a document as it was last read well. Every look-up compares the
+// file's stamp, so that a mended file serves from the next pull on (nexus#639).
+type watched struct {
+	mu      sync.Mutex
+	seen    stamp   // the state that was read last, well or not; zero: read again
+	good    bool    // entries stood there once, and the file has not been taken away since
+	entries []entry // shared, never changed
+	fault   error
+}
+
+// attempts at a file that is being written to.
+const attempts = 3
+
+// lookup serves the last good content also while the file is in trouble; where
+// there was none yet it is an error, because the login that is asked for may be there.
+func (w *watched) lookup(p place, registry, repository string) (Credential, error) {
+	entries, err := w.current(p)
+	if err != nil {
+		return Credential{}, err
+	}
+	c, err := find(entries, registry, repository)
+	if err != nil {
+		return Credential{}, fmt.Errorf("credential file %s: %w", p.path, err)
+	}
+	return c, nil
+}
+
+// current gives what is known after a look at the file.
+func (w *watched) current(p place) ([]entry, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refresh(p)
+	if !w.good && !errors.Is(w.fault, fs.ErrNotExist) {
+		return nil, w.fault
+	}
+	return w.entries, nil
+}
+
+// trouble gives what is amiss with the file now, the entries that are of no use included.
+func (w *watched) trouble(p place) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refresh(p)
+	if w.fault != nil {
+		return w.fault
+	}
+	var amiss []error
+	for _, e := range w.entries {
+		if e.err != nil {
+			amiss = append(amiss, fmt.Errorf("credential file %s: the login for %s: %w", p.path, joinKey(e.registry, e.namespace), e.err))
+		}
+	}
+	return errors.Join(amiss...)
+}
+
+func (w *watched) refresh(p place) {
+	info, err := os.Stat(p.path)
+	if err == nil && stampOf(info) == w.seen {
+		return
+	}
+	now := time.Now()
+	entries, at, err := p.load()
+	if !at.settled(now) {
+		at = stamp{}
+	}
+	w.seen = at
+	switch {
+	case err == nil:
+		w.good, w.entries, w.fault = true, entries, nil
+	case errors.Is(err, fs.ErrNotExist):
+		// Taken away, and the logins with it. Not good: what appears here next has
+		// to be read well once before anybody goes without its logins.
+		w.good, w.entries = false, nil
+		w.fault = fmt.Errorf("credential file: %w", err)
+	default:
+		w.fault = fmt.Errorf("credential file %s: %w", p.path, err)
+	}
+}
+
+// load reads and parses, again where the file is being written to. The stamp is
+// zero where the next look-up has to try again.
+func (p place) load() (entries []entry, at stamp, err error) {
+	for range attempts {
+		data, state, err := p.read()
+		if errors.Is(err, errBeingWritten) {
+			continue
+		}
+		if state != nil {
+			at = stampOf(state)
+		}
+		if err != nil {
+			return nil, at, err
+		}
+		entries, err := parseDocument(p.kind, data)
+		if err != nil {
+			return nil, at, err
+		}
+		if mode := state.Mode().Perm(); mode&0o004 != 0 && len(entries) > 0 {
+			return nil, at, fmt.Errorf("it holds secrets and every user may read it (mode %04o): chmod o-r %s", mode, p.path)
+		}
+		return entries, at, nil
+	}
+	return nil, stamp{}, errBeingWritten
+}

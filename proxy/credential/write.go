@@ -1,0 +1,161 @@
+package credential
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// lockWithin bounds the wait for another login, which holds the lock for
+	// milliseconds; lockRetry is how often it is tried.
+	lockWithin = 10 * time.Second
+	lockRetry  = 20 * time.Millisecond
+)
+
+// change edits "auths" under a lock and replaces the file by the result. Whatever
+// else stands in the file stays.
+func (s *Store) change(ctx context.Context, edit func(auths map[string]json.RawMessage) error) error {
+	dir := filepath.Dir(s.path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	folder, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	// The folder itself is locked: the file is replaced under its lock's feet.
+	self, err := folder.Open(".")
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	if err := lock(ctx, self); err != nil {
+		return err
+	}
+	document, auths, err := s.read()
+	if err != nil {
+		return err
+	}
+	if err := edit(auths); err != nil {
+		return err
+	}
+	if document["auths"], err = json.Marshal(auths); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(document, "", "\t")
+	if err != nil {
+		return err
+	}
+	if len(data) >= documentLimit {
+		return fmt.Errorf("it would be longer than %d bytes", documentLimit)
+	}
+	return replace(folder, self, filepath.Base(s.path), append(data, '\n'))
+}
+
+// lock takes the lock that closing folder gives back.
+func lock(ctx context.Context, folder *os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, lockWithin)
+	defer cancel()
+	tick := time.NewTicker(lockRetry)
+	defer tick.Stop()
+	for {
+		err := unix.Flock(int(folder.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("locking its folder: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("another login or logout holds the lock of its folder: %w", ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// read gives the store's file as it is, under the rules of a look-up.
+func (s *Store) read() (document, auths map[string]json.RawMessage, err error) {
+	document, auths = map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	data, _, err := s.place().read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return document, auths, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := json.Unmarshal(data, &document); err != nil {
+		return nil, nil, fmt.Errorf("%w (mend the file or move it away)", notJSON(data, err))
+	}
+	if document == nil { // the file says null
+		document = map[string]json.RawMessage{}
+	}
+	if old, ok := document["auths"]; ok {
+		if err := json.Unmarshal(old, &auths); err != nil || auths == nil {
+			return nil, nil, errors.New(`its "auths" is not an object: mend the file or move it away`)
+		}
+	}
+	return document, auths, nil
+}
+
+// replace writes the file anew: a reader sees the old one or the new one, and so
+// does whoever comes back after the power failed. The name that it is written
+// under is free for its use while the lock is held.
+func replace(folder *os.Root, self *os.File, name string, data []byte) (err error) {
+	temporary := name + ".new"
+	if err := folder.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := folder.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		f.Close()
+		if err != nil {
+			_ = folder.Remove(temporary)
+		}
+	}()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := giveTo(self, f); err != nil {
+		return err
+	}
+	// Else the rename may reach the disk before the content does.
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := folder.Rename(temporary, name); err != nil {
+		return err
+	}
+	// Else the rename itself may not.
+	return self.Sync()
+}
+
+// giveTo makes the folder's owner the file's: login is run by root, and the daemon
+// that reads it has a user of its own.
+func giveTo(folder, f *os.File) error {
+	info, err := folder.Stat()
+	if err != nil {
+		return err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if int(st.Uid) == os.Geteuid() {
+		return nil
+	}
+	if err := f.Chown(int(st.Uid), int(st.Gid)); err != nil {
+		return fmt.Errorf("giving it to uid %d, who owns the folder: %w", st.Uid, err)
+	}
+	return nil
+}
