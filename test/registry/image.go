@@ -4,9 +4,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"crypto/rand"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -21,8 +22,8 @@ import (
 
 // Shape is what an image is made of.
 type Shape struct {
-	// Index makes an index of linux/amd64 and linux/arm64, else a single manifest
-	// of linux/amd64.
+	// Index makes an index of two platforms, linux on this machine's architecture
+	// and on another, else a single manifest of the first.
 	Index bool
 
 	// Docker has Docker's media types, else OCI's.
@@ -42,14 +43,14 @@ type Image struct {
 	// Digest is that of what the tag names: the index or the single manifest.
 	Digest string
 
-	// Platform holds the digests of what a linux/amd64 engine fetches beside an
-	// index: manifest, configuration and layers.
+	// Platform holds the digests of what an engine of this machine's platform
+	// fetches beside an index: manifest, configuration and layers.
 	Platform []string
 
 	// All holds every digest there is, the index too.
 	All []string
 
-	// Config is the digest of linux/amd64's configuration: a docker image's ID.
+	// Config is the digest of that platform's configuration: a docker image's ID.
 	Config string
 }
 
@@ -57,24 +58,25 @@ type Image struct {
 func (r *Registry) Push(t testing.TB, repository, tag string, s Shape) Image {
 	t.Helper()
 	pushed := Image{Repository: repository, Tag: tag}
-	amd64 := s.image(t, "amd64")
-	var whole remote.Taggable = amd64
-	pushed.Platform = contents(t, amd64)
+	native, foreign := runtime.GOARCH, "riscv64"
+	first := s.image(t, native)
+	var whole remote.Taggable = first
+	pushed.Platform = contents(t, first)
 	pushed.All = pushed.Platform
 	pushed.Digest = pushed.Platform[0]
 	pushed.Config = pushed.Platform[1]
 	if s.Index {
-		arm64 := s.image(t, "arm64")
+		second := s.image(t, foreign)
 		index := mutate.IndexMediaType(empty.Index, s.media(types.OCIImageIndex, types.DockerManifestList))
 		index = mutate.AppendManifests(index,
-			mutate.IndexAddendum{Add: amd64, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}},
-			mutate.IndexAddendum{Add: arm64, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}}})
+			mutate.IndexAddendum{Add: first, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: native}}},
+			mutate.IndexAddendum{Add: second, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: foreign}}})
 		hash, err := index.Digest()
 		if err != nil {
 			t.Fatal(err)
 		}
 		pushed.Digest = hash.String()
-		pushed.All = append(append([]string{pushed.Digest}, pushed.Platform...), contents(t, arm64)...)
+		pushed.All = append(append([]string{pushed.Digest}, pushed.Platform...), contents(t, second)...)
 		whole = index
 	}
 	target, err := name.NewTag(r.Reference(repository)+":"+tag, name.StrictValidation)
@@ -104,11 +106,10 @@ func (s Shape) media(oci, docker types.MediaType) types.MediaType {
 func (s Shape) image(t testing.TB, architecture string) v1.Image {
 	t.Helper()
 	noise := make([]byte, s.Size)
-	random := rand.NewChaCha8([32]byte{byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32())})
-	if _, err := io.ReadFull(random, noise); err != nil {
-		t.Fatal(err)
-	}
-	layers := []v1.Layer{s.layer(t, "etc/architecture", []byte(architecture)), s.layer(t, "noise", noise)}
+	rand.Read(noise)
+	// Its own in every image too, for an engine does not fetch what it has.
+	small := append([]byte(architecture), rand.Text()...)
+	layers := []v1.Layer{s.layer(t, "small", small), s.layer(t, "noise", noise)}
 	if len(s.Hello) > 0 {
 		layers = append(layers, s.layer(t, "hello", s.Hello))
 	}

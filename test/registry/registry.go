@@ -126,16 +126,19 @@ func Start(t testing.TB, o Options) *Registry {
 	return r
 }
 
-// Requests returns how many requests the registry has answered whose line in its
-// log holds the text: a path, a User-Agent.
-func (r *Registry) Requests(text string) int {
-	count := 0
+// Requests returns how many requests for a path the registry has answered: all of
+// them, and those whose User-Agent was ours.
+func (r *Registry) Requests(path string) (all, ours int) {
 	for line := range strings.Lines(r.daemon.Output()) {
-		if strings.Contains(line, `msg="response completed"`) && strings.Contains(line, text) {
-			count++
+		if !strings.Contains(line, `msg="response completed"`) || !strings.Contains(line, path) {
+			continue
+		}
+		all++
+		if strings.Contains(line, "sidemirror/") {
+			ours++
 		}
 	}
-	return count
+	return all, ours
 }
 
 // Reference returns the reference by which the registry itself serves a
