@@ -49,7 +49,7 @@ func StartDocker(t testing.TB, o DockerOptions) *Docker {
 	d := &Docker{socket: filepath.Join(dir, "d.sock"), docker: process.Path(t, "docker")}
 	cmd := exec.Command(process.Path(t, "dockerd"), "--config-file", o.Config,
 		"--data-root", filepath.Join(dir, "root"), "--exec-root", filepath.Join(dir, "exec"),
-		"--pidfile", filepath.Join(dir, "d.pid"), "-H", "unix://"+d.socket, "--containerd", containerd.socket,
+		"--pidfile", filepath.Join(dir, "d.pid"), "-H", "unix://"+d.socket, "--containerd", containerd.Socket,
 		"--iptables=false", "--ip6tables=false", "--bridge=none")
 	cmd.Env = []string{path, "HOME=" + dir}
 	if o.CA != "" {

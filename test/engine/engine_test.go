@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/test/engine"
+	"github.com/sidemirror/sidemirror/test/engine/cri"
 	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/registry"
 )
@@ -35,12 +37,12 @@ func TestEnginesPullFromTheTestRegistryWithoutUs(t *testing.T) {
 		if err := containerd.Pull(t.Context(), "reg.test/alice/app:v1", ""); err != nil {
 			t.Error(err)
 		}
-		got, err := containerd.PullCRI(t.Context(), "reg.test/alice/app:v1", "", "")
+		got, err := cri.Pull(t.Context(), containerd.Socket, "reg.test/alice/app:v1", "", "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(got, image.Digest) {
-			t.Errorf("CRI pulled %q, want %s", got, image.Digest)
+		if want := "reg.test/alice/app@" + image.Digest; !slices.Contains(got, want) {
+			t.Errorf("CRI pulled %q, want %s", got, want)
 		}
 	})
 	t.Run("docker", func(t *testing.T) {

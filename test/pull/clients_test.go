@@ -8,10 +8,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/test/engine"
+	"github.com/sidemirror/sidemirror/test/engine/cri"
 	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/process"
 	"github.com/sidemirror/sidemirror/test/registry"
@@ -121,18 +123,18 @@ func byCRI(t *testing.T, s *stage, image registry.Image, suffix string) (map[str
 	if s.login != nil {
 		user, password = s.login.User, s.login.Password
 	}
-	pulled, err := s.containerd.PullCRI(t.Context(), name+"/"+image.Repository+suffix, user, password)
+	pulled, err := cri.Pull(t.Context(), s.containerd.Socket, name+"/"+image.Repository+suffix, user, password)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(pulled, image.Digest) {
-		t.Errorf("CRI knows the image as %q, not as %s", pulled, image.Digest)
+	if want := name + "/" + image.Repository + "@" + image.Digest; !slices.Contains(pulled, want) {
+		t.Errorf("CRI knows the image as %q, not as %s", pulled, want)
 	}
 	return digests(t, s.containerd.Content), append([]string{image.Digest}, image.Platform...)
 }
 
-// byDocker: it keeps layers unpacked. It is asked for the digest that it pulled, and its
-// own export is hashed: the configuration, and the layers which that names.
+// byDocker asks dockerd, which keeps layers unpacked, for the digest that it pulled,
+// and hashes its own export: the configuration, and the layers which that names.
 func byDocker(t *testing.T, s *stage, image registry.Image, suffix string) (map[string]bool, []string) {
 	login := ""
 	if s.login != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/test/engine"
+	"github.com/sidemirror/sidemirror/test/engine/cri"
 	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/registry"
 )
@@ -106,7 +107,7 @@ func TestContainerdGoesOnByItselfAfterSIGKILL(t *testing.T) {
 			return c.Pull(t.Context(), upstream.Reference(repository)+":v1", "")
 		},
 		"CRI": func(c *engine.Containerd, repository string) error {
-			_, err := c.PullCRI(t.Context(), upstream.Reference(repository)+":v1", "", "")
+			_, err := cri.Pull(t.Context(), c.Socket, upstream.Reference(repository)+":v1", "", "")
 			return err
 		},
 	} {
