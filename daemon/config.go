@@ -23,7 +23,7 @@ type Config struct {
 	Listen []netip.AddrPort
 
 	// ShutdownTimeout (shutdown_timeout, as "30s") is how long answers under way may
-	// go on after SIGTERM, and after a reload that closes their listener. Default 30 s.
+	// go on after SIGTERM. Default 30 s.
 	ShutdownTimeout time.Duration
 
 	// Registries ([registry."NAME"]) are the registries served. docker.io, ghcr.io,
@@ -75,9 +75,8 @@ type Config struct {
 		// "debug" or "trace". Default "info".
 		Level string
 
-		// Format (format) is "text", "json", "journal" (no time, journald's <N> before
-		// each line), or "auto": journal where standard error is the journal, text
-		// elsewhere. Default "auto".
+		// Format (format) is "text", "json", or "auto": with journald's <N> before each
+		// line and no time where standard error is the journal, text elsewhere. Default "auto".
 		Format string
 	}
 

@@ -18,7 +18,7 @@ import (
 
 var (
 	logLevels  = []string{"error", "warn", "info", "debug", "trace"}
-	logFormats = []string{"auto", "text", "json", "journal"}
+	logFormats = []string{"auto", "text", "json"}
 )
 
 func oneOf(words ...string) func(string) error {
