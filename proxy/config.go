@@ -70,6 +70,10 @@ type Registry struct {
 	// beside the upstream's own.
 	Realms []string
 
+	// Probe has the upstreams asked once after the start, so that the log says at
+	// once which of them cannot be reached.
+	Probe bool
+
 	// DialTimeout bounds a connection's being made, TLS included; HeaderTimeout the
 	// wait for an answer's headers after that. 0 means 5 s and 10 s.
 	DialTimeout, HeaderTimeout time.Duration

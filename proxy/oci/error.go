@@ -62,6 +62,11 @@ type Error struct {
 	// served, for a client that asked for something else.
 	Routes any
 
+	// Upstream is the status that an upstream answered with, if that is what the
+	// error comes of. It is not sent.
+	Upstream int
+
+	Challenge  string        // for Unauthorized: the WWW-Authenticate, if any
 	Allow      string        // for Unsupported: the methods that are served
 	RetryAfter time.Duration // for TooManyRequests: 0 if unknown
 }
@@ -112,6 +117,9 @@ func WriteError(w http.ResponseWriter, err error) {
 	h.Set("Cache-Control", "no-store")
 	if e.Code == BadRequest {
 		h.Set("Connection", "close")
+	}
+	if e.Challenge != "" {
+		h.Set("WWW-Authenticate", e.Challenge)
 	}
 	if e.Allow != "" {
 		h.Set("Allow", e.Allow)

@@ -27,6 +27,16 @@ const (
 	Token                     // GET, POST /v2/auth: the token endpoint of relay mode, ours
 )
 
+var kindNames = [...]string{Base: "base", Blob: "blob", Manifest: "manifest", Tags: "tags", Referrers: "referrers", Token: "token"}
+
+// String gives the kind's name for a log.
+func (k Kind) String() string {
+	if k > 0 && int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return "unknown"
+}
+
 // Form says by which of its three names, or by none, a request named its registry.
 type Form int
 

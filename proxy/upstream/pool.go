@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -55,6 +56,19 @@ func (p Pool) Do(ctx context.Context, r Request) (*http.Response, *Upstream, err
 	return missing, missedBy, nil
 }
 
+// Relay asks the token server of the first upstream that can be reached, see
+// [Upstream.Relay]. The upstream is returned with the answer.
+func (p Pool) Relay(ctx context.Context, in auth.TokenRequest) (*auth.Relayed, *Upstream, error) {
+	var err error
+	var relayed *auth.Relayed
+	for _, u := range p.order(true) {
+		if relayed, err = u.Relay(ctx, in); !OutOfReach(err) {
+			return relayed, u, err
+		}
+	}
+	return nil, nil, err
+}
+
 // order gives the upstreams as they are to be asked now. Those that were out of
 // reach a moment ago are left out, so that an engine that has its own way on takes
 // it at once, or come last where the client is patient.
@@ -95,8 +109,13 @@ func (p Pool) Close() {
 	}
 }
 
-// Failed reports whether err came of the upstream's being out of reach or refusing,
-// and not of the request.
-func Failed(err error) bool {
-	return errors.Is(err, &oci.Error{Code: oci.Unavailable}) || errors.Is(err, &oci.Error{Code: oci.TooManyRequests})
+// Without gives the pool less one upstream, for asking the others.
+func (p Pool) Without(u *Upstream) Pool {
+	return slices.DeleteFunc(slices.Clone(p), func(other *Upstream) bool { return other == u })
+}
+
+// OutOfReach reports whether err says that an upstream could not be asked, and
+// nothing of what it would have answered.
+func OutOfReach(err error) bool {
+	return errors.Is(err, &oci.Error{Code: oci.Unavailable})
 }

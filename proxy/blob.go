@@ -1,0 +1,140 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/upstream"
+)
+
+const copyBuffer = 64 << 10
+
+// serveBlob answers for a blob: whole or a range, streamed as it comes.
+func (p *Proxy) serveBlob(a *answer, c *call) error {
+	if c.http.Method == http.MethodHead {
+		return c.headBlob(a)
+	}
+	want := parseRange(c.http.Header, c.Digest)
+	pool := c.registry.pool
+	for {
+		b, err := c.openBlob(pool, want)
+		if err != nil {
+			return err
+		}
+		err = c.copyBlob(a, b)
+		b.close()
+		// As long as the client has seen nothing, another upstream may do better.
+		if !errors.Is(err, errWrongBytes) || a.begun() {
+			return err
+		}
+		if pool = pool.Without(b.first); len(pool) == 0 {
+			return &oci.Error{Code: oci.Unavailable, Message: b.first.Host() + " sent a blob that is not its digest", Err: err}
+		}
+	}
+}
+
+// headBlob says how long a blob is, without fetching it.
+func (c *call) headBlob(a *answer) error {
+	ctx, pool := c.http.Context(), c.registry.pool
+	resp, _, err := c.ask(ctx, pool, c.upstreamRequest(http.MethodHead))
+	if err == nil && resp.ContentLength < 0 || headUnserved(err) {
+		r := c.upstreamRequest(http.MethodGet)
+		r.Header.Set("Range", "bytes=0-0")
+		if resp, _, err = c.ask(ctx, pool, r); err == nil {
+			upstream.AsHead(resp)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return &oci.Error{Code: oci.Unavailable, Message: fmt.Sprintf("the upstream answers %d to a HEAD", resp.StatusCode)}
+	}
+	c.blobHeader(a.Header())
+	if resp.ContentLength >= 0 {
+		a.Header().Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
+	}
+	a.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// blobHeader sets what every answer about a blob says.
+func (c *call) blobHeader(h http.Header) {
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Docker-Content-Digest", c.Digest.String())
+	h.Set("ETag", strconv.Quote(c.Digest.String()))
+	h.Set("Accept-Ranges", "bytes")
+}
+
+// copyBlob sends b to the client. The answer begins with the first bytes, so that
+// until then an error can still be told; the last of a whole blob go out only when
+// all of it is verified.
+func (c *call) copyBlob(a *answer, b *blob) error {
+	if b.unsatisfiable {
+		c.blobHeader(a.Header())
+		a.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", b.total))
+		a.Header().Set("Content-Length", "0")
+		a.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+		return nil
+	}
+	// Two buffers: while the end is unknown a chunk is sent when the next has come.
+	var kept []byte
+	buf, spare := make([]byte, copyBuffer), make([]byte, copyBuffer)
+	for {
+		n, err := b.Read(buf)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if len(kept) > 0 && (n > 0 || err == io.EOF) {
+			if err := c.send(a, b, kept); err != nil {
+				return err
+			}
+			kept = nil
+		}
+		if n > 0 && (b.end >= 0 || err == io.EOF) {
+			if err := c.send(a, b, buf[:n]); err != nil {
+				return err
+			}
+		} else if n > 0 {
+			kept = buf[:n]
+			buf, spare = spare, buf
+		}
+		if err == io.EOF {
+			return c.send(a, b, nil)
+		}
+	}
+}
+
+// send writes a part of b, after the header if that is not out yet.
+func (c *call) send(a *answer, b *blob, part []byte) error {
+	if !a.begun() {
+		h := a.Header()
+		c.blobHeader(h)
+		status := http.StatusOK
+		if b.end >= 0 {
+			h.Set("Content-Length", strconv.FormatInt(b.end-b.start, 10))
+		}
+		if b.partial {
+			status = http.StatusPartialContent
+			h.Set("Content-Range", contentRange(b.start, b.end, b.total))
+		}
+		a.WriteHeader(status)
+	}
+	if len(part) == 0 {
+		return nil
+	}
+	_, err := a.Write(part)
+	return err
+}
+
+func contentRange(start, end, total int64) string {
+	if total < 0 {
+		return fmt.Sprintf("bytes %d-%d/*", start, end-1)
+	}
+	return fmt.Sprintf("bytes %d-%d/%d", start, end-1, total)
+}

@@ -1,0 +1,98 @@
+// Package proxy is the registry towards the engines: a read-only OCI Distribution
+// server (specification 1.1) in front of any number of registries.
+//
+// A request is parsed (package oci), its sender looked up (peer), its registry
+// chosen, and its content fetched from an upstream (upstream) with the credential
+// that the sender may use (auth, credential). Whatever goes wrong is answered
+// quickly and plainly, since the engine then goes to the registry by itself.
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/upstream"
+)
+
+const probeTimeout = 20 * time.Second
+
+// Proxy serves registries. It is an http.Handler; its server's ConnContext must be
+// peer.ConnContext, or everybody is taken for a stranger.
+type Proxy struct {
+	routes      *routes
+	trusted     []uint32
+	credentials credential.Source
+	page        http.Handler
+	log         *logrus.Logger
+}
+
+// New makes a Proxy. It dials nothing. It fails where a certificate that c names
+// cannot be read.
+func New(c Config) (*Proxy, error) {
+	if c.Log == nil {
+		c.Log = logrus.New()
+		c.Log.SetOutput(io.Discard)
+	}
+	if c.Page == nil {
+		c.Page = http.NotFoundHandler()
+	}
+	routes, err := newRoutes(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Proxy{
+		routes:      routes,
+		trusted:     c.TrustedUIDs,
+		credentials: c.Credentials,
+		page:        c.Page,
+		log:         c.Log,
+	}, nil
+}
+
+// Probe asks every registry marked for it whether it is there. What cannot be
+// reached is said in the log, once, as whenever an upstream's reach changes.
+func (p *Proxy) Probe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var wait sync.WaitGroup
+	for _, reg := range p.routes.registries {
+		if !reg.probe {
+			continue
+		}
+		for _, u := range reg.pool {
+			wait.Go(func() {
+				resp, err := u.Do(ctx, upstream.Request{Method: http.MethodGet, Path: "/v2/"})
+				if err == nil {
+					_ = resp.Body.Close()
+				}
+			})
+		}
+	}
+	wait.Wait()
+}
+
+// Login checks cred against registry, as [upstream.Upstream.Login] does, on the
+// first of its upstreams that answers.
+func (p *Proxy) Login(ctx context.Context, registry, namespace string, cred credential.Credential) error {
+	reg := p.routes.lookup(registry)
+	if reg == nil {
+		return fmt.Errorf("registry %q is not configured", registry)
+	}
+	var err error
+	for _, u := range reg.pool {
+		if err = u.Login(ctx, namespace, cred); !upstream.OutOfReach(err) {
+			break
+		}
+	}
+	return err
+}
+
+// Close ends what the proxy does by itself. Requests that are being served go on.
+func (p *Proxy) Close() { p.routes.close() }

@@ -1,0 +1,252 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/upstream"
+)
+
+// maxResumes is how often in a row a blob is taken up again without a byte's
+// progress.
+const maxResumes = 3
+
+// resumePause is how long the second of them waits; the third waits twice that.
+const resumePause = 200 * time.Millisecond
+
+// errWrongBytes says that what came is not what was asked for. Whoever has got some
+// of it must be told by a broken connection.
+var errWrongBytes = errors.New("the bytes do not match the digest")
+
+// blob reads a blob or a range of one from upstreams, across their breaking off:
+// it takes up again where it was, by Range, and where an upstream cannot do that,
+// reads anew and compares what it passes over with what it has delivered. A whole
+// blob is verified before its last bytes are delivered.
+type blob struct {
+	ctx  context.Context
+	call *call
+	pool upstream.Pool
+
+	start, end int64 // what is delivered: [start, end); end -1: until the upstream's end
+	total      int64 // of the whole blob; -1: unknown
+	partial    bool  // the client gets a range
+
+	unsatisfiable bool // nothing of the range is there
+
+	first     *upstream.Upstream // who answered first
+	body      io.ReadCloser
+	offset    int64     // of the next byte delivered
+	delivered hash.Hash // of [start, offset)
+	resumes   int
+}
+
+// openBlob asks the pool for what c asks.
+func (c *call) openBlob(pool upstream.Pool, want byteRange) (*blob, error) {
+	b := &blob{ctx: c.http.Context(), call: c, pool: pool, total: -1, end: -1}
+	resp, u, err := b.request(want.header())
+	if err != nil {
+		return nil, err
+	}
+	b.first, b.body = u, resp.Body
+	if err := b.begin(resp, want); err != nil {
+		b.close()
+		return nil, &oci.Error{Code: oci.Unavailable, Message: u.Host() + " sent " + err.Error()}
+	}
+	b.offset = b.start
+	b.delivered = newHash(c.Digest)
+	return b, nil
+}
+
+func newHash(d digest.Digest) hash.Hash { return d.Algorithm().Hash() }
+
+func (b *blob) request(rangeHeader string) (*http.Response, *upstream.Upstream, error) {
+	r := b.call.upstreamRequest(http.MethodGet)
+	r.Patient = r.Patient || b.body != nil // a blob under way is worth asking for again
+	if rangeHeader != "" {
+		r.Header.Set("Range", rangeHeader)
+	}
+	return b.call.ask(b.ctx, b.pool, r)
+}
+
+// begin makes of the first answer what the client is to get.
+func (b *blob) begin(resp *http.Response, want byteRange) error {
+	switch resp.StatusCode {
+	case http.StatusRequestedRangeNotSatisfiable:
+		_, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes */%d", &b.total)
+		if !want.some || err != nil || b.total < 0 {
+			return errors.New("a 416 that makes no sense")
+		}
+		b.unsatisfiable = true
+		return nil
+	case http.StatusPartialContent:
+		start, end, total, err := parseContentRange(resp.Header.Get("Content-Range"))
+		if err != nil {
+			return err
+		}
+		if !want.some || !want.matches(start, end, total) || (resp.ContentLength >= 0 && resp.ContentLength != end-start) {
+			return errors.New("another range than was asked for")
+		}
+		b.start, b.end, b.total, b.partial = start, end, total, true
+		return nil
+	case http.StatusOK:
+		return b.beginWhole(resp.ContentLength, want)
+	}
+	return fmt.Errorf("a %d to a GET", resp.StatusCode)
+}
+
+// matches reports whether a Content-Range is that of the range asked for.
+func (r byteRange) matches(start, end, total int64) bool {
+	if total >= 0 {
+		s, e, ok := r.of(total)
+		return ok && s == start && e == end
+	}
+	return r.suffix == 0 && start == r.first && (r.last < 0 || end <= r.last+1)
+}
+
+// beginWhole takes a 200. To a Range that is an upstream that knows none: the client
+// gets its range all the same, if the length is known, and else the whole.
+func (b *blob) beginWhole(length int64, want byteRange) error {
+	if b.total = length; length < 0 || !want.some {
+		b.end = length
+		return nil
+	}
+	var ok bool
+	if b.start, b.end, ok = want.of(length); !ok {
+		b.unsatisfiable = true
+		return nil
+	}
+	b.partial = true
+	_, err := io.CopyN(io.Discard, b.body, b.start)
+	if err != nil {
+		return errors.New("a blob that broke off before the range asked for")
+	}
+	return nil
+}
+
+// Read implements [io.Reader]. It gives io.EOF after the last byte, errWrongBytes
+// where the bytes are not the digest's, and other errors where no upstream could
+// finish what one began.
+func (b *blob) Read(p []byte) (int, error) {
+	for {
+		if b.end >= 0 && b.offset == b.end {
+			return 0, b.finish()
+		}
+		if b.end >= 0 {
+			p = p[:min(int64(len(p)), b.end-b.offset)]
+		}
+		n, err := b.body.Read(p)
+		if n > 0 {
+			b.offset += int64(n)
+			b.resumes = 0
+			b.delivered.Write(p[:n])
+			if b.offset == b.end { // do not deliver the end of what is not right
+				if err := b.finish(); err != io.EOF {
+					return 0, err
+				}
+			}
+			return n, nil
+		}
+		if err == nil {
+			continue
+		}
+		if err == io.EOF && b.end < 0 {
+			return 0, b.finish()
+		}
+		if err := b.resume(err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// finish is io.EOF if all is as it should be.
+func (b *blob) finish() error {
+	whole := b.start == 0 && (b.total < 0 || b.offset == b.total) && !(b.partial && b.total < 0)
+	if whole && digest.NewDigest(b.call.Digest.Algorithm(), b.delivered) != b.call.Digest {
+		return errWrongBytes
+	}
+	return io.EOF
+}
+
+// resume takes the blob up again at the offset after the upstream broke off.
+func (b *blob) resume(cause error) error {
+	for b.resumes < maxResumes {
+		_ = b.body.Close()
+		b.resumes++
+		if err := pause(b.ctx, time.Duration(b.resumes-1)*resumePause); err != nil {
+			return err
+		}
+		again := byteRange{some: true, first: b.offset, last: -1}
+		if b.end >= 0 {
+			again.last = b.end - 1
+		}
+		resp, _, err := b.request(again.header())
+		if err == nil {
+			b.body = resp.Body
+			err = b.rejoin(resp, again)
+		}
+		if err == nil || errors.Is(err, errWrongBytes) {
+			return err
+		}
+		cause = err
+	}
+	return fmt.Errorf("the blob broke off at byte %d and could not be taken up again: %w", b.offset, cause)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// rejoin brings the new body to the offset.
+func (b *blob) rejoin(resp *http.Response, want byteRange) error {
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+		start, end, total, err := parseContentRange(resp.Header.Get("Content-Range"))
+		if err != nil {
+			return err
+		}
+		if !want.matches(start, end, total) || (b.total >= 0 && total >= 0 && total != b.total) {
+			return errWrongBytes
+		}
+		if b.end < 0 {
+			b.end = end // now it is known
+		}
+		return nil
+	case http.StatusOK:
+		if b.total >= 0 && resp.ContentLength >= 0 && resp.ContentLength != b.total {
+			return errWrongBytes
+		}
+		return b.skip()
+	}
+	return fmt.Errorf("the upstream answers %d to a Range", resp.StatusCode)
+}
+
+// skip passes over what a body that starts from zero has of what is delivered, and
+// compares it: two bodies are never spliced unseen.
+func (b *blob) skip() error {
+	if _, err := io.CopyN(io.Discard, b.body, b.start); err != nil {
+		return err
+	}
+	again := newHash(b.call.Digest)
+	if _, err := io.CopyN(again, b.body, b.offset-b.start); err != nil {
+		return err
+	}
+	if string(again.Sum(nil)) != string(b.delivered.Sum(nil)) {
+		return errWrongBytes
+	}
+	return nil
+}
+
+func (b *blob) close() { _ = b.body.Close() }

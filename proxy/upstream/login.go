@@ -1,0 +1,50 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/sidemirror/sidemirror/proxy/auth"
+	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/oci"
+)
+
+// Login asks the upstream whether it takes cred, for the repository below
+// namespace if that is not empty. nil means that it does; an error with
+// oci.Unauthorized or oci.Denied that it does not.
+func (u *Upstream) Login(ctx context.Context, namespace string, cred credential.Credential) error {
+	status, err := u.ping(ctx, Request{Header: http.Header{}})
+	if err != nil {
+		return err
+	}
+	with := Request{Access: &auth.Access{Repository: namespace, Credential: cred}}
+	if status == http.StatusOK {
+		// It lets anybody see /v2/. Artifactory and Nexus do that too where they are
+		// open to read, and still refuse a login that is wrong.
+		basic := http.Request{Header: http.Header{}}
+		basic.SetBasicAuth(cred.Username, cred.Password.Reveal())
+		with = Request{Header: basic.Header}
+	}
+	status, err = u.ping(ctx, with)
+	if err != nil {
+		return err
+	}
+	switch {
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return &oci.Error{Code: oci.Unauthorized, Message: u.url.Host + " refuses this login"}
+	case status >= 300:
+		return &oci.Error{Code: oci.Unavailable, Message: fmt.Sprintf("%s answers %d, which says nothing of the login", u.url.Host, status)}
+	}
+	return nil
+}
+
+func (u *Upstream) ping(ctx context.Context, r Request) (status int, err error) {
+	r.Method, r.Path = http.MethodGet, "/v2/"
+	resp, err := u.Do(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	drain(resp)
+	return resp.StatusCode, nil
+}
