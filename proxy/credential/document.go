@@ -2,6 +2,7 @@ package credential
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,8 @@ type login struct {
 // {"auths": {KEY: {...}}}. What else stands there is none of ours. An entry without
 // anything in it says that a credential helper has the login, which counts as none
 // here; one that is amiss is kept with its error, and does not spoil the others.
-// The entries come longest namespace first.
+// The entries come longest namespace first, in an order that is the same for the
+// same document.
 func parseDocument(kind string, data []byte) ([]entry, error) {
 	var document struct {
 		Auths map[string]json.RawMessage `json:"auths"`
@@ -60,16 +62,13 @@ func parseDocument(kind string, data []byte) ([]entry, error) {
 		entries = append(entries, e)
 	}
 	slices.SortFunc(entries, func(a, b entry) int {
-		if d := len(b.namespace) - len(a.namespace); d != 0 {
-			return d
-		}
-		return strings.Compare(a.rank(), b.rank())
+		return cmp.Or(len(b.namespace)-len(a.namespace), strings.Compare(a.rank(), b.rank()), strings.Compare(a.spelled, b.spelled))
 	})
 	return entries, nil
 }
 
 // rank orders spellings of the same key: docker's for the Hub, then the plain one,
-// then by the alphabet, so that the answer does not change from read to read.
+// then the others.
 func (e entry) rank() string {
 	switch e.spelled {
 	case hubKey:
@@ -77,7 +76,7 @@ func (e entry) rank() string {
 	case joinKey(e.registry, e.namespace):
 		return "1"
 	}
-	return "2" + e.spelled
+	return "2"
 }
 
 // notJSON says where the trouble is and nothing of what stands there, which may be
