@@ -1,11 +1,9 @@
 package peer
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -224,70 +222,6 @@ func dialAs(t *testing.T, uid uint32, addr string) (stop func()) {
 	}
 }
 
-func TestWriteAndCloseAtOnceIsNeverTrusted(t *testing.T) {
-	l := listen(t, "tcp4", "127.0.0.1:0")
-	for range 200 {
-		client, err := net.Dial("tcp4", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := client.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
-			t.Fatal(err)
-		}
-		client.Close()
-		server := accept(t, l)
-		ctx := ConnContext(t.Context(), server)
-		if caller, err := FromContext(ctx); err == nil {
-			t.Fatalf("a closed socket was found to be %+v", caller)
-		}
-		if Trusted(ctx, []uint32{0, uint32(os.Geteuid())}) {
-			t.Fatal("a peer that wrote and closed at once is trusted")
-		}
-		server.Close()
-	}
-}
-
-func TestTrustEndsWithTheConnection(t *testing.T) {
-	l := listen(t, "tcp4", "127.0.0.1:0")
-	client, server := connect(t, l, "tcp4", l.Addr().String())
-	ctx := ConnContext(t.Context(), server)
-	if !Trusted(ctx, me()) {
-		t.Fatal("not trusted while it is there")
-	}
-	if err := client.(*net.TCPConn).CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	// The FIN has been handled once it can be read.
-	if _, err := server.Read(make([]byte, 1)); err != io.EOF {
-		t.Fatalf("read: %v", err)
-	}
-	if Trusted(ctx, me()) {
-		t.Error("trusted though its socket is no longer ESTABLISHED")
-	}
-	client.Close()
-	if Trusted(ctx, me()) {
-		t.Error("trusted after it has closed")
-	}
-	if _, err := FromContext(ctx); err != nil {
-		t.Errorf("what was found at accept is lost: %v", err)
-	}
-}
-
-func TestPortTakenByAnotherSocketIsNotTrustedAgain(t *testing.T) {
-	l := listen(t, "tcp4", "127.0.0.1:0")
-	_, first := connect(t, l, "tcp4", l.Addr().String())
-	_, second := connect(t, l, "tcp4", l.Addr().String())
-	caller, err := Lookup(first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The second look finds another socket of the same user than the first did.
-	ctx := context.WithValue(t.Context(), contextKey{}, &accepted{second, caller, nil})
-	if Trusted(ctx, me()) {
-		t.Error("another socket passes for the one that was accepted")
-	}
-}
-
 func TestWhatIsNotLoopbackTCPIsNobody(t *testing.T) {
 	loopback := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
 	for _, tt := range []struct {
@@ -361,48 +295,6 @@ func TestListenerOnThePeersPortIsNotTakenForThePeer(t *testing.T) {
 	conn := addresses{local: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}, remote: l.Addr()}
 	if caller, err := Lookup(conn); err == nil {
 		t.Errorf("a listener was found to be %+v", caller)
-	}
-}
-
-func TestRequestWithoutConnContextIsNotTrusted(t *testing.T) {
-	if Trusted(t.Context(), []uint32{0}) {
-		t.Error("trusted")
-	}
-	if _, err := FromContext(t.Context()); err == nil {
-		t.Error("a caller out of nowhere")
-	}
-}
-
-func TestNoTrustedUIDTrustsNobody(t *testing.T) {
-	l := listen(t, "tcp4", "127.0.0.1:0")
-	_, server := connect(t, l, "tcp4", l.Addr().String())
-	if Trusted(ConnContext(t.Context(), server), nil) {
-		t.Error("trusted")
-	}
-}
-
-func TestServerHandsTheCallerToItsHandlers(t *testing.T) {
-	l := listen(t, "tcp4", "127.0.0.1:0")
-	var trusted bool
-	srv := &http.Server{
-		ConnContext: ConnContext,
-		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			trusted = Trusted(r.Context(), me())
-		}),
-	}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
-	client := &http.Client{Transport: &http.Transport{}}
-	resp, err := client.Get("http://" + l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	client.CloseIdleConnections()
-	srv.Close()
-	<-done
-	if !trusted {
-		t.Error("the handler does not know who asks")
 	}
 }
 
