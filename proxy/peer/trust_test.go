@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -43,7 +44,7 @@ func TestTrustEndsWithTheConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The FIN has been handled once it can be read.
-	if _, err := server.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Fatalf("read: %v", err)
 	}
 	if Trusted(ctx, me()) {
@@ -109,7 +110,9 @@ func TestServerHandsTheCallerToItsHandlers(t *testing.T) {
 	resp.Body.Close()
 	client.CloseIdleConnections()
 	srv.Close()
-	<-done
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
 	if !trusted {
 		t.Error("the handler does not know who asks")
 	}
