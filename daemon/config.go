@@ -82,6 +82,12 @@ type Config struct {
 
 	source source
 	from   map[string]origin
+
+	// again is what Load was called with, for the reload.
+	again struct {
+		path    string
+		environ []string
+	}
 }
 
 // Registry is one [registry."NAME"]. NAME is as references have it, with its port
@@ -119,6 +125,10 @@ type Registry struct {
 
 	// HeaderTimeout (header_timeout) bounds the wait for an answer's headers. Default 10 s.
 	HeaderTimeout time.Duration
+
+	// named is set where somebody wrote of this registry, and will want to know of
+	// an upstream that is not there.
+	named bool
 }
 
 // dockerHub is the registry of a reference that names none, and dockerHubHost its

@@ -120,6 +120,7 @@ func unquotedName(s setting) string {
 
 func (l *loader) addRegistry(name string, at origin) *Registry {
 	if r := l.c.registry(name); r != nil {
+		r.named = true
 		return r
 	}
 	if len(l.c.Registries) == maxRegistries {
@@ -127,7 +128,9 @@ func (l *loader) addRegistry(name string, at origin) *Registry {
 		return nil
 	}
 	l.c.Registries = append(l.c.Registries, defaultRegistry(name))
-	return &l.c.Registries[len(l.c.Registries)-1]
+	r := &l.c.Registries[len(l.c.Registries)-1]
+	r.named = true
+	return r
 }
 
 func (l *loader) set(key string, field any, check func(string) error, v value, at origin) {

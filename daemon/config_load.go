@@ -22,6 +22,7 @@ const maxFileSize = 1 << 20
 // may be absent. An error about what is written there has a method ExitCode() int
 // that answers 2 and shows, for at most ten faults, place, line and caret.
 func Load(path string, environ []string) (*Config, error) {
+	asked := path
 	vars, err := environment(environ)
 	if err != nil {
 		return nil, err
@@ -43,8 +44,16 @@ func Load(path string, environ []string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
-	return load(path, data, vars)
+	c, err := load(path, data, vars)
+	if err != nil {
+		return nil, err
+	}
+	c.again.path, c.again.environ = asked, environ
+	return c, nil
 }
+
+// reload reads again what c was read from.
+func (c *Config) reload() (*Config, error) { return Load(c.again.path, c.again.environ) }
 
 // missingFileError is a file that was named and is not there: wrong usage.
 type missingFileError struct {

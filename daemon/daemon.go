@@ -1,0 +1,215 @@
+// Package daemon is the process: its configuration, its listeners, and the reload,
+// shutdown and readiness of what serves on them.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/proxy/peer"
+)
+
+// Limits of a request (security.md §6).
+const (
+	headerTimeout = 5 * time.Second
+	idleTimeout   = 2 * time.Minute
+
+	// maxHeader is 32 KiB: net/http reads 4096 bytes more than it is told to.
+	maxHeader = 32<<10 - 4096
+)
+
+// Run serves as c says until ctx is done, then lets what is under way finish for
+// c.ShutdownTimeout and cuts the rest. SIGHUP and a change of the file make it read
+// the configuration again. It dials nobody before it listens, so that no upstream
+// keeps it from starting. It returns nil after an orderly end; an error means that
+// it could not listen, or not read a file that c names.
+func Run(ctx context.Context, c *Config, version string) error {
+	d := &daemon{
+		config: c,
+		stderr: os.Stderr,
+		build: func(c *Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+			return newProxy(c, at, version, log)
+		},
+	}
+	return d.run(ctx)
+}
+
+type daemon struct {
+	config *Config
+	stderr io.Writer
+	build  func(*Config, []netip.AddrPort, *logrus.Logger) (service, error)
+
+	log       *logrus.Logger
+	toJournal bool
+	uids      atomic.Pointer[[]uint32]
+	door      *door
+	handler   railSwitch
+	server    *http.Server
+	handed    bool // systemd opened the sockets, listen does not count
+	listeners map[netip.AddrPort]*net.TCPListener
+	work      context.Context // of requests and probes; done when they are to be cut
+	tasks     sync.WaitGroup
+	failed    chan error             // a listener that ended by itself
+	ownURL    atomic.Pointer[string] // what alive asks for
+}
+
+func (d *daemon) run(ctx context.Context) error {
+	work, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	d.work = work
+	d.log = logrus.New()
+	d.log.SetOutput(d.stderr)
+	d.toJournal = d.stderr == os.Stderr && stderrIsJournal()
+	configureLog(d.log, d.config, d.toJournal)
+	if err := d.listen(ctx); err != nil {
+		return err
+	}
+	first, err := d.build(d.config, d.addresses(d.config), d.log)
+	if err != nil {
+		closeAll(d.listeners)
+		return err
+	}
+	faults, faultsEnd := errorLog(d.log)
+	defer faultsEnd.Close()
+	d.server = d.newServer()
+	d.server.ErrorLog = faults
+
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+
+	d.publish()
+	d.handler.swap(start(work, first))
+	d.failed = make(chan error, 1)
+	for _, l := range d.listeners {
+		d.serve(l)
+	}
+	d.log.WithFields(logrus.Fields{"addresses": texts(d.addresses(d.config)), "file": d.config.File}).Info("serving")
+	d.tell(notifyReady(d.status()))
+
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	changed := make(chan struct{}, 1)
+	path, content := d.config.File, d.config.source.data
+	d.tasks.Go(func() { d.watch(watching, path, content, changed) })
+	d.tasks.Go(func() { watchdog(watching, d.alive, d.tell) })
+	err = d.wait(ctx, hup, changed)
+	stopWatching()
+	d.stop(ctx, cut)
+	return err
+}
+
+func (d *daemon) wait(ctx context.Context, hup <-chan os.Signal, changed <-chan struct{}) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-d.failed:
+			return err
+		case <-hup:
+			d.reload("SIGHUP")
+		case <-changed:
+			d.reload("the file changed")
+		}
+	}
+}
+
+func (d *daemon) newServer() *http.Server {
+	d.door = newDoor(func() []uint32 { return *d.uids.Load() })
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	return &http.Server{
+		Handler:           &d.handler,
+		Protocols:         &protocols,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		BaseContext:       func(net.Listener) context.Context { return d.work },
+		ConnContext:       peer.ConnContext,
+		// "OPTIONS *" is for the handler to refuse like the rest.
+		DisableGeneralOptionsHandler: true,
+	}
+}
+
+// serve accepts on l until it is closed.
+func (d *daemon) serve(l *net.TCPListener) {
+	d.tasks.Go(func() {
+		err := d.server.Serve(listener{TCPListener: l, door: d.door, stall: writeStall})
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
+			return
+		}
+		select {
+		case d.failed <- fmt.Errorf("accepting connections on %v: %w", l.Addr(), err):
+		default: // one is enough to end for
+		}
+	})
+}
+
+// stop ends in order: nothing new comes in, what is under way finishes or is cut,
+// and then whoever answered it closes.
+func (d *daemon) stop(ctx context.Context, cut context.CancelFunc) {
+	d.log.WithField("timeout", d.config.ShutdownTimeout.String()).Info("stopping")
+	d.tell(notifyStopping())
+	finishing, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.config.ShutdownTimeout)
+	defer cancel()
+	if err := d.server.Shutdown(finishing); err != nil {
+		d.log.Warn("cutting what did not finish in time")
+	}
+	_ = d.server.Close() // what Shutdown has not closed; its errors are those of broken connections
+	cut()
+	d.handler.current.retire()
+	d.tasks.Wait()
+	d.log.Info("stopped")
+}
+
+// alive asks for something of ours over our own listener. Any answer will do.
+func (d *daemon) alive(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, *d.ownURL.Load(), nil)
+	if err != nil {
+		return fmt.Errorf("asking ourselves: %w", err)
+	}
+	req.Header.Set("User-Agent", "sidemirror-watchdog")
+	// A connection of its own each time: accepting is a part of what has to work.
+	own := &http.Transport{DisableKeepAlives: true}
+	resp, err := own.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("asking ourselves, for systemd's watchdog: %w", err)
+	}
+	return resp.Body.Close()
+}
+
+// tell is for systemd's not hearing us, which keeps nobody from pulling.
+func (d *daemon) tell(err error) {
+	if err != nil {
+		d.log.WithError(err).Warn("systemd was not told")
+	}
+}
+
+// publish hands out what others read of the configuration while it is exchanged.
+func (d *daemon) publish() {
+	d.uids.Store(&d.config.Trust.UIDs)
+	own := "http://" + reachable(d.addresses(d.config)[0]).String() + "/v2/"
+	if r := d.config.registry(dockerHub); r.ClientAuth == "relay" {
+		// There /v2/ asks the upstream, whose silence is not our death.
+		own = strings.TrimSuffix(own, "v2/")
+	}
+	d.ownURL.Store(&own)
+}
+
+func (d *daemon) status() string {
+	return fmt.Sprintf("serving %d registries on %s", len(d.config.Registries), strings.Join(texts(d.addresses(d.config)), ", "))
+}

@@ -1,0 +1,121 @@
+package daemon
+
+import (
+	"bufio"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds for the search after who holds an address: a host has some thousands of
+// processes and sockets, and an error message is not worth more than a second.
+const (
+	maxSocketLines = 1 << 16
+	maxProcesses   = 1 << 14
+	maxFiles       = 1 << 14
+	searchTime     = time.Second
+)
+
+// holder says by whom addr is taken, as " by nginx (process 123)", as far as we may
+// know: other users' processes are hidden from all but root.
+func holder(addr netip.AddrPort) string {
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		f, err := os.Open(table)
+		if err != nil {
+			continue
+		}
+		s, found := listeningSocket(f, addr)
+		_ = f.Close()
+		if !found {
+			continue
+		}
+		if pid, name := processWith(s.inode); pid != "" {
+			return fmt.Sprintf(" by %s (process %s)", name, pid)
+		}
+		return fmt.Sprintf(" by a process of user %d (root may see which: ss -ltnp sport = %d)", s.uid, addr.Port())
+	}
+	return ""
+}
+
+type socket struct {
+	inode string
+	uid   uint32
+}
+
+// listeningSocket finds in a table as /proc/net/tcp (proc_net_tcp.txt in the
+// kernel's documentation) the socket that keeps addr from us: one that listens at its
+// port, there or at all addresses.
+func listeningSocket(table io.Reader, addr netip.AddrPort) (socket, bool) {
+	const listening = "0A"
+	lines := bufio.NewScanner(table)
+	for n := 0; n < maxSocketLines && lines.Scan(); n++ {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 10 || fields[3] != listening {
+			continue
+		}
+		at, ok := parseProcAddr(fields[1])
+		if !ok || at.Port() != addr.Port() {
+			continue
+		}
+		uid, err := strconv.ParseUint(fields[7], 10, 32)
+		if err == nil && (at.Addr() == addr.Addr() || at.Addr().IsUnspecified() || addr.Addr().IsUnspecified()) {
+			return socket{inode: fields[9], uid: uint32(uid)}, true
+		}
+	}
+	return socket{}, false
+}
+
+// parseProcAddr reads "0100007F:13FB": words of 32 bits in the host's order, which is
+// little-endian on what we run on, and the port.
+func parseProcAddr(text string) (netip.AddrPort, bool) {
+	host, port, _ := strings.Cut(text, ":")
+	raw, err := hex.DecodeString(host)
+	p, portErr := strconv.ParseUint(port, 16, 16)
+	if err != nil || portErr != nil || len(raw)%4 != 0 {
+		return netip.AddrPort{}, false
+	}
+	for word := range slices.Chunk(raw, 4) {
+		slices.Reverse(word)
+	}
+	addr, ok := netip.AddrFromSlice(raw)
+	return netip.AddrPortFrom(addr.Unmap(), uint16(p)), ok
+}
+
+// processWith finds the process that has the socket open.
+func processWith(inode string) (pid, name string) {
+	deadline := time.Now().Add(searchTime)
+	want := "socket:[" + inode + "]"
+	for _, pid := range readNames("/proc", maxProcesses) {
+		if _, err := strconv.ParseUint(pid, 10, 32); err != nil {
+			continue
+		}
+		if time.Now().After(deadline) {
+			break
+		}
+		dir := filepath.Join("/proc", pid, "fd")
+		for _, fd := range readNames(dir, maxFiles) {
+			if target, err := os.Readlink(filepath.Join(dir, fd)); err == nil && target == want {
+				comm, _ := os.ReadFile(filepath.Join("/proc", pid, "comm"))
+				return pid, printable(strings.TrimSpace(string(comm)))
+			}
+		}
+	}
+	return "", ""
+}
+
+func readNames(dir string, most int) []string {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(most) // what could be read is what can be searched
+	return names
+}

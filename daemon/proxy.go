@@ -1,0 +1,91 @@
+package daemon
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/daemon/web"
+	"github.com/sidemirror/sidemirror/proxy"
+	"github.com/sidemirror/sidemirror/proxy/credential"
+)
+
+// Login asks registry, as c has it, whether it accepts cred for the repositories in
+// namespace (all, if empty). The error is proxy.Proxy's: an *oci.Error where the registry
+// or its token server said no. version is sent in the User-Agent.
+func (c *Config) Login(ctx context.Context, registry, namespace string, cred credential.Credential, version string) error {
+	p, err := newProxy(c, c.Listen, version, nil)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	return p.Login(ctx, registry, namespace, cred)
+}
+
+// newProxy makes the proxy that c describes, listening at the addresses at. log may be nil.
+func newProxy(c *Config, at []netip.AddrPort, version string, log *logrus.Logger) (*proxy.Proxy, error) {
+	page := web.Info{Default: dockerHub, Listen: reachable(at[0]).String(), Version: version}
+	config := proxy.Config{
+		Default:     dockerHub,
+		OwnHosts:    ownHosts(at),
+		TrustedUIDs: c.Trust.UIDs,
+		Credentials: credentials(c),
+		Version:     version,
+		Log:         log,
+	}
+	for _, r := range c.Registries {
+		relay := r.ClientAuth == "relay"
+		config.Registries = append(config.Registries, proxy.Registry{
+			Name: r.Name, Upstreams: r.Upstreams, Hosts: r.Hosts, Relay: relay,
+			CA: r.CA, Cert: r.Cert, Key: r.Key, Realms: r.Realms,
+			Probe: r.named, DialTimeout: r.DialTimeout, HeaderTimeout: r.HeaderTimeout,
+		})
+		page.Registries = append(page.Registries, web.Registry{Name: r.Name, Hosts: r.Hosts, Relay: relay})
+	}
+	config.Page = web.Handler(page)
+	return proxy.New(config)
+}
+
+func credentials(c *Config) credential.Sources {
+	sources := credential.Sources{credential.OpenStore(c.Credentials.Store)}
+	for _, path := range c.Credentials.Files {
+		sources = append(sources, &credential.File{Path: path})
+	}
+	return sources
+}
+
+// ownHosts are the names that people call this host by, where others than its own
+// processes may: addresses that are not loopback.
+func ownHosts(at []netip.AddrPort) []string {
+	var hosts []string
+	for _, a := range at {
+		switch {
+		case a.Addr().IsLoopback():
+		case !a.Addr().IsUnspecified():
+			hosts = append(hosts, a.Addr().WithZone("").String())
+		default:
+			hosts = append(hosts, everyName()...)
+		}
+	}
+	return hosts
+}
+
+// everyName is the host's name and all its addresses. What cannot be found out is
+// left out: requests under it are refused, not wrongly served.
+func everyName() []string {
+	var names []string
+	if name, err := os.Hostname(); err == nil {
+		names = append(names, strings.ToLower(name))
+	}
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			names = append(names, prefix.Addr().Unmap().WithZone("").String())
+		}
+	}
+	return names
+}

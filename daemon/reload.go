@@ -1,0 +1,65 @@
+package daemon
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/sirupsen/logrus"
+)
+
+// reload reads the configuration again, and puts it in force whole or not at all.
+func (d *daemon) reload(why string) {
+	d.tell(notifyReloading())
+	log := d.log.WithFields(logrus.Fields{"file": d.config.File, "reason": why})
+	next, err := d.config.reload()
+	if err == nil {
+		err = d.replace(next)
+	}
+	if err != nil {
+		text := err.Error()
+		var faults *configError
+		if errors.As(err, &faults) {
+			text = faults.brief()
+		}
+		log.WithField("error", text).Error("the new configuration is not used, the old one stays")
+		d.tell(notifyReady(d.status() + "; the new configuration is not used: " + text))
+		return
+	}
+	log.WithField("addresses", texts(d.addresses(d.config))).Info("configuration reloaded")
+	d.tell(notifyReady(d.status()))
+}
+
+// replace puts next in force. Whatever can fail comes before the first thing that
+// is seen from outside.
+func (d *daemon) replace(next *Config) error {
+	var opened map[netip.AddrPort]*net.TCPListener
+	if !d.handed {
+		var err error
+		if opened, err = d.open(d.work, next.Listen); err != nil {
+			return err
+		}
+	}
+	svc, err := d.build(next, d.addresses(next), d.log)
+	if err != nil {
+		closeAll(opened)
+		return err
+	}
+	configureLog(d.log, next, d.toJournal)
+	d.config = next
+	d.publish()
+	old := d.handler.swap(start(d.work, svc))
+	d.tasks.Go(old.retire)
+	for addr, l := range opened {
+		d.listeners[addr] = l
+		d.serve(l)
+	}
+	for addr, l := range d.listeners {
+		if !d.handed && !slices.Contains(next.Listen, addr) {
+			delete(d.listeners, addr)
+			_ = l.Close() // its connections live on until they are idle
+		}
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+)
+
+// listen takes over what systemd opened, or opens what the configuration names.
+func (d *daemon) listen(ctx context.Context) error {
+	handed, err := handedOver()
+	if err != nil {
+		return err
+	}
+	if len(handed) > 0 {
+		d.handed = true
+		d.listeners = make(map[netip.AddrPort]*net.TCPListener)
+		for _, l := range handed {
+			d.listeners[l.Addr().(*net.TCPAddr).AddrPort()] = l
+		}
+		if !slices.ContainsFunc(d.config.Listen, func(a netip.AddrPort) bool { return d.listeners[a] != nil }) {
+			// "apply" writes the addresses of listen into the engines' configuration.
+			d.log.WithField("listen", d.config.Listen).Warn("systemd handed over sockets at none of the addresses of listen, which the engines are told")
+		}
+		return nil
+	}
+	d.listeners, err = d.open(ctx, d.config.Listen)
+	return err
+}
+
+// open opens those of addrs that are not open yet: all or none.
+func (d *daemon) open(ctx context.Context, addrs []netip.AddrPort) (map[netip.AddrPort]*net.TCPListener, error) {
+	opened := make(map[netip.AddrPort]*net.TCPListener)
+	for _, addr := range addrs {
+		if d.listeners[addr] != nil {
+			continue
+		}
+		l, err := listenOn(ctx, addr)
+		if err != nil {
+			closeAll(opened)
+			return nil, err
+		}
+		opened[addr] = l
+	}
+	return opened, nil
+}
+
+func closeAll(listeners map[netip.AddrPort]*net.TCPListener) {
+	for _, l := range listeners {
+		_ = l.Close() // nothing was written to a listener that could be lost
+	}
+}
+
+// addresses are those that are served when c is in force.
+func (d *daemon) addresses(c *Config) []netip.AddrPort {
+	if !d.handed {
+		return c.Listen
+	}
+	return slices.SortedFunc(maps.Keys(d.listeners), func(a, b netip.AddrPort) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Port(), b.Port()))
+	})
+}
+
+// reachable is where addr is reached from this host.
+func reachable(addr netip.AddrPort) netip.AddrPort {
+	switch {
+	case !addr.Addr().IsUnspecified():
+		return addr
+	case addr.Addr().Is4():
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
+	}
+	return netip.AddrPortFrom(netip.IPv6Loopback(), addr.Port())
+}

@@ -1,0 +1,62 @@
+package daemon
+
+import (
+	"context"
+	"net/http"
+	"sync"
+)
+
+// service is what answers the requests; proxy.Proxy is one.
+type service interface {
+	http.Handler
+	// Probe says in the log what cannot be reached. It returns when it has, or ctx is done.
+	Probe(ctx context.Context)
+	// Close is called when no request is under way any more.
+	Close()
+}
+
+// generation is the service of one configuration.
+type generation struct {
+	service
+	streams sync.WaitGroup
+	stop    context.CancelFunc // ends the probe
+}
+
+// start makes a generation, whose probe runs in the background.
+func start(ctx context.Context, s service) *generation {
+	g := &generation{service: s}
+	ctx, g.stop = context.WithCancel(ctx)
+	g.streams.Go(func() { g.Probe(ctx) })
+	return g
+}
+
+// retire waits for the streams under way, and closes. No new ones may come.
+func (g *generation) retire() {
+	g.stop()
+	g.streams.Wait()
+	g.Close()
+}
+
+// railSwitch sends each request to the generation in force when it comes in.
+type railSwitch struct {
+	mu      sync.RWMutex
+	current *generation
+}
+
+func (s *railSwitch) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.RLock()
+	g := s.current
+	g.streams.Add(1) // under the lock: once swap has returned, nobody adds to the old one
+	s.mu.RUnlock()
+	defer g.streams.Done()
+	g.ServeHTTP(w, r)
+}
+
+// swap puts next in force, and answers with the one that was.
+func (s *railSwitch) swap(next *generation) *generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.current
+	s.current = next
+	return old
+}
