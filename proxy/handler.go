@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/oci"
@@ -87,9 +86,18 @@ func (p *Proxy) serve(a *answer, c *call) error {
 // redirectTo answers as the worker does to a Docker Hub name without "library/".
 func redirectTo(a *answer, c *call, repository string) {
 	c.Repository = repository
-	to := url.URL{Path: c.LocalPath(), RawQuery: c.http.URL.RawQuery}
-	a.Header().Set("Location", to.String())
+	a.Header().Set("Location", withQuery(c.LocalPath(), c.http.URL.RawQuery))
 	a.WriteHeader(http.StatusMovedPermanently)
+}
+
+// withQuery puts a path of ours and a query together. The path is taken as it is:
+// package url would escape the brackets of an IPv6 registry, which no client
+// unescapes.
+func withQuery(path, query string) string {
+	if query == "" {
+		return path
+	}
+	return path + "?" + query
 }
 
 // admit says who asks and with what: the daemon's credential for a trusted engine,

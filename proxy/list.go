@@ -63,6 +63,5 @@ func (c *call) localLink(link string) (string, bool) {
 	if c.Form == oci.ByNamespace {
 		query.Set("ns", c.Registry)
 	}
-	local := url.URL{Path: c.LocalPath(), RawQuery: query.Encode()}
-	return "<" + local.String() + ">" + params, true
+	return "<" + withQuery(c.LocalPath(), query.Encode()) + ">" + params, true
 }

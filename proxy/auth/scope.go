@@ -51,6 +51,9 @@ func CompleteScopes(registry string, scopes []string, names oci.Registries, pref
 			}
 			prefix, registry, name = of, of, repository
 		}
+		if !oci.ValidRepository(name) {
+			return "", nil, scopeError("a scope names a repository that cannot be")
+		}
 		done = appendNew(done, PullScope(oci.Complete(registry, name)))
 	}
 	return registry, done, nil

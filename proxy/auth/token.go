@@ -222,7 +222,7 @@ func lifetime(expiresIn, issuedAt json.RawMessage, now time.Time) time.Duration 
 func RetryAfter(h http.Header, now time.Time) time.Duration {
 	const most = time.Hour
 	v := strings.TrimSpace(h.Get("Retry-After"))
-	if seconds, err := strconv.ParseInt(v, 10, 64); err == nil {
+	if seconds, err := strconv.ParseInt(v, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
 		return time.Duration(min(max(seconds, 0), int64(most/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(v); err == nil {

@@ -31,7 +31,8 @@ func ValidRegistry(name string) bool {
 	return len(name) <= maxName && registryGrammar.MatchString(name)
 }
 
-func validRepository(name string) bool {
+// ValidRepository reports whether name can be a repository's.
+func ValidRepository(name string) bool {
 	return len(name) <= maxName && repositoryGrammar.MatchString(name)
 }
 

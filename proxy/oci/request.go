@@ -177,7 +177,7 @@ func (req *Request) parsePath(path, method string) error {
 		return &Error{Code: NotFound, Message: "nothing is served at this path"}
 	}
 	req.Repository = strings.Join(parts[:n-2], "/")
-	if !validRepository(req.Repository) {
+	if !ValidRepository(req.Repository) {
 		return &Error{Code: NameInvalid, Message: "the repository's name is not valid"}
 	}
 	return req.parseContent(parts[n-2], parts[n-1])
@@ -216,13 +216,14 @@ func (req Request) Path() string {
 
 // LocalPath gives the path that asks for the same here.
 func (req Request) LocalPath() string {
+	path := req.Path()
 	if req.Kind == Token {
-		return "/v2/auth"
+		path = "/v2/auth"
 	}
-	if !req.Prefixed || req.Kind == Base {
-		return req.Path()
+	if req.Prefixed {
+		path = "/v2/" + req.Registry + strings.TrimPrefix(path, "/v2")
 	}
-	return "/v2/" + req.Registry + "/" + req.Repository + req.tail()
+	return path
 }
 
 func (req Request) tail() string {

@@ -1,0 +1,128 @@
+package auth
+
+import (
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func challenges(values ...string) http.Header { return http.Header{"Www-Authenticate": values} }
+
+func TestChallengesAreLists(t *testing.T) {
+	bearer := func(params ...string) Challenge {
+		c := Challenge{"bearer", map[string]string{}}
+		for i := 0; i < len(params); i += 2 {
+			c.Params[params[i]] = params[i+1]
+		}
+		return c
+	}
+	basic := Challenge{"basic", map[string]string{"realm": "r"}}
+	for _, tt := range []struct {
+		name   string
+		header http.Header
+		want   []Challenge
+	}{
+		{"none", challenges(), nil},
+		{"Docker Hub's", challenges(`Bearer realm="https://auth.docker.io/token",service="registry.docker.io"`),
+			[]Challenge{bearer("realm", "https://auth.docker.io/token", "service", "registry.docker.io")}},
+		{"case and spaces", challenges(`BEARER  Realm = "https://a/t" ,  SERVICE = s`), []Challenge{bearer("realm", "https://a/t", "service", "s")}},
+		{"comma in quotes", challenges(`Bearer realm="https://a/t",scope="repository:a:pull,push"`),
+			[]Challenge{bearer("realm", "https://a/t", "scope", "repository:a:pull,push")}},
+		{"quoted pairs", challenges(`Bearer realm="https://a/\"t\""`), []Challenge{bearer("realm", `https://a/"t"`)}},
+		{"two in one header", challenges(`Basic realm="r", Bearer realm="https://a/t"`), []Challenge{basic, bearer("realm", "https://a/t")}},
+		{"two headers", challenges(`Basic realm="r"`, `Bearer realm="https://a/t"`), []Challenge{basic, bearer("realm", "https://a/t")}},
+		{"scheme alone", challenges("Negotiate, Basic realm=r"), []Challenge{{"negotiate", map[string]string{}}, basic}},
+		{"token68", challenges("Negotiate abc/+==, Basic realm=r"), []Challenge{{"negotiate", map[string]string{}}, basic}},
+		{"empty elements", challenges(`, ,Basic realm="r",,`), []Challenge{basic}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := ParseChallenges(tt.header)
+			if err != nil || !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("got %v, %v, want %v", got, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestChallengesThatAreRefused(t *testing.T) {
+	for name, value := range map[string]string{
+		"parameter twice":   `Bearer realm="https://a/t",realm="https://evil/t"`,
+		"twice, other case": `Bearer realm="https://a/t",REALM="https://evil/t"`,
+		"unterminated":      `Bearer realm="https://a/t`,
+		"unterminated pair": `Bearer realm="https://a/t\`,
+		"no scheme":         `realm="https://a/t"`,
+		"too long":          `Bearer realm="` + strings.Repeat("a", maxChallenge) + `"`,
+		"not a token":       `Bearer realm="https://a/t", (`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, err := ParseChallenges(challenges(value)); err == nil {
+				t.Errorf("taken for %v", got)
+			}
+		})
+	}
+}
+
+func TestBearerIsPreferredAndHasOneRealm(t *testing.T) {
+	for _, tt := range []struct {
+		name, header, want string
+		fails              bool
+	}{
+		{"basic first", `Basic realm="r", Bearer realm="https://a/t"`, "bearer", false},
+		{"basic alone", `Basic realm="r"`, "basic", false},
+		{"neither", `Negotiate`, "", false},
+		{"two realms", `Bearer realm="https://a/t", Bearer realm="https://b/t"`, "", true},
+		{"no realm", `Bearer service="s"`, "", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			all, err := ParseChallenges(challenges(tt.header))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := choose(all)
+			if (err != nil) != tt.fails {
+				t.Fatal(err)
+			}
+			if scheme := ""; got != nil {
+				if scheme = got.Scheme; scheme != tt.want {
+					t.Errorf("chose %q, want %q", scheme, tt.want)
+				}
+			} else if tt.want != "" {
+				t.Errorf("chose none, want %q", tt.want)
+			}
+		})
+	}
+}
+
+// FuzzParseChallenges: what comes out, written again in the plainest way, is read as
+// the same.
+func FuzzParseChallenges(f *testing.F) {
+	f.Add(`Bearer realm="https://auth.docker.io/token",service="registry.docker.io"`)
+	f.Add(`Negotiate abc==, Basic realm = r, BEARER a="\"",b=`)
+	f.Fuzz(func(t *testing.T, header string) {
+		got, err := ParseChallenges(challenges(header))
+		if err != nil {
+			return
+		}
+		var b strings.Builder
+		for i, c := range got {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			b.WriteString(c.Scheme)
+			sep := " "
+			for k, v := range c.Params {
+				fmt.Fprintf(&b, `%s%s="%s"`, sep, k, strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(v))
+				sep = ","
+			}
+		}
+		if b.Len() > maxChallenge {
+			return
+		}
+		again, err := ParseChallenges(challenges(b.String()))
+		if err != nil || !reflect.DeepEqual(got, again) {
+			t.Fatalf("%q is %v; %q is %v, %v", header, got, b.String(), again, err)
+		}
+	})
+}
