@@ -39,6 +39,10 @@ type Options struct {
 	// Listen, if nil, is one free port of 127.0.0.1.
 	Listen []string
 
+	// Hosts, if not empty, is what the daemon finds in /etc/hosts, in a mount
+	// namespace of its own; it skips the test where we are not root.
+	Hosts string
+
 	// Extra is appended to the configuration as it is.
 	Extra string
 

@@ -198,7 +198,11 @@ func (s *Sidemirror) writeConfig() {
 
 func (s *Sidemirror) run() {
 	s.tb.Helper()
-	s.cmd = exec.Command(Binary(s.tb), "serve", "--config", filepath.Join(s.dir, "config.toml"))
+	command := []string{Binary(s.tb), "serve", "--config", filepath.Join(s.dir, "config.toml")}
+	if s.options.Hosts != "" {
+		command = s.withHosts(command)
+	}
+	s.cmd = exec.Command(command[0], command[1:]...)
 	s.cmd.Dir = s.dir
 	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(s.dir, "home")}, s.options.Env...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
@@ -238,6 +242,20 @@ func (s *Sidemirror) run() {
 		s.Kill()
 		s.tb.Fatalf("sidemirror does not listen on %s\n%s", s.Address(), s.Log())
 	}
+}
+
+// withHosts makes command run with an /etc/hosts of its own. unshare and the shell
+// exec what comes after them, so that the process id is the daemon's.
+func (s *Sidemirror) withHosts(command []string) []string {
+	s.tb.Helper()
+	if os.Geteuid() != 0 {
+		s.tb.Skip("an /etc/hosts of its own needs root")
+	}
+	hosts := s.writeFile("hosts", []byte(s.options.Hosts), 0o644)
+	return append([]string{
+		"unshare", "--mount", "--propagation", "private",
+		"sh", "-c", `mount --bind "$0" /etc/hosts && exec "$@"`, hosts,
+	}, command...)
 }
 
 // end signals the process and waits; one that outlives the harness's patience is
