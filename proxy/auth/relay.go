@@ -120,7 +120,7 @@ func (t *Transport) probe(ctx context.Context) (*remembered, error) {
 	if known := t.challenge.Load(); known != nil && time.Since(known.at) < challengeAge && known.Scheme == "bearer" {
 		return known, nil
 	}
-	u := t.Realms.Upstream.JoinPath("/v2/")
+	u := Join(t.Realms.Upstream, "/v2/")
 	req := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{}}).WithContext(ctx)
 	if t.UserAgent != "" {
 		req.Header.Set("User-Agent", t.UserAgent)
@@ -138,6 +138,14 @@ func (t *Transport) probe(ctx context.Context) (*remembered, error) {
 		return nil, &oci.Error{Code: oci.NotFound, Message: t.Realms.Upstream.Host + " asks for no token"}
 	}
 	return known, nil
+}
+
+// Join gives the URL of a path (with its leading slash) below base.
+// [url.URL.JoinPath] makes a relative one where base has no path, and cleans it.
+func Join(base *url.URL, path string) *url.URL {
+	u := *base
+	u.Path, u.RawPath = strings.TrimSuffix(u.Path, "/")+path, ""
+	return &u
 }
 
 // RelayChallenge rewrites the challenges of an upstream's 401 for a client of relay

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -18,7 +19,7 @@ const maxRedirects = 5
 // client that holds no credentials, without the request's own, and to no place that
 // the upstream could not be trusted to name. A 401 on the way starts nothing.
 func (u *Upstream) follow(ctx context.Context, r Request, resp *http.Response) (*http.Response, error) {
-	at := u.url.JoinPath(r.Path)
+	at := auth.Join(u.url, r.Path)
 	for hops := 0; isRedirect(resp.StatusCode); hops++ {
 		drain(resp)
 		if hops == maxRedirects {

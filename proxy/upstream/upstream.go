@@ -147,7 +147,7 @@ func (u *Upstream) Do(ctx context.Context, r Request) (*http.Response, error) {
 }
 
 func (u *Upstream) roundTrip(ctx context.Context, r Request) (*http.Response, error) {
-	target := u.url.JoinPath(r.Path)
+	target := auth.Join(u.url, r.Path)
 	target.RawQuery = r.Query.Encode()
 	req := newRequest(ctx, r.Method, target, r.Header, u.userAgent)
 	if h := r.Header.Get("Authorization"); h != "" && r.Access == nil {
