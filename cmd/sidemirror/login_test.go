@@ -1,0 +1,294 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/proxy/credential"
+)
+
+const rightPassword = "c4n4ry-right"
+
+// stubRegistry accepts me with rightPassword, by Basic or by a token of its own server.
+func stubRegistry(t *testing.T, bearer bool) *httptest.Server {
+	t.Helper()
+	var srv *httptest.Server
+	isMe := func(r *http.Request) bool {
+		user, password, _ := r.BasicAuth()
+		return user == "me" && password == rightPassword
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v2/", func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case bearer && r.Header.Get("Authorization") != "Bearer good":
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="stub"`, srv.URL))
+			w.WriteHeader(http.StatusUnauthorized)
+		case !bearer && !isMe(r):
+			w.Header().Set("WWW-Authenticate", `Basic realm="stub"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	mux.HandleFunc("GET /token", func(w http.ResponseWriter, r *http.Request) {
+		if !isMe(r) {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprint(w, `{"token": "good"}`)
+	})
+	srv = httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+// host is a host's configuration with one registry at upstream.
+type host struct {
+	config, store, registry string
+}
+
+func newHost(t *testing.T, upstream, more string) host {
+	t.Helper()
+	dir := t.TempDir()
+	h := host{
+		config:   filepath.Join(dir, "config.toml"),
+		store:    filepath.Join(dir, "state", "credentials.json"),
+		registry: strings.TrimPrefix(upstream, "http://"),
+	}
+	text := fmt.Sprintf("credentials.store = %q\n[registry.%q]\nupstreams = [%q]\n%s", h.store, h.registry, upstream, more)
+	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// run runs the real command line.
+func (h host) run(t *testing.T, stdin io.Reader, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), append([]string{"--config", h.config}, args...), stdin, &out, &errs)
+	for _, text := range []string{out.String(), errs.String()} {
+		if strings.Contains(text, "c4n4ry") {
+			t.Errorf("shows the password: %s", text)
+		}
+	}
+	return code, out.String(), errs.String()
+}
+
+// kept gives the login that the daemon would use.
+func (h host) kept(t *testing.T, repository string) string {
+	t.Helper()
+	c, err := credential.OpenStore(h.store).Lookup(t.Context(), h.registry, repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.IsZero() {
+		return ""
+	}
+	return c.Username + ":" + c.Password.Reveal()
+}
+
+func TestAcceptedLoginIsKept(t *testing.T) {
+	for _, bearer := range []bool{false, true} {
+		t.Run(fmt.Sprintf("bearer=%t", bearer), func(t *testing.T) {
+			h := newHost(t, stubRegistry(t, bearer).URL, "")
+			code, out, errs := h.run(t, strings.NewReader(rightPassword+"\n"), "login", h.registry+"/org", "-u", "me", "--password-stdin")
+			if code != 0 || errs != "" {
+				t.Fatalf("exit %d: %s", code, errs)
+			}
+			for _, part := range []string{h.registry + "/org", "as me", h.store} {
+				if !strings.Contains(out, part) {
+					t.Errorf("%q is not in %q", part, out)
+				}
+			}
+			if got := h.kept(t, "org/image"); got != "me:"+rightPassword {
+				t.Errorf("kept %q", got)
+			}
+			if got := h.kept(t, "other/image"); got != "" {
+				t.Errorf("a login for one namespace serves another: %q", got)
+			}
+		})
+	}
+}
+
+func TestRefusedLoginKeepsNothingAndLosesNothing(t *testing.T) {
+	for _, bearer := range []bool{false, true} {
+		t.Run(fmt.Sprintf("bearer=%t", bearer), func(t *testing.T) {
+			h := newHost(t, stubRegistry(t, bearer).URL, "")
+			refused := func(before string) {
+				t.Helper()
+				code, out, errs := h.run(t, strings.NewReader("c4n4ry-wrong"), "login", h.registry, "-u", "me", "--password-stdin")
+				if code != exitFailed || out != "" || !strings.Contains(errs, "refuses the login") || !strings.Contains(errs, "nothing was kept") {
+					t.Errorf("exit %d, %q, %q", code, out, errs)
+				}
+				if got := h.kept(t, "a/b"); got != before {
+					t.Errorf("kept %q, was %q", got, before)
+				}
+			}
+			refused("")
+			if code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", h.registry, "-u", "me", "--password-stdin"); code != 0 {
+				t.Fatal(errs)
+			}
+			refused("me:" + rightPassword)
+		})
+	}
+}
+
+func TestLoginToARegistryThatIsAwayIsNotCalledRefused(t *testing.T) {
+	srv := stubRegistry(t, false)
+	h := newHost(t, srv.URL, "")
+	srv.Close()
+	code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", h.registry, "-u", "me", "--password-stdin")
+	if code != exitFailed || strings.Contains(errs, "refuses the login") || !strings.Contains(errs, "nothing was kept") {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	if got := h.kept(t, "a/b"); got != "" {
+		t.Errorf("kept %q", got)
+	}
+}
+
+func TestUnknownRegistrySaysWhatToConfigure(t *testing.T) {
+	h := newHost(t, "http://127.0.0.1:1", "")
+	code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", "registry.corp.example:5000/org", "-u", "me", "--password-stdin")
+	if code != exitFailed || !strings.Contains(errs, h.config) {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	_, advice, _ := strings.Cut(errs, "\n\n")
+	text, err := os.ReadFile(h.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(h.config, append(text, advice...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := daemon.Load(h.config, nil)
+	if err != nil {
+		t.Fatalf("its advice does not load: %v", err)
+	}
+	if err := served(config, "registry.corp.example:5000"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWildcardTakesALoginForAnyRegistry(t *testing.T) {
+	h := newHost(t, "http://127.0.0.1:1", "[registry.\"*\"]\n")
+	config, err := daemon.Load(h.config, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := served(config, "registry.corp.example:5000"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLoginWhereClientsLogInThemselvesSaysSo(t *testing.T) {
+	h := newHost(t, stubRegistry(t, false).URL, "client_auth = \"relay\"\n")
+	code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", h.registry, "-u", "me", "--password-stdin")
+	if code != 0 || !strings.Contains(errs, "relay") {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+}
+
+func TestPasswordIsReadAsItWasWritten(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"p\n", "p"}, {"p\r\n", "p"}, {"p", "p"}, {" p \n", " p "}, {"p\n\n", "p\n"}, {"p\tq:r\n", "p\tq:r"},
+	} {
+		c, err := prompt{in: strings.NewReader(tt.in)}.credential("me", true)
+		if err != nil || c.Username != "me" || c.Password.Reveal() != tt.want {
+			t.Errorf("%q became %q, %v", tt.in, c.Password.Reveal(), err)
+		}
+	}
+	c, err := prompt{in: strings.NewReader("idt\n")}.credential("<token>", true)
+	if err != nil || c.Username != "" || c.IdentityToken.Reveal() != "idt" || !c.Password.IsZero() {
+		t.Errorf("identity token: %q %q, %v", c.Username, c.IdentityToken.Reveal(), err)
+	}
+}
+
+func TestLoginThatCannotBeMeantIsWrongUsage(t *testing.T) {
+	h := newHost(t, "http://127.0.0.1:1", "")
+	for name, tt := range map[string]struct {
+		in   io.Reader
+		args []string
+		want string
+	}{
+		"no registry":              {strings.NewReader("p"), nil, "arg"},
+		"login in the name":        {strings.NewReader("p"), []string{"me:c4n4ry@quay.io"}, "HOST"},
+		"no user":                  {strings.NewReader("p"), []string{h.registry, "--password-stdin"}, "--username"},
+		"no terminal":              {strings.NewReader("p"), []string{h.registry, "-u", "me"}, "--password-stdin"},
+		"no terminal and no user":  {strings.NewReader("p"), []string{h.registry}, "--username"},
+		"empty password":           {strings.NewReader("\n"), []string{h.registry, "-u", "me", "--password-stdin"}, "empty"},
+		"endless password":         {endless{}, []string{h.registry, "-u", "me", "--password-stdin"}, "longer than 65536 bytes"},
+		"password on command line": {strings.NewReader(""), []string{h.registry, "-u", "me", "--password", "x"}, "unknown flag"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, _, errs := h.run(t, tt.in, append([]string{"login"}, tt.args...)...)
+			if code != exitUsage || !strings.Contains(errs, tt.want) {
+				t.Errorf("exit %d: %s", code, errs)
+			}
+		})
+	}
+	if _, err := os.Stat(h.store); !os.IsNotExist(err) {
+		t.Errorf("a store was made: %v", err)
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = 'x'
+	}
+	return len(b), nil
+}
+
+func TestLogoutForgetsThatLoginOnly(t *testing.T) {
+	h := newHost(t, "http://127.0.0.1:1", "")
+	store := credential.OpenStore(h.store)
+	for _, key := range []string{h.registry, h.registry + "/org", "docker.io"} {
+		if err := store.Put(t.Context(), key, credential.Credential{Username: "me", Password: credential.NewSecret(rightPassword)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct{ key, want string }{
+		{h.registry, "logged out of " + h.registry + "\nstill logged in to " + h.registry + "/org\n"},
+		{h.registry, "not logged in to " + h.registry + "\nstill logged in to " + h.registry + "/org\n"},
+		{h.registry + "/org", "logged out of " + h.registry + "/org\n"},
+		{"https://index.docker.io/v1/", "logged out of docker.io\n"},
+		{"docker.io", "not logged in to docker.io\n"},
+	} {
+		if code, out, errs := h.run(t, nil, "logout", tt.key); code != 0 || out != tt.want || errs != "" {
+			t.Errorf("logout %s: exit %d, %q, %q; want %q", tt.key, code, out, errs, tt.want)
+		}
+	}
+	data, err := os.ReadFile(h.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left struct{ Auths map[string]any }
+	if err := json.Unmarshal(data, &left); err != nil || len(left.Auths) != 0 {
+		t.Errorf("left: %s, %v", data, err)
+	}
+}
+
+func TestStoreInTroubleFailsTheCommandThatNeedsIt(t *testing.T) {
+	h := newHost(t, stubRegistry(t, false).URL, "")
+	if err := os.MkdirAll(filepath.Dir(h.store), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(h.store, []byte(`{"auths": {"x": `), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"login", h.registry, "-u", "me", "--password-stdin"}, {"logout", h.registry}} {
+		code, _, errs := h.run(t, strings.NewReader(rightPassword), args...)
+		if code != exitFailed || !strings.Contains(errs, h.store) {
+			t.Errorf("%s: exit %d: %s", args[0], code, errs)
+		}
+	}
+}
