@@ -26,7 +26,7 @@ const module = "github.com/sidemirror/sidemirror"
 // only, cmd → daemon → {proxy, hostconfig}, and proxy → its parts → oci. A new
 // folder has to be entered here together with what it may know.
 var mayImport = map[string][]string{
-	"cmd/sidemirror":   {"daemon", "hostconfig", "proxy", "proxy/auth", "proxy/credential"},
+	"cmd/sidemirror":   {"daemon", "hostconfig", "proxy/credential", "proxy/oci"},
 	"daemon":           {"daemon/web", "hostconfig", "proxy", "proxy/credential", "proxy/peer"},
 	"daemon/web":       {},
 	"hostconfig":       {},
