@@ -1,0 +1,90 @@
+package hostconfig
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// dropIn sorts behind the other files of a conf.d, since the last one wins.
+const dropIn = "99-sidemirror.toml"
+
+// setPath plans config_path. On 1.x a drop-in that names CRI would replace the
+// whole of CRI's section (k0s #6547: nodes lost SystemdCgroup and failed), so
+// there, and where the version is not known, the line goes into the file that has that
+// section. From 2.0 on drop-ins are merged.
+func (c *containerd) setPath(v version, conf criConfig) {
+	folder := containerdHosts
+	if roots := conf.roots(); len(roots) > 0 {
+		folder = roots[0]
+	}
+	name, fresh, number := containerdConfig, !conf.exists || conf.empty, 2
+	section := sectionV2
+	switch {
+	case fresh:
+	case conf.version < 2:
+		c.refuse(&refusal{path: name, line: 1, reason: "has no version, or version 1, which containerd 2 does not take any more",
+			mend: "have containerd write it anew: containerd config migrate"})
+		return
+	case conf.version > 2:
+		section, number = sectionV3, conf.version
+	}
+	if pattern := c.glob(conf.imports); pattern != "" && v.atLeast(2, 0) {
+		name, fresh = path.Join(path.Dir(pattern), dropIn), true
+	} else if conf.pathIn != "" {
+		name = conf.pathIn
+	} else if conf.criIn != "" {
+		name = conf.criIn
+	}
+	before := len(c.out.Changes)
+	c.set(edit{
+		engine: Containerd, path: name, kind: configFile,
+		why: "CRI looks at hosts.toml files only where config_path names their folder",
+		add: func(base []byte) ([]byte, error) {
+			if fresh && len(base) == 0 {
+				return freshConfig(number, section, folder), nil
+			} else if fresh && name == containerdConfig {
+				return nil, &refusal{path: name, reason: "has nothing but comments", mend: `write "version = 2" into it, or remove it, and run again`}
+			}
+			return setConfigPath(name, base, section, folder)
+		},
+		settled: func([]byte) bool { return false },
+	})
+	c.out.restart = c.out.restart || len(c.out.Changes) > before
+}
+
+// glob is the first of imports that a file of ours would match.
+func (c *containerd) glob(imports []string) string {
+	for _, pattern := range imports {
+		if ok, err := path.Match(path.Base(pattern), dropIn); ok && err == nil && path.IsAbs(pattern) && c.tree.isDir(path.Dir(pattern)) {
+			return pattern
+		}
+	}
+	return ""
+}
+
+// warnOfSecondRoot tells of registries that only a later folder of a list knows:
+// CRI will not look there.
+func (c *containerd) warnOfSecondRoot(state *State, conf criConfig) {
+	roots := conf.roots()
+	if conf.path == "" {
+		roots = []string{containerdHosts, dockerHosts} // what 2.2 and later have built in
+	}
+	for _, root := range roots[min(1, len(roots)):] {
+		list, err := c.tree.names(root)
+		if err != nil {
+			c.refuse(err)
+			continue
+		}
+		var only []string
+		for _, item := range list {
+			if !c.tree.isDir(path.Join(roots[0], item.Name())) && !slices.Contains(c.want.Registries, item.Name()) {
+				only = append(only, item.Name())
+			}
+		}
+		if len(only) > 0 {
+			state.note(fmt.Sprintf("with config_path = %q CRI does not look into %s, which alone has %s; copy what CRI needs of it", roots[0], root, strings.Join(only, ", ")))
+		}
+	}
+}

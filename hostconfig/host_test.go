@@ -1,0 +1,192 @@
+package hostconfig
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const ourURL = "http://127.0.0.1:5115"
+
+var longAgo = time.Date(2021, 3, 4, 5, 6, 7, 89, time.UTC)
+
+// host makes a host's tree from files by their paths, each last changed long ago.
+func host(t *testing.T, files map[string]string) *Host {
+	t.Helper()
+	root := t.TempDir()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		at := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, "/") {
+			if err := os.MkdirAll(at, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err := os.WriteFile(at, []byte(files[name]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(at, longAgo, longAgo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &Host{Root: root, Versions: map[string]string{Docker: "28.5.2", Containerd: "2.1.9"}}
+}
+
+func (h *Host) path(name string) string { return filepath.Join(h.Root, name) }
+
+func (h *Host) get(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(h.path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func (h *Host) put(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(h.path(name), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *Host) missing(t *testing.T, name string) {
+	t.Helper()
+	if _, err := os.Lstat(h.path(name)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is there: %v", name, err)
+	}
+}
+
+// snapshot is the whole tree: names, modes, owners, links, bytes, and the times of files.
+func (h *Host) snapshot(t *testing.T) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := filepath.WalkDir(h.Root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		st := info.Sys().(*syscall.Stat_t)
+		text := fmt.Sprintf("%v %d:%d", info.Mode(), st.Uid, st.Gid)
+		switch {
+		case info.Mode()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(name)
+			if err != nil {
+				return err
+			}
+			text += " -> " + target
+		case info.Mode().IsRegular():
+			data, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			sum := sha256.Sum256(data)
+			text += " " + info.ModTime().UTC().String() + " " + hex.EncodeToString(sum[:8])
+		}
+		all[strings.TrimPrefix(name, h.Root)] = text
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func sameTree(t *testing.T, want, got map[string]string) {
+	t.Helper()
+	for name, text := range want {
+		if got[name] != text {
+			t.Errorf("%s: was %q, is %q", name, text, got[name])
+		}
+	}
+	for name, text := range got {
+		if _, ok := want[name]; !ok {
+			t.Errorf("%s: is new: %q", name, text)
+		}
+	}
+}
+
+func desired(registries ...string) Desired {
+	return Desired{Mirror: ourURL, Registries: registries, Engines: []string{Docker, Containerd}}
+}
+
+func (h *Host) plan(t *testing.T, want Desired) Plan {
+	t.Helper()
+	plan, err := Make(context.Background(), h, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+// try applies want and answers with the error.
+func (h *Host) try(t *testing.T, want Desired) (Result, error) {
+	t.Helper()
+	return Apply(context.Background(), h, h.plan(t, want))
+}
+
+// apply applies want, and wants the host settled after it.
+func (h *Host) apply(t *testing.T, want Desired) Result {
+	t.Helper()
+	result, err := h.try(t, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := h.snapshot(t)
+	if plan := h.plan(t, want); len(plan.Changes) != 0 {
+		t.Errorf("not settled: %+v", plan.Changes)
+	}
+	if _, err := h.try(t, want); err != nil {
+		t.Fatal(err)
+	}
+	sameTree(t, before, h.snapshot(t))
+	return result
+}
+
+func (h *Host) revert(t *testing.T) Result {
+	t.Helper()
+	result, err := Revert(context.Background(), h, ourURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+// notes are all notes of a plan, one a line.
+func notes(plan Plan) string {
+	var list []string
+	for _, state := range plan.Engines {
+		list = append(list, state.Notes...)
+	}
+	return strings.Join(list, "\n")
+}
+
+func refusals(plan Plan) string {
+	return fmt.Sprint(errors.Join(plan.Refused...))
+}
+
+func contains(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %q in:\n%s", part, text)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+// Package hostconfig writes the configuration of a host's container engines so
+// that they ask sidemirror first, and takes it back.
+//
+// [Make] looks at the host and says what would have to change, [Apply] changes
+// it, [Revert] gives everything back. Files are edited by splice: all that is
+// not ours keeps its bytes. What was there before is in a journal on the host
+// before the first edit, so that a run that is killed at any instant is finished
+// or undone by the next one.
+package hostconfig
+
+import (
+	"context"
+	"slices"
+)
+
+// Docker and Containerd are the engines, as [Desired] and [State] name them.
+const (
+	Docker     = "docker"
+	Containerd = "containerd"
+)
+
+// Host is the host to look at. The zero value is not one: Root has to be set.
+type Host struct {
+	// Root is "/" or the folder that a host's tree is under. Nothing outside it is
+	// read or written, symbolic links notwithstanding; absolute ones start at Root.
+	Root string
+
+	// Present names engines that count as installed even where neither their
+	// configuration folder nor their binary is found.
+	Present []string
+
+	// Versions gives an engine's version ("28.5.2") where it is known. Others are asked
+	// of the binary (Root "/") or looked up in Debian's package database.
+	Versions map[string]string
+
+	// Signaler tells engines about their new configuration. If nil, the engines that run
+	// on this host are told where Root is "/", and nobody otherwise.
+	Signaler Signaler
+
+	step func(op, path string) error
+}
+
+// Desired is what the engines' configuration shall say. An engine that is
+// neither in Engines nor in Leave is to have nothing of ours: the zero value
+// means that all is to be removed.
+type Desired struct {
+	// Mirror is our own address: "http://127.0.0.1:5115".
+	Mirror string
+
+	// Registries are names as in references: "docker.io", "registry.corp.example:5000".
+	Registries []string
+
+	// Engines are those to configure, Leave those not even to look at.
+	Engines, Leave []string
+
+	// RestartContainerd allows config_path to be set in containerd's own configuration,
+	// and containerd to be restarted for it.
+	RestartContainerd bool
+}
+
+// State is what was found out about one engine.
+type State struct {
+	Engine  string   `json:"engine"`
+	Present bool     `json:"present"`
+	Version string   `json:"version,omitempty"` // empty where unknown
+	Notes   []string `json:"notes,omitempty"`   // what is not done or inactive, why, and the mend
+}
+
+func (s *State) note(text string) { s.Notes = append(s.Notes, text) }
+
+// Change is one file that has to change.
+type Change struct {
+	Engine string
+	Path   string // as the host names it, whatever Root is
+
+	// Before and After are the whole file; nil means that there is none.
+	Before, After []byte
+
+	Why string
+
+	kind    kind
+	url     string
+	base    []byte // Before without our part
+	interim []byte // what dockerd has to be shown on the way; see clearMirrors
+	needs   string // the path of a change without which this one must not be made
+	undo    bool
+}
+
+// Plan is what has to be done to a host. It is settled when Changes is empty.
+type Plan struct {
+	Engines []State
+	Changes []Change
+
+	// Refused are files that should change and cannot, each with the reason and the mend.
+	Refused []error
+
+	restart bool
+}
+
+// Signals are the words for what the engines will be told: "reload docker",
+// "restart containerd".
+func (p Plan) Signals() []string {
+	var list []string
+	if slices.ContainsFunc(p.Changes, func(c Change) bool { return c.kind == daemonFile }) {
+		list = append(list, "reload docker")
+	}
+	if p.restart {
+		list = append(list, "restart containerd")
+	}
+	return list
+}
+
+// Result is what was done. A file is in at most one of the lists.
+type Result struct {
+	Written []string `json:"written"` // with our part in them now
+	Given   []string `json:"given"`   // without it again
+	Told    []string `json:"told"`    // engines that took their new configuration: "docker reloaded"
+	Notes   []string `json:"notes,omitempty"`
+}
+
+// Make compares the host with want. It only reads. The error is for what keeps
+// it from looking at all; a file that is refused is in the plan.
+func Make(ctx context.Context, h *Host, want Desired) (Plan, error) {
+	t, err := openTree(h.Root, h.step)
+	if err != nil {
+		return Plan{}, err
+	}
+	defer t.close()
+	j, err := loadJournal(t)
+	if err != nil {
+		return Plan{}, err
+	}
+	p := &planner{host: h, tree: t, journal: j, want: want}
+	for _, e := range []engine{&docker{p}, &containerd{p}} {
+		if slices.Contains(want.Leave, e.name()) {
+			continue
+		}
+		state := State{Engine: e.name(), Present: p.present(e)}
+		if state.Present && slices.Contains(want.Engines, e.name()) {
+			state.Version = p.version(ctx, e)
+			e.plan(&state)
+		} else {
+			e.undo()
+		}
+		p.out.Engines = append(p.out.Engines, state)
+	}
+	return p.out, nil
+}
+
+// Revert takes everything of ours out again, by the journal, and where the
+// journal is lost by our marks and, in Docker's daemon.json, by mirror, which is our
+// own address.
+func Revert(ctx context.Context, h *Host, mirror string) (Result, error) {
+	plan, err := Make(ctx, h, Desired{Mirror: mirror})
+	if err != nil {
+		return Result{}, err
+	}
+	return Apply(ctx, h, plan)
+}

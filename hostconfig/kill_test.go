@@ -1,0 +1,5 @@
+package hostconfig
+
+const victimRoot = "SIDEMIRROR_TEST_VICTIM"
+
+func victim() int { return 0 }

@@ -1,0 +1,246 @@
+package hostconfig
+
+import (
+	"bytes"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// kind is how a file is edited.
+type kind string
+
+const (
+	hostsFile  kind = "hosts.toml"
+	daemonFile kind = "daemon.json"
+	configFile kind = "config.toml"
+)
+
+// engine is one container engine.
+type engine interface {
+	name() string
+	folder() string     // its configuration; being there makes it present
+	binary() string     // the same, in one of binFolders
+	packages() []string // what Debian calls it
+	plan(state *State)  // what has to change for planner.want
+	undo()              // what has to change for nothing of ours to be left
+}
+
+// binFolders are the only places that engines are looked for and run from.
+var binFolders = []string{"/usr/bin", "/usr/local/bin", "/usr/sbin", "/usr/local/sbin"}
+
+// planner collects the changes of one [Make].
+type planner struct {
+	host    *Host
+	tree    *tree
+	journal *journal
+	want    Desired
+	out     Plan
+}
+
+func (p *planner) refuse(err error) { p.out.Refused = append(p.out.Refused, err) }
+
+func (p *planner) present(e engine) bool {
+	return slices.Contains(p.host.Present, e.name()) || p.tree.isDir(e.folder()) || p.binary(e) != ""
+}
+
+func (p *planner) binary(e engine) string {
+	for _, folder := range binFolders {
+		if name := path.Join(folder, e.binary()); p.tree.isFile(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// edit is how one file gets our part.
+type edit struct {
+	engine, path string
+	kind         kind
+	why          string
+	needs        string
+	add          func(base []byte) ([]byte, error) // base is nil where there is no file
+	settled      func(now []byte) bool             // a file that others wrote to as well
+}
+
+// set plans that a file has our part, and reports whether it will, or has it
+// already. Where it cannot, the reason is noted.
+func (p *planner) set(e edit) bool {
+	now, err := p.tree.read(e.path)
+	if err != nil {
+		p.refuse(err)
+		return false
+	}
+	entry := p.journal.find(e.path)
+	if now.exists() && !entry.isOurs(now.data) && e.settled(now.data) {
+		return true
+	}
+	base, err := p.base(e.kind, now, entry)
+	if err != nil {
+		p.refuse(err)
+		return false
+	}
+	after, err := e.add(base)
+	if err != nil {
+		p.refuse(err)
+		return false
+	}
+	if !bytes.Equal(after, now.data) {
+		p.out.Changes = append(p.out.Changes, Change{
+			Engine: e.engine, Path: e.path, Before: now.data, After: after, Why: e.why,
+			kind: e.kind, url: p.want.Mirror, base: base, needs: e.needs,
+		})
+	}
+	return true
+}
+
+// base is the file without our part; nil where there would be none.
+func (p *planner) base(k kind, now file, entry *entry) ([]byte, error) {
+	if !now.exists() {
+		return nil, nil
+	}
+	if entry.isOurs(now.data) {
+		return p.journal.original(entry)
+	}
+	var original []byte
+	if entry != nil {
+		// Only a hint here: the file has changed since, so that a lost original is
+		// no reason to give up.
+		original, _ = p.journal.original(entry)
+	}
+	rest, _, bare, err := p.strip(k, now, entry, original)
+	if bare && (entry == nil || !entry.Existed) {
+		rest = nil
+	}
+	return rest, err
+}
+
+// strip takes our part out of a file that others wrote to as well, or whose
+// journal is lost.
+func (p *planner) strip(k kind, now file, entry *entry, original []byte) (rest []byte, found, bare bool, err error) {
+	var urls []string
+	if entry != nil {
+		urls = []string{entry.URL}
+	}
+	switch k {
+	case hostsFile:
+		return removeHosts(now.path, now.data, urls)
+	case configFile:
+		return removeConfigPath(now.path, now.data)
+	}
+	if p.want.Mirror != "" {
+		urls = append(urls, p.want.Mirror)
+	}
+	rest = now.data
+	for _, url := range urls {
+		out, had, err := removeMirror(now.path, rest, url, original)
+		if err != nil {
+			return nil, false, false, err
+		}
+		for found = found || had; had; {
+			if rest, had, err = removeMirror(now.path, out, url, original); err != nil {
+				return nil, false, false, err
+			}
+			out = rest
+		}
+	}
+	return rest, found, found && isFreshDaemonJSON(now.data), nil
+}
+
+// unset plans that a file has nothing of ours. It reports false where that was
+// refused.
+func (p *planner) unset(engine, name string, k kind, why, needs string) bool {
+	if p.planned(name) {
+		return true
+	}
+	now, err := p.tree.read(name)
+	if err != nil {
+		p.refuse(err)
+		return false
+	}
+	entry := p.journal.find(name)
+	after, err := p.base(k, now, entry)
+	if err != nil {
+		p.refuse(err)
+		return false
+	}
+	if bytes.Equal(after, now.data) && (after == nil) == (now.data == nil) {
+		return true
+	}
+	c := Change{Engine: engine, Path: name, Before: now.data, After: after, Why: why, kind: k, base: after, needs: needs, undo: true}
+	if k == daemonFile {
+		if c.interim, err = clearedFor(name, now.data, after); err != nil {
+			p.refuse(err)
+			return false
+		}
+	}
+	p.out.Changes = append(p.out.Changes, c)
+	return true
+}
+
+func (p *planner) planned(name string) bool {
+	return slices.ContainsFunc(p.out.Changes, func(c Change) bool { return c.Path == name })
+}
+
+// unsetHosts plans that no hosts.toml below roots has anything of ours, but for
+// those in keep.
+func (p *planner) unsetHosts(engine string, roots, keep []string, needs map[string]string) {
+	names := p.recorded(engine, hostsFile)
+	for _, root := range roots {
+		list, err := p.tree.names(root)
+		if err != nil {
+			p.refuse(err)
+			continue
+		}
+		for _, item := range list {
+			if name := path.Join(root, item.Name(), "hosts.toml"); p.marked(name) && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	for _, name := range names {
+		if !slices.Contains(keep, name) {
+			p.unset(engine, name, hostsFile, "not wanted any more: taking our part out", needs[name])
+		}
+	}
+}
+
+// recorded are the paths of an engine's files that the journal knows.
+func (p *planner) recorded(engine string, k kind) []string {
+	var names []string
+	for _, e := range p.journal.Files {
+		if e.Engine == engine && e.Kind == k {
+			names = append(names, e.Path)
+		}
+	}
+	return names
+}
+
+// marked reports whether a file has one of our marks. One that cannot be read has
+// none: what is not in the journal and not readable is not ours to speak of.
+func (p *planner) marked(name string) bool {
+	f, err := p.tree.read(name)
+	return err == nil && bytes.Contains(f.data, []byte(markStart))
+}
+
+// registryName is a reference's registry: a host name or an address, with or
+// without a port. It becomes the name of a folder.
+var registryName = regexp.MustCompile(`^(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?$`)
+
+// registries are the wanted ones whose names can be those of folders.
+func (p *planner) registries() []string {
+	var names []string
+	for _, name := range p.want.Registries {
+		switch {
+		case len(name) > 255 || !registryName.MatchString(name):
+			p.refuse(fmt.Errorf("%q is not the name of a registry, and no folder is made for it; write it as host or host:port", name))
+		case strings.HasSuffix(p.want.Mirror, "://"+name) || isOwn(p.want.Mirror, name):
+			p.refuse(fmt.Errorf("%s is sidemirror's own address: mirroring it would be a loop; take it out of the registries", name))
+		default:
+			names = append(names, name)
+		}
+	}
+	return names
+}
