@@ -66,7 +66,11 @@ func (s *scene) Error(args ...any) {
 }
 func (s *scene) Errorf(format string, args ...any) { s.Error(fmt.Sprintf(format, args...)) }
 
-func (s *scene) Log(args ...any)                 { s.line("%s", s.dim(fmt.Sprint(args...))) }
+// Log prints the first line: the rest are an engine's, which it says where to find.
+func (s *scene) Log(args ...any) {
+	first, _, _ := strings.Cut(fmt.Sprint(args...), "\n")
+	s.line("  %s", s.dim(first))
+}
 func (s *scene) Logf(format string, args ...any) { s.Log(fmt.Sprintf(format, args...)) }
 
 func (s *scene) TempDir() string {

@@ -45,7 +45,8 @@ func (m *sidemirror) command(s *scene, args ...string) *exec.Cmd {
 	said := strings.ReplaceAll(strings.Join(args, " "), m.host.root, "host")
 	s.line("\n  %s %s", s.cyan("$"), s.bold("sidemirror "+said))
 	cmd := exec.CommandContext(s.ctx, m.binary, append(args, "--config", m.config())...)
-	cmd.Env = append(os.Environ(), "NO_COLOR=1")
+	// No more than that: every SIDEMIRROR_ variable would be a setting.
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "NO_COLOR=1"}
 	return cmd
 }
 

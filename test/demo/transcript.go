@@ -39,7 +39,7 @@ var parts = map[quirky.Part]string{
 
 // row is one line of the transcript. Widths are of the text without its colours.
 func (s *scene) row(indent, from, to, method, what string, status int, note string) {
-	who := fmt.Sprintf("%-25s", indent+from+" → "+to)
+	who := fmt.Sprintf("%-27s", indent+from+" → "+to)
 	if indent == "" {
 		who = s.cyan(who)
 	}

@@ -71,11 +71,12 @@ func FreePort(t testing.TB) int {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-// Run runs a program to its end and returns its standard output. The error holds
-// the command line and what the program wrote to its standard error.
+// Run runs a program to its end and returns its standard output. Its environment
+// is PATH, HOME and env: a proxy or a login of this machine would be in the way.
+// The error holds the command line and what the program wrote to its standard error.
 func Run(ctx context.Context, env []string, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
 	cmd.WaitDelay = time.Second
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

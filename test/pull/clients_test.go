@@ -100,7 +100,13 @@ func bySkopeo(t *testing.T, s *stage, image registry.Image, suffix string) (map[
 	if s.login != nil {
 		args = append(args, "--src-authfile", filepath.Join(s.credentials(t, s.sidemirror.Address()), "config.json"))
 	}
-	args = append(args, "docker://"+s.prefixed(image, suffix), "dir:"+folder)
+	// Each kind goes where it needs no conversion: skopeo 1.9 takes an OCI index for
+	// something to convert on its way into a plain folder.
+	target := "oci:" + folder + ":pulled"
+	if image.Docker {
+		target = "dir:" + folder
+	}
+	args = append(args, "docker://"+s.prefixed(image, suffix), target)
 	if _, err := process.Run(t.Context(), nil, process.Path(t, "skopeo"), args...); err != nil {
 		t.Fatal(err)
 	}

@@ -40,6 +40,9 @@ type Shape struct {
 type Image struct {
 	Repository, Tag string
 
+	// Docker has Docker's media types, else OCI's.
+	Docker bool
+
 	// Digest is that of what the tag names: the index or the single manifest.
 	Digest string
 
@@ -57,7 +60,7 @@ type Image struct {
 // Push makes an image and pushes it. Two images of one shape differ.
 func (r *Registry) Push(t testing.TB, repository, tag string, s Shape) Image {
 	t.Helper()
-	pushed := Image{Repository: repository, Tag: tag}
+	pushed := Image{Repository: repository, Tag: tag, Docker: s.Docker}
 	native, foreign := runtime.GOARCH, "riscv64"
 	first := s.image(t, native)
 	var whole remote.Taggable = first
