@@ -23,6 +23,9 @@ type conn struct {
 // Read looks at requests' heads as they come in. After one that is to be refused
 // it fails, which net/http answers with 400, and closes.
 func (c *conn) Read(b []byte) (int, error) {
+	if c.head.err != nil {
+		return 0, c.head.err
+	}
 	n, err := c.TCPConn.Read(b)
 	passed, refusal := c.head.scan(b[:n])
 	// What came before goes on: it may be the end of another request.

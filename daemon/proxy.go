@@ -14,16 +14,16 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
-// Login asks registry, as c has it, whether it accepts cred for the repositories in
-// namespace (all, if empty). The error is proxy.Proxy's: an *oci.Error where the registry
-// or its token server said no. version is sent in the User-Agent.
-func (c *Config) Login(ctx context.Context, registry, namespace string, cred credential.Credential, version string) error {
+// Login asks registry, as c has it, whether it accepts cred. The error is
+// proxy.Proxy's: an *oci.Error where the registry or its token server said no.
+// version is sent in the User-Agent.
+func (c *Config) Login(ctx context.Context, registry string, cred credential.Credential, version string) error {
 	p, err := newProxy(c, c.Listen, version, nil)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	return p.Login(ctx, registry, namespace, cred)
+	return p.Login(ctx, registry, cred)
 }
 
 // newProxy makes the proxy that c describes, listening at the addresses at. log may be nil.

@@ -84,7 +84,7 @@ func login(cmd *cobra.Command, config *daemon.Config, registry, namespace string
 	ctx, cancel := context.WithTimeout(cmd.Context(), loginTimeout)
 	defer cancel()
 	info, _ := debug.ReadBuildInfo()
-	if err := config.Login(ctx, registry, namespace, given, buildVersion(info)); err != nil {
+	if err := config.Login(ctx, registry, given, buildVersion(info)); err != nil {
 		if errors.Is(err, &oci.Error{Code: oci.Unauthorized}) || errors.Is(err, &oci.Error{Code: oci.Denied}) {
 			return fmt.Errorf("%s refuses the login, and nothing was kept: %w", key, err)
 		}

@@ -76,8 +76,12 @@ registries by themselves.`,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.PersistentFlags().StringVar(&g.configPath, "config", "", "configuration `file` (default $SIDEMIRROR_CONFIG, then /etc/sidemirror/config.toml)")
+	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
+		newServeCommand(g),
+		newLoginCommand(g),
+		newLogoutCommand(g),
 		newConfigCommand(g),
 		newVersionCommand(),
 		newCompletionCommand(),

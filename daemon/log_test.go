@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+)
+
+func TestJournalKeepsThePriorityOfEachLine(t *testing.T) {
+	var out bytes.Buffer
+	l := logrus.New()
+	l.SetOutput(&out)
+	c := defaults()
+	c.Log.Level = "trace"
+	configureLog(l, c, true)
+	l.WithError(errors.New("two\nlines")).Error("e")
+	l.Warn("w")
+	l.Info("i")
+	l.Debug("d")
+	l.Trace("t")
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if len(lines) != 5 {
+		t.Fatalf("%d lines: %q", len(lines), out.String())
+	}
+	for i, prefix := range []string{"<3>", "<4>", "<6>", "<7>", "<7>"} {
+		if !strings.HasPrefix(lines[i], prefix) || strings.Contains(lines[i], "time=") || strings.Contains(lines[i], "\x1b") {
+			t.Errorf("line %q, want %s and no time or colour", lines[i], prefix)
+		}
+	}
+}
+
+func TestEveryLevelAndFormatOfTheConfigurationIsUnderstood(t *testing.T) {
+	for _, level := range logLevels {
+		if _, err := logrus.ParseLevel(level); err != nil {
+			t.Error(err)
+		}
+	}
+	for format, want := range map[string]string{"auto": "time=", "text": "time=", "json": `{"level":"info","msg":"hello"`} {
+		var out bytes.Buffer
+		l := logrus.New()
+		l.SetOutput(&out)
+		c := defaults()
+		c.Log.Format = format
+		configureLog(l, c, false)
+		l.Info("hello")
+		l.Debug("not at this level")
+		if !strings.HasPrefix(out.String(), want) || strings.Contains(out.String(), "not at") {
+			t.Errorf("%s: %q", format, out.String())
+		}
+	}
+}
+
+// lines is an io.Writer that hands each write to the test.
+type lines chan string
+
+func (l lines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
+}
+
+func TestTheServersErrorsAreWarnings(t *testing.T) {
+	out := make(lines, 1)
+	l := logrus.New()
+	l.SetOutput(out)
+	configureLog(l, defaults(), true)
+	faults, end := errorLog(l)
+	defer end.Close() // TestMain sees that the goroutine behind it ends
+	faults.Print("http: panic serving")
+	if got := <-out; got != "<4>level=warning msg=\"http: panic serving\"\n" {
+		t.Errorf("logged %q", got)
+	}
+}
