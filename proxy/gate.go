@@ -17,14 +17,14 @@ func (p *Proxy) gate(r *http.Request) error {
 	if strings.HasPrefix(r.URL.Path, "/v2") && fromBrowser(r.Header) {
 		return &oci.Error{Code: oci.Denied, Message: "web pages are not served here"}
 	}
+	if r.URL.Host != "" || r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+		return &oci.Error{Code: oci.BadRequest, Message: "only requests for a path are answered: this is no forward proxy"}
+	}
 	if r.Host == "" {
 		return &oci.Error{Code: oci.BadRequest, Message: "the request names no Host"}
 	}
 	if !p.routes.ownHost(r.Host) {
-		return &oci.Error{
-			Code: oci.NotFound, Routes: p.routes.hostTable(),
-			Message: "no registry is served under this Host name; the administrator can add it to a registry's hosts",
-		}
+		return p.routes.foreignHost()
 	}
 	if r.Method != http.MethodPost && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) && readOnly(r.Method) {
 		return &oci.Error{Code: oci.BadRequest, Message: "a " + r.Method + " request must not have a body"}
@@ -60,12 +60,17 @@ func (r *routes) ownHost(host string) bool {
 	return err == nil && a.Unmap().IsLoopback()
 }
 
-// hostTable gives the part of the table that goes by host names. A caller under a
-// foreign name may be a web page, which need not learn more.
-func (r *routes) hostTable() map[string]string {
-	t := map[string]string{}
-	for host, name := range r.hosts {
-		t[host] = r.table[name]
+// foreignHost is the error of a Host that is not ours. Where host names stand for
+// registries, one that stands for none is told those that do, as the worker tells
+// them; it is not told the registries, since it may be a web page that rebinds its
+// name. Where none do, it is just not for us.
+func (r *routes) foreignHost() error {
+	if len(r.hosts) == 0 {
+		return &oci.Error{Code: oci.Denied, Message: "this is not a name of sidemirror's: ask by a loopback address, or have the administrator add it to a registry's hosts"}
 	}
-	return t
+	table := map[string]string{}
+	for host, name := range r.hosts {
+		table[host] = r.table[name]
+	}
+	return &oci.Error{Code: oci.NotFound, Message: "no registry is served under this name", Routes: table}
 }

@@ -70,9 +70,7 @@ func (p *Proxy) serve(a *answer, c *call) error {
 	}
 	c.Request = req
 	c.mirror = req.Form == oci.ByNamespace || req.Form == oci.ByDefault
-	if req.Form == oci.ByNamespace {
-		a.Header().Set("OCI-Namespace", req.Registry)
-	}
+	a.Header().Set("OCI-Namespace", req.Registry)
 	if full := oci.Complete(req.Registry, req.Repository); full != req.Repository {
 		redirectTo(a, c, full)
 		return nil

@@ -80,14 +80,14 @@ func (p *Proxy) Probe(ctx context.Context) {
 
 // Login checks cred against registry, as [upstream.Upstream.Login] does, on the
 // first of its upstreams that answers.
-func (p *Proxy) Login(ctx context.Context, registry, namespace string, cred credential.Credential) error {
+func (p *Proxy) Login(ctx context.Context, registry string, cred credential.Credential) error {
 	reg := p.routes.lookup(registry)
 	if reg == nil {
 		return fmt.Errorf("registry %q is not configured", registry)
 	}
 	var err error
 	for _, u := range reg.pool {
-		if err = u.Login(ctx, namespace, cred); !upstream.OutOfReach(err) {
+		if err = u.Login(ctx, cred); !upstream.OutOfReach(err) {
 			break
 		}
 	}

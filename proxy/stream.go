@@ -184,7 +184,7 @@ func (b *blob) resume(cause error) error {
 			return err
 		}
 		again := byteRange{some: true, first: b.offset, last: -1}
-		if b.end >= 0 {
+		if b.partial {
 			again.last = b.end - 1
 		}
 		resp, _, err := b.request(again.header())

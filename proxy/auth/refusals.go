@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -22,11 +23,53 @@ type refusals struct {
 	mu     sync.Mutex
 	kept   map[tokenKey]refusal
 	proven map[string]bool
+	trials map[string]chan struct{} // under way; closed at their end
 }
 
 type refusal struct {
 	until time.Time
 	wait  time.Duration
+}
+
+// trial lets one caller at a time try a generation that is not proven yet, so that
+// a hundred pulls at once with a wrong password are one failed login too. It
+// returns when the generation is proven, is held back, or is the caller's to try;
+// end must be called when it has been, whatever came of it.
+func (r *refusals) trial(ctx context.Context, generation, scope string) (end func(), err error) {
+	for generation != "" {
+		r.mu.Lock()
+		if r.proven[generation] || r.isHeld(generation, scope) {
+			r.mu.Unlock()
+			break
+		}
+		other := r.trials[generation]
+		if other == nil {
+			return r.begin(generation), nil
+		}
+		r.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-other:
+		}
+	}
+	return func() {}, nil
+}
+
+// begin begins a trial, and unlocks.
+func (r *refusals) begin(generation string) (end func()) {
+	defer r.mu.Unlock()
+	mine := make(chan struct{})
+	if r.trials == nil {
+		r.trials = map[string]chan struct{}{}
+	}
+	r.trials[generation] = mine
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.trials, generation)
+		close(mine)
+	}
 }
 
 // refuse notes that generation was refused for scope.
@@ -73,6 +116,10 @@ func (r *refusals) holds(generation, scope string) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.isHeld(generation, scope)
+}
+
+func (r *refusals) isHeld(generation, scope string) bool {
 	now := time.Now()
 	return now.Before(r.kept[tokenKey{generation, ""}].until) || now.Before(r.kept[tokenKey{generation, scope}].until)
 }

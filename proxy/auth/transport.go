@@ -138,7 +138,7 @@ func (t *Transport) authorize(ctx context.Context, a Access, known *remembered) 
 		return sent{}, nil
 	}
 	if known.Scheme == "basic" {
-		return basic(a.Credential), t.heldBack(a)
+		return basic(a.Credential), nil
 	}
 	tok, err := t.token(ctx, a, known)
 	if err != nil {
@@ -165,6 +165,11 @@ func basic(c credential.Credential) sent {
 func (t *Transport) token(ctx context.Context, a Access, known *remembered) (*token, error) {
 	key := t.key(a)
 	return t.tokens.get(ctx, key, func(ctx context.Context) (*token, error) {
+		end, err := t.refusals.trial(ctx, a.Credential.Generation, key.scope)
+		if err != nil {
+			return nil, err
+		}
+		defer end()
 		if err := t.heldBack(a); err != nil {
 			return nil, err
 		}
@@ -197,16 +202,35 @@ func (t *Transport) key(a Access) tokenKey {
 
 func (t *Transport) send(req *http.Request, with sent) (*http.Response, error) {
 	out := req.Clone(req.Context())
-	if !with.header.IsZero() {
-		out.Header.Set("Authorization", with.header.Reveal())
+	if with.header.IsZero() {
+		return t.Base.RoundTrip(out)
 	}
-	resp, err := t.Base.RoundTrip(out)
-	if err == nil && with.isBasic() {
-		if a, _ := req.Context().Value(accessKey{}).(Access); resp.StatusCode == http.StatusUnauthorized {
-			t.refusals.refuse(a.Credential.Generation, PullScope(a.Repository))
-		} else if resp.StatusCode < 400 {
-			t.refusals.prove(a.Credential.Generation)
-		}
+	out.Header.Set("Authorization", with.header.Reveal())
+	if with.isBasic() {
+		return t.sendBasic(out)
+	}
+	return t.Base.RoundTrip(out)
+}
+
+// sendBasic sends a login, and notes what becomes of it.
+func (t *Transport) sendBasic(req *http.Request) (*http.Response, error) {
+	a, _ := req.Context().Value(accessKey{}).(Access)
+	generation, scope := a.Credential.Generation, PullScope(a.Repository)
+	end, err := t.refusals.trial(req.Context(), generation, scope)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if err := t.heldBack(a); err != nil {
+		return nil, err
+	}
+	resp, err := t.Base.RoundTrip(req)
+	switch {
+	case err != nil:
+	case resp.StatusCode == http.StatusUnauthorized:
+		t.refusals.refuse(generation, scope)
+	case resp.StatusCode < 400:
+		t.refusals.prove(generation)
 	}
 	return resp, err
 }

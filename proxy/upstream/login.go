@@ -10,15 +10,15 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// Login asks the upstream whether it takes cred, for the repository below
-// namespace if that is not empty. nil means that it does; an error with
-// oci.Unauthorized or oci.Denied that it does not.
-func (u *Upstream) Login(ctx context.Context, namespace string, cred credential.Credential) error {
+// Login asks the upstream whether it takes cred. nil means that it does; an error
+// with oci.Unauthorized that it does not. It asks for no repository: a registry may
+// refuse one that is not there, whoever asks.
+func (u *Upstream) Login(ctx context.Context, cred credential.Credential) error {
 	status, err := u.ping(ctx, Request{Header: http.Header{}})
 	if err != nil {
 		return err
 	}
-	with := Request{Access: &auth.Access{Repository: namespace, Credential: cred}}
+	with := Request{Access: &auth.Access{Credential: cred}}
 	if status == http.StatusOK {
 		// It lets anybody see /v2/. Artifactory and Nexus do that too where they are
 		// open to read, and still refuse a login that is wrong.
