@@ -94,23 +94,28 @@ func byRegctl(t *testing.T, s *stage, image registry.Image, suffix string) (map[
 	return digests(t, folder), image.All
 }
 
+// bySkopeo takes what the tag names as it is, and copies this platform's image:
+// skopeo 1.9 cannot copy an OCI index whole without rewriting it.
 func bySkopeo(t *testing.T, s *stage, image registry.Image, suffix string) (map[string]bool, []string) {
-	folder := t.TempDir()
-	args := []string{"copy", "--all", "--preserve-digests", "--src-tls-verify=false"}
+	skopeo, folder := process.Path(t, "skopeo"), t.TempDir()
+	source := "docker://" + s.prefixed(image, suffix)
+	var login []string
 	if s.login != nil {
-		args = append(args, "--src-authfile", filepath.Join(s.credentials(t, s.sidemirror.Address()), "config.json"))
+		login = []string{"--authfile", filepath.Join(s.credentials(t, s.sidemirror.Address()), "config.json")}
 	}
-	// Each kind goes where it needs no conversion: skopeo 1.9 takes an OCI index for
-	// something to convert on its way into a plain folder.
-	target := "oci:" + folder + ":pulled"
-	if image.Docker {
-		target = "dir:" + folder
-	}
-	args = append(args, "docker://"+s.prefixed(image, suffix), target)
-	if _, err := process.Run(t.Context(), nil, process.Path(t, "skopeo"), args...); err != nil {
+	raw, err := process.Run(t.Context(), nil, skopeo, append([]string{"inspect", "--raw", "--tls-verify=false", source}, login...)...)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return digests(t, folder), image.All
+	target := "dir:" + filepath.Join(folder, "image")
+	_, err = process.Run(t.Context(), nil, skopeo, append([]string{"copy", "--preserve-digests", "--src-tls-verify=false", source, target}, login...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "raw"), []byte(raw), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return digests(t, folder), append([]string{image.Digest}, image.Platform...)
 }
 
 func byCtr(t *testing.T, s *stage, image registry.Image, suffix string) (map[string]bool, []string) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -40,9 +41,6 @@ type Shape struct {
 type Image struct {
 	Repository, Tag string
 
-	// Docker has Docker's media types, else OCI's.
-	Docker bool
-
 	// Digest is that of what the tag names: the index or the single manifest.
 	Digest string
 
@@ -60,7 +58,7 @@ type Image struct {
 // Push makes an image and pushes it. Two images of one shape differ.
 func (r *Registry) Push(t testing.TB, repository, tag string, s Shape) Image {
 	t.Helper()
-	pushed := Image{Repository: repository, Tag: tag, Docker: s.Docker}
+	pushed := Image{Repository: repository, Tag: tag}
 	native, foreign := runtime.GOARCH, "riscv64"
 	first := s.image(t, native)
 	var whole remote.Taggable = first
@@ -114,7 +112,8 @@ func (s Shape) image(t testing.TB, architecture string) v1.Image {
 	small := append([]byte(architecture), rand.Text()...)
 	layers := []v1.Layer{s.layer(t, "small", small), s.layer(t, "noise", noise)}
 	if len(s.Hello) > 0 {
-		layers = append(layers, s.layer(t, "hello", s.Hello))
+		// An ELF file does not mind what comes after it.
+		layers = append(layers, s.layer(t, "hello", append(slices.Clone(s.Hello), rand.Text()...)))
 	}
 	image := mutate.MediaType(empty.Image, s.media(types.OCIManifestSchema1, types.DockerManifestSchema2))
 	image = mutate.ConfigMediaType(image, s.media(types.OCIConfigJSON, types.DockerConfigJSON))
