@@ -190,9 +190,12 @@ func (d *docker) unitFiles() []string {
 func mirrorsIn(words []string) []string {
 	var mirrors []string
 	for i, word := range words {
-		if value, ok := strings.CutPrefix(word, mirrorFlag+"="); ok {
-			mirrors = append(mirrors, value)
-		} else if word == mirrorFlag && i+1 < len(words) {
+		// In a unit file the flag may stand in a variable: Environment="OPTS=--registry-mirror=…".
+		_, value, ok := strings.Cut(word, mirrorFlag)
+		switch {
+		case ok && strings.HasPrefix(value, "="):
+			mirrors = append(mirrors, value[1:])
+		case ok && value == "" && i+1 < len(words):
 			mirrors = append(mirrors, words[i+1])
 		}
 	}

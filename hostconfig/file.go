@@ -38,7 +38,7 @@ func (t *tree) write(real string, before, data []byte, at attrs) error {
 	}
 	defer dir.Close()
 	base := path.Base(real)
-	if err := unchanged(dir, base, real, before); err != nil {
+	if _, err := unchanged(dir, base, real, before); err != nil {
 		return err
 	}
 	if err := t.writeTemp(dir, base, real, data, at); err != nil {
@@ -59,15 +59,13 @@ func (t *tree) write(real string, before, data []byte, at attrs) error {
 	return err
 }
 
-func unchanged(dir *os.File, base, name string, before []byte) error {
-	now, _, err := readAt(dir, base, name)
-	if err != nil {
-		return err
+// unchanged answers with the time of a file that still holds before.
+func unchanged(dir *os.File, base, name string, before []byte) (time.Time, error) {
+	now, at, err := readAt(dir, base, name)
+	if err == nil && !same(now, before) {
+		err = &refusal{path: name, reason: "was changed by somebody else since it was read", mend: "run again"}
 	}
-	if (now == nil) != (before == nil) || !bytes.Equal(now, before) {
-		return &refusal{path: name, reason: "was changed by somebody else since it was read", mend: "run again"}
-	}
-	return nil
+	return at.Mtime, err
 }
 
 func (t *tree) writeTemp(dir *os.File, base, real string, data []byte, at attrs) error {
@@ -146,11 +144,12 @@ func owner(info fs.FileInfo) (uid, gid int) {
 // of its own (a bind mount into a container) cannot be renamed over: it is
 // written in place, and put back at once if that fails.
 func (t *tree) swap(dir *os.File, base, real string, before, data []byte, at attrs) error {
-	if err := unchanged(dir, base, real, before); err != nil {
+	was, err := unchanged(dir, base, real, before)
+	if err != nil {
 		return err
 	}
 	fd := int(dir.Fd())
-	err := t.about("rename", real)
+	err = t.about("rename", real)
 	if err == nil && before == nil {
 		err = unix.Renameat2(fd, tempName(base), fd, base, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
@@ -170,14 +169,14 @@ func (t *tree) swap(dir *os.File, base, real string, before, data []byte, at att
 	}
 	done := func() error { return nil }
 	if t.inPlace != nil {
-		if done, err = t.inPlace(real, before, data); err != nil {
+		if done, err = t.inPlace(intent{real, was, before, data}); err != nil {
 			return err
 		}
 	}
 	if err := t.writeInPlace(dir, base, real, data, at.Mtime); err != nil {
 		// Already failing: one more failure here leaves a torn file, which the next
 		// run mends (see journal.mend).
-		if t.writeInPlace(dir, base, real, before, time.Time{}) == nil {
+		if t.writeInPlace(dir, base, real, before, was) == nil {
 			_ = done()
 		}
 		return err
@@ -249,7 +248,7 @@ func (t *tree) remove(real string, before []byte) error {
 		return explain(real, "opening the folder of", err)
 	}
 	defer dir.Close()
-	if err := unchanged(dir, path.Base(real), real, before); err != nil {
+	if _, err := unchanged(dir, path.Base(real), real, before); err != nil {
 		return err
 	}
 	if err := t.about("remove", real); err != nil {

@@ -24,7 +24,7 @@ var longAgo = time.Date(2021, 3, 4, 5, 6, 7, 89, time.UTC)
 // host makes a host's tree from files by their paths, each last changed long ago.
 func host(t *testing.T, files map[string]string) *Host {
 	t.Helper()
-	root := t.TempDir()
+	root := memory(t)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		at := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
@@ -44,6 +44,22 @@ func host(t *testing.T, files map[string]string) *Host {
 		}
 	}
 	return &Host{Root: root, Versions: map[string]string{Docker: "28.5.2", Containerd: "2.1.9"}}
+}
+
+// memory is a folder in memory where there is such a file system: the tests sync
+// thousands of times, and what they are about is not the disk.
+func memory(t *testing.T) string {
+	t.Helper()
+	root, err := os.MkdirTemp("/dev/shm", "hostconfig")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(root); err != nil {
+			t.Error(err)
+		}
+	})
+	return root
 }
 
 func (h *Host) path(name string) string { return filepath.Join(h.Root, name) }

@@ -12,9 +12,10 @@ import (
 
 // intent is a write in place that is under way.
 type intent struct {
-	Real   string `json:"real"`
-	Before []byte `json:"before"`
-	After  []byte `json:"after"`
+	Real   string    `json:"real"`
+	Mtime  time.Time `json:"mtime"` // of Before
+	Before []byte    `json:"before"`
+	After  []byte    `json:"after"`
 }
 
 func (j *journal) intentName() string { return path.Join(j.dir, "in-place.json") }
@@ -22,11 +23,11 @@ func (j *journal) intentName() string { return path.Join(j.dir, "in-place.json")
 // intend keeps both contents of a file that is about to be written in place, so
 // that [journal.mend] can tell a torn one. The function that it answers with is to be
 // called when the file is whole again.
-func (j *journal) intend(real string, before, after []byte) (done func() error, err error) {
+func (j *journal) intend(in intent) (done func() error, err error) {
 	if err := j.open(); err != nil {
 		return nil, err
 	}
-	data, err := json.Marshal(intent{real, before, after})
+	data, err := json.Marshal(in)
 	if err != nil {
 		return nil, err
 	}
@@ -40,26 +41,45 @@ func (j *journal) intend(real string, before, after []byte) (done func() error, 
 	return func() error { return j.tree.remove(j.intentName(), data) }, nil
 }
 
-// mend undoes a write in place that was killed half-way.
-func (j *journal) mend() error {
+// readIntent finds a write in place that did not come to its end.
+func (j *journal) readIntent() error {
 	f, err := j.tree.read(j.intentName())
 	if err != nil || !f.exists() {
 		return err
 	}
-	var in intent
-	if err := json.Unmarshal(f.data, &in); err != nil {
+	in := new(intent)
+	if err := json.Unmarshal(f.data, in); err != nil {
 		return fmt.Errorf("reading %s: %w", j.intentName(), err)
 	}
-	dir, err := j.tree.root.Open(local(path.Dir(in.Real)))
-	if err == nil {
-		defer dir.Close()
-		var now []byte
-		now, _, err = readAt(dir, path.Base(in.Real), in.Real)
-		if err == nil && now != nil && torn(now, in.Before, in.After) && !bytes.Equal(now, in.After) {
-			err = j.tree.writeInPlace(dir, path.Base(in.Real), in.Real, in.Before, time.Time{})
-		}
+	j.tree.pending = in
+	return nil
+}
+
+// mend undoes a write in place that was killed half-way.
+func (j *journal) mend() error {
+	in := j.tree.pending
+	if in == nil {
+		return nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	was, err := j.tree.read(in.Real)
+	if err != nil {
+		return err
+	}
+	if dir, err := j.tree.root.Open(local(path.Dir(in.Real))); err == nil {
+		defer dir.Close()
+		now, _, err := readAt(dir, path.Base(in.Real), in.Real)
+		if err == nil && now != nil && !bytes.Equal(now, was.data) {
+			err = j.tree.writeInPlace(dir, path.Base(in.Real), in.Real, in.Before, in.Mtime)
+		}
+		if err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return explain(in.Real, "opening the folder of", err)
+	}
+	j.tree.pending = nil
+	f, err := j.tree.read(j.intentName())
+	if err != nil || !f.exists() {
 		return err
 	}
 	return j.tree.remove(j.intentName(), f.data)

@@ -65,6 +65,9 @@ func loadJournal(t *tree) (*journal, error) {
 		return nil, err
 	}
 	j := &journal{tree: t, dir: dir, Version: journalVersion}
+	if err := j.readIntent(); err != nil {
+		return nil, err
+	}
 	f, err := t.read(j.name())
 	if err != nil {
 		return nil, fmt.Errorf("reading the journal: %w", err)

@@ -36,12 +36,16 @@ func (j *journal) clean() error {
 	if err := j.mend(); err != nil {
 		return err
 	}
+	names := []string{j.name(), j.intentName()}
 	for _, e := range j.Files {
-		if err := j.tree.removeTemp(e.Real); err != nil {
+		names = append(names, e.Real)
+	}
+	for _, name := range names {
+		if err := j.tree.removeTemp(name); err != nil {
 			return err
 		}
 	}
-	return nil
+	return j.prune()
 }
 
 // open makes the journal's folder where it is not there.

@@ -1,5 +1,193 @@
 package hostconfig
 
-const victimRoot = "SIDEMIRROR_TEST_VICTIM"
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
 
-func victim() int { return 0 }
+	"golang.org/x/sys/unix"
+)
+
+// The victim is this test binary, run once more: it applies or reverts on the tree
+// in victimRoot and kills itself with SIGKILL before its step number victimStep.
+const (
+	victimRoot = "SIDEMIRROR_TEST_VICTIM"
+	victimStep = "SIDEMIRROR_TEST_STEP"
+	victimDoes = "SIDEMIRROR_TEST_DOES"
+)
+
+// busyFile stands for a bind mount, so that writing in place is among the steps.
+const busyFile = dockerJSON
+
+func victim() int {
+	last, err := strconv.Atoi(os.Getenv(victimStep))
+	if err != nil {
+		return 3
+	}
+	n := 0
+	h := killHost(os.Getenv(victimRoot))
+	busy := h.step
+	h.step = func(op, path string) error {
+		if n++; n == last {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // until the signal is there
+		}
+		return busy(op, path)
+	}
+	if err := killDo(h, os.Getenv(victimDoes)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 3
+	}
+	fmt.Println("steps", n)
+	return 0
+}
+
+func killHost(root string) *Host {
+	return &Host{Root: root, Versions: map[string]string{Docker: "28.5.2", Containerd: "1.7.34"}, step: failing("rename", busyFile, unix.EBUSY)}
+}
+
+func killDo(h *Host, what string) error {
+	if what == "revert" {
+		_, err := Revert(context.Background(), h, ourURL)
+		return err
+	}
+	want := desired("docker.io", "r.example:5000")
+	want.RestartContainerd = true
+	plan, err := Make(context.Background(), h, want)
+	if err != nil {
+		return err
+	}
+	_, err = Apply(context.Background(), h, plan)
+	return err
+}
+
+// kill runs the victim; done is true where it came to its end before the step.
+func kill(t *testing.T, root, what string, step int) (done bool) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), victimRoot+"="+root, victimStep+"="+strconv.Itoa(step), victimDoes+"="+what)
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		scanner := bufio.NewScanner(strings.NewReader(string(out)))
+		return scanner.Scan() && strings.HasPrefix(scanner.Text(), "steps")
+	}
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != syscall.SIGKILL {
+		t.Fatalf("%s, step %d: %v\n%s", what, step, err, out)
+	}
+	return false
+}
+
+func killTree(t *testing.T) *Host {
+	h := host(t, map[string]string{
+		dockerJSON:               "{\n  \"debug\": true\n}\n",
+		hubHosts:                 "server = \"https://registry-1.docker.io\"\n" + theirs,
+		containerdConfig:         "version = 2\n" + runcV2,
+		"/etc/docker/other.json": "{}",
+	})
+	return killHost(h.Root)
+}
+
+// Case 50, at every step there is.
+func TestKilledAtAnyStepIsFinishedOrUndone(t *testing.T) {
+	model := killTree(t)
+	whole := map[string]map[string]string{"revert": model.snapshot(t)}
+	if err := killDo(model, "apply"); err != nil {
+		t.Fatal(err)
+	}
+	whole["apply"] = timeless(model.snapshot(t))
+	for _, what := range []string{"apply", "revert"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			for step, done := 1, false; !done; step++ {
+				h := killTree(t)
+				if what == "revert" {
+					if err := killDo(h, "apply"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				done = kill(t, h.Root, what, step)
+				if step%2 == 0 {
+					if err := killDo(h, "apply"); err != nil {
+						t.Fatalf("apply after step %d: %v", step, err)
+					}
+					sameTree(t, whole["apply"], timeless(h.snapshot(t)))
+				}
+				if err := killDo(h, "revert"); err != nil {
+					t.Fatalf("revert after step %d: %v", step, err)
+				}
+				sameTree(t, whole["revert"], h.snapshot(t))
+				if t.Failed() {
+					t.Fatalf("after step %d", step)
+				}
+				if err := os.RemoveAll(h.Root); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// timeless leaves out times, and the journal's own content, which tells of times.
+func timeless(tree map[string]string) map[string]string {
+	out := make(map[string]string)
+	for name, text := range tree {
+		fields := strings.Fields(text)
+		if len(fields) > 3 && fields[2] != "->" {
+			text = strings.Join([]string{fields[0], fields[1], fields[len(fields)-1]}, " ")
+		}
+		if strings.HasSuffix(name, "/journal.json") {
+			text = ""
+		}
+		out[name] = text
+	}
+	return out
+}
+
+// A file system that fails at any step leaves whole files behind, says so, and
+// what it was is given back as soon as it works again.
+func TestFailingAtAnyStepLosesNothing(t *testing.T) {
+	faults := []error{unix.ENOSPC, unix.EIO, unix.EROFS}
+	for _, what := range []string{"apply", "revert"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			for step, failed := 1, true; failed; step++ {
+				h := killTree(t)
+				before := h.snapshot(t)
+				if what == "revert" {
+					if err := killDo(h, "apply"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				n, busy := 0, h.step
+				failed = false
+				h.step = func(op, path string) error {
+					if n++; n == step {
+						failed = true
+						return faults[step%len(faults)]
+					}
+					return busy(op, path)
+				}
+				if err := killDo(h, what); failed && err == nil {
+					t.Errorf("step %d failed and nothing was said", step)
+				}
+				h.step = busy
+				if err := killDo(h, "revert"); err != nil {
+					t.Fatalf("revert after step %d: %v", step, err)
+				}
+				sameTree(t, before, h.snapshot(t))
+				if t.Failed() {
+					t.Fatalf("after step %d", step)
+				}
+				if err := os.RemoveAll(h.Root); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package hostconfig
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -35,7 +36,11 @@ type tree struct {
 	step func(op, path string) error
 
 	// inPlace, if not nil, is told of each write that cannot be made by a rename.
-	inPlace func(real string, before, after []byte) (done func() error, err error)
+	inPlace func(intent) (done func() error, err error)
+
+	// pending is a write in place that was killed half-way. Until it is undone, what
+	// was there before it is what is read.
+	pending *intent
 }
 
 func openTree(dir string, step func(op, path string) error) (*tree, error) {
@@ -70,7 +75,15 @@ func (t *tree) lock() (io.Closer, error) {
 		}
 		return nil, fmt.Errorf("locking %s: %w", t.dir, err)
 	}
-	return f, nil
+	return lock{f}, nil
+}
+
+// lock is given up by name, since a program that another goroutine starts holds a copy of the
+// descriptor until it is executed.
+type lock struct{ f *os.File }
+
+func (l lock) Close() error {
+	return errors.Join(unix.Flock(int(l.f.Fd()), unix.LOCK_UN), l.f.Close())
 }
 
 // local is name as os.Root wants it.
@@ -167,6 +180,9 @@ func (t *tree) read(name string) (file, error) {
 	}
 	defer dir.Close()
 	f.data, f.attrs, err = readAt(dir, path.Base(real), name)
+	if in := t.pending; in != nil && in.Real == real && torn(f.data, in.Before, in.After) && !bytes.Equal(f.data, in.After) {
+		f.data, f.attrs.Mtime = in.Before, in.Mtime
+	}
 	return f, err
 }
 

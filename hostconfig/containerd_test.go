@@ -1,0 +1,180 @@
+package hostconfig
+
+import (
+	"strings"
+	"testing"
+)
+
+const (
+	criV2 = "[plugins.\"io.containerd.grpc.v1.cri\".registry]"
+	criV3 = "[plugins.\"io.containerd.cri.v1.images\".registry]"
+	// runcV2 is what 1.x lost to a drop-in (k0s #6547).
+	runcV2 = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\n  SystemdCgroup = true # mine\n"
+)
+
+func restarting() Desired {
+	want := containerdOnly("r.example")
+	want.RestartContainerd = true
+	return want
+}
+
+func TestContainerd19To27ConfigPath(t *testing.T) {
+	for name, test := range map[string]struct {
+		version       string
+		config        string            // of config.toml; "" for no such file
+		files         map[string]string // others
+		note, refused string            // what plan says without and with restart
+		writes, text  string            // the file that changes, and what it becomes
+	}{
+		"19 1.7, empty path": {version: "1.7.34", config: "version = 2\n" + criV2 + "\n  config_path = \"\" # why\n" + runcV2,
+			note: "config_path is empty; to mend it: sidemirror apply --restart-containerd", writes: containerdConfig,
+			text: "version = 2\n" + criV2 + "\n" + settingMark + "\n#sidemirror#   config_path = \"\" # why\n  config_path = \"/etc/containerd/certs.d\"\n" + runcV2},
+		"19 1.7, no section": {version: "1.7.34", config: "version = 2\n" + runcV2, note: "inactive", writes: containerdConfig,
+			text: "version = 2\n" + runcV2 + "\n" + settingMark + "\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
+		"19 1.7, empty section": {version: "1.7.34", config: "version = 2\n" + criV2 + "\n" + runcV2, note: "inactive", writes: containerdConfig,
+			text: "version = 2\n" + criV2 + "\n" + settingMark + "\nconfig_path = \"/etc/containerd/certs.d\"\n" + runcV2},
+		"20 1.7 with imports": {version: "1.7.34", config: "version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n" + runcV2,
+			files: map[string]string{"/etc/containerd/conf.d/": ""}, note: "inactive", writes: containerdConfig,
+			text: "version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n" + runcV2 + "\n" + settingMark + "\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
+		"20 1.7, CRI in an import": {version: "1.7.34", config: "version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n",
+			files: map[string]string{"/etc/containerd/conf.d/cri.toml": "version = 2\n" + runcV2}, note: "inactive", writes: "/etc/containerd/conf.d/cri.toml",
+			text: "version = 2\n" + runcV2 + "\n" + settingMark + "\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
+		"1.6 without a file": {version: "1.6.20", note: "inactive", writes: containerdConfig,
+			text: fileMark + "\nversion = 2\n\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
+		"21 2.2, nothing set": {version: "2.2.7", config: "version = 3\n", note: "#12636", writes: containerdConfig,
+			text: "version = 3\n\n" + settingMark + "\n" + criV3 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
+		"22 2.1, a list": {version: "2.1.9", config: "version = 3\n" + criV3 + "\nconfig_path = \"/a:/b\"\n", note: "config_path is a list", writes: containerdConfig,
+			text: "version = 3\n" + criV3 + "\n" + settingMark + "\n#sidemirror# config_path = \"/a:/b\"\nconfig_path = \"/a\"\n"},
+		"23 a list, local pulls": {version: "2.2.7", config: "version = 3\n[plugins.\"io.containerd.cri.v1.images\"]\ndiscard_unpacked_layers = true\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d:/b\"\n"},
+		"a list before 2.1":      {version: "1.7.34", config: "version = 2\n" + criV2 + "\nconfig_path = \"/etc/containerd/certs.d:/b\"\n"},
+		"one folder":             {version: "2.3.4", config: "version = 3\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"},
+		"24 mirrors": {version: "1.7.34", config: "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = [\"https://a\"]\n",
+			note: "has registry.mirrors, beside which containerd refuses config_path"},
+		"25 cri disabled": {version: "1.7.34", config: "disabled_plugins = [\"cri\"]\n", note: "CRI is switched off"},
+		"26 root v2 on 2.3, imports": {version: "2.3.4", config: "version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n",
+			files: map[string]string{"/etc/containerd/conf.d/": ""}, note: "inactive", writes: "/etc/containerd/conf.d/99-sidemirror.toml",
+			text: fileMark + "\nversion = 2\n\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
+		"27 conf.d without imports": {version: "2.3.4", config: "version = 3\n",
+			files: map[string]string{"/etc/containerd/conf.d/x.toml": "version = 3\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"},
+			note:  "inactive", writes: containerdConfig, text: "version = 3\n\n" + settingMark + "\n" + criV3 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
+		"no version":    {version: "1.7.34", config: "root = \"/x\"\n", note: "inactive", refused: "no version"},
+		"invalid":       {version: "1.7.34", config: "version = 2\n[x\n", refused: containerdConfig + ":2: is not valid TOML"},
+		"inline table":  {version: "1.7.34", config: "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {registry = {}}}\n", note: "inactive", refused: "inline table"},
+		"multi-line":    {version: "1.7.34", config: "version = 2\n" + criV2 + "\nconfig_path = \"\"\"\n\"\"\"\n", refused: "no string on one line"},
+		"comments only": {version: "1.7.34", config: "# mine\n", note: "inactive", refused: "nothing but comments"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := map[string]string{"/etc/containerd/": ""}
+			for name, text := range test.files {
+				files[name] = text
+			}
+			if test.config != "" {
+				files[containerdConfig] = test.config
+			}
+			h := host(t, files)
+			h.Versions[Containerd] = test.version
+			fake := &fakeDockerd{host: h}
+			h.Signaler = fake
+			before := h.snapshot(t)
+			contains(t, notes(h.plan(t, containerdOnly("r.example"))), test.note)
+			plan := h.plan(t, restarting())
+			if test.refused != "" {
+				contains(t, refusals(plan), test.refused)
+			} else if len(plan.Refused) > 0 {
+				t.Error(refusals(plan))
+			}
+			if _, err := h.try(t, restarting()); (err != nil) != (test.refused != "") {
+				t.Errorf("error: %v", err)
+			}
+			if test.writes != "" {
+				if got := h.get(t, test.writes); got != test.text {
+					t.Errorf("got\n%s\nwant\n%s", got, test.text)
+				}
+			} else if test.config != "" && h.get(t, containerdConfig) != test.config {
+				t.Errorf("config.toml became %q", h.get(t, containerdConfig))
+			}
+			if wants := test.writes != ""; (fake.restarts == 1) != wants || fake.reloads != 0 {
+				t.Errorf("%d restarts, %d reloads", fake.restarts, fake.reloads)
+			}
+			if test.refused == "" {
+				h.apply(t, restarting())
+				h.apply(t, containerdOnly("r.example"))
+				if strings.Contains(notes(h.plan(t, containerdOnly("r.example"))), "inactive") != (strings.HasPrefix(name, "24")) {
+					t.Errorf("after apply: %s", notes(h.plan(t, containerdOnly("r.example"))))
+				}
+			}
+			h.revert(t)
+			sameTree(t, before, h.snapshot(t))
+		})
+	}
+}
+
+func TestContainerdConfigWithoutAJournalIsGivenBackByItsMarks(t *testing.T) {
+	for _, text := range []string{
+		"version = 2\n" + criV2 + "\n  config_path = '' # why\n" + runcV2,
+		"version = 2\n" + criV2 + "\n" + runcV2,
+		"version = 2\n" + runcV2,
+		"version = 2",
+		"version = 2\r\n" + criV2,
+	} {
+		out, err := setConfigPath("f", []byte(text), sectionV2, containerdHosts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest, found, _, err := removeConfigPath("f", out)
+		if err != nil || !found || string(rest) != text {
+			t.Errorf("%q became %q: %v, %v", text, rest, found, err)
+		}
+	}
+}
+
+func TestContainerdHostsGoWhereConfigPathPoints(t *testing.T) {
+	h := host(t, map[string]string{containerdConfig: "version = 2\n" + criV2 + "\nconfig_path = \"/srv/hosts\"\n"})
+	before := h.snapshot(t)
+	h.apply(t, containerdOnly("r.example"))
+	contains(t, h.get(t, "/srv/hosts/r.example/hosts.toml"), ourURL)
+	h.missing(t, containerdHosts)
+	h.revert(t)
+	sameTree(t, before, h.snapshot(t))
+}
+
+func TestVersionsAsTheyArePrinted(t *testing.T) {
+	for text, want := range map[string]string{
+		"Docker version 28.5.2, build ecc6942":                               "28.5.2",
+		"Docker version 20.10.24+dfsg1, build 297e128":                       "20.10.24",
+		"containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1":  "1.6.20",
+		"containerd github.com/containerd/containerd/v2 v2.1.9 4fd1e8e":      "2.1.9",
+		"containerd containerd.io 1.7.24 88bf19b2105c8b17560993bee28a01ddc2": "1.7.24",
+		"5:28.5.2-1~debian.12~bookworm":                                      "28.5.2",
+		"nothing":                                                            "",
+	} {
+		if got := findVersion(text); got != want {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
+
+func TestVersionOfATreeComesFromItsPackages(t *testing.T) {
+	const status = "Package: docker.io\nStatus: deinstall ok config-files\nVersion: 20.10.1\n\nPackage: docker-ce\nStatus: install ok installed\nVersion: 5:27.3.1-1\n\n" +
+		"Package: containerd\nStatus: install ok installed\nVersion: 1.6.20~ds1-1+deb12u1\n"
+	h := host(t, map[string]string{"/var/lib/dpkg/status": status, "/usr/bin/dockerd": "#!/bin/sh\necho Docker version 99.0.0\n", "/etc/containerd/": ""})
+	h.Versions = nil
+	plan := h.plan(t, desired("docker.io"))
+	if plan.Engines[0].Version != "27.3.1" || plan.Engines[1].Version != "1.6.20" {
+		t.Errorf("%+v", plan.Engines)
+	}
+}
+
+func TestAnEngineThatIsNotThereIsLeftAlone(t *testing.T) {
+	h := host(t, map[string]string{"/etc/": ""})
+	before := h.snapshot(t)
+	h.apply(t, desired("docker.io"))
+	sameTree(t, before, h.snapshot(t))
+	h.Present = []string{Containerd}
+	want := desired("docker.io")
+	want.Leave = []string{Docker}
+	h.apply(t, want)
+	contains(t, h.get(t, "/etc/containerd/certs.d/docker.io/hosts.toml"), ourURL)
+	h.revert(t)
+	sameTree(t, before, h.snapshot(t))
+}

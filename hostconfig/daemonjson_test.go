@@ -1,0 +1,322 @@
+package hostconfig
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const hubHosts = "/etc/docker/certs.d/docker.io/hosts.toml"
+
+// dockerHost is a host with Docker alone, of a version.
+func dockerHost(t *testing.T, version string, files map[string]string) *Host {
+	h := host(t, files)
+	h.Versions[Docker] = version
+	h.Present = []string{Docker}
+	return h
+}
+
+func dockerOnly() Desired {
+	return Desired{Mirror: ourURL, Registries: []string{"docker.io"}, Engines: []string{Docker}}
+}
+
+func TestDaemon30To34WhatIsWrittenAndGivenBack(t *testing.T) {
+	for name, test := range map[string]struct{ before, after string }{
+		"31 empty":           {"", "{\n  \"registry-mirrors\": [\"http://127.0.0.1:5115\"]\n}\n"},
+		"31 white space":     {" \n", "{\n  \"registry-mirrors\": [\"http://127.0.0.1:5115\"]\n}\n"},
+		"empty object":       {"{}", `{"registry-mirrors": ["http://127.0.0.1:5115"]}`},
+		"empty object, open": {"{\n}\n", "{\n  \"registry-mirrors\": [\"http://127.0.0.1:5115\"]\n}\n"},
+		"32 tabs and order":  {"{\n\t\"icc\": true,\n\t\"debug\": 12345678901234567890e1\n}\n", "{\n\t\"icc\": true,\n\t\"debug\": 12345678901234567890e1,\n\t\"registry-mirrors\": [\"http://127.0.0.1:5115\"]\n}\n"},
+		"33 mirrors":         {`{"registry-mirrors": ["https://a/", "https://b"], "debug": true}`, `{"registry-mirrors": ["http://127.0.0.1:5115", "https://a/", "https://b"], "debug": true}`},
+		"33 mirrors, lines":  {"{\"registry-mirrors\": [\n  \"https://a\"\n]}", "{\"registry-mirrors\": [\n  \"http://127.0.0.1:5115\",\n  \"https://a\"\n]}"},
+		"empty list":         {`{"registry-mirrors": [ ]}`, `{"registry-mirrors": ["http://127.0.0.1:5115" ]}`},
+		"34 null":            {`{"registry-mirrors": null}`, `{"registry-mirrors": ["http://127.0.0.1:5115"]}`},
+		"CRLF":               {"{\r\n  \"debug\": true\r\n}\r\n", "{\r\n  \"debug\": true,\r\n  \"registry-mirrors\": [\"http://127.0.0.1:5115\"]\r\n}\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: test.before})
+			before := h.snapshot(t)
+			h.apply(t, dockerOnly())
+			if got := h.get(t, dockerJSON); got != test.after {
+				t.Errorf("got\n%s\nwant\n%s", got, test.after)
+			}
+			h.revert(t)
+			sameTree(t, before, h.snapshot(t))
+		})
+	}
+	t.Run("30 absent", func(t *testing.T) {
+		h := dockerHost(t, "20.10.24", nil)
+		before := h.snapshot(t)
+		h.apply(t, dockerOnly())
+		h.get(t, dockerJSON)
+		h.revert(t)
+		sameTree(t, before, h.snapshot(t))
+	})
+}
+
+func TestDaemon35To39AFileThatIsNotToBeTouched(t *testing.T) {
+	for name, test := range map[string]struct{ text, says string }{
+		"35 twice":            {"{\n\"registry-mirrors\": [],\n\"registry-mirrors\": [\"https://a\"]}", `daemon.json:3: has "registry-mirrors" twice`},
+		"35 twice, escaped":   {`{"registry-mirrors": [], "registry\u002dmirrors": []}`, "twice"},
+		"36 comment":          {"{\n// mine\n\"debug\": true}", "daemon.json:2: is not JSON that dockerd takes"},
+		"36 trailing comma":   {`{"debug": true,}`, "trailing commas"},
+		"38 unknown key":      {"{\n\n\"mirrors\": []}", `daemon.json:3: has "mirrors"`},
+		"38 wrong case":       {`{"Registry-Mirrors": []}`, `write "registry-mirrors"`},
+		"39 BOM":              {"\xef\xbb\xbf{}", "byte order mark"},
+		"half-written":        {"{\"debug\": tr", "not JSON"},
+		"no object":           {"[]", "not JSON"},
+		"null":                {"null", "not a JSON object"},
+		"mirrors a string":    {`{"registry-mirrors": "https://a"}`, "no list of strings"},
+		"mirrors of numbers":  {`{"registry-mirrors": [1]}`, "no list of strings"},
+		"nested out of bound": {strings.Repeat("[", 1<<20), "not JSON"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: test.text})
+			before := h.snapshot(t)
+			contains(t, refusals(h.plan(t, dockerOnly())), test.says)
+			if _, err := h.try(t, dockerOnly()); err == nil {
+				t.Error("no error")
+			}
+			sameTree(t, before, h.snapshot(t))
+		})
+	}
+}
+
+func TestDaemon37AFlagIsNotContradicted(t *testing.T) {
+	for name, files := range map[string]map[string]string{
+		"unit":    {"/etc/systemd/system/docker.service.d/kubespray.conf": "[Service]\nEnvironment=\"DOCKER_OPTS=--registry-mirror=https://m.example --x\"\n"},
+		"process": {"/run/docker.pid": "123\n", "/proc/123/cmdline": "/usr/bin/dockerd\x00--registry-mirror\x00https://m.example\x00"},
+	} {
+		for _, version := range []string{"20.10.24", "28.5.2"} {
+			t.Run(name+" "+version, func(t *testing.T) {
+				h := dockerHost(t, version, files)
+				if name == "process" {
+					if err := os.Symlink("/usr/bin/dockerd", h.path("/proc/123/exe")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				contains(t, notes(h.plan(t, dockerOnly())), "started with --registry-mirror")
+				h.apply(t, dockerOnly())
+				h.missing(t, dockerJSON)
+				if version == "28.5.2" {
+					contains(t, h.get(t, hubHosts), ourHost+"\n[host.\"https://m.example\"]")
+				}
+			})
+		}
+	}
+}
+
+func TestDaemon40ModeOwnerTimeAndAttributesStay(t *testing.T) {
+	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
+	name := h.path(dockerJSON)
+	if err := os.Chmod(name, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(name, 12, 34); err != nil {
+			t.Fatal(err)
+		}
+	}
+	labelled := unix.Setxattr(name, "user.label", []byte("system_u"), 0) == nil
+	before := h.snapshot(t)
+	h.apply(t, dockerOnly())
+	now := h.snapshot(t)[dockerJSON]
+	if fields := strings.Fields(before[dockerJSON]); !strings.HasPrefix(now, fields[0]+" "+fields[1]+" ") {
+		t.Errorf("was %q, is %q", before[dockerJSON], now)
+	}
+	h.revert(t)
+	sameTree(t, before, h.snapshot(t))
+	if value := make([]byte, 64); labelled {
+		if n, err := unix.Getxattr(name, "user.label", value); err != nil || string(value[:n]) != "system_u" {
+			t.Errorf("label %q, %v", value, err)
+		}
+	}
+}
+
+func TestDaemon41ASymbolicLinkStays(t *testing.T) {
+	for _, target := range []string{"../../srv/docker.json", "/srv/docker.json"} {
+		h := dockerHost(t, "20.10.24", map[string]string{"/srv/docker.json": "{}", "/etc/docker/": ""})
+		if err := os.Symlink(target, h.path(dockerJSON)); err != nil {
+			t.Fatal(err)
+		}
+		before := h.snapshot(t)
+		h.apply(t, dockerOnly())
+		contains(t, h.get(t, "/srv/docker.json"), ourURL)
+		if got, err := os.Readlink(h.path(dockerJSON)); err != nil || got != target {
+			t.Errorf("link is %q, %v", got, err)
+		}
+		h.revert(t)
+		sameTree(t, before, h.snapshot(t))
+	}
+}
+
+func TestDaemon42ABindMountIsWrittenInPlace(t *testing.T) {
+	const text = "{\n  \"debug\": true\n}\n"
+	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: text})
+	h.step = failing("rename", dockerJSON, unix.EBUSY)
+	before := h.snapshot(t)
+	was := inode(t, h.path(dockerJSON))
+	h.apply(t, dockerOnly())
+	contains(t, h.get(t, dockerJSON), ourURL)
+	h.revert(t)
+	sameTree(t, before, h.snapshot(t))
+	if inode(t, h.path(dockerJSON)) != was {
+		t.Error("the file was replaced")
+	}
+}
+
+func TestDaemon43DockerForgetsTheMirror(t *testing.T) {
+	for name, text := range map[string]string{"absent": "", "there": "{\"debug\": true}", "null": "{\"registry-mirrors\": null}"} {
+		t.Run(name, func(t *testing.T) {
+			files := map[string]string{"/etc/docker/": ""}
+			if text != "" {
+				files[dockerJSON] = text
+			}
+			h := dockerHost(t, "20.10.24", files)
+			fake := &fakeDockerd{host: h}
+			h.Signaler = fake
+			before := h.snapshot(t)
+			result := h.apply(t, dockerOnly())
+			if !slices.Equal(fake.mirrors, []string{ourURL + "/"}) || !slices.Equal(result.Told, []string{"docker reloaded"}) {
+				t.Errorf("in force %q, told %q", fake.mirrors, result.Told)
+			}
+			reloads := fake.reloads
+			h.revert(t)
+			if len(fake.mirrors) != 0 || fake.reloads != reloads+1 {
+				t.Errorf("in force %q after %d reloads", fake.mirrors, fake.reloads-reloads)
+			}
+			sameTree(t, before, h.snapshot(t))
+		})
+	}
+}
+
+func TestDaemon43OtherMirrorsStayInForce(t *testing.T) {
+	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: `{"registry-mirrors": ["https://a"]}`})
+	fake := &fakeDockerd{host: h}
+	h.Signaler = fake
+	before := h.snapshot(t)
+	h.apply(t, dockerOnly())
+	h.revert(t)
+	if !slices.Equal(fake.mirrors, []string{"https://a/"}) {
+		t.Errorf("in force %q", fake.mirrors)
+	}
+	sameTree(t, before, h.snapshot(t))
+}
+
+func TestADockerdThatDoesNotTakeItsConfigurationIsReported(t *testing.T) {
+	h := dockerHost(t, "20.10.24", nil)
+	h.Signaler = &fakeDockerd{host: h, deaf: errors.New("no such job")}
+	if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), "no such job") {
+		t.Errorf("error: %v", err)
+	}
+}
+
+func TestDaemon45LoopbackMirrorNeverWithoutHostsToml(t *testing.T) {
+	hosts := map[string]string{"absent": "", "theirs": theirs, "broken": "[host.", "k3s": "# File generated by k3s. DO NOT EDIT.\n"}
+	daemons := map[string]string{"none": "", "mirrors": `{"registry-mirrors": ["https://a"]}`, "snapshotter": `{"features": {"containerd-snapshotter": true}}`, "graph": `{"features": {"containerd-snapshotter": false}}`, "ours already": `{"registry-mirrors": ["http://127.0.0.1:5115"]}`}
+	for _, version := range []string{"28.0.0", "28.5.2", "29.7.2", ""} {
+		for hostsName, hostsText := range hosts {
+			for daemonName, daemonText := range daemons {
+				t.Run(strings.Join([]string{version, hostsName, daemonName}, " "), func(t *testing.T) {
+					files := map[string]string{"/etc/docker/": ""}
+					if hostsText != "" {
+						files[hubHosts] = hostsText
+					}
+					if daemonText != "" {
+						files[dockerJSON] = daemonText
+					}
+					h := dockerHost(t, version, files)
+					before := h.snapshot(t)
+					h.step = func(string, string) error { return neverAlone(h) }
+					_, _ = h.try(t, dockerOnly())
+					if err := neverAlone(h); err != nil && daemonName != "ours already" {
+						t.Error(err)
+					}
+					h.step = nil
+					if _, err := Revert(context.Background(), h, ourURL); err == nil && daemonName != "ours already" {
+						sameTree(t, before, h.snapshot(t))
+					}
+				})
+			}
+		}
+	}
+}
+
+// neverAlone is an error where registry-mirrors has our address and docker.io's
+// hosts.toml does not have it.
+func neverAlone(h *Host) error {
+	daemon, _ := os.ReadFile(h.path(dockerJSON))
+	hosts, _ := os.ReadFile(h.path(hubHosts))
+	if strings.Contains(string(daemon), ourURL) && !strings.Contains(string(hosts), ourHost) {
+		return errors.New("a loopback mirror without hosts.toml: TLS to Docker Hub is not verified")
+	}
+	return nil
+}
+
+func TestDaemon46BeforeDocker28NoHostsToml(t *testing.T) {
+	h := dockerHost(t, "27.5.1", nil)
+	want := dockerOnly()
+	want.Registries = []string{"docker.io", "r.example"}
+	contains(t, notes(h.plan(t, want)), "Docker Hub only", "127.0.0.1:5115/<registry>/")
+	h.apply(t, want)
+	contains(t, h.get(t, dockerJSON), ourURL)
+	h.missing(t, dockerHosts)
+}
+
+func TestDockerOfAnUnknownVersionGetsBoth(t *testing.T) {
+	h := dockerHost(t, "", nil)
+	contains(t, notes(h.plan(t, dockerOnly())), "version is not known")
+	h.apply(t, dockerOnly())
+	contains(t, h.get(t, dockerJSON), ourURL)
+	contains(t, h.get(t, hubHosts), ourURL)
+}
+
+func TestDockerOnTheContainerdStoreKeepsTheUsersMirrors(t *testing.T) {
+	const text = `{"features": {"containerd-snapshotter": true}, "registry-mirrors": ["https://a/"], "insecure-registries": ["plain:5000", "10.0.0.0/8"]}`
+	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: text})
+	before := h.snapshot(t)
+	want := dockerOnly()
+	want.Registries = []string{"docker.io", "plain:5000", "10.1.2.3:5000"}
+	contains(t, notes(h.plan(t, want)), "plain:5000 is in insecure-registries", "10.1.2.3:5000 is in insecure-registries")
+	h.apply(t, want)
+	if got := h.get(t, dockerJSON); got != text {
+		t.Errorf("daemon.json became %s", got)
+	}
+	contains(t, h.get(t, hubHosts), ourHost+"\n[host.\"https://a\"]")
+	h.missing(t, "/etc/docker/certs.d/plain:5000")
+	h.revert(t)
+	sameTree(t, before, h.snapshot(t))
+}
+
+func TestDaemonAUsersEditsOutliveUs(t *testing.T) {
+	for name, test := range map[string]struct{ before, now, after string }{
+		"key added":        {`{"debug": true}`, `{"debug": true, "registry-mirrors": ["http://127.0.0.1:5115"], "icc": false}`, `{"debug": true, "icc": false}`},
+		"key was null":     {`{"registry-mirrors": null}`, `{"registry-mirrors": ["http://127.0.0.1:5115"], "icc": false}`, `{"registry-mirrors": null, "icc": false}`},
+		"list was empty":   {`{"registry-mirrors": []}`, `{"registry-mirrors": ["http://127.0.0.1:5115"], "icc": false}`, `{"registry-mirrors": [], "icc": false}`},
+		"mirror added":     {`{}`, `{"registry-mirrors": ["https://b", "http://127.0.0.1:5115"]}`, `{"registry-mirrors": ["https://b"]}`},
+		"ours twice":       {`{}`, `{"registry-mirrors": ["http://127.0.0.1:5115", "http://127.0.0.1:5115", "https://b"]}`, `{"registry-mirrors": ["https://b"]}`},
+		"ours gone":        {`{}`, `{"icc": true}`, `{"icc": true}`},
+		"first of members": {`{}`, `{"registry-mirrors": ["http://127.0.0.1:5115"], "icc": true}`, `{"icc": true}`},
+		"file made by us":  {"", `{"registry-mirrors": ["http://127.0.0.1:5115"], "icc": true}`, `{"icc": true}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := map[string]string{"/etc/docker/": ""}
+			if test.before != "" {
+				files[dockerJSON] = test.before
+			}
+			h := dockerHost(t, "20.10.24", files)
+			h.apply(t, dockerOnly())
+			h.put(t, dockerJSON, test.now)
+			h.revert(t)
+			if got := h.get(t, dockerJSON); got != test.after {
+				t.Errorf("got %s, want %s", got, test.after)
+			}
+			h.missing(t, "/var")
+		})
+	}
+}
