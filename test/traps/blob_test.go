@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/quirky"
@@ -94,7 +96,7 @@ func (r *rig) resumed(at int) {
 	if len(gets) != 2 {
 		r.t.Fatalf("%d requests for the blob upstream, want 2", len(gets))
 	}
-	if want := fmt.Sprintf("bytes=%d-", at); gets[1].Header.Get("Range") != want {
+	if want := fmt.Sprintf("bytes=%d-", at); !strings.HasPrefix(gets[1].Header.Get("Range"), want) {
 		r.t.Errorf("resumed with Range %q, want %q", gets[1].Header.Get("Range"), want)
 	}
 }
@@ -144,6 +146,16 @@ func TestTrap16_UpstreamThatBreaksOffForEverIsGivenUp(t *testing.T) {
 	}
 }
 
+func TestTrap16_UpstreamThatGivesAByteAnAnswerIsGivenUp(t *testing.T) {
+	r := start(t, quirky.Options{Blobs: quirky.Blobs{Fault: quirky.Fault{Kind: quirky.Cut, At: 1}}}, nil)
+	client := harness.Client(t)
+	client.Timeout = 20 * time.Second
+	r.spoiled("a layer that comes by single bytes", r.DoWith(client, "GET", blobPath(layer), nil))
+	if n := r.up.Count(quirky.Registry, "GET", "/blobs/"); n > 100 {
+		t.Errorf("one pull made %d requests upstream", n)
+	}
+}
+
 func TestTrap17_HTTP2ResetInTheMiddleOfALayerIsResumed(t *testing.T) {
 	at := len(layer.Bytes) / 2
 	o := quirky.Options{TLS: true, Blobs: quirky.Blobs{Fault: quirky.Fault{Kind: quirky.Reset, At: at, Times: 1}}}
@@ -187,7 +199,7 @@ func TestTrap19_TamperedOrShortBlobNeitherEndsCleanlyNorStays(t *testing.T) {
 	for _, fault := range []quirky.Fault{
 		{Kind: quirky.Flip, At: 0}, {Kind: quirky.Flip, At: size / 2}, {Kind: quirky.Flip, At: size - 1},
 		{Kind: quirky.Short, At: size / 2}, {Kind: quirky.Short, At: size - 1}, {Kind: quirky.Short, At: 0},
-		{Kind: quirky.Extra}, {Kind: quirky.Cut, At: size / 2},
+		{Kind: quirky.Extra},
 	} {
 		for _, chunked := range []bool{false, true} {
 			t.Run(fmt.Sprint(fault.Kind, " at ", fault.At, " chunked ", chunked), func(t *testing.T) {

@@ -42,6 +42,7 @@ func idle(t *testing.T, address, text string, n int) []net.Conn {
 }
 
 func TestAttack_SlowHeadersAreCutAndHarmNobody(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	r := start(t, quirky.Options{}, nil)
 	began := time.Now()
 	slow := idle(t, r.Address(), "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-", 100)

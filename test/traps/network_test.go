@@ -181,7 +181,7 @@ func TestTrap34_AddressWithoutARouteHoldsUpNobody(t *testing.T) {
 }
 
 func TestUpstreamWithAWrongCertificateIs502AndSaysWhy(t *testing.T) {
-	r := start(t, quirky.Options{TLS: true}, func(_ *quirky.Server, h *harness.Options) { h.Registries[0].CA = "" })
+	r := startCold(t, quirky.Options{TLS: true}, func(_ *quirky.Server, h *harness.Options) { h.Registries[0].CA = "" })
 	a := r.Get(path("manifests/v1"), nil)
 	r.status("an unknown authority", a, 502)
 	if !strings.Contains(string(a.Body), "certificate") {

@@ -46,10 +46,23 @@ func withLogin(scheme string) quirky.Options {
 	return quirky.Options{Auth: quirky.Auth{Scheme: scheme, Users: map[string]string{user: password}, Private: []string{""}}}
 }
 
-// start runs an upstream as o has it and a daemon with r.test in front of it,
+// start is startCold, and returns once the daemon has looked whether its upstream
+// is there, so that tests count only what they made it ask.
+func start(t *testing.T, o quirky.Options, change func(up *quirky.Server, h *harness.Options)) *rig {
+	t.Helper()
+	r := startCold(t, o, change)
+	r.Eventually("the daemon looks whether its upstream is there", func() bool {
+		seen := r.up.Requests(quirky.Registry, "", "/v2/")
+		return len(seen) > 0 && seen[0].Done
+	})
+	r.up.Forget()
+	return r
+}
+
+// startCold runs an upstream as o has it and a daemon with r.test in front of it,
 // which knows the login where the upstream needs one. change, if not nil, sees the
 // daemon's options first.
-func start(t *testing.T, o quirky.Options, change func(up *quirky.Server, h *harness.Options)) *rig {
+func startCold(t *testing.T, o quirky.Options, change func(up *quirky.Server, h *harness.Options)) *rig {
 	t.Helper()
 	up := quirky.New(t, o)
 	up.Add(repo, "v1", image)

@@ -41,7 +41,7 @@ func TestAttack_CanarySecretsAreFoundNowhere(t *testing.T) {
 		"metadata": func(o *quirky.Options) {
 			o.Blobs.Location = func(s string) string { return strings.Replace(s, "127.0.0.2", "169.254.169.254", 1) }
 		},
-		"blob reset":        func(o *quirky.Options) { o.Blobs.Fault = quirky.Fault{Kind: quirky.Reset, At: 100} },
+		"blob reset":        func(o *quirky.Options) { o.Blobs.Fault = quirky.Fault{Kind: quirky.Reset, At: 100, Times: 9} },
 		"blob tampered":     func(o *quirky.Options) { o.Blobs.Fault = quirky.Fault{Kind: quirky.Flip, At: 100} },
 		"manifest tampered": func(o *quirky.Options) { o.Manifest.Fault = quirky.Fault{Kind: quirky.Flip, At: 100} },
 		"rate limit":        func(o *quirky.Options) { o.Limit = quirky.Limit{Status: 429, Body: password} },

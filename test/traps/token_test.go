@@ -153,6 +153,7 @@ func TestAttack_TokenBodyOf256MiBIsNotRead(t *testing.T) {
 }
 
 func TestAttack_TokenServerThatStallsIsGivenUp(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	o := withLogin("Bearer")
 	o.Auth.TokenStatus, o.Auth.TokenBody, o.Auth.TokenStall = 200, []byte(`{"token":"`), true
 	r := start(t, o, nil)
