@@ -79,6 +79,9 @@ func (r *report) take(e event) {
 	case "build-output":
 		fmt.Fprint(r.out, e.Output)
 	case "output":
+		if strings.HasPrefix(e.Output, "=== ") || e.Test == "" && strings.HasPrefix(e.Output, "FAIL") {
+			return // what runs, and go test's own verdict, which endPackage gives
+		}
 		if r.said[key] == nil {
 			r.said[key] = new(bytes.Buffer)
 		}
