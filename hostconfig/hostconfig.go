@@ -95,12 +95,16 @@ type Plan struct {
 	Refused []error
 
 	restart bool
+	told    bool // there is somebody to tell
 }
 
 // Signals are the words for what the engines will be told: "reload docker",
-// "restart containerd".
+// "restart containerd". Under a root that is not "/" nobody is told.
 func (p Plan) Signals() []string {
 	var list []string
+	if !p.told {
+		return nil
+	}
 	if slices.ContainsFunc(p.Changes, func(c Change) bool { return c.kind == daemonFile }) {
 		list = append(list, "reload docker")
 	}
@@ -115,7 +119,6 @@ type Result struct {
 	Written []string `json:"written"` // with our part in them now
 	Given   []string `json:"given"`   // without it again
 	Told    []string `json:"told"`    // engines that took their new configuration: "docker reloaded"
-	Notes   []string `json:"notes,omitempty"`
 }
 
 // Make compares the host with want. It only reads. The error is for what keeps
@@ -131,6 +134,7 @@ func Make(ctx context.Context, h *Host, want Desired) (Plan, error) {
 		return Plan{}, err
 	}
 	p := &planner{host: h, tree: t, journal: j, want: want}
+	p.out.told = h.Signaler != nil || h.Root == "/"
 	for _, e := range []engine{&docker{p}, &containerd{p}} {
 		if slices.Contains(want.Leave, e.name()) {
 			continue

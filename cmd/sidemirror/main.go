@@ -80,6 +80,9 @@ registries by themselves.`,
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		newServeCommand(g),
+		newPlanCommand(g),
+		newApplyCommand(g),
+		newRevertCommand(g),
 		newLoginCommand(g),
 		newLogoutCommand(g),
 		newConfigCommand(g),

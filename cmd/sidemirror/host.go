@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/hostconfig"
+)
+
+// hostFlags are what plan, apply and revert have in common.
+type hostFlags struct {
+	globals *globals
+	root    string
+	engines []string
+	restart bool
+}
+
+func (f *hostFlags) addRoot(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.root, "root", "/", "work on the host's tree under this `folder`; nothing is signalled then")
+}
+
+func (f *hostFlags) addEngines(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), found or not")
+	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration where it takes that, and restart it")
+}
+
+// host is the host that the flags name.
+func (f *hostFlags) host() (*hostconfig.Host, error) {
+	root, err := filepath.Abs(f.root)
+	if err != nil {
+		return nil, fmt.Errorf("finding --root %s: %w", f.root, err)
+	}
+	for _, name := range f.engines {
+		if name != hostconfig.Docker && name != hostconfig.Containerd {
+			return nil, usageError{fmt.Errorf("--engine knows docker and containerd, not %q", name)}
+		}
+	}
+	return &hostconfig.Host{Root: root, Present: f.engines}, nil
+}
+
+// desired is what the configuration and the flags want of the host.
+func (f *hostFlags) desired(h *hostconfig.Host) (hostconfig.Desired, error) {
+	c, err := f.load(h)
+	if err != nil {
+		return hostconfig.Desired{}, err
+	}
+	url, err := mirrorURL(c)
+	if err != nil {
+		return hostconfig.Desired{}, err
+	}
+	want := hostconfig.Desired{Mirror: url, RestartContainerd: f.restart || c.Engine.Containerd.Restart}
+	for _, r := range c.Registries {
+		if r.Name != "*" {
+			want.Registries = append(want.Registries, r.Name)
+		}
+	}
+	for name, enabled := range map[string]bool{hostconfig.Docker: c.Engine.Docker.Enabled, hostconfig.Containerd: c.Engine.Containerd.Enabled} {
+		switch {
+		case len(f.engines) == 0 && enabled, slices.Contains(f.engines, name):
+			want.Engines = append(want.Engines, name)
+		case len(f.engines) > 0:
+			want.Leave = append(want.Leave, name)
+		}
+	}
+	return want, nil
+}
+
+// load reads the configuration: under --root that of the tree, unless --config
+// names another.
+func (f *hostFlags) load(h *hostconfig.Host) (*daemon.Config, error) {
+	if f.globals.configPath != "" || h.Root == "/" {
+		return daemon.Load(f.globals.configPath, os.Environ())
+	}
+	root, err := os.OpenRoot(h.Root)
+	if err != nil {
+		return nil, fmt.Errorf("opening --root: %w", err)
+	}
+	defer root.Close()
+	_, err = root.Stat(strings.TrimPrefix(daemon.DefaultFile, "/"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return defaults()
+	case err != nil:
+		return nil, fmt.Errorf("reading the tree's configuration: %w", err)
+	}
+	return daemon.Load(filepath.Join(h.Root, daemon.DefaultFile), os.Environ())
+}
+
+// defaults are those of a tree without a configuration: an empty file, since
+// naming none would be read as this host's own.
+func defaults() (*daemon.Config, error) {
+	empty, err := os.CreateTemp("", "sidemirror-*.toml")
+	if err != nil {
+		return nil, fmt.Errorf("making an empty configuration: %w", err)
+	}
+	defer os.Remove(empty.Name())
+	defer empty.Close()
+	return daemon.Load(empty.Name(), os.Environ())
+}
+
+// mirrorURL is the address that engines on this host reach us by.
+func mirrorURL(c *daemon.Config) (string, error) {
+	for _, at := range c.Listen {
+		if at.Addr().IsLoopback() {
+			return "http://" + at.String(), nil
+		}
+	}
+	for _, at := range c.Listen {
+		if at.Addr().IsUnspecified() {
+			return "http://" + netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port()).String(), nil
+		}
+	}
+	return "", usageError{fmt.Errorf("%s: listen has no loopback address, by which alone the engines are to reach sidemirror; add \"127.0.0.1:5115\"", c.File)}
+}
+
+// undo is the command that gives all back.
+func (f *hostFlags) undo() string {
+	if f.root == "/" {
+		return "sidemirror revert"
+	}
+	return "sidemirror revert --root " + f.root
+}

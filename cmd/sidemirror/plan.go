@@ -1,0 +1,144 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/sidemirror/sidemirror/hostconfig"
+)
+
+// errDifferences makes plan end with 2 and without a word more.
+type errDifferences struct{}
+
+func (errDifferences) Error() string { return "" }
+func (errDifferences) ExitCode() int { return exitUsage }
+
+func newPlanCommand(g *globals) *cobra.Command {
+	f := &hostFlags{globals: g}
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Show what apply would change on this host, and why",
+		Long: `Show as a diff, with reasons, what apply would change in the engines' configuration.
+Nothing is changed. The exit code is 0 where there is nothing to do, 2 where there is
+something, and 1 where all that there is to do cannot be done.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			h, err := f.host()
+			if err != nil {
+				return err
+			}
+			want, err := f.desired(h)
+			if err != nil {
+				return err
+			}
+			plan, err := hostconfig.Make(cmd.Context(), h, want)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = writePlanJSON(cmd.OutOrStdout(), plan)
+			} else {
+				err = writePlan(cmd.OutOrStdout(), plan)
+			}
+			switch {
+			case err != nil:
+				return err
+			case len(plan.Changes) > 0:
+				return errDifferences{}
+			case len(plan.Refused) > 0 && !asJSON:
+				return fmt.Errorf("%d of the files cannot be changed", len(plan.Refused))
+			}
+			return errors.Join(plan.Refused...)
+		},
+	}
+	f.addRoot(cmd)
+	f.addEngines(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
+	return cmd
+}
+
+// colored reports whether w is a terminal whose user wants colours (no-color.org).
+func colored(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
+}
+
+func writePlan(w io.Writer, plan hostconfig.Plan) error {
+	p := &printer{w: w, color: colored(w)}
+	for _, state := range plan.Engines {
+		p.state(state)
+	}
+	for _, c := range plan.Changes {
+		p.printf("\n")
+		p.paint(bold, "# "+printable(c.Why))
+		p.diff(c.Path, c.Before, c.After)
+	}
+	for _, err := range plan.Refused {
+		p.printf("\n")
+		p.paint(red, "cannot: "+printable(err.Error()))
+	}
+	switch signals := plan.Signals(); {
+	case len(plan.Changes) == 0 && len(plan.Refused) == 0:
+		p.printf("nothing to do\n")
+	case len(signals) > 0:
+		p.printf("\n")
+		for _, signal := range signals {
+			p.printf("then: %s\n", signal)
+		}
+	}
+	return p.err
+}
+
+// state prints one engine and what is to be said about it.
+func (p *printer) state(s hostconfig.State) {
+	version := s.Version
+	switch {
+	case !s.Present:
+		version = "not found"
+	case version == "":
+		version = "version unknown"
+	}
+	p.printf("%-10s  %s\n", s.Engine, version)
+	for _, note := range s.Notes {
+		p.printf("            note: %s\n", printable(note))
+	}
+}
+
+func writePlanJSON(w io.Writer, plan hostconfig.Plan) error {
+	type change struct {
+		Engine string  `json:"engine"`
+		Path   string  `json:"path"`
+		Why    string  `json:"why"`
+		Before *string `json:"before"` // null where there is no file
+		After  *string `json:"after"`
+	}
+	text := func(data []byte) *string {
+		if data == nil {
+			return nil
+		}
+		s := string(data)
+		return &s
+	}
+	out := struct {
+		Engines []hostconfig.State `json:"engines"`
+		Changes []change           `json:"changes"`
+		Signals []string           `json:"signals"`
+		Refused []string           `json:"refused"`
+	}{Engines: plan.Engines, Changes: []change{}, Signals: append([]string{}, plan.Signals()...), Refused: []string{}}
+	for _, c := range plan.Changes {
+		out.Changes = append(out.Changes, change{c.Engine, c.Path, c.Why, text(c.Before), text(c.After)})
+	}
+	for _, err := range plan.Refused {
+		out.Refused = append(out.Refused, err.Error())
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(out)
+}

@@ -1,0 +1,223 @@
+package hostconfig
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestNothingOutsideTheRootIsTouched(t *testing.T) {
+	for name, link := range map[string]struct{ at, target string }{
+		"file, relative":   {dockerJSON, "../../../outside/daemon.json"},
+		"file, absolute":   {dockerJSON, "OUTSIDE/daemon.json"},
+		"folder, relative": {"/etc/docker", "../../outside"},
+		"folder, absolute": {"/etc/docker", "OUTSIDE"},
+		"journal":          {"/var/lib/sidemirror", "../../../outside"},
+		"parent":           {"/etc/docker/certs.d", "../../../../../../../../outside"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := host(t, map[string]string{"/outside/daemon.json": "{}", "/outside/keep": "x", "/root/etc/": "", "/root/var/lib/": ""})
+			outer := *h
+			h.Root = filepath.Join(h.Root, "root")
+			h.Present = []string{Docker}
+			h.Versions[Docker] = ""
+			if err := os.MkdirAll(filepath.Dir(h.path(link.at)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			target := strings.Replace(link.target, "OUTSIDE", outer.path("/outside"), 1)
+			if err := os.Symlink(target, h.path(link.at)); err != nil {
+				t.Fatal(err)
+			}
+			before := outer.snapshot(t)
+			want := dockerOnly()
+			plan, err := Make(context.Background(), h, want)
+			if err == nil {
+				_, err = Apply(context.Background(), h, plan)
+			}
+			if err == nil || !strings.Contains(err.Error(), "symbolic link") {
+				t.Errorf("error: %v", err)
+			}
+			after := outer.snapshot(t)
+			for file := range before {
+				if strings.HasPrefix(file, "/outside") && before[file] != after[file] {
+					t.Errorf("%s: was %q, is %q", file, before[file], after[file])
+				}
+			}
+			for file := range after {
+				if strings.HasPrefix(file, "/outside") && before[file] == "" {
+					t.Errorf("%s is new", file)
+				}
+			}
+		})
+	}
+}
+
+func TestFilesOfAnUnexpectedKindAreRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		make func(name string) error
+		says string
+	}{
+		"hard link": {func(name string) error {
+			if err := os.WriteFile(name, []byte("{}"), 0o644); err != nil {
+				return err
+			}
+			return os.Link(name, name+".other")
+		}, "has 2 hard links"},
+		"named pipe": {func(name string) error { return syscall.Mkfifo(name, 0o644) }, "not a regular file"},
+		"folder":     {func(name string) error { return os.Mkdir(name, 0o755) }, "not a regular file"},
+		"loop":       {func(name string) error { return os.Symlink("daemon.json", name) }, "loop of symbolic links"},
+		"dangling":   {func(name string) error { return os.Symlink("/nowhere/x", name) }, "does not exist"},
+		"64 MiB": {func(name string) error {
+			if err := os.WriteFile(name, nil, 0o644); err != nil {
+				return err
+			}
+			return os.Truncate(name, 64<<20)
+		}, "larger than 16 MiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := dockerHost(t, "20.10.24", map[string]string{"/etc/docker/": "", "/etc/containerd/": ""})
+			if err := test.make(h.path(dockerJSON)); err != nil {
+				t.Fatal(err)
+			}
+			plan := h.plan(t, desired("docker.io"))
+			contains(t, refusals(plan), dockerJSON+": ", test.says)
+			result, err := Apply(context.Background(), h, plan)
+			if err == nil || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("error: %v", err)
+			}
+			if len(result.Written) != 1 {
+				t.Errorf("one refusal kept the others from being written: %q", result.Written)
+			}
+		})
+	}
+}
+
+func TestSwappedBetweenPlanAndApplyIsLeftAlone(t *testing.T) {
+	for name, swap := range map[string]func(h *Host, name string) error{
+		"edited":    func(_ *Host, name string) error { return os.WriteFile(name, []byte(`{"icc": true}`), 0o644) },
+		"removed":   func(_ *Host, name string) error { return os.Remove(name) },
+		"hard link": func(_ *Host, name string) error { return os.Link(name, name+".other") },
+		"link": func(h *Host, name string) error {
+			if err := os.Rename(name, h.path("/srv/theirs.json")); err != nil {
+				return err
+			}
+			return os.Symlink("/etc/passwd", name)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}", "/srv/": ""})
+			plan := h.plan(t, dockerOnly())
+			if err := swap(h, h.path(dockerJSON)); err != nil {
+				t.Fatal(err)
+			}
+			before := h.snapshot(t)
+			if _, err := Apply(context.Background(), h, plan); err == nil {
+				t.Error("no error")
+			}
+			sameTree(t, before, h.snapshot(t))
+		})
+	}
+}
+
+// Another writer that comes in the very instant before the rename must not be
+// lost under our file.
+func TestChangedWhileWeWriteIsLeftAlone(t *testing.T) {
+	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
+	h.step = func(op, path string) error {
+		if op == "sync" && path == dockerJSON {
+			return os.WriteFile(h.path(dockerJSON), []byte(`{"icc": true}`), 0o644)
+		}
+		return nil
+	}
+	if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), "changed by somebody else") {
+		t.Errorf("error: %v", err)
+	}
+	if got := h.get(t, dockerJSON); got != `{"icc": true}` {
+		t.Errorf("got %s", got)
+	}
+	h.missing(t, "/var")
+}
+
+func TestTwoAtOnceAreNotLetIn(t *testing.T) {
+	h := dockerHost(t, "20.10.24", nil)
+	tree, err := openTree(h.Root, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.close()
+	unlock, err := tree.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), "another sidemirror") {
+		t.Errorf("error: %v", err)
+	}
+	if err := unlock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.apply(t, dockerOnly())
+}
+
+func TestADamagedJournalStopsUsBeforeAnythingIsTouched(t *testing.T) {
+	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
+	h.apply(t, dockerOnly())
+	h.put(t, journalFolder+"/journal.json", "{")
+	before := h.snapshot(t)
+	if _, err := Revert(context.Background(), h, ourURL); err == nil || !strings.Contains(err.Error(), "originals") {
+		t.Errorf("error: %v", err)
+	}
+	sameTree(t, before, h.snapshot(t))
+}
+
+func TestADamagedOriginalIsNotGivenBack(t *testing.T) {
+	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
+	h.apply(t, dockerOnly())
+	list, err := os.ReadDir(h.path(journalFolder + "/originals"))
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	h.put(t, journalFolder+"/originals/"+list[0].Name(), "{ }")
+	before := h.get(t, dockerJSON)
+	if _, err := Revert(context.Background(), h, ourURL); err == nil || !strings.Contains(err.Error(), "missing or damaged") {
+		t.Errorf("error: %v", err)
+	}
+	if got := h.get(t, dockerJSON); got != before {
+		t.Errorf("became %s", got)
+	}
+}
+
+func TestWhatOthersPutIntoOurFoldersStays(t *testing.T) {
+	h := host(t, map[string]string{"/etc/containerd/": ""})
+	h.apply(t, containerdOnly("r.example"))
+	h.put(t, rFolder+"/notes", "mine")
+	h.put(t, "/var/lib/sidemirror/credentials.json", "{}")
+	h.revert(t)
+	h.missing(t, rHosts)
+	h.missing(t, journalFolder)
+	h.get(t, rFolder+"/notes")
+	h.get(t, "/var/lib/sidemirror/credentials.json")
+}
+
+func TestTheJournalIsForItsOwnerAlone(t *testing.T) {
+	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
+	h.apply(t, dockerOnly())
+	for name, mode := range map[string]os.FileMode{journalFolder: 0o700, journalFolder + "/originals": 0o700, journalFolder + "/journal.json": 0o600} {
+		info, err := os.Stat(h.path(name))
+		if err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+	}
+}
+
+func TestAFullDiskNamesTheMend(t *testing.T) {
+	for fault, mend := range map[syscall.Errno]string{syscall.ENOSPC: "make room", syscall.EROFS: "read-only", syscall.EPERM: "lsattr", syscall.EACCES: "run as root"} {
+		h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
+		h.step = failing("write", dockerJSON, fault)
+		if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), dockerJSON) || !strings.Contains(err.Error(), mend) {
+			t.Errorf("%v: %v", fault, err)
+		}
+	}
+}
