@@ -57,7 +57,7 @@ unit() {
 		(cd "$module" && go vet ./...) || echo "{\"Action\":\"fail\",\"Package\":\"go vet in $module\"}"
 	done
 	say "unit tests"
-	CGO_ENABLED=${race:+1} go test -json $race ./... || true
+	CGO_ENABLED=${race:+1} go test -json $race -timeout 5m ./... || true
 	(cd tools && go test -json ./...) || true
 }
 
