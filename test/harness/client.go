@@ -50,13 +50,27 @@ func DialAs(tb testing.TB, uid uint32) func(ctx context.Context, network, addres
 		// A socket belongs to its maker's fsuid, which is a thread's. The raw call
 		// sets this thread's alone; Go's own would set the whole process's.
 		runtime.LockOSThread()
-		syscall.RawSyscall(syscall.SYS_SETFSUID, uintptr(uid), 0, 0)
+		if err := setfsuid(uid); err != nil {
+			return nil, err
+		}
 		defer func() {
-			syscall.RawSyscall(syscall.SYS_SETFSUID, 0, 0, 0)
-			runtime.UnlockOSThread()
+			// A thread that cannot go back stays locked, and ends with its goroutine.
+			if setfsuid(0) == nil {
+				runtime.UnlockOSThread()
+			}
 		}()
 		return (&net.Dialer{FallbackDelay: -1}).DialContext(ctx, network, address)
 	}
+}
+
+// setfsuid sets the calling thread's. The system call reports no error: it answers
+// with the one before, which is asked for by setting what is none.
+func setfsuid(uid uint32) error {
+	_, _, _ = syscall.RawSyscall(syscall.SYS_SETFSUID, uintptr(uid), 0, 0)
+	if now, _, _ := syscall.RawSyscall(syscall.SYS_SETFSUID, ^uintptr(0), 0, 0); uint32(now) != uid {
+		return fmt.Errorf("setfsuid(%d): the kernel refuses", uid)
+	}
+	return nil
 }
 
 func client(tb testing.TB, dial func(context.Context, string, string) (net.Conn, error)) *http.Client {

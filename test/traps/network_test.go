@@ -180,6 +180,25 @@ func TestTrap34_AddressWithoutARouteHoldsUpNobody(t *testing.T) {
 	}
 }
 
+func TestUpstreamThatIsOurselvesIsNoLoop(t *testing.T) {
+	for _, hosts := range [][]string{nil, {"self.test"}} {
+		address := harness.FreeAddress(t)
+		_, port, _ := strings.Cut(address, ":")
+		s := harness.Start(t, harness.Options{
+			Listen: []string{address}, Hosts: "127.0.0.1 localhost self.test\n",
+			Registries: []harness.Registry{{Name: name, Upstreams: []string{"http://self.test:" + port}, Hosts: hosts}},
+		})
+		for _, p := range []string{path("manifests/v1"), blobPath(layer)} {
+			if a := s.Get(p, nil); a.Status < 400 {
+				t.Errorf("%s: status %d", p, a.Status)
+			}
+		}
+		if n := strings.Count(s.Log(), "msg=request"); n > 10 {
+			t.Errorf("two requests became %d", n)
+		}
+	}
+}
+
 func TestUpstreamWithAWrongCertificateIs502AndSaysWhy(t *testing.T) {
 	r := startCold(t, quirky.Options{TLS: true}, func(_ *quirky.Server, h *harness.Options) { h.Registries[0].CA = "" })
 	a := r.Get(path("manifests/v1"), nil)

@@ -46,6 +46,21 @@ func TestAttack_MalformedOrForeignRealmIsNotDialled(t *testing.T) {
 		"another scheme": func(r, _, _ string) []string {
 			return []string{`Bearer realm="` + strings.Replace(r, "http:", "ftp:", 1) + `"`}
 		},
+		"127.1": func(r, _, _ string) []string {
+			return []string{`Bearer realm="` + strings.Replace(r, "127.0.0.1", "127.1", 1) + `"`}
+		},
+		"decimal": func(r, _, _ string) []string {
+			return []string{`Bearer realm="` + strings.Replace(r, "127.0.0.1", "2130706433", 1) + `"`}
+		},
+		"hexadecimal": func(r, _, _ string) []string {
+			return []string{`Bearer realm="` + strings.Replace(r, "127.0.0.1", "0x7f000001", 1) + `"`}
+		},
+		"mapped": func(r, _, _ string) []string {
+			return []string{`Bearer realm="` + strings.Replace(r, "127.0.0.1", "[::ffff:7f00:1]", 1) + `"`}
+		},
+		"metadata": func(string, string, string) []string {
+			return []string{`Bearer realm="http://[::ffff:a9fe:a9fe]/token"`}
+		},
 		"9 KiB": func(r, _, _ string) []string {
 			return []string{`Bearer realm="` + r + `",service="` + strings.Repeat("x", 9<<10) + `"`}
 		},
