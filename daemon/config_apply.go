@@ -161,6 +161,10 @@ func (l *loader) wantTable(s setting, form string) {
 // the one that is most like it or, where none is, all.
 func (l *loader) tellUnknown(s setting, depth int, known []string) {
 	l.mark(s.path[:depth+1])
+	if l.faults.full() {
+		l.faults.more++
+		return
+	}
 	text := "unknown key " + quote(s.path[depth])
 	if near := nearest(s.path[depth], known); near != "" {
 		text += fmt.Sprintf("; did you mean %q?", near)

@@ -41,8 +41,10 @@ type configError struct {
 // ExitCode is 2: wrong usage.
 func (*configError) ExitCode() int { return 2 }
 
+func (e *configError) full() bool { return len(e.problems) == maxProblems }
+
 func (e *configError) add(p problem) {
-	if len(e.problems) == maxProblems {
+	if e.full() {
 		e.more++
 		return
 	}

@@ -27,13 +27,12 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, c.head.err
 	}
 	n, err := c.TCPConn.Read(b)
-	passed, refusal := c.head.scan(b[:n])
-	// What came before goes on: it may be the end of another request.
-	if refusal != nil && passed == 0 {
-		return 0, refusal
-	}
-	if refusal != nil {
-		return passed, nil
+	if passed := c.head.scan(b[:n]); passed < n {
+		// What came before goes on: it may be the end of another request.
+		n, err = passed, nil
+		if passed == 0 {
+			err = c.head.err
+		}
 	}
 	return n, err
 }

@@ -118,14 +118,15 @@ func systemdSocket(t *testing.T) chan string {
 	return told
 }
 
-// expect waits until systemd is told something with want in it.
+// expect waits until systemd is told something with want in it; each message is
+// taken to end with a newline.
 func (r *running) expect(want string) {
 	r.t.Helper()
 	timeout := time.After(15 * time.Second)
 	for {
 		select {
 		case got := <-r.told:
-			if strings.Contains(got, want) {
+			if strings.Contains(got+"\n", want) {
 				return
 			}
 		case <-timeout:
@@ -315,7 +316,7 @@ func TestABadFileKeepsTheOldConfiguration(t *testing.T) {
 	}
 	r.rewrite(named("three", addr))
 	r.sighup()
-	r.expect("READY=1\nSTATUS=serving 4 registries on " + addr)
+	r.expect("READY=1\nSTATUS=serving 4 registries on " + addr + "\n")
 	wantAnswer(t, addr, "three")
 }
 

@@ -23,7 +23,7 @@ type headScanner struct {
 	length bool   // a Content-Length was seen in this head
 	body   int64  // bytes of body still to come
 	cr     bool   // the last byte of the line was the CR of an empty line
-	err    error
+	err    error  // why the connection is to be refused
 }
 
 type scanState uint8
@@ -51,9 +51,10 @@ var (
 )
 
 // scan takes the next bytes, and answers with how many of them may be passed on:
-// all, or those before the byte that makes the connection one to be refused, and why.
-func (s *headScanner) scan(b []byte) (int, error) {
-	for i := 0; i < len(b) && s.err == nil; {
+// all, or those before the byte that makes the connection one to be refused, for which
+// err is the reason. After that it is not to be called again.
+func (s *headScanner) scan(b []byte) int {
+	for i := 0; i < len(b); {
 		if s.state == inBody {
 			skip := min(int64(len(b)-i), s.body)
 			s.body -= skip
@@ -64,14 +65,11 @@ func (s *headScanner) scan(b []byte) (int, error) {
 			continue
 		}
 		if s.err = s.next(b[i]); s.err != nil {
-			return i, s.err
+			return i
 		}
 		i++
 	}
-	if s.err != nil {
-		return 0, s.err
-	}
-	return len(b), nil
+	return len(b)
 }
 
 func (s *headScanner) next(c byte) error {

@@ -31,7 +31,7 @@ func TestOnlyListeningTCPSocketsAreTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	filer := func(s interface{ File() (*os.File, error) }, err error) *os.File {
 		t.Helper()
 		if err != nil {

@@ -31,6 +31,12 @@ func (d *daemon) watch(ctx context.Context, path, content string, changed chan<-
 	look := time.NewTimer(0)
 	defer look.Stop()
 	waiting := true
+	soon := func() {
+		if !waiting {
+			look.Reset(quiet)
+			waiting = true
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -39,15 +45,10 @@ func (d *daemon) watch(ctx context.Context, path, content string, changed chan<-
 			if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
 				_ = w.Remove(e.Name) // it may be a folder of ours, and another one soon
 			}
-			if !waiting {
-				look.Reset(quiet)
-				waiting = true
-			}
-		case <-w.Errors: // events were lost
-			if !waiting {
-				look.Reset(quiet)
-				waiting = true
-			}
+			soon()
+		case err := <-w.Errors: // events may have been lost
+			d.log.WithError(err).Debug("looking at the configuration file again")
+			soon()
 		case <-look.C:
 			waiting = false
 			if err := follow(w, path); err != nil {
