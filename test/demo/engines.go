@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 
@@ -21,12 +22,8 @@ func realEngines(s *scene, h *host, m *sidemirror) {
 		return
 	}
 	containerd := engine.StartContainerd(s, h.path("etc/containerd/certs.d"))
-	told := len(m.lines(registryName))
-	err := containerd.Pull(s.ctx, reference, "")
-	s.check(err == nil, "containerd: ctr images pull --hosts-dir %s %s%s",
-		h.short("etc/containerd/certs.d"), reference, reason(err))
-	told = len(m.lines(registryName)) - told
-	s.check(told > 0, "  by %d requests to sidemirror", told)
+	watch(s, m, registryName, version(s, "containerd", 2)+": ctr images pull --hosts-dir "+h.short("etc/containerd/certs.d")+" "+reference,
+		func() error { return containerd.Pull(s.ctx, reference, "") })
 
 	if missing := lacking("dockerd", "docker"); missing != "" {
 		s.line("  %s", s.dim("no Docker here ("+missing+"): test/setup.sh installs it"))
@@ -34,12 +31,35 @@ func realEngines(s *scene, h *host, m *sidemirror) {
 	}
 	// Docker's mirrors are for its own Hub alone, so that is who the registry plays.
 	m.run(s, "login", "--username", user, "--password-stdin", "docker.io")
+	s.gap()
 	docker := engine.StartDocker(s, engine.DockerOptions{Config: h.path("etc/docker/daemon.json")})
-	told = len(m.lines("docker.io"))
-	err = docker.Pull(s.ctx, repository+":v1", "")
-	s.check(err == nil, "dockerd with %s: docker pull %s:v1%s", h.short("etc/docker/daemon.json"), repository, reason(err))
-	told = len(m.lines("docker.io")) - told
-	s.check(told > 0, "  by %d requests to sidemirror", told)
+	watch(s, m, "docker.io", version(s, "dockerd", 2)+" with "+h.short("etc/docker/daemon.json")+": docker pull "+repository+":v1",
+		func() error { return docker.Pull(s.ctx, repository+":v1", "") })
+}
+
+// watch has an engine pull, and counts sidemirror's access lines meanwhile.
+func watch(s *scene, m *sidemirror, registry, what string, pull func() error) {
+	before := len(m.lines(registry))
+	if err := pull(); err != nil {
+		s.Errorf("%s: %v", what, err)
+		return
+	}
+	asked := len(m.lines(registry)) - before
+	s.check(asked > 0, "%s", what)
+	s.line("    %s", s.dim(fmt.Sprintf("by %d requests to sidemirror", asked)))
+}
+
+// version is a program's name and the word of its --version that is its version.
+func version(s *scene, program string, word int) string {
+	path, err := process.Find(program)
+	s.must(err)
+	out, err := process.Run(s.ctx, nil, path, "--version")
+	s.must(err)
+	words := strings.Fields(out)
+	if len(words) <= word {
+		return program
+	}
+	return program + " " + strings.TrimRight(words[word], ",")
 }
 
 func lacking(programs ...string) string {
@@ -50,11 +70,4 @@ func lacking(programs ...string) string {
 		}
 	}
 	return strings.Join(missing, ", ")
-}
-
-func reason(err error) string {
-	if err == nil {
-		return ""
-	}
-	return ": " + err.Error()
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
@@ -34,7 +35,7 @@ func main() {
 }
 
 func story(s *scene) {
-	s.title("An engine pulls a private image for which it has no password")
+	s.title("A container engine pulls a private image for which it has no password")
 
 	s.chapter("A registry, somewhere else")
 	upstream := quirky.New(s, quirky.Options{
@@ -57,11 +58,11 @@ func story(s *scene) {
 	h := newHost(s)
 	before := h.show(s)
 
-	s.chapter("sidemirror is told of the registry, and configures the engines")
+	s.chapter("sidemirror is told of the registry and configures the engines")
 	m := newSidemirror(s, h, upstream)
 	m.configure(s)
 	m.run(s, "login", "--username", user, "--password-stdin", registryName)
-	m.plan(s)
+	m.plan(s, "etc/docker/daemon.json", "etc/containerd/certs.d/quay.io/hosts.toml", "etc/containerd/certs.d/"+registryName+"/hosts.toml")
 	m.run(s, "apply", "--root", h.root)
 	m.serve(s)
 
@@ -72,7 +73,7 @@ func story(s *scene) {
 	asked := upstream.All()
 	tell(s, engine.requests, asked)
 
-	s.chapter("So")
+	s.chapter("What that shows")
 	s.check(pulled.parts > 0 && pulled.digest == image.Digest, "%d parts, %s: each has the digest that names it", pulled.parts, size(pulled.bytes))
 	checkEngine(s, engine.requests, m.address)
 	checkUpstream(s, asked)
@@ -80,9 +81,10 @@ func story(s *scene) {
 
 	realEngines(s, h, m)
 
-	s.chapter("And taken back")
+	s.chapter("Everything is given back")
 	m.stop(s)
 	m.run(s, "revert", "--root", h.root)
+	s.gap()
 	after := h.show(s)
 	s.check(after == before, "names, modes and bytes of the whole tree are as before")
 	s.close()
@@ -91,8 +93,13 @@ func story(s *scene) {
 // newSidemirror is the real binary with a configuration of its own: from `make
 // demo` in $SIDEMIRROR_BINARY, else built now.
 func newSidemirror(s *scene, h *host, upstream *quirky.Server) *sidemirror {
+	binary := harness.Binary(s)
+	if os.Getenv("SIDEMIRROR_BINARY") == "" {
+		// The harness built it for a test process, at whose end it would be removed.
+		s.Cleanup(func() { s.must(os.Remove(binary), os.Remove(filepath.Dir(binary))) })
+	}
 	return &sidemirror{
-		binary:  harness.Binary(s),
+		binary:  binary,
 		folder:  s.TempDir(),
 		address: harness.FreeAddress(s),
 		host:    h,

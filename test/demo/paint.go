@@ -10,6 +10,7 @@ import (
 type paint struct {
 	out    *os.File
 	colour bool
+	blank  bool // the last line was empty
 }
 
 func newPaint(out *os.File) *paint {
@@ -21,6 +22,15 @@ func newPaint(out *os.File) *paint {
 // line writes one line. A terminal that is gone is nothing to act upon.
 func (p *paint) line(format string, args ...any) {
 	fmt.Fprintf(p.out, format+"\n", args...)
+	p.blank = false
+}
+
+// gap leaves one empty line, never two.
+func (p *paint) gap() {
+	if !p.blank {
+		p.line("")
+	}
+	p.blank = true
 }
 
 func (p *paint) dye(code, text string) string {

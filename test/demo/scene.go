@@ -35,7 +35,8 @@ func play(ctx context.Context, p *paint, story func(*scene)) (code int) {
 		case nil:
 		case ended:
 			s.failed = true
-			s.line("\n%s %s", s.red("✗"), end.reason)
+			s.gap()
+			s.line("  %s %s", s.red("✗"), end.reason)
 		default:
 			panic(end)
 		}
@@ -94,12 +95,15 @@ func (s *scene) must(errs ...error) {
 }
 
 func (s *scene) title(text string) {
-	s.line("\n  %s  %s", s.bold("sidemirror"), text)
+	s.gap()
+	s.line("  %s  %s", s.cyan(s.bold("sidemirror")), s.bold(text))
 }
 
 func (s *scene) chapter(text string) {
 	s.chapters++
-	s.line("\n%s %s\n", s.cyan(fmt.Sprint(s.chapters)), s.bold(text))
+	s.gap()
+	s.line("%s %s", s.cyan(fmt.Sprint(s.chapters)), s.bold(text))
+	s.gap()
 }
 
 func (s *scene) fact(name, format string, args ...any) {
@@ -121,17 +125,23 @@ func (s *scene) close() {
 	if s.failed {
 		word = s.red("failed")
 	}
-	s.line("\n  %s in %.1f s\n", word, time.Since(s.began).Seconds())
+	s.gap()
+	s.line("  %s in %.1f s; on a host of your own: docs/install.md", word, time.Since(s.began).Seconds())
+	s.gap()
 }
 
-// quote prints what a command said, set in.
+// quote prints what a command said, set in, and a diff in it in a diff's colours.
 func (s *scene) quote(text string) {
 	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
 		line = strings.TrimRight(line, "\n")
 		switch {
-		case strings.HasPrefix(strings.TrimSpace(line), "+"):
+		case line == "":
+			s.gap()
+			continue
+		case strings.HasPrefix(line, "+++"), strings.HasPrefix(line, "---"):
+		case strings.HasPrefix(line, "+"):
 			line = s.green(line)
-		case strings.HasPrefix(strings.TrimSpace(line), "-"):
+		case strings.HasPrefix(line, "-"):
 			line = s.red(line)
 		default:
 			line = s.dim(line)

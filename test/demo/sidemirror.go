@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,7 +44,8 @@ func (m *sidemirror) config() string { return filepath.Join(m.folder, "config.to
 // command is one of the binary's, said to the audience and made ready to run.
 func (m *sidemirror) command(s *scene, args ...string) *exec.Cmd {
 	said := strings.ReplaceAll(strings.Join(args, " "), m.host.root, "host")
-	s.line("\n  %s %s", s.cyan("$"), s.bold("sidemirror "+said))
+	s.gap()
+	s.line("  %s %s", s.cyan("$"), s.bold("sidemirror "+said))
 	cmd := exec.CommandContext(s.ctx, m.binary, append(args, "--config", m.config())...)
 	// No more than that: every SIDEMIRROR_ variable would be a setting.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "NO_COLOR=1"}
@@ -61,10 +63,11 @@ func (m *sidemirror) run(s *scene, args ...string) {
 	}
 }
 
-// plan runs `plan`, whose exit status 2 says that there is something to do.
-func (m *sidemirror) plan(s *scene) {
+// plan runs `plan`, whose exit status 2 says that there is something to do, and
+// shows what it says of the files named; the others are more of the same.
+func (m *sidemirror) plan(s *scene, files ...string) {
 	output, err := m.command(s, "plan", "--root", m.host.root).CombinedOutput()
-	m.quote(s, output)
+	m.quote(s, excerpt(output, files))
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 2 {
 		s.Fatalf("sidemirror plan ended with %v, want exit status 2: there is something to do", err)
@@ -74,6 +77,28 @@ func (m *sidemirror) plan(s *scene) {
 // quote shows output with the temporary folders' names taken out.
 func (m *sidemirror) quote(s *scene, output []byte) {
 	s.quote(strings.NewReplacer(m.host.root, "host", m.folder, "…").Replace(string(output)))
+}
+
+// excerpt leaves of a plan's diffs those of the files named, and counts the rest.
+func excerpt(plan []byte, files []string) []byte {
+	var kept []string
+	shown, left := 0, 0
+	for _, part := range strings.Split(string(plan), "\n\n") {
+		_, header, diff := strings.Cut(part, "\n+++ ")
+		path, _, _ := strings.Cut(header, "\n")
+		if diff && !slices.ContainsFunc(files, func(file string) bool { return strings.HasSuffix(path, file) }) {
+			left++
+			continue
+		}
+		kept = append(kept, part)
+		if diff {
+			shown = len(kept)
+		}
+	}
+	if left > 0 {
+		kept = slices.Insert(kept, shown, fmt.Sprintf("(%d more files, in the same way)", left))
+	}
+	return []byte(strings.Join(kept, "\n\n"))
 }
 
 // serve starts the daemon and returns once it listens.

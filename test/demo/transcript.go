@@ -23,7 +23,9 @@ func tell(s *scene, engine []sent, upstream []quirky.Request) {
 		}
 		s.row("", "engine", "sidemirror", e.method, what(e.path), e.status, note)
 		for _, u := range upstream {
-			if u.At.Before(e.began) || u.At.After(e.end) {
+			// A daemon that has just started asks /v2/ whether its registries are there,
+			// which may fall into a pull without belonging to it.
+			if u.At.Before(e.began) || u.At.After(e.end) || u.Path == "/v2/" {
 				continue
 			}
 			s.row("  ", "sidemirror", parts[u.Part], u.Method, asked(u), u.Status, noteOn(u))
@@ -62,9 +64,6 @@ func asked(u quirky.Request) string {
 		return strings.TrimPrefix(u.Query.Get("scope"), "repository:")
 	case quirky.BlobStore:
 		return "a signed URL"
-	}
-	if u.Path == "/v2/" {
-		return "/v2/"
 	}
 	return what(u.Path)
 }

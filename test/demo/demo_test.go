@@ -1,0 +1,66 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sidemirror/sidemirror/test/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+// What a newcomer sees first must not rot, and is readable where it is kept in a
+// file, without a terminal's codes.
+func TestTheDemoEndsWellAndIsPlainInAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "transcript")
+	out, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	code := play(t.Context(), newPaint(out), story)
+	transcript, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code != 0 {
+		t.Errorf("the demo ends with %d:\n%s", code, transcript)
+	}
+	for _, line := range []string{
+		"sidemirror → token server", "→ fetch it from the blob store",
+		"✓ names, modes and bytes of the whole tree are as before",
+	} {
+		if !strings.Contains(string(transcript), line) {
+			t.Errorf("the transcript has no %q:\n%s", line, transcript)
+		}
+	}
+	if strings.Contains(string(transcript), "\x1b") {
+		t.Error("a file is given a terminal's colours")
+	}
+}
+
+// A check that does not hold must end the demo with an error, or it shows nothing.
+func TestTheDemoFailsWhereACheckDoes(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "transcript"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	for name, story := range map[string]func(*scene){
+		"check": func(s *scene) { s.check(false, "one is two") },
+		"fatal": func(s *scene) { s.Fatal("no registry") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cleaned := false
+			code := play(t.Context(), newPaint(out), func(s *scene) {
+				s.Cleanup(func() { cleaned = true })
+				story(s)
+			})
+			if code != 1 || !cleaned {
+				t.Errorf("ends with %d, cleaned up: %v; want 1 and true", code, cleaned)
+			}
+		})
+	}
+}
