@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -182,59 +181,6 @@ func TestAFaultShowsPlaceLineCaretAndMend(t *testing.T) {
 	}
 }
 
-func TestManyFaultsAreToldAtOnceAndBounded(t *testing.T) {
-	_, err := Load(writeConfig(t, "a=1\nb=1\n[log]\nlevel='x'\n"), nil)
-	for _, want := range []string{":1:1:", ":2:1:", ":4:7:"} {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("no %s in\n%v", want, err)
-		}
-	}
-	var many strings.Builder
-	for i := range 1000 {
-		fmt.Fprintf(&many, "k%d = 1\n", i)
-	}
-	_, err = Load(writeConfig(t, many.String()), nil)
-	if err == nil || strings.Count(err.Error(), "\n") > 3*maxProblems+2 || !strings.Contains(err.Error(), "and 990 more") {
-		t.Errorf("not bounded:\n%.2000v", err)
-	}
-}
-
-func TestAFileMadeToTakeLongIsRefusedSoon(t *testing.T) {
-	numbered := func(form string) string {
-		var b strings.Builder
-		for i := 0; b.Len() < maxFileSize-100; i++ {
-			fmt.Fprintf(&b, form, i)
-		}
-		return b.String()
-	}
-	nested := func(open, middle, end string, n int) string {
-		return "x = " + strings.Repeat(open, n) + middle + strings.Repeat(end, n)
-	}
-	for name, text := range map[string]string{
-		"keys":           numbered("k%d = 1\n"),
-		"tables":         numbered("[k%d.a]\n"),
-		"registries":     numbered("[registry.'k%d.a']\n"),
-		"elements":       "listen = [" + strings.Repeat("'x',", maxFileSize/4-10) + "]",
-		"dots":           strings.Repeat("a.", maxFileSize/2-10) + "a = 1",
-		"nested lists":   nested("[", "", "]", 9000),
-		"nested tables":  nested("{a=", "1", "}", 9000),
-		"beyond nesting": nested("[", "", "]", 100_000),
-		"one string":     "listen = '" + strings.Repeat("x", maxFileSize-20) + "'",
-	} {
-		t.Run(name, func(t *testing.T) {
-			begun := time.Now()
-			_, err := load("config.toml", []byte(text), nil)
-			if err == nil || len(err.Error()) > 10_000 {
-				t.Errorf("an error of %d bytes", len(fmt.Sprint(err)))
-			}
-			// Unbounded, keys and tables took minutes.
-			if took := time.Since(begun); took > 20*time.Second {
-				t.Errorf("it took %v", took)
-			}
-		})
-	}
-}
-
 func TestNoErrorShowsAPassword(t *testing.T) {
 	for _, text := range []string{
 		"[registry.'a.b']\nupstreams = ['https://user:hunter2@a.b']",
@@ -259,43 +205,6 @@ func TestNoErrorShowsAPassword(t *testing.T) {
 	}
 }
 
-func TestEnvironmentOverridesTheFile(t *testing.T) {
-	c := mustLoad(t, everything,
-		"HOME=/root",
-		"SIDEMIRROR_LISTEN=127.0.0.1:1, [::1]:2",
-		"SIDEMIRROR_LOG_LEVEL=warn",
-		"SIDEMIRROR_TRUST_UIDS=",
-		"SIDEMIRROR_ENGINE_CONTAINERD_RESTART=false",
-		"SIDEMIRROR_REGISTRY_DOCKER_IO_UPSTREAMS=https://mirror.example,https://registry-1.docker.io",
-		"SIDEMIRROR_REGISTRY_REGISTRY_CORP_EXAMPLE_5000_CLIENT_AUTH=relay",
-		"SIDEMIRROR_PORT=tcp://10.0.0.1:5115", "SIDEMIRROR_PORT_5115_TCP_ADDR=10.0.0.1", "SIDEMIRROR_SERVICE_HOST=10.0.0.1",
-	)
-	if len(c.Listen) != 2 || c.Log.Level != "warn" || len(c.Trust.UIDs) != 0 || c.Engine.Containerd.Restart ||
-		len(c.registry("docker.io").Upstreams) != 2 || c.registry("registry.corp.example:5000").ClientAuth != "relay" {
-		t.Errorf("got %+v", c)
-	}
-	if from := c.origin("log.level"); from != "SIDEMIRROR_LOG_LEVEL" {
-		t.Errorf("log.level is said to come from %s", from)
-	}
-}
-
-func TestAVariableThatCannotBeMeantIsNamed(t *testing.T) {
-	for _, tt := range []struct{ file, entry, want string }{
-		{"", "SIDEMIRROR_LOG_LEVL=info", "SIDEMIRROR_LOG_LEVL: unknown variable; did you mean SIDEMIRROR_LOG_LEVEL?"},
-		{"", "SIDEMIRROR_REGISTRY_CORP_EXAMPLE_UPSTREAMS=https://corp.example", "names no registry that is configured"},
-		{"", "SIDEMIRROR_LOG_LEVEL=loud", `SIDEMIRROR_LOG_LEVEL: log.level: "loud" is not one of`},
-		{"", "SIDEMIRROR_ENGINE_DOCKER_ENABLED=perhaps", "SIDEMIRROR_ENGINE_DOCKER_ENABLED: engine.docker.enabled:"},
-		{"", "SIDEMIRROR_TRUST_UIDS=root", `SIDEMIRROR_TRUST_UIDS: trust.uids: "root" is not a user id`},
-		{"", "SIDEMIRROR_LISTEN=", "SIDEMIRROR_LISTEN: listen: names no address"},
-		{"[registry.'a-b.c']\n[registry.'a.b-c']", "SIDEMIRROR_REGISTRY_A_B_C_CA=/x", "means any of"},
-	} {
-		_, err := Load(writeConfig(t, tt.file), []string{tt.entry})
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s gave\n%v\nwant %s", tt.entry, err, tt.want)
-		}
-	}
-}
-
 func TestAFileThatWasNamedMustBeThere(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "no.toml")
 	for _, load := range []func() (*Config, error){
@@ -307,15 +216,6 @@ func TestAFileThatWasNamedMustBeThere(t *testing.T) {
 		if !errors.As(err, &coded) || coded.ExitCode() != 2 || !strings.Contains(err.Error(), missing) {
 			t.Errorf("got %v", err)
 		}
-	}
-}
-
-func TestAnEndlessFileIsRefused(t *testing.T) {
-	if _, err := Load("/dev/zero", nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
-		t.Errorf("/dev/zero gave %v", err)
-	}
-	if _, err := Load(writeConfig(t, strings.Repeat("#\n", maxFileSize/2+1)), nil); err == nil || !strings.Contains(err.Error(), "more than") {
-		t.Errorf("a file too big gave %v", err)
 	}
 }
 
@@ -351,28 +251,4 @@ func TestWhatShowPrintsLoadsAsTheSame(t *testing.T) {
 	if err := json.Unmarshal(js.Bytes(), &doc); err != nil || doc["log"].(map[string]any)["level"].(map[string]any)["value"] != "warn" {
 		t.Errorf("%v in %s", err, js.String())
 	}
-}
-
-func FuzzLoad(f *testing.F) {
-	f.Add(everything, "info")
-	f.Add("[registry.docker.io]\nx=1", "")
-	f.Add("a={b={c=[1,[2,{d=1}]]}}\r\n[[x]]\n", "debug")
-	f.Add("listen=[\"\"\"\n1\"\"\"]", "warn")
-	f.Add("\"\"=1\n[\"\"]", "x")
-	f.Fuzz(func(t *testing.T, text, level string) {
-		c, err := load("config.toml", []byte(text), map[string]string{"SIDEMIRROR_LOG_LEVEL": level})
-		if err != nil {
-			if lines := strings.Count(err.Error(), "\n"); lines > 3*maxProblems+2 {
-				t.Errorf("an error of %d lines", lines)
-			}
-			return
-		}
-		var shown bytes.Buffer
-		if err := c.WriteTOML(&shown); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := load("shown.toml", shown.Bytes(), nil); err != nil {
-			t.Errorf("%q is shown as\n%s\nwhich is refused:\n%v", text, shown.String(), err)
-		}
-	})
 }

@@ -7,14 +7,16 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // conn is a connection of an engine's. The TCPConn is embedded so that net/http
 // finds ReadFrom, and a file goes to the socket without passing through us.
 type conn struct {
 	*net.TCPConn
-	// stall is how long a writer may make no progress; twice as long where it made
-	// some since the deadline was set.
+	// stall is how long a reader may take nothing; up to twice as long where it has
+	// taken some since the deadline was set.
 	stall time.Duration
 	head  headScanner // net/http has one reader at a time
 	leave func()      // gives the place among the connections back, once
@@ -40,12 +42,12 @@ func (c *conn) Read(b []byte) (int, error) {
 func (c *conn) Write(b []byte) (int, error) {
 	written := 0
 	for {
-		n, err := c.withDeadline(func() (int64, error) {
+		n, again, err := c.withDeadline(func() (int64, error) {
 			n, err := c.TCPConn.Write(b[written:])
 			return int64(n), err
 		})
 		written += int(n)
-		if err != nil || written == len(b) {
+		if !again {
 			return written, err
 		}
 	}
@@ -54,10 +56,9 @@ func (c *conn) Write(b []byte) (int, error) {
 // ReadFrom sends a file by sendfile(2). Other sources are copied, so that the wait
 // for them does not count as the reader's.
 func (c *conn) ReadFrom(r io.Reader) (int64, error) {
-	rest, limited := r.(*io.LimitedReader)
 	inner := r
-	if limited {
-		inner = rest.R
+	if limited, ok := r.(*io.LimitedReader); ok {
+		inner = limited.R
 	}
 	if _, file := inner.(*os.File); !file {
 		buf := copyBuffers.Get().(*[]byte)
@@ -66,24 +67,41 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	}
 	var written int64
 	for {
-		n, err := c.withDeadline(func() (int64, error) { return c.TCPConn.ReadFrom(r) })
+		n, again, err := c.withDeadline(func() (int64, error) { return c.TCPConn.ReadFrom(r) })
 		written += n
-		if err != nil || n == 0 || limited && rest.N <= 0 {
+		if !again {
 			return written, err
 		}
 	}
 }
 
-// withDeadline calls write, and takes a timeout for success where there was progress.
-func (c *conn) withDeadline(write func() (int64, error)) (int64, error) {
+// withDeadline calls write once. again says that it ran out of time, but that the
+// reader moved, so that what is left is to be tried again. That nothing could be written
+// does not mean that the reader stands still: Linux takes more only when a third of its
+// buffer is free, which is a megabyte; what is unacknowledged (tcp(7)) shows it.
+func (c *conn) withDeadline(write func() (int64, error)) (n int64, again bool, err error) {
+	before := c.unacknowledged()
 	if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	n, err := write()
-	if n > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-		err = nil
+	n, err = write()
+	if errors.Is(err, os.ErrDeadlineExceeded) && (n > 0 || c.unacknowledged() < before) {
+		return n, true, nil
 	}
-	return n, err
+	return n, false, err
+}
+
+// unacknowledged is how many bytes the kernel holds that the reader's has not taken; 0
+// where it does not say.
+func (c *conn) unacknowledged() int {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	held := 0
+	// A connection that is closed has nothing to say, which its write will.
+	_ = raw.Control(func(fd uintptr) { held, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	return held
 }
 
 // Close gives the connection's place back.

@@ -188,7 +188,7 @@ func randomFile(t *testing.T, size int) string {
 // A reader who takes several times the stall's length for all of it, but never so
 // long for some of it, gets every byte.
 func TestASlowReaderIsNotCutAndLosesNothing(t *testing.T) {
-	const size, portions = 12 << 20, 20
+	const size, portions = 12 << 20, 40
 	path := randomFile(t, size)
 	want, err := os.ReadFile(path)
 	if err != nil {
@@ -205,7 +205,7 @@ func TestASlowReaderIsNotCutAndLosesNothing(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			const stall = 150 * time.Millisecond
+			const stall = 500 * time.Millisecond
 			addr := serveOn(t, openDoor(), stall, tt.serve)
 			c := dial(t, addr)
 			if err := c.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
@@ -218,7 +218,7 @@ func TestASlowReaderIsNotCutAndLosesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := make([]byte, size)
-			pace := time.NewTicker(stall / 3)
+			pace := time.NewTicker(stall / 10)
 			defer pace.Stop()
 			for i := range portions {
 				<-pace.C // the reader's slowness is what is tested

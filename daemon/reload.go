@@ -47,6 +47,9 @@ func (d *daemon) replace(next *Config) error {
 		return err
 	}
 	configureLog(d.log, next, d.toJournal)
+	if d.handed {
+		d.warnOfHanded(next)
+	}
 	d.config = next
 	d.publish()
 	old := d.handler.swap(start(d.work, svc))

@@ -21,14 +21,19 @@ func (d *daemon) listen(ctx context.Context) error {
 		for _, l := range handed {
 			d.listeners[l.Addr().(*net.TCPAddr).AddrPort()] = l
 		}
-		if !slices.ContainsFunc(d.config.Listen, func(a netip.AddrPort) bool { return d.listeners[a] != nil }) {
-			// "apply" writes the addresses of listen into the engines' configuration.
-			d.log.WithField("listen", d.config.Listen).Warn("systemd handed over sockets at none of the addresses of listen, which the engines are told")
-		}
+		d.warnOfHanded(d.config)
 		return nil
 	}
 	d.listeners, err = d.open(ctx, d.config.Listen)
 	return err
+}
+
+// warnOfHanded says when the engines are told addresses at which nobody listens:
+// "apply" writes those of listen into their configuration, whatever systemd opened.
+func (d *daemon) warnOfHanded(c *Config) {
+	if !slices.ContainsFunc(c.Listen, func(a netip.AddrPort) bool { return d.listeners[a] != nil }) {
+		d.log.WithField("listen", texts(c.Listen)).Warn("systemd handed over sockets at none of the addresses of listen, which the engines are told")
+	}
 }
 
 // open opens those of addrs that are not open yet: all or none.

@@ -1,0 +1,255 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+// fake is a service that answers with what its configuration calls hosts of
+// docker.io, so that a test sees which configuration is in force.
+type fake struct {
+	name    string
+	handler http.HandlerFunc
+	closed  chan struct{}
+}
+
+func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if f.handler != nil && r.URL.Path == "/stream" {
+		f.handler(w, r)
+		return
+	}
+	_, _ = io.WriteString(w, f.name)
+}
+func (f *fake) Probe(ctx context.Context) { <-ctx.Done() }
+func (f *fake) Close()                    { close(f.closed) }
+
+// running is a daemon in the test's own process, its systemd being the test.
+type running struct {
+	t      *testing.T
+	file   string
+	log    *syncBuffer
+	told   chan string // what systemd is told
+	cancel context.CancelFunc
+	ended  chan error
+	stream http.HandlerFunc
+
+	mu    sync.Mutex
+	fakes []*fake
+	fail  error // of the next build
+}
+
+func (r *running) build(c *Config, _ []netip.AddrPort, _ *logrus.Logger) (service, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fail != nil {
+		return nil, r.fail
+	}
+	f := &fake{name: strings.Join(c.registry(dockerHub).Hosts, ","), handler: r.stream, closed: make(chan struct{})}
+	r.fakes = append(r.fakes, f)
+	return f, nil
+}
+
+// begin starts a daemon on the file, and waits until it is ready.
+func begin(t *testing.T, file string, stream http.HandlerFunc) *running {
+	t.Helper()
+	r := &running{t: t, file: file, log: new(syncBuffer), told: systemdSocket(t), ended: make(chan error, 1), stream: stream}
+	c, err := Load(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r.cancel = cancel
+	d := &daemon{config: c, stderr: r.log, build: r.build}
+	go func() { r.ended <- d.run(ctx) }()
+	r.expect("READY=1")
+	t.Cleanup(func() {
+		r.cancel()
+		if err := r.end(); err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+	return r
+}
+
+// systemdSocket is a NOTIFY_SOCKET.
+func systemdSocket(t *testing.T) chan string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sd") // t.TempDir is too long for sun_path
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "n")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("NOTIFY_SOCKET", path)
+	told, done := make(chan string, 1000), make(chan struct{})
+	go func() {
+		defer close(done)
+		for b := make([]byte, 64<<10); ; {
+			n, err := c.Read(b)
+			if err != nil {
+				return
+			}
+			told <- string(b[:n])
+		}
+	}()
+	t.Cleanup(func() {
+		_ = c.Close()
+		<-done
+		_ = os.RemoveAll(dir)
+	})
+	return told
+}
+
+// expect waits until systemd is told something with want in it; each message is
+// taken to end with a newline.
+func (r *running) expect(want string) {
+	r.t.Helper()
+	timeout := time.After(15 * time.Second)
+	for {
+		select {
+		case got := <-r.told:
+			if strings.Contains(got+"\n", want) {
+				return
+			}
+		case <-timeout:
+			r.t.Fatalf("systemd was not told %q; log:\n%s", want, r.log)
+		}
+	}
+}
+
+// end waits for run's return; it may be asked again.
+func (r *running) end() error {
+	select {
+	case err := <-r.ended:
+		r.ended <- err
+		return err
+	case <-time.After(15 * time.Second):
+		return errors.New("not at all")
+	}
+}
+
+func (r *running) sighup() {
+	r.t.Helper()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *running) rewrite(text string) {
+	r.t.Helper()
+	replaceFile(r.t, r.file, text)
+}
+
+// replaceFile is what editors and package managers do: another file gets the name.
+func replaceFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// named is a configuration whose fake answers with name.
+func named(name string, listen ...string) string {
+	return fmt.Sprintf("listen = ['%s']\n[registry.'docker.io']\nhosts = [%q]\n", strings.Join(listen, "', '"), name)
+}
+
+func get(t *testing.T, addr string) (string, error) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	resp, err := client.Get("http://" + addr + "/")
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
+}
+
+func wantAnswer(t *testing.T, addr, want string) {
+	t.Helper()
+	if got, err := get(t, addr); err != nil || got != want {
+		t.Errorf("%s answers %q, %v; want %q", addr, got, err, want)
+	}
+}
+
+// stream is a request whose answer lasts until release is closed.
+func stream(t *testing.T, addr string) io.ReadCloser {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + addr + "/stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	return resp.Body
+}
+
+func lasting(release <-chan struct{}) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "begun ")
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-release:
+			_, _ = io.WriteString(w, "done")
+		case <-r.Context().Done():
+		}
+	}
+}
+
+// waitFor asks again and again until so, and gives up in the end.
+func waitFor(t *testing.T, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !so(); {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not happen in 15 s")
+		}
+	}
+}
