@@ -28,27 +28,31 @@ type scene struct {
 type ended struct{ reason string }
 
 // play runs a story and returns the exit code: 0, or 1 where a check failed.
-func play(ctx context.Context, p *paint, story func(*scene)) (code int) {
+func play(ctx context.Context, p *paint, story func(*scene)) int {
 	s := &scene{paint: p, ctx: ctx, began: time.Now()}
+	s.act(func() { story(s) })
+	for _, cleanup := range slices.Backward(s.cleanups) {
+		s.act(cleanup)
+	}
+	if s.failed {
+		return 1
+	}
+	return 0
+}
+
+// act runs f as far as Fatal lets it.
+func (s *scene) act(f func()) {
 	defer func() {
 		switch end := recover().(type) {
 		case nil:
 		case ended:
-			s.failed = true
 			s.gap()
-			s.line("  %s %s", s.red("✗"), end.reason)
+			s.Error(end.reason)
 		default:
 			panic(end)
 		}
-		for _, cleanup := range slices.Backward(s.cleanups) {
-			cleanup()
-		}
-		if s.failed {
-			code = 1
-		}
 	}()
-	story(s)
-	return 0
+	f()
 }
 
 func (s *scene) Helper()                  {}
