@@ -247,6 +247,28 @@ func TestDaemon45LoopbackMirrorNeverWithoutHostsToml(t *testing.T) {
 	}
 }
 
+func TestDaemon45HostsTomlStaysWhereTheMirrorCannotBeTakenAway(t *testing.T) {
+	for name, spoil := range map[string]func(*testing.T, *Host){
+		"write fails": func(_ *testing.T, h *Host) { h.step = failing("write", dockerJSON, unix.ENOSPC) },
+		"not JSON any more": func(t *testing.T, h *Host) {
+			h.put(t, dockerJSON, strings.Replace(h.get(t, dockerJSON), "{", "{ // mine\n", 1))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: `{"debug": true}`})
+			h.apply(t, dockerOnly())
+			spoil(t, h)
+			if _, err := Revert(context.Background(), h, ourURL); err == nil || !strings.Contains(err.Error(), dockerJSON) {
+				t.Errorf("error: %v", err)
+			}
+			contains(t, h.get(t, dockerJSON), ourURL)
+			if err := neverAlone(h); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // neverAlone is an error where registry-mirrors has our address and docker.io's
 // hosts.toml does not have it.
 func neverAlone(h *Host) error {
