@@ -93,13 +93,14 @@ func (d *daemon) run(ctx context.Context) error {
 	defer signal.Stop(hup)
 
 	d.publish()
-	d.handler.swap(start(work, first))
+	d.handler.swap(newGeneration(work, first))
 	d.failed = make(chan error, 1)
 	for _, l := range d.listeners {
 		d.serve(l)
 	}
 	d.log.WithFields(logrus.Fields{"addresses": texts(d.addresses(d.config)), "file": d.config.File}).Info("serving")
 	d.tell(notifyReady(d.status()))
+	d.handler.current.probe()
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()

@@ -49,6 +49,15 @@ func TestStreamsAreCutWhenTheTimeIsUp(t *testing.T) {
 	}
 }
 
+func TestUpstreamsAreProbedWhenReadyAndAfterAReload(t *testing.T) {
+	r := begin(t, writeConfig(t, named("one", freeAddr(t))), nil) // which sees to it that READY=1 came first
+	r.expect(probed)
+	r.sighup()
+	r.expect("RELOADING=1")
+	r.expect("READY=1")
+	r.expect(probed)
+}
+
 func TestAReloadLetsStreamsFinishOnTheOldOne(t *testing.T) {
 	release := make(chan struct{})
 	addr := freeAddr(t)

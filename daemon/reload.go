@@ -29,6 +29,7 @@ func (d *daemon) reload(why string) {
 	}
 	log.WithField("addresses", texts(d.addresses(d.config))).Info("configuration reloaded")
 	d.tell(notifyReady(d.status()))
+	d.handler.current.probe()
 }
 
 // replace puts next in force. Whatever can fail comes before the first thing that
@@ -52,7 +53,7 @@ func (d *daemon) replace(next *Config) error {
 	}
 	d.config = next
 	d.publish()
-	old := d.handler.swap(start(d.work, svc))
+	old := d.handler.swap(newGeneration(d.work, svc))
 	d.tasks.Go(old.retire)
 	for addr, l := range opened {
 		d.listeners[addr] = l

@@ -35,8 +35,16 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	_, _ = io.WriteString(w, f.name)
 }
-func (f *fake) Probe(ctx context.Context) { <-ctx.Done() }
-func (f *fake) Close()                    { close(f.closed) }
+
+// Probe tells systemd of itself, so that a test sees what came first.
+func (f *fake) Probe(ctx context.Context) {
+	_ = notify(probed)
+	<-ctx.Done()
+}
+
+func (f *fake) Close() { close(f.closed) }
+
+const probed = "X_PROBED=1"
 
 // running is a daemon in the test's own process, its systemd being the test.
 type running struct {
@@ -76,7 +84,14 @@ func begin(t *testing.T, file string, stream http.HandlerFunc) *running {
 	r.cancel = cancel
 	d := &daemon{config: c, stderr: r.log, build: r.build}
 	go func() { r.ended <- d.run(ctx) }()
-	r.expect("READY=1")
+	select {
+	case got := <-r.told:
+		if !strings.HasPrefix(got, "READY=1\n") {
+			t.Errorf("the first that systemd is told is %q", got)
+		}
+	case err := <-r.ended:
+		t.Fatalf("it ended with %v", err)
+	}
 	t.Cleanup(func() {
 		r.cancel()
 		if err := r.end(); err != nil {

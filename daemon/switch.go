@@ -19,15 +19,20 @@ type service interface {
 type generation struct {
 	service
 	streams sync.WaitGroup
+	probing context.Context
 	stop    context.CancelFunc // ends the probe
 }
 
-// start makes a generation, whose probe runs in the background.
-func start(ctx context.Context, s service) *generation {
+func newGeneration(ctx context.Context, s service) *generation {
 	g := &generation{service: s}
-	ctx, g.stop = context.WithCancel(ctx)
-	g.streams.Go(func() { g.Probe(ctx) })
+	g.probing, g.stop = context.WithCancel(ctx)
 	return g
+}
+
+// probe probes in the background. It is not for before systemd has been told that we
+// are ready: no upstream may keep us from that.
+func (g *generation) probe() {
+	g.streams.Go(func() { g.Probe(g.probing) })
 }
 
 // retire waits for the streams under way, and closes. No new ones may come.
