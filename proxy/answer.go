@@ -80,6 +80,7 @@ func (p *Proxy) logAccess(a *answer, c *call, err error) {
 	set("reference", c.Tag)
 	set("digest", c.Digest.String())
 	set("upstream", c.upstream)
+	set("cache", c.cached)
 	if c.Kind == 0 {
 		set("path", clip(c.http.URL.EscapedPath()))
 	} else {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,33 +14,75 @@ import (
 
 const copyBuffer = 64 << 10
 
-// serveBlob answers for a blob: whole or a range, streamed as it comes.
+// serveBlob answers for a blob, whole or a range: from the cache, from a fill under
+// way, or as it comes from the upstream.
 func (p *Proxy) serveBlob(a *answer, c *call) error {
-	if c.http.Method == http.MethodHead {
-		return c.headBlob(a)
+	if p.cache == nil {
+		if c.http.Method == http.MethodHead {
+			return c.headBlob(a)
+		}
+		return p.passBlob(a, c, 0)
 	}
+	kept, err := p.cache.Blob(c.Digest)
+	if err == nil {
+		defer kept.Close()
+		return p.serveKept(a, c, kept)
+	}
+	if c.http.Method == http.MethodHead {
+		err := c.headBlob(a)
+		p.holds(c, err)
+		return err
+	}
+	// A range far into a blob that nobody fetches is what a client asks for that
+	// takes up a pull again, or that never wants the rest.
+	if want := parseRange(c.http.Header, c.Digest); want.some && (want.first > 0 || want.suffix > 0) && !p.cache.Filling(c.Digest) {
+		c.cached = "miss"
+		return p.passBlob(a, c, 0)
+	}
+	return p.fillBlob(a, c)
+}
+
+// passBlob streams a blob past the cache, from the byte that the client is at.
+func (p *Proxy) passBlob(a *answer, c *call, sent int64) error {
 	want := parseRange(c.http.Header, c.Digest)
 	pool := c.registry.pool
 	for {
 		b, err := c.openBlob(pool, want)
+		p.holds(c, err)
 		if err != nil {
 			return err
 		}
-		err = c.copyBlob(a, b)
+		if _, err = io.CopyN(io.Discard, b, sent); err == nil {
+			err = c.copyBlob(a, b)
+		}
 		b.close()
 		// As long as the client has seen nothing, another upstream may do better.
 		if !errors.Is(err, errWrongBytes) || a.begun() {
 			return err
 		}
 		if pool = pool.Without(b.first); len(pool) == 0 {
-			return &oci.Error{Code: oci.Unavailable, Message: b.first.Host() + " sent a blob that is not its digest", Err: err}
+			return &oci.Error{Code: oci.ManifestInvalid, Status: http.StatusBadGateway, Message: b.first.Host() + " sent a blob that is not its digest", Err: err}
 		}
 	}
 }
 
 // headBlob says how long a blob is, without fetching it.
 func (c *call) headBlob(a *answer) error {
-	ctx, pool := c.http.Context(), c.registry.pool
+	size, err := c.describeBlob(c.http.Context())
+	if err != nil {
+		return err
+	}
+	c.blobHeader(a.Header())
+	if size >= 0 {
+		a.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	}
+	a.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// describeBlob gives a blob's size; -1 from an upstream that does not say it.
+func (c *call) describeBlob(ctx context.Context) (size int64, err error) {
+	pool := c.registry.pool
 	resp, _, err := c.ask(ctx, pool, c.upstreamRequest(http.MethodHead))
 	if err == nil && resp.ContentLength < 0 || headUnserved(err) {
 		r := c.upstreamRequest(http.MethodGet)
@@ -49,18 +92,13 @@ func (c *call) headBlob(a *answer) error {
 		}
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return &oci.Error{Code: oci.Unavailable, Message: fmt.Sprintf("the upstream answers %d to a HEAD", resp.StatusCode)}
+		return 0, &oci.Error{Code: oci.Unavailable, Upstream: resp.StatusCode, Message: fmt.Sprintf("the upstream answers %d to a HEAD", resp.StatusCode)}
 	}
-	c.blobHeader(a.Header())
-	if resp.ContentLength >= 0 {
-		a.Header().Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
-	}
-	a.WriteHeader(http.StatusOK)
-	return nil
+	return resp.ContentLength, nil
 }
 
 // blobHeader sets what every answer about a blob says.
@@ -91,13 +129,13 @@ func (c *call) copyBlob(a *answer, b *blob) error {
 			return err
 		}
 		if len(kept) > 0 && (n > 0 || err == io.EOF) {
-			if err := c.send(a, b, kept); err != nil {
+			if err := c.sendPart(a, b, kept); err != nil {
 				return err
 			}
 			kept = nil
 		}
 		if n > 0 && (b.end >= 0 || err == io.EOF) {
-			if err := c.send(a, b, buf[:n]); err != nil {
+			if err := c.sendPart(a, b, buf[:n]); err != nil {
 				return err
 			}
 		} else if n > 0 {
@@ -105,13 +143,13 @@ func (c *call) copyBlob(a *answer, b *blob) error {
 			buf, spare = spare, buf
 		}
 		if err == io.EOF {
-			return c.send(a, b, nil)
+			return c.sendPart(a, b, nil)
 		}
 	}
 }
 
-// send writes a part of b, after the header if that is not out yet.
-func (c *call) send(a *answer, b *blob, part []byte) error {
+// sendPart writes a part of b, after the header if that is not out yet.
+func (c *call) sendPart(a *answer, b *blob, part []byte) error {
 	if !a.begun() {
 		h := a.Header()
 		c.blobHeader(h)

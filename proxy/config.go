@@ -7,6 +7,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
@@ -33,11 +34,32 @@ type Config struct {
 	// Page, if not nil, answers "/" for requests that address us by a name of ours.
 	Page http.Handler
 
+	// Cache, if nil, keeps nothing.
+	Cache *cache.Dir
+
+	// Freshness bounds how old an answer from the cache may be.
+	Freshness Freshness
+
 	// Version is sent upstream in the User-Agent.
 	Version string
 
 	// Log, if nil, discards.
 	Log *logrus.Logger
+}
+
+// Freshness bounds how old an answer from the cache may be (protocol.md §4).
+type Freshness struct {
+	// Timeout bounds the asking what a tag means where something is kept to answer
+	// with. 0: 5 s.
+	Timeout time.Duration
+
+	// TagTTL is for how long a tag's meaning is believed without asking. 0: it is
+	// asked at each pull.
+	TagTTL time.Duration
+
+	// MaxStale is for how long what is kept is served while the upstream is out of
+	// reach, in trouble or asks to be left alone. 0: not at all.
+	MaxStale time.Duration
 }
 
 // Registry is one registry served: the name that references use and where its

@@ -62,15 +62,11 @@ func (r *routes) ownHost(host string) bool {
 
 // foreignHost is the error of a Host that is not ours. Where host names stand for
 // registries, one that stands for none is told those that do, as the worker tells
-// them; it is not told the registries, since it may be a web page that rebinds its
-// name. Where none do, it is just not for us.
+// them; it is told no upstream and no other registry, since it may be a web page that
+// rebinds its name. Where none do, it is just not for us.
 func (r *routes) foreignHost() error {
 	if len(r.hosts) == 0 {
 		return &oci.Error{Code: oci.Denied, Message: "this is not a name of sidemirror's: ask by a loopback address, or have the administrator add it to a registry's hosts"}
 	}
-	table := map[string]string{}
-	for host, name := range r.hosts {
-		table[host] = r.table[name]
-	}
-	return &oci.Error{Code: oci.NotFound, Message: "no registry is served under this name", Routes: table}
+	return &oci.Error{Code: oci.NotFound, Message: "no registry is served under this name", Routes: r.hosts}
 }

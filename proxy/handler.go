@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/sidemirror/sidemirror/proxy/auth"
+	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
@@ -19,9 +20,11 @@ type call struct {
 
 	registry *registry
 	access   *auth.Access // nil in relay mode, in which the client answers challenges
-	mirror   bool         // the engine has its own way on if we fail
+	identity identity
+	mirror   bool // the engine has its own way on if we fail
 
 	upstream string // who answered, for the access line
+	cached   string // how the cache served: hit, fill, miss, stale; likewise
 }
 
 // handlers stand by kind of request.
@@ -77,6 +80,9 @@ func (p *Proxy) serve(a *answer, c *call) error {
 	}
 	if err := p.admit(c); err != nil {
 		return p.withRoutes(err)
+	}
+	if p.cache != nil {
+		c.identity = p.identify(c)
 	}
 	return handlers[req.Kind](p, a, c)
 }
@@ -142,14 +148,22 @@ func (c *call) upstreamRequest(method string) upstream.Request {
 	return r
 }
 
-// ask sends r to the registry's upstreams and turns an answer that is neither 2xx
-// nor 416 into the error to give the client.
+// ask sends r to the registry's upstreams, and notes who answered.
 func (c *call) ask(ctx context.Context, pool upstream.Pool, r upstream.Request) (*http.Response, *upstream.Upstream, error) {
+	resp, u, err := c.send(ctx, pool, r)
+	if u != nil {
+		c.upstream = u.Host()
+	}
+	return resp, u, err
+}
+
+// send sends r to the pool and turns an answer that is neither 2xx nor 416 into the
+// error to give the client. It changes nothing of c, which may be long over.
+func (c *call) send(ctx context.Context, pool upstream.Pool, r upstream.Request) (*http.Response, *upstream.Upstream, error) {
 	resp, u, err := pool.Do(ctx, r)
 	if err != nil {
 		return nil, u, err
 	}
-	c.upstream = u.Host()
 	if ok := resp.StatusCode/100 == 2 || resp.StatusCode == http.StatusRequestedRangeNotSatisfiable; !ok {
 		defer resp.Body.Close()
 		e := c.refusal(resp, u)
@@ -216,4 +230,17 @@ func writeError(a *answer, c *call, err error) {
 		e.Status = http.StatusBadGateway
 	}
 	oci.WriteError(a, &e)
+}
+
+// upstreamStatus gives the status of the upstream's that err comes of, 0 if of none.
+func upstreamStatus(err error) int {
+	if err == nil {
+		return 0
+	}
+	return oci.AsError(err).Upstream
+}
+
+// repository names what c asks in, for the cache.
+func (c *call) repository() cache.Repository {
+	return cache.Repository{Registry: c.Registry, Name: c.Repository}
 }

@@ -6,7 +6,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -14,11 +16,50 @@ import (
 const maxList = 8 << 20
 
 // serveList answers for a page of tags or of referrers, as the upstream has it but
-// for the link to the next page, which leads here.
+// for the link to the next page, which leads here. The last answer is kept for when
+// the upstream is away.
 func (p *Proxy) serveList(a *answer, c *call) error {
-	resp, u, err := c.ask(c.http.Context(), c.registry.pool, c.upstreamRequest(http.MethodGet))
+	l, err := c.fetchList()
+	if p.cache != nil {
+		p.note(c, err)
+		key := c.LocalPath() + "?" + c.Query.Encode() + " " + string(rune(c.Form))
+		if err == nil {
+			l.Seen = time.Now()
+			_ = p.cache.SetAnswer(c.repository(), key, *l) // lost, it is asked for again
+		} else if kept := p.keptList(c, key); kept != nil && oci.Away(err) {
+			l, err, c.cached = kept, nil, "stale"
+			a.Header().Set("Warning", staleWarning)
+		}
+	}
 	if err != nil {
 		return err
+	}
+	for name, value := range l.Header {
+		a.Header().Set(name, value)
+	}
+	a.Header().Set("Content-Length", strconv.Itoa(len(l.Body)))
+	a.WriteHeader(http.StatusOK)
+	if c.http.Method == http.MethodHead {
+		return nil
+	}
+	_, err = a.Write(l.Body)
+	return err
+}
+
+// keptList gives the last answer, if c's identity may have it and it is not too old.
+func (p *Proxy) keptList(c *call, key string) *cache.Answer {
+	kept, err := p.cache.Answer(c.repository(), key)
+	if err != nil || time.Since(kept.Seen) >= p.freshness.MaxStale || !p.stretched(c) {
+		return nil
+	}
+	return kept
+}
+
+// fetchList asks the upstream for a page.
+func (c *call) fetchList() (*cache.Answer, error) {
+	resp, u, err := c.ask(c.http.Context(), c.registry.pool, c.upstreamRequest(http.MethodGet))
+	if err != nil {
+		return nil, err
 	}
 	defer resp.Body.Close()
 	body, err := readAtMost(resp.Body, maxList)
@@ -26,26 +67,18 @@ func (p *Proxy) serveList(a *answer, c *call) error {
 		err = errors.New("a " + strconv.Itoa(resp.StatusCode))
 	}
 	if err != nil {
-		return &oci.Error{Code: oci.Unavailable, Message: u.Host() + " sent " + err.Error()}
+		return nil, &oci.Error{Code: oci.Unavailable, Message: u.Host() + " sent " + err.Error()}
 	}
-	h := a.Header()
+	l := &cache.Answer{Body: body, Header: map[string]string{}}
 	for _, name := range []string{"Content-Type", "OCI-Filters-Applied"} {
 		if v := resp.Header.Get(name); v != "" {
-			h.Set(name, v)
+			l.Header[name] = v
 		}
 	}
-	for _, link := range resp.Header.Values("Link") {
-		if next, ok := c.localLink(link); ok {
-			h.Add("Link", next)
-		}
+	if next, ok := c.localLink(strings.Join(resp.Header.Values("Link"), ", ")); ok {
+		l.Header["Link"] = next
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	a.WriteHeader(http.StatusOK)
-	if c.http.Method == http.MethodHead {
-		return nil
-	}
-	_, err = a.Write(body)
-	return err
+	return l, nil
 }
 
 // localLink makes `<https://upstream/v2/…?n=…&last=…>; rel="next"` (RFC 8288) lead

@@ -2,47 +2,30 @@ package proxy
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
-	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/oci"
-)
-
-// maxManifest is the size, in bytes, that the specification asks registries to
-// take at least and that engines take at most.
-const maxManifest = 4 << 20
-
-// The media types of Docker's own manifests.
-const (
-	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
-	dockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
 // acceptAll is what a client that says nothing of what it takes is taken to accept:
 // a registry asked without Accept may answer with schema 1.
-var acceptAll = strings.Join([]string{v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, dockerIndex, dockerManifest}, ", ")
+var acceptAll = []string{v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, dockerIndex, dockerManifest}
 
-// manifest is a manifest as an upstream has it, to the byte. body is nil where only
-// the description was asked for.
-type manifest struct {
-	body      []byte
-	size      int64
-	digest    digest.Digest
-	mediaType string
-}
+// staleWarning marks what may not be the latest (RFC 7234, 5.5.1).
+const staleWarning = `110 - "Response is Stale"`
 
 // serveManifest answers for a manifest. HEAD is always complete: what the upstream
 // leaves out is computed from the content.
 func (p *Proxy) serveManifest(a *answer, c *call) error {
-	m, err := c.manifest(c.http.Context(), c.http.Method)
+	m, err := p.findManifest(c)
 	if err != nil {
 		return err
 	}
@@ -52,6 +35,9 @@ func (p *Proxy) serveManifest(a *answer, c *call) error {
 	h.Set("Docker-Content-Digest", m.digest.String())
 	h.Set("ETag", strconv.Quote(m.digest.String()))
 	h.Set("Vary", "Accept")
+	if m.stale {
+		h.Set("Warning", staleWarning)
+	}
 	if c.Digest == "" {
 		c.Digest = m.digest // for the access line
 	}
@@ -63,27 +49,159 @@ func (p *Proxy) serveManifest(a *answer, c *call) error {
 	return err
 }
 
-// manifest fetches what c asks for. An upstream whose bytes are not what they should
-// be is passed over for the next.
-func (c *call) manifest(ctx context.Context, method string) (*manifest, error) {
+func (p *Proxy) findManifest(c *call) (*manifest, error) {
+	switch {
+	case p.cache == nil:
+		return c.fetchManifest(c.http.Context(), c.http.Method)
+	case c.Digest != "":
+		return p.manifestByDigest(c)
+	}
+	return p.manifestByTag(c)
+}
+
+// manifestByDigest answers from the cache under a live grant, without asking anybody.
+func (p *Proxy) manifestByDigest(c *call) (*manifest, error) {
+	kept := p.kept(c, c.Digest)
+	if kept != nil && p.granted(c) {
+		c.cached = "hit"
+		return kept, nil
+	}
+	ctx, cancel, method := p.freshly(c, kept)
+	defer cancel()
+	m, err := c.fetchManifest(ctx, method)
+	p.note(c, err)
+	switch {
+	case kept != nil && (err == nil || oci.Away(err) && p.stretched(c)):
+		c.cached = "hit"
+		return kept, nil
+	case err != nil:
+		return nil, err
+	}
+	p.keep(c, m)
+	return m, nil
+}
+
+// manifestByTag asks the upstream what the tag means, and answers from the cache if
+// that is kept; also if the upstream is away and what is kept is not too old.
+func (p *Proxy) manifestByTag(c *call) (*manifest, error) {
+	meaning, kept := p.meaning(c)
+	if kept != nil && time.Since(meaning.Seen) < p.freshness.TagTTL && p.granted(c) {
+		c.cached = "hit"
+		return kept, nil
+	}
+	ctx, cancel, method := p.freshly(c, kept)
+	defer cancel()
+	m, err := c.fetchManifest(ctx, method)
+	p.note(c, err)
+	if err != nil {
+		if kept != nil && oci.Away(err) && time.Since(meaning.Seen) < p.freshness.MaxStale && p.stretched(c) {
+			c.cached = "stale"
+			kept.stale = true
+			return kept, nil
+		}
+		return nil, err
+	}
+	_ = p.cache.SetTag(c.repository(), c.Tag, cache.Meaning{ // lost, it is asked for again
+		Digest: m.digest, MediaType: m.mediaType, Size: m.size, Upstream: m.upstream, Seen: time.Now(),
+	})
+	if m.body == nil && c.http.Method == http.MethodGet {
+		if kept = p.kept(c, m.digest); kept != nil {
+			c.cached = "hit"
+			return kept, nil
+		}
+		if m, err = c.fetchManifest(c.http.Context(), http.MethodGet); err != nil {
+			return nil, err
+		}
+	}
+	p.keep(c, m)
+	return m, nil
+}
+
+// freshly says how to ask the upstream: where something is kept to answer with, for
+// the description alone, which Docker Hub does not count, and not for long.
+func (p *Proxy) freshly(c *call, kept *manifest) (context.Context, context.CancelFunc, string) {
+	ctx := c.http.Context()
+	if kept == nil {
+		return ctx, func() {}, c.http.Method
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.freshness.Timeout)
+	return ctx, cancel, http.MethodHead
+}
+
+// meaning gives what c's tag last meant as something that the client takes, and that
+// manifest if it is kept.
+func (p *Proxy) meaning(c *call) (cache.Meaning, *manifest) {
+	for _, m := range p.cache.Tag(c.repository(), c.Tag) {
+		if c.accepts(m.MediaType) {
+			return m, p.kept(c, m.Digest)
+		}
+	}
+	return cache.Meaning{}, nil
+}
+
+func (c *call) accepts(mediaType string) bool {
+	accept := c.accept()
+	return slices.Contains(accept, mediaType) || slices.Contains(accept, "*/*")
+}
+
+// accept gives the media types that the client takes, without their parameters.
+func (c *call) accept() []string {
+	var all []string
+	for _, v := range c.http.Header.Values("Accept") {
+		for t := range strings.SplitSeq(v, ",") {
+			t, _, _ = strings.Cut(t, ";")
+			all = append(all, strings.TrimSpace(t))
+		}
+	}
+	if len(all) == 0 || len(all) == 1 && all[0] == "*/*" {
+		return acceptAll
+	}
+	return all
+}
+
+// kept gives a manifest that the cache has for c's repository, nil if it has not.
+func (p *Proxy) kept(c *call, dgst digest.Digest) *manifest {
+	m, err := p.cache.Manifest(c.repository(), dgst)
+	if err != nil {
+		return nil
+	}
+	return &manifest{body: m.Body, size: int64(len(m.Body)), digest: m.Digest, mediaType: m.MediaType}
+}
+
+// keep puts a manifest into the cache. One that cannot be kept is served all the same.
+func (p *Proxy) keep(c *call, m *manifest) {
+	c.cached = "miss"
+	if m.body == nil {
+		return
+	}
+	err := p.cache.PutManifest(c.repository(), &cache.Manifest{Digest: m.digest, MediaType: m.mediaType, Body: m.body}, m.upstream)
+	if err != nil {
+		p.log.WithError(err).WithField("digest", m.digest).Warn("manifest not kept")
+	}
+}
+
+// fetchManifest fetches what c asks for. An upstream whose bytes are not what they
+// should be is passed over for the next.
+func (c *call) fetchManifest(ctx context.Context, method string) (*manifest, error) {
 	r := c.upstreamRequest(method)
 	if accept := r.Header.Get("Accept"); accept == "" || accept == "*/*" {
-		r.Header.Set("Accept", acceptAll)
+		r.Header.Set("Accept", strings.Join(acceptAll, ", "))
 	}
 	pool := c.registry.pool
 	for {
 		resp, u, err := c.ask(ctx, pool, r)
 		if method == http.MethodHead && headUnserved(err) {
-			return c.manifest(ctx, http.MethodGet)
+			return c.fetchManifest(ctx, http.MethodGet)
 		}
 		if err != nil {
 			return nil, err
 		}
 		m, err := readManifest(resp, method, c.Digest)
 		if err == nil && m == nil {
-			return c.manifest(ctx, http.MethodGet)
+			return c.fetchManifest(ctx, http.MethodGet)
 		}
 		if err == nil {
+			m.upstream = u.Host()
 			return m, nil
 		}
 		if pool = pool.Without(u); len(pool) == 0 {
@@ -94,107 +212,6 @@ func (c *call) manifest(ctx context.Context, method string) (*manifest, error) {
 
 // headUnserved reports whether an upstream does not know HEAD.
 func headUnserved(err error) bool {
-	if err == nil {
-		return false
-	}
-	status := oci.AsError(err).Upstream
+	status := upstreamStatus(err)
 	return status == http.StatusMethodNotAllowed || status == http.StatusNotImplemented
-}
-
-// readManifest reads and checks an upstream's 200. The answer to a HEAD that lacks
-// something gives nil: the content must be asked for.
-func readManifest(resp *http.Response, method string, want digest.Digest) (*manifest, error) {
-	defer resp.Body.Close()
-	m := &manifest{size: resp.ContentLength, digest: want, mediaType: resp.Header.Get("Content-Type")}
-	said := resp.Header.Get("Docker-Content-Digest")
-	if method == http.MethodHead {
-		d, err := digest.Parse(said)
-		if err != nil || m.size <= 0 || m.size > maxManifest || !isManifestType(m.mediaType) || (want != "" && d != want) {
-			return nil, nil
-		}
-		m.digest = d
-		return m, nil
-	}
-	var err error
-	if m.body, err = readAtMost(resp.Body, maxManifest); err != nil {
-		return nil, err
-	}
-	if m.size >= 0 && m.size != int64(len(m.body)) {
-		return nil, fmt.Errorf("a manifest that is not of the length announced")
-	}
-	m.size = int64(len(m.body))
-	if err := m.check(said, resp.Header.Get("Content-Encoding")); err != nil {
-		return nil, err
-	}
-	return m, nil
-}
-
-// check verifies the content against the digest asked for, or the one said, and
-// finds the media type.
-func (m *manifest) check(said, encoding string) error {
-	proven := m.digest != ""
-	if !proven {
-		m.digest = digest.FromBytes(m.body)
-		if d, err := digest.Parse(said); err == nil {
-			m.digest, proven = d, true
-		}
-	}
-	if m.digest.Algorithm().FromBytes(m.body) != m.digest {
-		return fmt.Errorf("a manifest that is not its digest")
-	}
-	if !proven && encoding != "" && encoding != "identity" {
-		return fmt.Errorf("a manifest that is compressed (%q), which nobody asked for", clip(encoding))
-	}
-	return m.findType()
-}
-
-// findType settles the media type: the upstream's Content-Type as it came, and
-// where that says nothing what the content says of itself.
-func (m *manifest) findType() error {
-	var content struct {
-		SchemaVersion int             `json:"schemaVersion"`
-		MediaType     string          `json:"mediaType"`
-		Manifests     json.RawMessage `json:"manifests"`
-		Layers        json.RawMessage `json:"layers"`
-		Config        json.RawMessage `json:"config"`
-	}
-	if err := json.Unmarshal(m.body, &content); err != nil {
-		return fmt.Errorf("something that is not a manifest")
-	}
-	if content.SchemaVersion == 1 || strings.Contains(m.mediaType, ".distribution.manifest.v1+") {
-		return fmt.Errorf("a manifest of schema 1, which has been obsolete since 2019: build and push the image anew")
-	}
-	if isManifestType(m.mediaType) {
-		return nil
-	}
-	switch {
-	case isManifestType(content.MediaType):
-		m.mediaType = content.MediaType
-	case content.Manifests != nil:
-		m.mediaType = v1.MediaTypeImageIndex
-	case content.Layers != nil || content.Config != nil:
-		m.mediaType = v1.MediaTypeImageManifest
-	default:
-		return fmt.Errorf("something that is not a manifest")
-	}
-	return nil
-}
-
-// isManifestType reports whether s says what kind of manifest something is. Plain
-// JSON, text and HTML do not.
-func isManifestType(s string) bool {
-	t, _, err := mime.ParseMediaType(s)
-	return err == nil && strings.HasPrefix(t, "application/vnd.") && !strings.Contains(t, ".distribution.manifest.v1+")
-}
-
-// readAtMost reads all of r, if that is no more than most bytes.
-func readAtMost(r io.Reader, most int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, most+1))
-	if err != nil {
-		return nil, fmt.Errorf("an answer that broke off")
-	}
-	if int64(len(b)) > most {
-		return nil, fmt.Errorf("an answer longer than %d bytes", most)
-	}
-	return b, nil
 }

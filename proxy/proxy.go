@@ -17,11 +17,15 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-const probeTimeout = 20 * time.Second
+const (
+	probeTimeout     = 20 * time.Second
+	defaultFreshness = 5 * time.Second
+)
 
 // Proxy serves registries. It is an http.Handler; its server's ConnContext must be
 // peer.ConnContext, or everybody is taken for a stranger.
@@ -30,6 +34,9 @@ type Proxy struct {
 	trusted     []uint32
 	credentials credential.Source
 	page        http.Handler
+	cache       *cache.Dir // nil: nothing is kept
+	freshness   Freshness
+	grants      grants
 	log         *logrus.Logger
 }
 
@@ -43,6 +50,9 @@ func New(c Config) (*Proxy, error) {
 	if c.Page == nil {
 		c.Page = http.NotFoundHandler()
 	}
+	if c.Freshness.Timeout == 0 {
+		c.Freshness.Timeout = defaultFreshness
+	}
 	routes, err := newRoutes(c)
 	if err != nil {
 		return nil, err
@@ -52,6 +62,8 @@ func New(c Config) (*Proxy, error) {
 		trusted:     c.TrustedUIDs,
 		credentials: c.Credentials,
 		page:        c.Page,
+		cache:       c.Cache,
+		freshness:   c.Freshness,
 		log:         c.Log,
 	}, nil
 }

@@ -15,9 +15,13 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// maxResumes is how often in a row a blob is taken up again without a byte's
-// progress.
-const maxResumes = 3
+// maxResumes is how often in a row a blob is taken up again without progress worth
+// the name, which is minProgress bytes: an upstream that gives a byte an answer
+// would be asked for ever.
+const (
+	maxResumes  = 3
+	minProgress = 256 << 10
+)
 
 // resumePause is how long the second of them waits; the third waits twice that.
 const resumePause = 200 * time.Millisecond
@@ -46,6 +50,7 @@ type blob struct {
 	offset    int64     // of the next byte delivered
 	delivered hash.Hash // of [start, offset)
 	resumes   int
+	progress  int64 // bytes since the last of them
 }
 
 // openBlob asks the pool for what c asks.
@@ -145,7 +150,9 @@ func (b *blob) Read(p []byte) (int, error) {
 		n, err := b.body.Read(p)
 		if n > 0 {
 			b.offset += int64(n)
-			b.resumes = 0
+			if b.progress += int64(n); b.progress >= minProgress {
+				b.resumes = 0
+			}
 			b.delivered.Write(p[:n])
 			if b.offset == b.end { // do not deliver the end of what is not right
 				if err := b.finish(); err != io.EOF {
@@ -180,6 +187,7 @@ func (b *blob) resume(cause error) error {
 	for b.resumes < maxResumes {
 		_ = b.body.Close()
 		b.resumes++
+		b.progress = 0
 		if err := pause(b.ctx, time.Duration(b.resumes-1)*resumePause); err != nil {
 			return err
 		}

@@ -63,7 +63,7 @@ func (p RealmPolicy) Check(realm string) (*url.URL, error) {
 }
 
 func (p RealmPolicy) refuse(message string) error {
-	return &oci.Error{Code: oci.Unavailable, Message: message}
+	return &oci.Error{Code: oci.Untrusted, Message: message}
 }
 
 // originOf gives scheme, host and port in one form for comparison.

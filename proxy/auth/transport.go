@@ -127,7 +127,7 @@ func (t *Transport) learn(resp *http.Response) (*remembered, error) {
 		}
 	}
 	if err != nil {
-		return nil, &oci.Error{Code: oci.Unavailable, Message: t.Realms.Upstream.Host + ": " + err.Error()}
+		return nil, &oci.Error{Code: oci.Untrusted, Message: t.Realms.Upstream.Host + ": " + err.Error()}
 	}
 	return nil, nil
 }

@@ -31,6 +31,7 @@ const (
 	NotFound        Code = "NOT_FOUND"        // the path is none of the API's
 	RegistryUnknown Code = "REGISTRY_UNKNOWN" // told as NAME_UNKNOWN
 	Unavailable     Code = "UNAVAILABLE"      // the upstream cannot be had
+	Untrusted       Code = "UNTRUSTED"        // the upstream leads where we do not go
 )
 
 var statuses = map[Code]int{
@@ -48,6 +49,7 @@ var statuses = map[Code]int{
 	NotFound:        http.StatusNotFound,
 	RegistryUnknown: http.StatusNotFound,
 	Unavailable:     http.StatusBadGateway,
+	Untrusted:       http.StatusBadGateway,
 }
 
 // Error is an error of the registry protocol. [errors.Is] compares codes.
@@ -96,6 +98,14 @@ func (e *Error) HTTPStatus() int {
 		return s
 	}
 	return http.StatusBadGateway
+}
+
+// Away reports whether err says that an upstream could not answer: out of reach, in
+// trouble of its own (5xx), or asking to be left alone (429). What it refuses, what
+// it has not, and what it may not be trusted with are answers.
+func Away(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (e.Code == TooManyRequests || e.Code == Unavailable && (e.Upstream == 0 || e.Upstream >= 500))
 }
 
 // AsError gives err as an *Error: itself if it is or wraps one, and otherwise

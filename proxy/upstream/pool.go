@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -36,7 +37,7 @@ func (p Pool) Do(ctx context.Context, r Request) (*http.Response, *Upstream, err
 			missing, missedBy = resp, u
 		case resp.StatusCode >= 500:
 			drain(resp)
-			failed = u.refuse("answers %d", resp.StatusCode)
+			failed = &oci.Error{Code: oci.Unavailable, Upstream: resp.StatusCode, Message: fmt.Sprintf("%s answers %d", u.Host(), resp.StatusCode)}
 		default:
 			if missing != nil {
 				drain(missing)

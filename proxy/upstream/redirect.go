@@ -125,7 +125,7 @@ func AsHead(resp *http.Response) {
 }
 
 func (u *Upstream) refuse(format string, args ...any) error {
-	return &oci.Error{Code: oci.Unavailable, Message: u.url.Host + " " + fmt.Sprintf(format, args...)}
+	return &oci.Error{Code: oci.Untrusted, Message: u.url.Host + " " + fmt.Sprintf(format, args...)}
 }
 
 func sameOrigin(a, b *url.URL) bool {

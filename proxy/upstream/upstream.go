@@ -194,7 +194,11 @@ func (u *Upstream) explain(ctx context.Context, target *url.URL, err error, down
 		return e
 	}
 	if ctx.Err() != nil { // the client went away, or its deadline passed
-		return &oci.Error{Code: oci.Unavailable, Status: http.StatusGatewayTimeout, Message: target.Host + " did not answer in time", Err: ctx.Err()}
+		e := &oci.Error{Code: oci.Unavailable, Status: http.StatusGatewayTimeout, Message: target.Host + " did not answer in time", Err: ctx.Err()}
+		if down && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			u.health.failed(e)
+		}
+		return e
 	}
 	e := &oci.Error{Code: oci.Unavailable, Message: fmt.Sprintf("%s cannot be reached: %s", target.Host, reason(err)), Err: auth.Redact(err)}
 	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {

@@ -80,7 +80,7 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 			})
 			u := newUpstream(t, Config{URL: mustURL(registry.URL)})
 			_, err := u.Do(context.Background(), anonymous("/v2/o/i/blobs/x"))
-			if !errors.Is(err, &oci.Error{Code: oci.Unavailable}) || hits.Load() > maxRedirects+1 {
+			if !errors.Is(err, &oci.Error{Code: oci.Untrusted}) || hits.Load() > maxRedirects+1 {
 				t.Errorf("%v after %d requests", err, hits.Load())
 			}
 		})

@@ -1,0 +1,256 @@
+// Package cache keeps what was pulled: content on disk by its digest, and beside it
+// small records of which tag meant what, and which repository holds what.
+//
+// The folder is plain and can be read with ls:
+//
+//	VERSION                                         the layout's version, "1"
+//	KEY                                             of the names below _granted
+//	blobs/sha256/2c/2c26b46b…                       a blob, whole and verified
+//	manifests/sha256/9f/9f86d081…                   a manifest, likewise
+//	partial/…                                       what is being fetched
+//	repositories/docker.io/library/alpine/
+//	    _tags/3.20                                  what the tag meant, and when
+//	    _manifests/sha256/9f86d081…                 a manifest it holds, and its type
+//	    _blobs/sha256/2c26b46b…                     a blob it holds
+//	    _answers/…                                  last lists of tags and referrers
+//	    _granted/…                                  who was let in by the upstream
+//
+// A file's modification time is when it was last used. Names that begin with "_"
+// cannot be a repository's. Nothing is read at the start but the version and the
+// folder of partial files, which is emptied: content has its name only once it is
+// whole, verified and on disk.
+package cache
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// layout is the version of the folder's layout that this package reads and writes.
+const layout = "1"
+
+// keySize is the length of the key of identities, in bytes.
+const keySize = 32
+
+// useResolution is how exactly the last use is kept: a file used again within that
+// time is not touched again.
+const useResolution = 10 * time.Minute
+
+// Dir is a cache folder. It is safe for concurrent use, also by several processes.
+type Dir struct {
+	root *os.Root
+	key  []byte // of identities
+
+	limits atomic.Pointer[Limits]
+	used   atomic.Int64  // bytes of content, as last counted and since
+	crowd  chan struct{} // asks the keeper to make room
+
+	mu      sync.Mutex
+	fills   map[digest.Digest]*fill
+	reading map[digest.Digest]int // open blobs
+	running sync.WaitGroup        // fills
+	closed  bool
+
+	recent recent // manifests
+}
+
+// Open opens the cache in the folder at path and makes what is missing of it. It
+// fails where the folder cannot be written or is of another layout.
+func Open(path string, limits Limits) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, fmt.Errorf("making the cache folder: %w", err)
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening the cache folder: %w", err)
+	}
+	d := &Dir{
+		root:    root,
+		crowd:   make(chan struct{}, 1),
+		fills:   map[digest.Digest]*fill{},
+		reading: map[digest.Digest]int{},
+	}
+	d.limits.Store(&limits)
+	if err := d.prepare(path); err != nil {
+		root.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Dir) prepare(path string) error {
+	version, err := d.root.ReadFile("VERSION")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := d.root.WriteFile("VERSION", []byte(layout+"\n"), 0o644); err != nil {
+			return fmt.Errorf("writing in the cache folder: %w", err)
+		}
+	case err != nil:
+		return fmt.Errorf("reading the cache's version: %w", err)
+	case strings.TrimSpace(string(version)) != layout:
+		return fmt.Errorf("the cache in %s has layout %.20q, and this sidemirror knows %q: empty the folder, or name another as cache.dir", path, version, layout)
+	}
+	if d.key, err = d.loadKey(); err != nil {
+		return fmt.Errorf("reading the cache's key: %w", err)
+	}
+	for _, folder := range []string{"blobs", "manifests", "partial", "repositories"} {
+		if err := d.root.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("writing in the cache folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// loadKey reads the key of identities, or makes one. It belongs to the owner alone:
+// with it and a record's name a password could be tried at leisure.
+func (d *Dir) loadKey() ([]byte, error) {
+	key, err := d.root.ReadFile("KEY")
+	if err == nil && len(key) == keySize {
+		return key, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	key = make([]byte, keySize)
+	_, _ = rand.Read(key) // never fails: crypto/rand
+	return key, d.root.WriteFile("KEY", key, 0o600)
+}
+
+// Clear removes what earlier processes left half-fetched. Only the process that
+// serves may call it, before it serves.
+func (d *Dir) Clear() error {
+	partial, err := d.root.Open("partial")
+	if err != nil {
+		return err
+	}
+	defer partial.Close()
+	for {
+		names, err := partial.Readdirnames(256)
+		for _, name := range names {
+			if err := d.root.Remove("partial/" + name); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Close waits for the fills under way, which end when nobody waits for them.
+func (d *Dir) Close() error {
+	d.mu.Lock()
+	d.closed = true
+	for _, f := range d.fills {
+		f.cancel()
+	}
+	d.mu.Unlock()
+	d.running.Wait()
+	return d.root.Close()
+}
+
+// contentPath gives where the content of a digest is kept, below blobs or
+// manifests. A digest is safe in a path: hexadecimal of a known algorithm.
+func contentPath(folder string, dgst digest.Digest) string {
+	hex := dgst.Encoded()
+	return path.Join(folder, dgst.Algorithm().String(), hex[:2], hex)
+}
+
+// Blob is a blob that is kept. It must be closed.
+type Blob struct {
+	*os.File
+	Size int64
+
+	done func()
+}
+
+// Close closes the file.
+func (b *Blob) Close() error {
+	b.done()
+	return b.File.Close()
+}
+
+// Blob opens a blob; fs.ErrNotExist if it is not kept.
+func (d *Dir) Blob(dgst digest.Digest) (*Blob, error) {
+	// Counted before it is opened, so that it is not evicted in between.
+	d.mu.Lock()
+	d.reading[dgst]++
+	d.mu.Unlock()
+	done := sync.OnceFunc(func() { d.leave(dgst) })
+	name := contentPath("blobs", dgst)
+	f, err := d.root.Open(name)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		done()
+		f.Close()
+		return nil, err
+	}
+	d.touch(name, info.ModTime())
+	return &Blob{f, info.Size(), done}, nil
+}
+
+// HasBlob reports whether a blob is kept.
+func (d *Dir) HasBlob(dgst digest.Digest) bool {
+	_, err := d.root.Stat(contentPath("blobs", dgst))
+	return err == nil
+}
+
+func (d *Dir) leave(dgst digest.Digest) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.reading[dgst]--; d.reading[dgst] == 0 {
+		delete(d.reading, dgst)
+	}
+}
+
+// touch notes that a file was used.
+func (d *Dir) touch(name string, last time.Time) {
+	if now := time.Now(); now.Sub(last) > useResolution {
+		// A folder that cannot be written keeps no uses, and serves all the same.
+		_ = d.root.Chtimes(name, now, now)
+	}
+}
+
+// commit gives a file in partial, which is closed and on disk, its name for good.
+func (d *Dir) commit(partial, name string) error {
+	folder := path.Dir(name)
+	if err := d.root.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	if err := d.root.Rename(partial, name); err != nil {
+		return err
+	}
+	// The rename is on disk only when the folder is.
+	f, err := d.root.Open(folder)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+var partials atomic.Uint64
+
+// partialName gives a name for a file that is not whole yet. Several processes may
+// be at work.
+func (d *Dir) partialName(what string) string {
+	return fmt.Sprintf("partial/%s-%d-%d", what, os.Getpid(), partials.Add(1))
+}

@@ -1,0 +1,401 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	fillBuffer  = 256 << 10
+	maxResumes  = 3 // in a row without minProgress bytes: a byte an answer is none
+	minProgress = 256 << 10
+	resumePause = 200 * time.Millisecond
+)
+
+// Errors of a fill. None of them says anything against the content asked for: what
+// a source says, it says by errors of its own.
+var (
+	// ErrMismatch says that the bytes that came were not those of the digest. Whoever
+	// was given some of them must be told by a broken connection.
+	ErrMismatch = errors.New("the bytes do not match the digest")
+
+	// ErrStorage says that the content could not be kept: the disk is full, broken or
+	// not to be written. It can still be had from its source.
+	ErrStorage = errors.New("the cache cannot keep it")
+
+	// ErrForeign says that the content is being fetched in another's name, and that
+	// the caller has not shown that it may have it.
+	ErrForeign = errors.New("it is being fetched by somebody else")
+)
+
+// Part is content from an offset on.
+type Part struct {
+	Body   io.ReadCloser
+	Offset int64 // of the body's first byte: the one asked for, or 0 from a source that cannot resume
+	Total  int64 // the whole content's size; -1 if unknown
+}
+
+// Source opens content at an offset. It may be called again, to resume.
+type Source func(ctx context.Context, offset int64) (Part, error)
+
+// Want is what is asked of Fill.
+type Want struct {
+	Digest digest.Digest
+
+	// By is in whose name the source asks. Who asks in the same name shares the
+	// source's refusal too.
+	By string
+
+	// Granted says that the caller has been shown to be allowed the content, whoever
+	// fetches it.
+	Granted bool
+}
+
+// fill is one blob on its way in. One goroutine writes, any number of streams read.
+type fill struct {
+	dir    *Dir
+	want   Want
+	cancel context.CancelFunc
+
+	opened  chan struct{} // closed when the source has answered
+	openErr error         // settled then
+
+	name  string
+	file  *os.File
+	total atomic.Int64 // -1 if unknown; settled once opened
+
+	written atomic.Int64
+	mu      sync.Mutex
+	news    chan struct{} // closed and replaced when there is more, or the end
+	ended   bool
+	err     error // after the end
+	streams int
+	givenUp bool
+	gone    chan struct{} // closed when the fill is out of the way
+}
+
+// Fill joins the fetching of a blob, or begins it: one fetch per digest, however
+// many ask. The source is asked in a context that lives as long as somebody waits.
+func (d *Dir) Fill(ctx context.Context, want Want, src Source) (*Stream, error) {
+	for {
+		f, err := d.enter(want, src)
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-f.opened:
+		case <-ctx.Done():
+			f.leave()
+			return nil, ctx.Err()
+		}
+		if f.openErr == nil {
+			s, err := f.stream()
+			if err != nil {
+				f.leave()
+			}
+			return s, err
+		}
+		f.leave()
+		// That another was refused, or gave up, is no answer to this caller.
+		if (f.want.By == want.By || errors.Is(f.openErr, ErrStorage)) && !errors.Is(f.openErr, context.Canceled) {
+			return nil, f.openErr
+		}
+	}
+}
+
+// Filling reports whether a blob is being fetched.
+func (d *Dir) Filling(dgst digest.Digest) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fills[dgst] != nil
+}
+
+// enter joins the fill of a digest, or starts one.
+func (d *Dir) enter(want Want, src Source) (*fill, error) {
+	for {
+		d.mu.Lock()
+		f := d.fills[want.Digest]
+		switch {
+		case d.closed:
+			d.mu.Unlock()
+			return nil, ErrStorage
+		case f == nil:
+			f = d.start(want, src)
+			d.mu.Unlock()
+			return f, nil
+		case f.want.By != want.By && !want.Granted:
+			d.mu.Unlock()
+			return nil, ErrForeign
+		}
+		joined := f.join()
+		d.mu.Unlock()
+		if joined {
+			return f, nil
+		}
+		<-f.gone // it was given up this moment, and is soon out of the way
+	}
+}
+
+func (d *Dir) start(want Want, src Source) *fill {
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &fill{
+		dir: d, want: want, cancel: cancel, streams: 1,
+		opened: make(chan struct{}), gone: make(chan struct{}), news: make(chan struct{}),
+	}
+	f.total.Store(-1)
+	d.fills[want.Digest] = f
+	d.running.Go(func() { f.run(ctx, src) })
+	return f
+}
+
+// join counts one stream more, unless the fill has been given up.
+func (f *fill) join() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.givenUp {
+		f.streams++
+	}
+	return !f.givenUp
+}
+
+// leave ends one stream. The last one's leaving ends the fill, unless more than half
+// is there: that is worth finishing.
+func (f *fill) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.streams--
+	if f.streams == 0 && !f.ended && (f.total.Load() < 0 || 2*f.written.Load() <= f.total.Load()) {
+		f.givenUp = true
+		f.cancel()
+	}
+}
+
+// run fetches, verifies and commits.
+func (f *fill) run(ctx context.Context, src Source) {
+	defer f.cancel()
+	part, err := f.open(ctx, src)
+	if err != nil {
+		f.openErr = err
+		f.forget()
+		close(f.opened)
+		return
+	}
+	close(f.opened)
+	err = f.fetch(ctx, src, part)
+	if err != nil {
+		f.end(err)
+		f.forget()
+		f.discard()
+		return
+	}
+	// The streams need not wait for the disk.
+	f.end(nil)
+	if err := f.keep(); err != nil {
+		f.discard()
+	}
+	f.forget()
+}
+
+// open asks the source and makes the file.
+func (f *fill) open(ctx context.Context, src Source) (Part, error) {
+	part, err := src(ctx, 0)
+	if err != nil {
+		return part, err
+	}
+	f.total.Store(part.Total)
+	if err := f.create(ctx); err != nil {
+		_ = part.Body.Close()
+		return part, fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	return part, nil
+}
+
+// create makes the partial file and sees to it that there is room for all of it, so
+// that a full disk shows before the first byte and not in the middle.
+func (f *fill) create(ctx context.Context) error {
+	if err := f.dir.reserve(ctx, f.total.Load()); err != nil {
+		return err
+	}
+	f.name = f.dir.partialName(f.want.Digest.Encoded()[:16])
+	file, err := f.dir.root.OpenFile(f.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	if f.total.Load() > 0 {
+		err = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, f.total.Load())
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
+			file.Close()
+			_ = f.dir.root.Remove(f.name)
+			return fmt.Errorf("reserving %d bytes: %w", f.total.Load(), err)
+		}
+	}
+	f.file = file
+	return nil
+}
+
+// fetch reads the content to its end, across the source's breaking off.
+func (f *fill) fetch(ctx context.Context, src Source, part Part) error {
+	sum := f.want.Digest.Algorithm().Hash()
+	buf := make([]byte, fillBuffer)
+	for resumes := 0; ; {
+		before := f.written.Load()
+		err := f.drain(part.Body, sum, buf)
+		_ = part.Body.Close()
+		if err == nil && (f.total.Load() < 0 || f.written.Load() == f.total.Load()) {
+			return f.verify(sum)
+		}
+		if errors.Is(err, ErrStorage) || errors.Is(err, ErrMismatch) {
+			return err
+		}
+		if err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		if f.written.Load()-before >= minProgress {
+			resumes = 0
+		}
+		for {
+			if resumes++; resumes > maxResumes {
+				return fmt.Errorf("it broke off at byte %d and could not be resumed: %w", f.written.Load(), err)
+			}
+			if err := pause(ctx, time.Duration(resumes-1)*resumePause); err != nil {
+				return err
+			}
+			if part, err = f.reopen(ctx, src); err == nil {
+				break
+			}
+			if errors.Is(err, ErrMismatch) {
+				return err
+			}
+		}
+	}
+}
+
+// drain copies what comes into the file and the hash, and tells the streams.
+func (f *fill) drain(body io.Reader, sum hash.Hash, buf []byte) error {
+	for {
+		n, err := body.Read(buf)
+		if n > 0 {
+			if f.total.Load() >= 0 && f.written.Load()+int64(n) > f.total.Load() {
+				return ErrMismatch
+			}
+			if _, err := f.file.Write(buf[:n]); err != nil {
+				return fmt.Errorf("%w: %w", ErrStorage, err)
+			}
+			sum.Write(buf[:n])
+			f.written.Add(int64(n))
+			f.tell()
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// reopen asks the source to go on. From one that can only begin anew, what is there
+// already is read and compared: two bodies are never spliced unseen.
+func (f *fill) reopen(ctx context.Context, src Source) (Part, error) {
+	offset := f.written.Load()
+	part, err := src(ctx, offset)
+	if err != nil {
+		return part, err
+	}
+	if f.total.Load() >= 0 && part.Total >= 0 && part.Total != f.total.Load() {
+		err = ErrMismatch
+	} else if part.Offset != offset {
+		err = f.compare(part, offset)
+	}
+	if err != nil {
+		_ = part.Body.Close()
+	}
+	return part, err
+}
+
+func (f *fill) compare(part Part, until int64) error {
+	ours, theirs := make([]byte, 64<<10), make([]byte, 64<<10)
+	for at := part.Offset; at < until; {
+		n := min(int64(len(ours)), until-at)
+		if _, err := io.ReadFull(part.Body, theirs[:n]); err != nil {
+			return err
+		}
+		if _, err := f.file.ReadAt(ours[:n], at); err != nil {
+			return fmt.Errorf("%w: %w", ErrStorage, err)
+		}
+		if !bytes.Equal(ours[:n], theirs[:n]) {
+			return ErrMismatch
+		}
+		at += n
+	}
+	return nil
+}
+
+func (f *fill) verify(sum hash.Hash) error {
+	if digest.NewDigest(f.want.Digest.Algorithm(), sum) != f.want.Digest {
+		return ErrMismatch
+	}
+	return nil
+}
+
+// keep gives the file its place.
+func (f *fill) keep() error {
+	if err := f.file.Sync(); err != nil {
+		return err
+	}
+	if err := f.dir.commit(f.name, contentPath("blobs", f.want.Digest)); err != nil {
+		return err
+	}
+	f.dir.grew(f.written.Load())
+	return f.file.Close()
+}
+
+func (f *fill) discard() {
+	_ = f.file.Close()
+	if err := f.dir.root.Remove(f.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// It stays until the next start clears the folder: nothing reads it.
+		return
+	}
+}
+
+func (f *fill) forget() {
+	f.dir.mu.Lock()
+	defer f.dir.mu.Unlock()
+	delete(f.dir.fills, f.want.Digest)
+	close(f.gone)
+}
+
+func (f *fill) tell() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.news)
+	f.news = make(chan struct{})
+}
+
+func (f *fill) end(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended, f.err = true, err
+	close(f.news)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,196 @@
+package cache
+
+import (
+	"container/list"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	maxManifest = 4 << 20
+	maxChildren = 4096    // memberships made of one manifest
+	recentBytes = 8 << 20 // of manifests in memory
+)
+
+// Manifest is a manifest that is kept, to the byte.
+type Manifest struct {
+	Digest    digest.Digest
+	MediaType string // as its upstream gave it
+	Body      []byte
+}
+
+// Manifest gives a manifest that the repository is known to hold; fs.ErrNotExist if
+// it is not kept, or not known to be held there. The body must not be changed.
+func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
+	if m := d.recent.get(r, dgst); m != nil {
+		return m, nil
+	}
+	var h Holding
+	if err := d.readRecord(holdingPath(r, "_manifests", dgst), &h); err != nil {
+		return nil, fs.ErrNotExist
+	}
+	name := contentPath("manifests", dgst)
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	if err != nil {
+		return nil, err
+	}
+	if dgst.Algorithm().FromBytes(body) != dgst {
+		return nil, fmt.Errorf("%w: what is kept of %s is not its digest any more", fs.ErrNotExist, dgst)
+	}
+	d.touch(name, info.ModTime())
+	m := &Manifest{dgst, h.MediaType, body}
+	d.recent.put(r, m)
+	return m, nil
+}
+
+// PutManifest keeps a manifest, which the caller has verified, and notes that the
+// repository holds it and what it lists.
+func (d *Dir) PutManifest(r Repository, m *Manifest, from string) error {
+	name := contentPath("manifests", m.Digest)
+	if _, err := d.root.Stat(name); errors.Is(err, fs.ErrNotExist) {
+		if err := d.writeDurably(name, m.Body); err != nil {
+			return err
+		}
+		d.grew(int64(len(m.Body)))
+	}
+	h := Holding{MediaType: m.MediaType, Upstream: from}
+	for _, child := range children(m.Body) {
+		if err := d.HoldBlob(r, child, Holding{Upstream: from}); err != nil {
+			return err
+		}
+	}
+	if err := d.writeRecord(holdingPath(r, "_manifests", m.Digest), h); err != nil {
+		return err
+	}
+	d.recent.put(r, m)
+	return nil
+}
+
+func (d *Dir) writeDurably(name string, body []byte) (err error) {
+	temp := d.partialName("manifest")
+	f, err := d.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = d.root.Remove(temp)
+		}
+	}()
+	if _, err = f.Write(body); err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	return d.commit(temp, name)
+}
+
+// children gives the blobs that a manifest lists: its configuration and its layers.
+// Those with URLs of their own are not the registry's to serve, and the manifests
+// of an index are asked for as manifests.
+func children(body []byte) []digest.Digest {
+	type descriptor struct {
+		Digest digest.Digest `json:"digest"`
+		URLs   []string      `json:"urls"`
+	}
+	var m struct {
+		Config descriptor   `json:"config"`
+		Layers []descriptor `json:"layers"`
+	}
+	if json.Unmarshal(body, &m) != nil {
+		return nil
+	}
+	var all []digest.Digest
+	for _, c := range append(m.Layers, m.Config) {
+		if c.Digest.Validate() == nil && len(c.URLs) == 0 && len(all) < maxChildren {
+			all = append(all, c.Digest)
+		}
+	}
+	return all
+}
+
+// recent keeps the manifests used last in memory, by the repository they were asked
+// for in.
+type recent struct {
+	mu    sync.Mutex
+	byKey map[recentKey]*list.Element
+	order list.List // of *recentEntry, the latest first
+	bytes int
+}
+
+type recentKey struct {
+	repository Repository
+	digest     digest.Digest
+}
+
+type recentEntry struct {
+	key recentKey
+	m   *Manifest
+}
+
+func (c *recent) get(r Repository, dgst digest.Digest) *Manifest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.byKey[recentKey{r, dgst}]
+	if e == nil {
+		return nil
+	}
+	c.order.MoveToFront(e)
+	return e.Value.(*recentEntry).m
+}
+
+func (c *recent) put(r Repository, m *Manifest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := recentKey{r, m.Digest}
+	if c.byKey == nil {
+		c.byKey = map[recentKey]*list.Element{}
+	}
+	if e := c.byKey[key]; e != nil {
+		c.order.MoveToFront(e)
+		return
+	}
+	c.byKey[key] = c.order.PushFront(&recentEntry{key, m})
+	for c.bytes += len(m.Body); c.bytes > recentBytes; {
+		c.remove(c.order.Back())
+	}
+}
+
+func (c *recent) remove(e *list.Element) {
+	entry := c.order.Remove(e).(*recentEntry)
+	delete(c.byKey, entry.key)
+	c.bytes -= len(entry.m.Body)
+}
+
+// drop forgets manifests that are gone from the disk.
+func (c *recent) drop(gone map[digest.Digest]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for e := c.order.Front(); e != nil; {
+		next := e.Next()
+		if gone[e.Value.(*recentEntry).key.digest] {
+			c.remove(e)
+		}
+		e = next
+	}
+}
