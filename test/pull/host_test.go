@@ -40,7 +40,7 @@ func newHost(t testing.TB, s *harness.Sidemirror) *host {
 	return h
 }
 
-// run runs a command of sidemirror's on the tree: apply, revert.
+// run runs a command of sidemirror's, as apply, on the tree.
 func (h *host) run(t testing.TB, command string) {
 	t.Helper()
 	_, err := process.Run(t.Context(), nil, harness.Binary(t), command, "--root", h.root, "--config", h.config)
