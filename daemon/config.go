@@ -42,6 +42,33 @@ type Config struct {
 		Store string
 	}
 
+	// Cache is [cache].
+	Cache struct {
+		// Dir (dir, an absolute path) is the folder that what was pulled is kept in; ""
+		// keeps nothing. Default /var/cache/sidemirror.
+		Dir string
+
+		// MaxSize (max_size, as "20GiB") is how much content is kept; what was used
+		// longest ago goes first. Default 20 GiB.
+		MaxSize Size
+
+		// MinFree (min_free, as "10%" or "5GiB") is how much of the folder's filesystem
+		// is left free, however little is kept. Default 10 %.
+		MinFree Free
+
+		// MaxStale (max_stale) is for how long what is kept is served while the
+		// registry is out of reach or in trouble; 0 not at all. Default 168 h.
+		MaxStale time.Duration
+
+		// TagTTL (tag_ttl) is for how long a tag is believed to mean what it did
+		// without asking the registry. Default 0: it is asked at each pull.
+		TagTTL time.Duration
+
+		// FreshnessTimeout (freshness_timeout) is how long the registry is waited for
+		// where something is kept to answer with. Default 5 s.
+		FreshnessTimeout time.Duration
+	}
+
 	// Trust is [trust].
 	Trust struct {
 		// UIDs (uids, a list of user ids) are the users whose processes are served with
@@ -149,6 +176,11 @@ func defaults() *Config {
 		c.Registries = append(c.Registries, defaultRegistry(name))
 	}
 	c.Credentials.Store = "/var/lib/sidemirror/credentials.json"
+	c.Cache.Dir = "/var/cache/sidemirror"
+	c.Cache.MaxSize = 20 << 30
+	c.Cache.MinFree = Free{Percent: 10}
+	c.Cache.MaxStale = 7 * 24 * time.Hour
+	c.Cache.FreshnessTimeout = 5 * time.Second
 	c.Trust.UIDs = []uint32{0}
 	c.Engine.Docker.Enabled = true
 	c.Engine.Containerd.Enabled = true

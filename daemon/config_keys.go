@@ -26,6 +26,12 @@ var keys = []key[Config]{
 	{name: "shutdown_timeout", field: func(c *Config) any { return &c.ShutdownTimeout }},
 	{name: "credentials.files", field: func(c *Config) any { return &c.Credentials.Files }, check: checkPath},
 	{name: "credentials.store", field: func(c *Config) any { return &c.Credentials.Store }, check: checkPath},
+	{name: "cache.dir", field: func(c *Config) any { return &c.Cache.Dir }, check: checkPathOrNone},
+	{name: "cache.max_size", field: func(c *Config) any { return &c.Cache.MaxSize }},
+	{name: "cache.min_free", field: func(c *Config) any { return &c.Cache.MinFree }},
+	{name: "cache.max_stale", field: func(c *Config) any { return (*age)(&c.Cache.MaxStale) }},
+	{name: "cache.tag_ttl", field: func(c *Config) any { return (*age)(&c.Cache.TagTTL) }},
+	{name: "cache.freshness_timeout", field: func(c *Config) any { return &c.Cache.FreshnessTimeout }, check: checkNotZero},
 	{name: "trust.uids", field: func(c *Config) any { return &c.Trust.UIDs }},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
@@ -81,6 +87,12 @@ func set(field any, v value, check func(string) error) *fault {
 		return setText(p, v, `a duration in quotes, as "30s" or "2m"`, func(text string) (time.Duration, error) {
 			return parseDuration(text, check)
 		})
+	case *age:
+		return setText(p, v, `a duration in quotes, as "30m" or "168h"`, parseAge)
+	case *Size:
+		return setText(p, v, `a size in quotes, as "20GiB"`, parseMaxSize)
+	case *Free:
+		return setText(p, v, `a size or a part of the disk in quotes, as "10%" or "5GiB"`, parseFree)
 	case *[]string:
 		return setList(p, v, unstable.String, "a list of strings", checked(check))
 	case *[]netip.AddrPort:

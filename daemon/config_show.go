@@ -83,6 +83,12 @@ func plain(field any) any {
 		return *p
 	case *time.Duration:
 		return p.String()
+	case *age:
+		return time.Duration(*p).String()
+	case *Size:
+		return p.String()
+	case *Free:
+		return p.String()
 	case *[]uint32:
 		return append([]uint32{}, *p...)
 	case *[]netip.AddrPort:

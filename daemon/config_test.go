@@ -70,6 +70,14 @@ header_timeout = "500ms"
 files = ["/root/.docker/config.json"]
 store = "/srv/credentials.json"
 
+[cache]
+dir = "/srv/cache"
+max_size = "1.5TiB"
+min_free = "2.5%"
+max_stale = "720h"
+tag_ttl = "90s"
+freshness_timeout = "2s"
+
 [trust]
 uids = [0, 1_000, 0x3e9]
 
@@ -96,6 +104,8 @@ func TestEveryKeyArrives(t *testing.T) {
 		"timeouts":     corp.DialTimeout == 2*time.Second && corp.HeaderTimeout == 500*time.Millisecond,
 		"any":          c.registry("*") != nil && c.registry("*").Upstreams == nil,
 		"credentials":  c.Credentials.Files[0] == "/root/.docker/config.json" && c.Credentials.Store == "/srv/credentials.json",
+		"cache":        c.Cache.Dir == "/srv/cache" && c.Cache.MaxSize == 3<<39 && c.Cache.MinFree == Free{Percent: 2.5},
+		"freshness":    c.Cache.MaxStale == 720*time.Hour && c.Cache.TagTTL == 90*time.Second && c.Cache.FreshnessTimeout == 2*time.Second,
 		"uids":         reflect.DeepEqual(c.Trust.UIDs, []uint32{0, 1000, 1001}),
 		"engines":      !c.Engine.Docker.Enabled && c.Engine.Containerd.Enabled && c.Engine.Containerd.Restart,
 		"log":          c.Log.Level == "debug" && c.Log.Format == "json",
@@ -113,7 +123,7 @@ func TestAFaultShowsPlaceLineCaretAndMend(t *testing.T) {
 		{"misspelt table", "[enigne.docker]\nenabled = true", `1:2: unknown key "enigne"; did you mean "engine"?`},
 		{"misspelt registry key", "[registry.\"a.b\"]\nupstream = []", `2:1: unknown key "upstream"; did you mean "upstreams"?`},
 		{"key in the wrong table", "level = 'debug'", `unknown key "level"; it belongs in [log]`},
-		{"key of another program", "[cache]\ndir = '/x'", `1:2: unknown key "cache"; here may stand listen, shutdown_timeout,`},
+		{"key of another program", "[storage]\ndir = '/x'", `1:2: unknown key "storage"; here may stand listen, shutdown_timeout,`},
 		{"key in a value", "listen.x = 1", `1:1: unknown key "x"; listen is not a table`},
 		{"quoted dots", `"log.level" = "debug"`, `1:1: unknown key "log.level"`},
 		{"syntax", "listen = [\"127.0.0.1:5115\"\nx", "2:1:"},
@@ -160,6 +170,18 @@ func TestAFaultShowsPlaceLineCaretAndMend(t *testing.T) {
 		{"listen twice", "listen = ['127.0.0.1:1', '127.0.0.1:1']", "is there twice"},
 		{"circle", "listen = ['127.0.0.1:5000']\n[registry.'a.b']\nupstreams = ['http://localhost:5000']", "requests would go round in a circle"},
 		{"circle through all addresses", "listen = ['0.0.0.0:443']\n[registry.'a.b']\nupstreams = ['https://127.0.0.1']", "requests would go round in a circle"},
+		{"size without a unit", "[cache]\nmax_size = '20'", `2:12: cache.max_size: "20" has no unit; write "20GiB"`},
+		{"size with half a unit", "[cache]\nmax_size = '20g'", `"20g" has no unit that is known; write "20GiB" or "20GB"`},
+		{"size as a number", "[cache]\nmax_size = 20", `must be a size in quotes, as "20GiB", not a whole number`},
+		{"no size", "[cache]\nmax_size = '0B'", `to keep nothing write dir = ""`},
+		{"size beyond all disks", "[cache]\nmax_size = '20000000TiB'", "out of range"},
+		{"negative size", "[cache]\nmax_size = '-1GiB'", "is not a size"},
+		{"whole disk free", "[cache]\nmin_free = '100%'", "write 0% to 99%"},
+		{"free without a unit", "[cache]\nmin_free = '10'", `2:12: cache.min_free: "10" has no unit`},
+		{"relative cache", "[cache]\ndir = 'cache'", "relative path"},
+		{"age in days", "[cache]\nmax_stale = '7d'", `"7d" is not a duration; write a number and a unit, as "30m" or "168h"`},
+		{"negative age", "[cache]\ntag_ttl = '-1s'", "out of range"},
+		{"no time to ask", "[cache]\nfreshness_timeout = '0s'", "must be more than 0s"},
 		{"level", "[log]\nlevel = 'verbose'", `"verbose" is not one of "error", "warn", "info", "debug", "trace"`},
 		{"user id", "[trust]\nuids = [-1]", "is not a user id"},
 		{"nobody's user id", "[trust]\nuids = [4294967295]", "is not a user id"},

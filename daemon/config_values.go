@@ -46,6 +46,14 @@ func checkPath(text string) error {
 	return nil
 }
 
+// checkPathOrNone takes a path, or "" for nothing.
+func checkPathOrNone(text string) error {
+	if text == "" {
+		return nil
+	}
+	return checkPath(text)
+}
+
 // longestDuration bounds every duration: longer ones are slips of the unit.
 const longestDuration = time.Hour
 
