@@ -41,9 +41,9 @@ func Run(ctx context.Context, c *Config, version string) error {
 	d := &daemon{
 		config: c,
 		stderr: os.Stderr,
-		build: func(c *Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
-			return newProxy(c, at, version, log)
-		},
+	}
+	d.build = func(c *Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+		return d.caches.newService(c, at, version, log)
 	}
 	return d.run(ctx)
 }
@@ -53,6 +53,7 @@ type daemon struct {
 	stderr io.Writer
 	build  func(*Config, []netip.AddrPort, *logrus.Logger) (service, error)
 
+	caches    caches
 	log       *logrus.Logger
 	toJournal bool
 	uids      atomic.Pointer[[]uint32]
@@ -212,5 +213,9 @@ func (d *daemon) publish() {
 }
 
 func (d *daemon) status() string {
-	return fmt.Sprintf("serving %d registries on %s", len(d.config.Registries), strings.Join(texts(d.addresses(d.config)), ", "))
+	status := fmt.Sprintf("serving %d registries on %s", len(d.config.Registries), strings.Join(texts(d.addresses(d.config)), ", "))
+	if amiss := d.caches.trouble(); amiss != "" {
+		status += "; " + amiss
+	}
+	return status
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/proxy"
+	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
@@ -18,7 +19,7 @@ import (
 // proxy.Proxy's: an *oci.Error where the registry or its token server said no.
 // version is sent in the User-Agent.
 func (c *Config) Login(ctx context.Context, registry string, cred credential.Credential, version string) error {
-	p, err := newProxy(c, c.Listen, version, nil)
+	p, err := newProxy(c, c.Listen, version, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -26,14 +27,17 @@ func (c *Config) Login(ctx context.Context, registry string, cred credential.Cre
 	return p.Login(ctx, registry, cred)
 }
 
-// newProxy makes the proxy that c describes, listening at the addresses at. log may be nil.
-func newProxy(c *Config, at []netip.AddrPort, version string, log *logrus.Logger) (*proxy.Proxy, error) {
+// newProxy makes the proxy that c describes, listening at the addresses at. log may be
+// nil, and so may kept, in which it keeps nothing.
+func newProxy(c *Config, at []netip.AddrPort, version string, log *logrus.Logger, kept *cache.Dir) (*proxy.Proxy, error) {
 	page := web.Info{Default: dockerHub, Listen: reachable(at[0]).String(), Version: version}
 	config := proxy.Config{
 		Default:     dockerHub,
 		OwnHosts:    ownHosts(at),
 		TrustedUIDs: c.Trust.UIDs,
 		Credentials: credentials(c),
+		Cache:       kept,
+		Freshness:   proxy.Freshness{Timeout: c.Cache.FreshnessTimeout, TagTTL: c.Cache.TagTTL, MaxStale: c.Cache.MaxStale},
 		Version:     version,
 		Log:         log,
 	}

@@ -1,0 +1,190 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/proxy"
+	"github.com/sidemirror/sidemirror/proxy/cache"
+)
+
+// caches are the cache folders that are open: the one in force and, after a reload
+// with another cache.dir, those whose streams have not ended.
+type caches struct {
+	mu   sync.Mutex
+	open []*cacheFolder
+	// amiss is what is wrong with the one in force, for the status line.
+	amiss string
+}
+
+type cacheFolder struct {
+	*cache.Dir
+	path  string
+	id    os.FileInfo
+	users int // under caches.mu
+
+	keep    func() // begins what is not for before we are ready
+	stop    context.CancelFunc
+	keeping sync.WaitGroup
+}
+
+// newService makes the proxy that c describes, with its cache. Where the folder
+// cannot be had, it serves without: a pull is never worse for our being there.
+func (s *caches) newService(c *Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
+	var f *cacheFolder
+	amiss := ""
+	if c.Cache.Dir != "" {
+		var err error
+		if f, err = s.acquire(c, log); err != nil {
+			amiss = "nothing is kept: " + err.Error()
+			log.WithError(err).Error("nothing is kept, and every pull goes to the registry, until the cache folder is mended and the configuration reloaded")
+		} else if err := f.writable(); err != nil {
+			amiss = "nothing new is kept: " + err.Error()
+			log.WithError(err).Error("what the cache has is served and nothing is added to it, until its folder is mended")
+		}
+	}
+	svc, err := f.serve(s, c, at, version, log)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.amiss = amiss
+	return svc, nil
+}
+
+// serve makes a proxy that keeps what it serves in f; in nothing if f is nil.
+func (f *cacheFolder) serve(s *caches, c *Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
+	if f == nil {
+		p, err := newProxy(c, at, version, log, nil)
+		if err != nil {
+			return nil, err
+		}
+		return p, nil
+	}
+	p, err := newProxy(c, at, version, log, f.Dir)
+	if err != nil {
+		s.release(f)
+		return nil, err
+	}
+	f.SetLimits(c.cacheLimits())
+	return &cachingProxy{Proxy: p, folder: f, release: func() { s.release(f) }}, nil
+}
+
+func (c *Config) cacheLimits() cache.Limits {
+	return cache.Limits{
+		MaxSize:      int64(c.Cache.MaxSize),
+		MinFree:      int64(c.Cache.MinFree.Bytes),
+		MinFreeShare: c.Cache.MinFree.Percent / 100,
+	}
+}
+
+// acquire opens c's cache, or gives the one that is open. Two for one folder, by
+// whatever path, would clear away each other's fills; and one that was removed, or
+// has another mounted over it, is not the one at its path any more.
+func (s *caches) acquire(c *Config, log *logrus.Logger) (*cacheFolder, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	path := filepath.Clean(c.Cache.Dir)
+	if id, err := os.Stat(path); err == nil {
+		i := slices.IndexFunc(s.open, func(f *cacheFolder) bool { return os.SameFile(f.id, id) })
+		if i >= 0 {
+			s.open[i].users++
+			return s.open[i], nil
+		}
+	}
+	dir, err := cache.Open(path, c.cacheLimits())
+	if err != nil {
+		return nil, fmt.Errorf("opening the cache %s (let the user that sidemirror runs as write there, or set cache.dir): %w", path, err)
+	}
+	id, err := os.Stat(path)
+	if err != nil {
+		_ = dir.Close()
+		return nil, fmt.Errorf("opening the cache %s: %w", path, err)
+	}
+	if err := dir.Clear(); err != nil {
+		// They take room, and nothing reads them.
+		log.WithError(err).WithField("dir", path).Warn("the cache's unfinished files cannot be removed")
+	}
+	f := newCacheFolder(dir, path, id, log)
+	s.open = append(s.open, f)
+	return f, nil
+}
+
+func newCacheFolder(dir *cache.Dir, path string, id os.FileInfo, log *logrus.Logger) *cacheFolder {
+	ctx, stop := context.WithCancel(context.Background())
+	f := &cacheFolder{Dir: dir, path: path, id: id, users: 1, stop: stop}
+	f.keep = sync.OnceFunc(func() {
+		f.keeping.Go(func() {
+			dir.Keep(ctx, func(freed int64, files int, err error) {
+				at := log.WithField("dir", path)
+				if files > 0 {
+					at.WithFields(logrus.Fields{"bytes": freed, "files": files}).Info("removed from the cache what was used longest ago")
+				}
+				if err != nil {
+					at.WithError(err).Warn("the cache cannot be kept within its bounds")
+				}
+			})
+		})
+	})
+	return f
+}
+
+// writable says why nothing can be added. A file system that is mounted read-only
+// opens like any other.
+func (f *cacheFolder) writable() error {
+	if err := unix.Access(f.path, unix.W_OK|unix.X_OK); err != nil {
+		return &os.PathError{Op: "writing in", Path: f.path, Err: err}
+	}
+	return nil
+}
+
+// release closes a folder when its last user has done so, its fills with it.
+func (s *caches) release(f *cacheFolder) {
+	s.mu.Lock()
+	f.users--
+	last := f.users == 0
+	if last {
+		s.open = slices.DeleteFunc(s.open, func(other *cacheFolder) bool { return other == f })
+	}
+	s.mu.Unlock()
+	if !last {
+		return
+	}
+	f.stop()
+	f.keeping.Wait()
+	_ = f.Close() // what is committed is on disk, and nothing else counts
+}
+
+func (s *caches) trouble() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.amiss
+}
+
+// cachingProxy is a proxy and the cache folder that it uses.
+type cachingProxy struct {
+	*proxy.Proxy
+	folder  *cacheFolder
+	release func()
+}
+
+// Probe comes when we are ready: not before may the cache be counted.
+func (p *cachingProxy) Probe(ctx context.Context) {
+	p.folder.keep()
+	p.Proxy.Probe(ctx)
+}
+
+// Close closes the proxy, and the folder if nobody else uses it.
+func (p *cachingProxy) Close() {
+	p.Proxy.Close()
+	p.release()
+}

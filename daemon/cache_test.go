@@ -1,0 +1,289 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/proxy/credential"
+)
+
+// withCache is a configuration that keeps things in dir.
+func withCache(t *testing.T, dir, more string) *Config {
+	t.Helper()
+	return mustLoad(t, fmt.Sprintf("listen = [%q]\n[cache]\ndir = %q\n%s", freeAddr(t), dir, more))
+}
+
+// forTest makes a service as the daemon does, and gives what it logs.
+func (s *caches) forTest(t *testing.T, c *Config) (service, *syncBuffer) {
+	t.Helper()
+	said := new(syncBuffer)
+	log := logrus.New()
+	log.SetOutput(said)
+	svc, err := s.newService(c, c.Listen, "test", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return svc, said
+}
+
+func TestACacheThatCannotBeOpenedIsSaidOnceAndServingGoesOn(t *testing.T) {
+	inTheWay := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var s caches
+	c := withCache(t, filepath.Join(inTheWay, "cache"), "")
+	svc, said := s.forTest(t, c)
+	if n := strings.Count(said.String(), "level=error"); n != 1 || !strings.Contains(said.String(), "set cache.dir") || !strings.Contains(s.trouble(), "nothing is kept") {
+		t.Errorf("%d errors in\n%s\nstatus %q", n, said, s.trouble())
+	}
+	answer := httptest.NewRecorder()
+	req := httptest.NewRequest(http.MethodGet, "/v2/", nil)
+	req.Host = "127.0.0.1:5115"
+	if svc.ServeHTTP(answer, req); answer.Code != http.StatusOK {
+		t.Errorf("it answers %d: %s", answer.Code, answer.Body)
+	}
+	svc.Close()
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	svc, said = s.forTest(t, c)
+	defer svc.Close()
+	if said.String() != "" || s.trouble() != "" || len(s.open) != 1 {
+		t.Errorf("mended, it says %q and %q", said, s.trouble())
+	}
+}
+
+func TestACacheThatCannotBeWrittenIsServedFrom(t *testing.T) {
+	dir := t.TempDir()
+	// Modes do not keep root from writing, a file system does.
+	if os.Getuid() == 0 {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+			t.Skipf("root without the right to mount: %v", err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
+	}
+	var s caches
+	svc, _ := s.forTest(t, withCache(t, dir, ""))
+	svc.Close()
+	err := os.Chmod(dir, 0o555)
+	if os.Getuid() == 0 {
+		err = unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	svc, said := s.forTest(t, withCache(t, dir, ""))
+	defer svc.Close()
+	if len(s.open) != 1 || !strings.Contains(said.String(), "nothing is added") || !strings.Contains(s.trouble(), "nothing new is kept") {
+		t.Errorf("%d open; log %q; status %q", len(s.open), said, s.trouble())
+	}
+}
+
+func TestAReloadKeepsTheSameFolderOpenAndChangesItsBounds(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	var s caches
+	first, _ := s.forTest(t, withCache(t, dir, ""))
+	partial := filepath.Join(dir, "partial", "of-a-fill")
+	if err := os.WriteFile(partial, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second, _ := s.forTest(t, withCache(t, link, ""))
+	if len(s.open) != 1 || s.open[0].users != 2 {
+		t.Fatalf("%d folders are open", len(s.open))
+	}
+	if _, err := os.Stat(partial); err != nil {
+		t.Errorf("what was being fetched is gone: %v", err)
+	}
+	first.Close()
+	if len(s.open) != 1 {
+		t.Error("it was closed under the second")
+	}
+	second.Close()
+	if len(s.open) != 0 {
+		t.Error("nobody closed it")
+	}
+}
+
+func TestAReloadWithAnotherFolderClosesTheOldWhenItsStreamsEnd(t *testing.T) {
+	old, next := t.TempDir(), t.TempDir()
+	var s caches
+	first, _ := s.forTest(t, withCache(t, old, ""))
+	second, _ := s.forTest(t, withCache(t, next, ""))
+	if len(s.open) != 2 {
+		t.Fatalf("%d folders are open", len(s.open))
+	}
+	first.Close()
+	if len(s.open) != 1 || s.open[0].path != next {
+		t.Errorf("open are %+v", s.open)
+	}
+	second.Close()
+}
+
+func TestAFolderThatWasRemovedIsMadeAnewByAReload(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	var s caches
+	first, _ := s.forTest(t, withCache(t, dir, ""))
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	second, said := s.forTest(t, withCache(t, dir, ""))
+	defer second.Close()
+	first.Close()
+	if _, err := os.Stat(filepath.Join(dir, "partial")); err != nil || said.String() != "" {
+		t.Errorf("%v; log %q", err, said)
+	}
+}
+
+func TestAConfigurationThatIsRefusedLeavesTheCacheAlone(t *testing.T) {
+	dir := t.TempDir()
+	var s caches
+	first, _ := s.forTest(t, withCache(t, dir, ""))
+	defer first.Close()
+	bad := withCache(t, dir, "[registry.'a.example']\nca = '/nowhere/ca.pem'\n")
+	if _, err := s.newService(bad, bad.Listen, "test", logrus.New()); err == nil {
+		t.Fatal("it was taken")
+	}
+	if len(s.open) != 1 || s.open[0].users != 1 {
+		t.Errorf("open are %+v", s.open)
+	}
+}
+
+// With many blobs that takes seconds.
+func TestNothingIsCountedBeforeWeAreReady(t *testing.T) {
+	dir := t.TempDir()
+	var s caches
+	keep(t, dir, "something")
+	svc, _ := s.forTest(t, withCache(t, dir, ""))
+	defer svc.Close()
+	folder := s.open[0]
+	if used := folder.Used(); used != 0 {
+		t.Errorf("%d bytes were counted at the start", used)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	svc.Probe(ctx)
+	waitFor(t, func() bool { return folder.Used() > 0 })
+}
+
+func TestEvictionsAreLogged(t *testing.T) {
+	dir := t.TempDir()
+	for _, text := range []string{"one of ten bytes", "another", "a third"} {
+		keep(t, dir, text)
+	}
+	var s caches
+	svc, said := s.forTest(t, withCache(t, dir, "max_size = '10B'\nmin_free = '0B'\n"))
+	defer svc.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	svc.Probe(ctx)
+	waitFor(t, func() bool { return strings.Contains(said.String(), "removed from the cache") })
+	if !strings.Contains(said.String(), "files=2") && !strings.Contains(said.String(), "files=3") {
+		t.Errorf("log %s", said)
+	}
+}
+
+// keep puts a blob into a cache folder.
+func keep(t *testing.T, dir, content string) {
+	t.Helper()
+	hex := digest.FromString(content).Encoded()
+	at := filepath.Join(dir, "blobs", "sha256", hex[:2], hex)
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(at, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLoginDoesNotOpenTheCache(t *testing.T) {
+	upstream := httptest.NewServer(http.NotFoundHandler())
+	defer upstream.Close()
+	dir := filepath.Join(t.TempDir(), "cache")
+	c := withCache(t, dir, fmt.Sprintf("[registry.'a.example']\nupstreams = [%q]\n", upstream.URL))
+	_ = c.Login(t.Context(), "a.example", credential.Credential{Username: "me", Password: credential.NewSecret("x")}, "test")
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("it is there: %v", err)
+	}
+}
+
+func TestStoppingKeepsWhatIsWholeAndEndsWhatIsBeingFetched(t *testing.T) {
+	const small, endless = "a blob", "a blob that never ends"
+	begun, release := make(chan struct{}), make(chan struct{})
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, digest.FromString(endless).String()) {
+			_, _ = io.WriteString(w, small)
+			return
+		}
+		w.Header().Set("Content-Length", "1000000")
+		_, _ = io.WriteString(w, "the beginning")
+		_ = http.NewResponseController(w).Flush()
+		close(begun)
+		<-release
+	}))
+	dir, addr := t.TempDir(), freeAddr(t)
+	file := writeConfig(t, fmt.Sprintf("listen = [%q]\nshutdown_timeout = '50ms'\n[cache]\ndir = %q\nmin_free = '0B'\n[registry.'a.example']\nupstreams = [%q]\n", addr, dir, upstream.URL))
+	c, err := Load(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := systemdSocket(t)
+	d := &daemon{config: c, stderr: new(syncBuffer)}
+	d.build = func(c *Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+		return d.caches.newService(c, at, "test", log)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- d.run(ctx) }()
+	<-told
+
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	blob := func(content string) (string, error) {
+		resp, err := client.Get("http://" + addr + "/v2/o/i/blobs/" + digest.FromString(content).String() + "?ns=a.example")
+		if err != nil {
+			return "", err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		return string(body), err
+	}
+	if got, err := blob(small); err != nil || got != small {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	cut := make(chan error, 1)
+	go func() { _, err := blob(endless); cut <- err }()
+	<-begun
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if err := <-cut; err == nil {
+		t.Error("half a blob ended cleanly")
+	}
+	close(release)
+	upstream.Close()
+	if left, err := os.ReadDir(filepath.Join(dir, "partial")); err != nil || len(left) > 0 {
+		t.Errorf("left half-fetched: %v, %v", left, err)
+	}
+	hex := digest.FromString(small).Encoded()
+	if got, err := os.ReadFile(filepath.Join(dir, "blobs", "sha256", hex[:2], hex)); err != nil || string(got) != small {
+		t.Errorf("kept is %q, %v", got, err)
+	}
+}
