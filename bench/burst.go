@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// upstreamRate is what each transfer from the upstream gets, bytes/s: a 256 MiB blob takes a
+// second, so that those who ask meanwhile do ask for something that is not there yet.
+const upstreamRate = 256 * mib
+
+// burst is one cold burst.
+type burst struct {
+	transfers  int
+	last       time.Duration // the last client's last byte
+	first, gap time.Duration // the worst client's
+}
+
+// coldBurst is many clients who ask at once for a blob that nobody has yet.
+func (b *bench) coldBurst(ctx context.Context) error {
+	t := table{
+		title: "Cold burst",
+		note: fmt.Sprintf("Clients who ask at once for one blob of 256 MiB that is not kept yet, from an upstream that gives each transfer %d MiB/s. "+
+			"Medians of %d rounds, a new blob each; transfers, first byte and longest wait are the worst of all rounds and clients.", upstreamRate/mib, b.rounds()),
+		head: []string{"server", "clients", "transfers", "last byte", "latest first byte", "longest wait for a byte"},
+	}
+	for _, clients := range []int{8, 100} {
+		if err := b.burstOf(ctx, clients, &t); err != nil {
+			return err
+		}
+	}
+	b.tables = append(b.tables, t)
+	return nil
+}
+
+func (b *bench) burstOf(ctx context.Context, clients int, t *table) error {
+	names := []string{nginxCache, sidemirror, registryPull}
+	rounds := b.rounds()
+	if b.quick && clients > 8 {
+		rounds = 1
+	}
+	var images []*image
+	for i := range rounds {
+		images = append(images, newImage(fmt.Sprintf("v%d", i), 1, blobSize))
+	}
+	f, err := b.fleet(ctx, images, names...)
+	if err != nil {
+		return err
+	}
+	defer f.stop()
+	all := map[string][]burst{}
+	for i, img := range images {
+		for _, name := range names {
+			if name == registryPull && clients > 8 && (i > 0 || b.quick) {
+				continue // a hundred transfers of its take a minute, and once is enough to know
+			}
+			one, err := f.burst(ctx, name, img, clients)
+			if err != nil {
+				return err
+			}
+			all[name] = append(all[name], one)
+		}
+	}
+	last := map[string]time.Duration{}
+	worst := map[string]burst{}
+	for _, name := range names {
+		if len(all[name]) == 0 {
+			continue
+		}
+		var lasts []time.Duration
+		var w burst
+		for _, one := range all[name] {
+			lasts = append(lasts, one.last)
+			w.transfers = max(w.transfers, one.transfers)
+			w.first, w.gap = max(w.first, one.first), max(w.gap, one.gap)
+		}
+		last[name], worst[name] = median(lasts), w
+		t.rows = append(t.rows, []string{name, fmt.Sprint(clients), fmt.Sprint(w.transfers), seconds(last[name]), millis(w.first), millis(w.gap)})
+	}
+	ours, theirs := last[sidemirror], last[nginxCache]
+	figure := fmt.Sprintf("cold burst, %d clients", clients)
+	b.judge(worst[sidemirror].transfers == 1, figure, "1 upstream transfer", fmt.Sprint(worst[sidemirror].transfers))
+	b.judge(ours <= theirs, figure, "last byte no later than nginx proxy_cache_lock", fmt.Sprintf("%.2f × (%s to %s)", float64(ours)/float64(theirs), seconds(ours), seconds(theirs)))
+	b.judge(worst[sidemirror].gap < idle, figure, fmt.Sprintf("nobody idle for %v while it fills", idle),
+		fmt.Sprintf("%s at most, for the first byte %s", millis(worst[sidemirror].gap), millis(worst[sidemirror].first)))
+	return nil
+}
+
+// idle is the wait from which on a client counts as idle: a quarter of the
+// time that the upstream takes. It leaves a hundred clients time to share two cores.
+const idle = time.Second * blobSize / upstreamRate / 4
+
+func (f *fleet) burst(ctx context.Context, name string, img *image, clients int) (burst, error) {
+	s, u := f.servers[name], f.upstreams[name]
+	if err := s.fetch(ctx, s.path("manifests", img.manifest.digest), img.manifest); err != nil {
+		return burst{}, err
+	}
+	u.rate.Store(upstreamRate)
+	a, err := runClient(ctx, order{Address: s.address, Path: s.blob(img.layers[0]), Clients: clients, Times: 1})
+	u.rate.Store(0)
+	if err != nil {
+		return burst{}, err
+	}
+	one := burst{transfers: u.transfersOf(img.layers[0])}
+	for _, t := range a.Each {
+		one.last, one.first, one.gap = max(one.last, t.Last), max(one.first, t.First), max(one.gap, t.Gap)
+	}
+	// The clients have thrown away what they got; that it was right is seen here.
+	return one, s.fetch(ctx, s.blob(img.layers[0]), img.layers[0])
+}
+
+// firstByte is how much later than from the upstream itself a cold blob begins.
+func (b *bench) firstByte(ctx context.Context) error {
+	const count = 30
+	names := []string{nginxCache, sidemirror, registryPull}
+	img := newImage("v1", count, mib)
+	f, err := b.fleet(ctx, []*image{img}, names...)
+	if err != nil {
+		return err
+	}
+	defer f.stop()
+	if err := f.warm(ctx, "manifests", img.manifest); err != nil {
+		return err
+	}
+	direct := &server{process: &process{name: "upstream itself"}, address: f.upstreams[sidemirror].address}
+	firsts := samples[time.Duration]{}
+	wires := map[string]*wire{}
+	for i, layer := range img.layers {
+		for _, s := range append([]*server{direct}, f.servers[nginxCache], f.servers[sidemirror], f.servers[registryPull]) {
+			w := wires[s.name]
+			if w == nil {
+				if w, err = dial(ctx, s.address, 0); err != nil {
+					return err
+				}
+				defer w.close()
+				wires[s.name] = w
+			}
+			t, _, err := w.get(s.blob(layer), "", time.Now())
+			if err != nil {
+				return fmt.Errorf("%s, blob %d: %w", s.name, i, err)
+			}
+			firsts.add(s.name, t.First)
+		}
+	}
+	t := table{
+		title: "First byte of a cold blob",
+		note:  fmt.Sprintf("%d blobs of 1 MiB, one after the other on one connection; from the request to the body's first byte.", count),
+		head:  []string{"server", "median", "worst", "median beyond the upstream's"},
+	}
+	base := median(firsts[direct.name])
+	for _, name := range append([]string{direct.name}, names...) {
+		m := median(firsts[name])
+		t.rows = append(t.rows, []string{name, millis(m), millis(slices.Max(firsts[name])), millis(m - base)})
+	}
+	b.tables = append(b.tables, t)
+	ours := median(firsts[sidemirror]) - base
+	b.judge(ours <= 2*time.Millisecond, "first byte of a cold blob", "upstream's + 2 ms", "+ "+millis(ours))
+	return nil
+}

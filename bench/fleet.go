@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+)
+
+// fleet is several servers, each with an upstream of its own where it has one.
+type fleet struct {
+	servers   map[string]*server
+	upstreams map[string]*upstream
+}
+
+// fleet starts the servers called names, all with the same images.
+func (b *bench) fleet(ctx context.Context, images []*image, names ...string) (*fleet, error) {
+	f := &fleet{servers: map[string]*server{}, upstreams: map[string]*upstream{}}
+	for _, name := range names {
+		address := ""
+		if name != nginxStatic && name != registry {
+			u, err := newUpstream()
+			if err != nil {
+				f.stop()
+				return nil, err
+			}
+			u.add(images...)
+			f.upstreams[name] = u
+			address = u.address
+		}
+		s, err := b.start(ctx, name, address, images...)
+		if err != nil {
+			f.stop()
+			return nil, err
+		}
+		f.servers[name] = s
+	}
+	return f, nil
+}
+
+func (f *fleet) stop() {
+	for _, s := range f.servers {
+		s.stop()
+	}
+	for _, u := range f.upstreams {
+		u.close()
+	}
+}
+
+// warm fetches what is at kind/name from all twice, and sees that it is right: the
+// second time from what they keep.
+func (f *fleet) warm(ctx context.Context, kind string, want *blob) error {
+	for range 2 {
+		for _, s := range f.servers {
+			if err := s.fetch(ctx, s.path(kind, want.digest), want); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+// Command bench measures sidemirror beside nginx and distribution, on one machine,
+// in one run, and says which of the numbers that it is meant to reach it reaches.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// bench is one run.
+type bench struct {
+	report
+
+	quick  bool
+	dir    string // for all that the servers write
+	logs   string // where the servers' lines go, "" for /dev/null
+	binary string // sidemirror's
+	user   string
+	tools  tools
+}
+
+// figures by the names that -only takes, in the order in which they are measured.
+var figures = []struct {
+	name    string
+	measure func(*bench, context.Context) error
+}{
+	{"start", (*bench).start100k},
+	{"memory", (*bench).memory},
+	{"warm-blob", (*bench).warmBlob},
+	{"warm-manifest", (*bench).warmManifest},
+	{"cold-burst", (*bench).coldBurst},
+	{"first-byte", (*bench).firstByte},
+	{"pull", (*bench).pull},
+}
+
+// Bounds of a whole run.
+const (
+	longest      = 8 * time.Minute
+	longestQuick = 2 * time.Minute
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) (err error) {
+	if len(os.Args) == 2 && os.Args[1] == clientWord {
+		return clientMain(ctx)
+	}
+	b := &bench{}
+	var names []string
+	for _, f := range figures {
+		names = append(names, f.name)
+	}
+	only := flag.String("only", strings.Join(names, ","), "measure these `figures` alone")
+	out := flag.String("out", "", "write the results to this `file`; where all is measured and -quick is not given, RESULTS.md")
+	in := flag.String("dir", "", "make the temporary folder in this `folder`, $TMPDIR by default")
+	flag.BoolVar(&b.quick, "quick", false, "fewer rounds, in less than two minutes")
+	flag.StringVar(&b.logs, "logs", "", "write what the servers print to files in this `folder` rather than to /dev/null")
+	flag.StringVar(&b.binary, "binary", "", "measure this `program` rather than build sidemirror")
+	flag.Parse()
+	if *out == "" && !b.quick && *only == strings.Join(names, ",") {
+		*out = "RESULTS.md"
+	}
+	if b.dir, err = os.MkdirTemp(*in, "sidemirror-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	return b.run(ctx, strings.Split(*only, ","), *out)
+}
+
+func (b *bench) prepare(ctx context.Context) error {
+	me, err := user.Current()
+	if err != nil {
+		return err
+	}
+	b.user = me.Username
+	if b.tools, err = findTools(); err != nil {
+		return err
+	}
+	if b.logs != "" {
+		if b.logs, err = filepath.Abs(b.logs); err != nil {
+			return err
+		}
+		return os.MkdirAll(b.logs, 0o700)
+	}
+	if b.binary != "" {
+		b.binary, err = filepath.Abs(b.binary)
+		return err
+	}
+	b.binary, err = build(ctx, b.dir)
+	return err
+}
+
+// run measures the figures in only and writes the report to out, if that is not "".
+func (b *bench) run(ctx context.Context, only []string, out string) error {
+	begun := time.Now()
+	limit := longest
+	if b.quick {
+		limit = longestQuick
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it takes longer than %v: the machine is too busy, or something hangs", limit))
+	defer cancel()
+	facts := b.facts(ctx)
+	for _, f := range figures {
+		if !slices.Contains(only, f.name) {
+			continue
+		}
+		at, first := time.Now(), len(b.tables)
+		if err := f.measure(b, ctx); err != nil {
+			return fmt.Errorf("%s: %w", f.name, errors.Join(err, context.Cause(ctx)))
+		}
+		for _, t := range b.tables[first:] {
+			t.write(os.Stdout, false)
+		}
+		fmt.Printf("(%s, %.0f s)\n", f.name, time.Since(at).Seconds())
+	}
+	b.summary().write(os.Stdout, false)
+	if out != "" {
+		var text bytes.Buffer
+		b.markdown(&text, facts, begun, time.Since(begun))
+		if err := os.WriteFile(out, text.Bytes(), 0o644); err != nil {
+			return err
+		}
+		fmt.Println("\nwritten to", out)
+	}
+	missed := 0
+	for _, v := range b.verdicts {
+		if !v.reached {
+			missed++
+		}
+	}
+	if missed > 0 {
+		return fmt.Errorf("%d of %d numbers were not reached", missed, len(b.verdicts))
+	}
+	return nil
+}
+
+// rounds is how often each server has its turn.
+func (b *bench) rounds() int {
+	if b.quick {
+		return 2
+	}
+	return 3
+}

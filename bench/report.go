@@ -1,0 +1,128 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// report is what has been measured so far.
+type report struct {
+	verdicts []verdict
+	tables   []table
+}
+
+// verdict is one row of the numbers to reach.
+type verdict struct {
+	figure, want, got string
+	reached           bool
+}
+
+// table is one figure, server by server. Its note says how it was measured.
+type table struct {
+	title, note string
+	head        []string
+	rows        [][]string
+}
+
+func (r *report) judge(reached bool, figure, want, got string) {
+	r.verdicts = append(r.verdicts, verdict{figure, want, got, reached})
+}
+
+// summary is the verdicts as a table.
+func (r *report) summary() table {
+	t := table{title: "Numbers to reach", head: []string{"figure", "at least as good as", "reached", ""}}
+	for _, v := range r.verdicts {
+		t.rows = append(t.rows, []string{v.figure, v.want, v.got, map[bool]string{true: "pass", false: "FAIL"}[v.reached]})
+	}
+	return t
+}
+
+// write writes t for people, aligned; in Markdown with its note.
+func (t table) write(w io.Writer, markdown bool) {
+	widths := make([]int, len(t.head))
+	for _, row := range append([][]string{t.head}, t.rows...) {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	edge, between := "", "  "
+	if markdown {
+		edge, between = "|", " | "
+		fmt.Fprintf(w, "## %s\n\n", t.title)
+		if t.note != "" {
+			fmt.Fprintf(w, "%s\n\n", t.note)
+		}
+	} else {
+		fmt.Fprintf(w, "\n%s\n", t.title)
+	}
+	line := func(row []string) {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = cell + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+		}
+		text := strings.Join(cells, between)
+		if markdown {
+			text = edge + " " + text + " " + edge
+		}
+		fmt.Fprintln(w, strings.TrimRight(text, " "))
+	}
+	line(t.head)
+	if markdown {
+		rule := make([]string, len(widths))
+		for i, n := range widths {
+			rule[i] = strings.Repeat("-", n)
+		}
+		line(rule)
+	}
+	for _, row := range t.rows {
+		line(row)
+	}
+	if markdown {
+		fmt.Fprintln(w)
+	}
+}
+
+// markdown writes the whole report.
+func (r *report) markdown(w io.Writer, facts [][2]string, when time.Time, took time.Duration) {
+	fmt.Fprintf(w, `# Results
+
+Written by `+"`make bench`"+` on %s in %.0f s; [README.md](README.md) says what is compared, and why it is fair. The figures of one run
+can be compared with each other, those of two machines cannot.
+
+`, when.UTC().Format("2006-01-02 15:04 UTC"), took.Seconds())
+	machine := table{title: "The machine", head: []string{"what", "which"}}
+	for _, f := range facts {
+		machine.rows = append(machine.rows, f[:])
+	}
+	for _, t := range append([]table{r.summary()}, append(r.tables, machine)...) {
+		t.write(w, true)
+	}
+}
+
+// median is the middle of values, of two middles the mean; the values stay as they are.
+func median[T ~int | ~int64 | ~float64](values []T) T {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// samples are what was measured in each round, by server.
+type samples[T cmp.Ordered] map[string][]T
+
+func (s samples[T]) add(name string, v T) { s[name] = append(s[name], v) }
+
+func millis(d time.Duration) string {
+	return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond))
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
+
+func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/mib) }

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// The servers that are compared, by the names that the tables have.
+const (
+	sidemirror   = "sidemirror"
+	nginxStatic  = "nginx static"
+	nginxCache   = "nginx proxy_cache"
+	registry     = "distribution"
+	registryPull = "distribution pull-through"
+)
+
+const (
+	// repository is the one that the upstream has, and namespace the registry that
+	// it is to sidemirror.
+	repository = "bench/app"
+	namespace  = "bench.test"
+)
+
+// server is a running one.
+type server struct {
+	*process
+	address string
+	query   string // after every path
+}
+
+func (s *server) blob(b *blob) string { return s.path("blobs", b.digest) }
+
+func (s *server) path(kind, name string) string {
+	return "/v2/" + repository + "/" + kind + "/" + name + s.query
+}
+
+// fetch asks once for what is at path, by a client of the ordinary kind, and reads
+// it to its end: a benchmark of wrong bytes would be none.
+func (s *server) fetch(ctx context.Context, path string, want *blob) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+path, nil)
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Accept", manifestType+", */*")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	defer resp.Body.Close()
+	got, err := digestOf(resp.Body)
+	if err != nil {
+		return fmt.Errorf("%s: read %s: %w", s.name, path, err)
+	}
+	if resp.StatusCode != http.StatusOK || got != want.digest {
+		return fmt.Errorf("%s: GET %s gave %s and a body of %s", s.name, path, resp.Status, got)
+	}
+	return nil
+}
+
+// start starts a server of the kind called name. Those that keep what they fetch get it
+// from upstream, a host:port; the others have images from the beginning.
+func (b *bench) start(ctx context.Context, name, upstream string, images ...*image) (*server, error) {
+	dir, err := os.MkdirTemp(b.dir, strings.ReplaceAll(name, " ", "-")+"-")
+	if err != nil {
+		return nil, err
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	s := &server{address: address}
+	var env, argv []string
+	switch name {
+	case sidemirror:
+		env = []string{"HOME=" + dir}
+		argv, err = b.sidemirror(dir, address, upstream)
+		s.query = "?ns=" + namespace
+	case nginxStatic:
+		argv, err = b.nginx(dir, fmt.Sprintf(nginxStaticServer, address, dir))
+		if err == nil {
+			err = writeTree(dir, images)
+		}
+	case nginxCache:
+		argv, err = b.nginx(dir, fmt.Sprintf(nginxCacheServer, dir, upstream, address))
+	case registry, registryPull:
+		env = []string{"OTEL_TRACES_EXPORTER=none"}
+		argv, err = b.distribution(dir, address, upstream)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.process, err = spawn(name, b.logOf(name), env, argv...); err != nil {
+		return nil, err
+	}
+	if err := s.ready(ctx, address, "/v2/"); err != nil {
+		s.stop()
+		return nil, err
+	}
+	if name == registry {
+		if err := s.push(ctx, images); err != nil {
+			s.stop()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// logOf is where a server writes its lines.
+func (b *bench) logOf(name string) string {
+	if b.logs == "" {
+		return os.DevNull
+	}
+	return filepath.Join(b.logs, strings.ReplaceAll(name, " ", "-")+".log")
+}
+
+// sidemirror writes its configuration. Its cache is below dir.
+func (b *bench) sidemirror(dir, address, upstream string) ([]string, error) {
+	config := fmt.Sprintf(`listen = [%q]
+shutdown_timeout = "5s"
+[cache]
+dir = %q
+[credentials]
+store = %q
+[trust]
+uids = [%d]
+[registry.%q]
+upstreams = ["http://%s"]
+[log]
+level = "info"
+`, address, filepath.Join(dir, "cache"), filepath.Join(dir, "store.json"), os.Getuid(), namespace, upstream)
+	path := filepath.Join(dir, "config.toml")
+	return []string{b.binary, "serve", "--config", path}, os.WriteFile(path, []byte(config), 0o600)
+}
+
+// Debian's nginx.conf has sendfile and tcp_nopush on and an access log in the
+// ordinary format; so has this. Both kinds keep a connection for more requests
+// than the default, which would have wrk connect anew now and then.
+const nginxConf = `daemon off;
+user %s;
+worker_processes auto;
+worker_rlimit_nofile 8192;
+pid %s/nginx.pid;
+error_log stderr;
+events { worker_connections 2048; }
+http {
+	sendfile on;
+	tcp_nopush on;
+	keepalive_requests 1000000;
+	access_log %s;
+	client_body_temp_path %[2]s/body;
+	proxy_temp_path %[2]s/proxy;
+	fastcgi_temp_path %[2]s/fastcgi;
+	uwsgi_temp_path %[2]s/uwsgi;
+	scgi_temp_path %[2]s/scgi;
+	%[4]s
+}
+`
+
+const nginxStaticServer = `server { listen %s; root %s/root; }`
+
+// What has a digest is kept; a tag is asked for each time, as sidemirror and
+// distribution do.
+const nginxCacheServer = `proxy_cache_path %s/cache levels=1:2 keys_zone=content:16m max_size=20g inactive=1d use_temp_path=off;
+	upstream registry { server %s; keepalive 16; }
+	server {
+		listen %s;
+		proxy_http_version 1.1;
+		proxy_set_header Connection "";
+		location / { proxy_pass http://registry; }
+		location ~ sha256: {
+			proxy_pass http://registry;
+			proxy_cache content;
+			proxy_cache_valid 200 1d;
+			proxy_cache_lock on;
+		}
+	}`
+
+func (b *bench) nginx(dir, server string) ([]string, error) {
+	path := filepath.Join(dir, "nginx.conf")
+	conf := fmt.Sprintf(nginxConf, b.user, dir, b.logOf("nginx access"), server)
+	return []string{b.tools.nginx, "-e", "stderr", "-p", dir, "-c", path}, os.WriteFile(path, []byte(conf), 0o600)
+}
+
+// writeTree puts images below dir/root, by the paths that a registry has for them.
+func writeTree(dir string, images []*image) error {
+	for _, i := range images {
+		base := filepath.Join(dir, "root/v2", repository)
+		if err := writeBlob(filepath.Join(base, "manifests"), i.manifest); err != nil {
+			return err
+		}
+		for _, b := range append([]*blob{i.config}, i.layers...) {
+			if err := writeBlob(filepath.Join(base, "blobs"), b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func writeBlob(dir string, b *blob) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(dir, b.digest))
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, b.reader())
+	return errors.Join(err, f.Close())
+}
+
+// distribution writes its configuration; the defaults, which log every request, but
+// for what is given. An upstream makes it a pull-through cache.
+func (b *bench) distribution(dir, address, upstream string) ([]string, error) {
+	config := fmt.Sprintf("version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s/data\nhttp:\n  addr: %s\n", dir, address)
+	if upstream != "" {
+		config += "proxy:\n  remoteurl: http://" + upstream + "\n"
+	}
+	path := filepath.Join(dir, "config.yml")
+	return []string{b.tools.registry, "serve", path}, os.WriteFile(path, []byte(config), 0o600)
+}
+
+// freeAddress is a host:port of loopback on which nobody listens.
+func freeAddress() (string, error) {
+	//nolint:noctx // listening on loopback waits for nobody
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
