@@ -1,0 +1,252 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+var alpine = Repository{"docker.io", "library/alpine"}
+
+// put keeps content that was last used a while ago.
+func put(t *testing.T, d *Dir, content string, ago time.Duration) digest.Digest {
+	t.Helper()
+	var opened atomic.Int32
+	dgst := digest.FromString(content)
+	if _, err := take(d, Want{Digest: dgst, By: "a"}, plain([]byte(content), &opened), 0, -1); err != nil {
+		t.Fatal(err)
+	}
+	d.running.Wait()
+	at := time.Now().Add(-ago)
+	if err := d.root.Chtimes(contentPath("blobs", dgst), at, at); err != nil {
+		t.Fatal(err)
+	}
+	return dgst
+}
+
+func TestTheFolderCanBeReadByAPerson(t *testing.T) {
+	d := open(t, Limits{})
+	dgst := put(t, d, "layer", 0)
+	m := &Manifest{digest.FromString("{}"), "application/vnd.oci.image.manifest.v1+json", []byte("{}")}
+	if err := d.PutManifest(alpine, m, "registry-1.docker.io"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SetTag(alpine, "3.20", Meaning{Digest: m.Digest, MediaType: m.MediaType, Seen: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"VERSION": "1\n",
+		"blobs/sha256/" + dgst.Encoded()[:2] + "/" + dgst.Encoded():                     "layer",
+		"manifests/sha256/" + m.Digest.Encoded()[:2] + "/" + m.Digest.Encoded():         "{}",
+		"repositories/docker.io/library/alpine/_manifests/sha256/" + m.Digest.Encoded(): `"mediaType":"application/vnd.oci.image.manifest.v1+json"`,
+		"repositories/docker.io/library/alpine/_tags/3.20":                              m.Digest.String(),
+	} {
+		got, err := os.ReadFile(filepath.Join(d.root.Name(), name))
+		if err != nil || !strings.Contains(string(got), content) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
+func TestAnotherLayoutIsRefused(t *testing.T) {
+	path := t.TempDir()
+	if err := os.WriteFile(filepath.Join(path, "VERSION"), []byte("2\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := Open(path, Limits{}); err == nil || !strings.Contains(err.Error(), "layout") {
+		d.Close()
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWhatWasHalfFetchedIsClearedAtTheStart(t *testing.T) {
+	d := open(t, Limits{})
+	if err := d.root.WriteFile("partial/abc-1-1", []byte("half"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dgst := put(t, d, "whole", 0)
+	if err := d.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(filepath.Join(d.root.Name(), "partial")); len(left) != 0 || !d.HasBlob(dgst) {
+		t.Errorf("left %v, the whole one is kept: %v", left, d.HasBlob(dgst))
+	}
+}
+
+func TestWhatIsNotItsDigestAnyMoreIsNotServed(t *testing.T) {
+	d := open(t, Limits{})
+	m := &Manifest{digest.FromString("{}"), "application/vnd.oci.image.manifest.v1+json", []byte("{}")}
+	if err := d.PutManifest(alpine, m, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.root.WriteFile(contentPath("manifests", m.Digest), []byte("[]"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(d.root.Name(), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if got, err := again.Manifest(alpine, m.Digest); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestAManifestIsServedThroughItsRepositoryAlone(t *testing.T) {
+	d := open(t, Limits{})
+	layer := digest.FromString("layer")
+	body := []byte(`{"config":{"digest":"` + digest.FromString("config").String() + `"},"layers":[{"digest":"` + layer.String() + `"},
+		{"digest":"` + digest.FromString("foreign").String() + `","urls":["https://elsewhere.example/layer"]},{"digest":"nonsense"}]}`)
+	m := &Manifest{digest.FromBytes(body), "application/vnd.oci.image.manifest.v1+json", body}
+	if err := d.PutManifest(alpine, m, ""); err != nil {
+		t.Fatal(err)
+	}
+	other := Repository{"docker.io", "library/other"}
+	if _, err := d.Manifest(other, m.Digest); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("another repository has it too: %v", err)
+	}
+	if got, err := d.Manifest(alpine, m.Digest); err != nil || !bytes.Equal(got.Body, body) || got.MediaType != m.MediaType {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for what, want := range map[string]bool{"layer": true, "config": true, "foreign": false, "unknown": false} {
+		if got := d.HoldsBlob(alpine, digest.FromString(what)); got != want {
+			t.Errorf("that it holds %s is %v", what, got)
+		}
+	}
+	if d.HoldsBlob(other, layer) {
+		t.Error("another repository holds the layer too")
+	}
+}
+
+func TestATagMayMeanAnIndexAndAManifest(t *testing.T) {
+	d := open(t, Limits{})
+	for i, mt := range []string{"index", "manifest", "index"} {
+		if err := d.SetTag(alpine, "3", Meaning{Digest: digest.FromString(strings.Repeat("x", i)), MediaType: mt, Seen: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := d.Tag(alpine, "3")
+	if len(got) != 2 || got[0].MediaType != "index" || got[0].Digest != digest.FromString("xx") || got[1].MediaType != "manifest" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestTornRecordsAreNotThere(t *testing.T) {
+	d := open(t, Limits{})
+	dgst := digest.FromString("x")
+	if err := d.SetTag(alpine, "3", Meaning{Digest: dgst}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.HoldBlob(alpine, dgst, Holding{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"repositories/docker.io/library/alpine/_tags/3", holdingPath(alpine, "_blobs", dgst)} {
+		if err := d.root.WriteFile(name, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := d.Tag(alpine, "3"); len(got) != 0 || d.HoldsBlob(alpine, dgst) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestIdentitiesTellApartAndStayTheSame(t *testing.T) {
+	d := open(t, Limits{})
+	again, err := Open(d.root.Name(), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	one := d.Identity("r", "user", "password")
+	if one != again.Identity("r", "user", "password") {
+		t.Error("another after a restart")
+	}
+	if one == d.Identity("r", "userp", "assword") || one == open(t, Limits{}).Identity("r", "user", "password") {
+		t.Error("the same for other secrets, or in another cache")
+	}
+	info, err := os.Stat(filepath.Join(d.root.Name(), "KEY"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
+
+func TestEvictionFreesTheDiskOldestFirstAndForgets(t *testing.T) { // distribution#4957
+	d := open(t, Limits{})
+	size := 100_000
+	var all []digest.Digest
+	for i := range 5 {
+		all = append(all, put(t, d, strings.Repeat(string(rune('a'+i)), size), time.Duration(5-i)*time.Hour))
+		if err := d.HoldBlob(alpine, all[i], Holding{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reading, err := d.Blob(all[0]) // the oldest, but somebody reads it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reading.Close()
+	at := time.Now().Add(-9 * time.Hour)
+	if err := d.root.Chtimes(contentPath("blobs", all[0]), at, at); err != nil {
+		t.Fatal(err)
+	}
+	d.limits.Store(&Limits{MaxSize: int64(3*size + size/2)})
+	freed, files, err := d.makeRoom(context.Background(), 0)
+	if err != nil || files != 2 || freed != int64(2*size) {
+		t.Errorf("freed %d bytes in %d files, %v", freed, files, err)
+	}
+	for i, want := range []bool{true, false, false, true, true} {
+		if d.HasBlob(all[i]) != want || d.HoldsBlob(alpine, all[i]) != want {
+			t.Errorf("blob %d: kept %v, held %v", i, d.HasBlob(all[i]), d.HoldsBlob(alpine, all[i]))
+		}
+	}
+	if used := d.Used(); used != int64(3*size) {
+		t.Errorf("%d bytes used", used)
+	}
+	if got, err := io.ReadAll(reading); err != nil || len(got) != size {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+func TestAChangedLimitAppliesToWhatIsKept(t *testing.T) {
+	d := open(t, Limits{})
+	put(t, d, strings.Repeat("a", 100_000), time.Hour)
+	put(t, d, strings.Repeat("b", 100_000), 0)
+	ctx, cancel := context.WithCancel(context.Background())
+	told, done := make(chan int, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		d.Keep(ctx, func(_ int64, files int, err error) { told <- files })
+	}()
+	d.SetLimits(Limits{MaxSize: 150_000})
+	if files := <-told; files != 1 {
+		t.Errorf("%d files removed", files)
+	}
+	cancel()
+	<-done
+}
+
+func TestWhatHasNoRoomIsNotKept(t *testing.T) {
+	for name, limits := range map[string]Limits{
+		"larger than the cache":   {MaxSize: 10},
+		"the disk must stay free": {MinFreeShare: 1},
+		"in bytes":                {MinFree: 1 << 60},
+	} {
+		d := open(t, limits)
+		var opened atomic.Int32
+		content := []byte("more than ten bytes")
+		_, err := take(d, Want{Digest: digest.FromBytes(content), By: "a"}, plain(content, &opened), 0, -1)
+		if !errors.Is(err, ErrStorage) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
