@@ -43,6 +43,10 @@ type Options struct {
 	// namespace of its own; it skips the test where we are not root.
 	Hosts string
 
+	// Cache, if not empty, is the folder that the daemon keeps what was pulled in. The
+	// default is one of its own; "none" keeps nothing.
+	Cache string
+
 	// Extra is appended to the configuration as it is.
 	Extra string
 
@@ -60,7 +64,7 @@ type Registry struct {
 }
 
 // toml is the configuration file that o stands for.
-func (o Options) toml(listen []string, credentials, store string) string {
+func (o Options) toml(listen []string, credentials, store, cache string) string {
 	var b strings.Builder
 	// Shorter than the harness's patience, so that an answer under way cannot hold up Stop.
 	fmt.Fprintf(&b, "listen = %s\nshutdown_timeout = \"10s\"\n", list(listen))
@@ -68,6 +72,14 @@ func (o Options) toml(listen []string, credentials, store string) string {
 	if credentials != "" {
 		fmt.Fprintf(&b, "files = [%s]\n", strconv.Quote(credentials))
 	}
+	switch o.Cache {
+	case "":
+	case "none":
+		cache = ""
+	default:
+		cache = o.Cache
+	}
+	fmt.Fprintf(&b, "\n[cache]\ndir = %s\nmin_free = \"0B\"\n", strconv.Quote(cache))
 	uids := o.TrustUIDs
 	if uids == nil {
 		uids = []uint32{uint32(os.Getuid())}

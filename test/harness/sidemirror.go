@@ -192,7 +192,7 @@ func (s *Sidemirror) writeConfig() {
 	if data := s.options.dockerConfig(s.tb); data != nil {
 		credentials = s.writeFile("config.json", data, 0o600)
 	}
-	config := s.options.toml(s.listen, credentials, filepath.Join(s.dir, "home", "store.json"))
+	config := s.options.toml(s.listen, credentials, filepath.Join(s.dir, "home", "store.json"), filepath.Join(s.dir, "cache"))
 	s.writeFile("config.toml", []byte(config), 0o644)
 }
 
