@@ -10,7 +10,7 @@ build: ## Build the one static binary, bin/sidemirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
 
 demo: build ## Watch an engine pull a private image through sidemirror (needs only Go)
-	cd test && SIDEMIRROR_BINARY=$(CURDIR)/bin/sidemirror go run ./demo
+	cd test && SIDEMIRROR_BINARY=$(CURDIR)/bin/sidemirror CGO_ENABLED=0 go run -trimpath ./demo
 
 test: ## Run every test; as root also those against real engines, installed by apt
 	FUZZTIME=$(FUZZTIME) tools/test.sh

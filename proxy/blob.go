@@ -33,9 +33,7 @@ func (p *Proxy) serveBlob(a *answer, c *call) error {
 		p.holds(c, err)
 		return err
 	}
-	// A range far into a blob that nobody fetches is what a client asks for that
-	// takes up a pull again, or that never wants the rest.
-	if want := parseRange(c.http.Header, c.Digest); want.some && (want.first > 0 || want.suffix > 0) && !p.cache.Filling(c.Digest) {
+	if !parseRange(c.http.Header, c.Digest).worthFilling() && !p.cache.Filling(c.Digest) {
 		c.cached = "miss"
 		return p.passBlob(a, c, 0)
 	}

@@ -51,7 +51,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.logAccess(a, c, err)
 	if !whole {
 		// The answer had begun and cannot be finished. It is broken off, so that the
-		// client does not take it for whole.
+		// client does not take it for whole; after its header is out, since a client
+		// that has seen nothing may ask the same again at once.
+		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	}
 }

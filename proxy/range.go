@@ -59,6 +59,15 @@ func parseOffset(s string) (int64, error) {
 	return int64(n), err
 }
 
+// worthFilling reports whether a blob that nobody fetches is worth fetching whole
+// for the range. A client that starts far in takes up a pull again, and one that
+// wants a little may never want the rest; a long range from the first byte on is
+// how containerd begins when it fetches a layer in pieces.
+func (r byteRange) worthFilling() bool {
+	const long = 1 << 20
+	return !r.some || r.suffix == 0 && r.first == 0 && (r.last < 0 || r.last+1 >= long)
+}
+
 // header gives the value for Range, empty for the whole.
 func (r byteRange) header() string {
 	switch {

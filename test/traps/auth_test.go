@@ -125,7 +125,8 @@ func TestTrap4_RealmOnAForeignHostGetsNoPassword(t *testing.T) {
 }
 
 func TestTrap5_OldTokenIsNotServedAfterAFailedRefresh(t *testing.T) {
-	r := start(t, withLogin("Bearer"), nil)
+	// Without a cache, which would answer while the token server is in trouble.
+	r := start(t, withLogin("Bearer"), uncached)
 	r.whole("the manifest", r.Get(path("manifests/v1"), nil), image.Bytes)
 	old := r.up.Requests(quirky.Registry, "GET", "/manifests/")[1].Authorization()
 	r.up.RevokeTokens()

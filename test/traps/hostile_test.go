@@ -98,7 +98,7 @@ func TestAttack_HeaderOfAMebibyteIsRefused(t *testing.T) {
 
 func TestAttack_SlowReadersHoldUpNobodyAndNoMemory(t *testing.T) {
 	big := quirky.NewImage(false, "big", 32<<20)
-	r := start(t, quirky.Options{}, nil)
+	r := start(t, quirky.Options{}, uncached)
 	r.up.Add("team/big", "v1", big)
 	before := residentKiB(t, r.PID())
 	// They ask for 32 MiB each and read nothing.

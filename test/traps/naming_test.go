@@ -13,7 +13,7 @@ func TestTrap9_NamespaceWithTwoSegmentsIsNotSentToDockerHub(t *testing.T) {
 	for _, repository := range []string{"kube/proxy", "pause", "library/pause"} {
 		k8s.Add(repository, "v1", image)
 	}
-	s := harness.Start(t, harness.Options{Registries: []harness.Registry{
+	s := harness.Start(t, harness.Options{Cache: "none", Registries: []harness.Registry{
 		{Name: "docker.io", Upstreams: []string{dockerHub.URL()}},
 		{Name: "registry.k8s.io", Upstreams: []string{k8s.URL()}},
 	}})
@@ -68,7 +68,7 @@ func TestTrap10_QueriesAreForwardedAndNsIsNot(t *testing.T) {
 func TestTrap11_PortsAndIPv6InRegistryNames(t *testing.T) {
 	names := []string{"r.test:5000", "localhost:5000", "127.0.0.1:5000", "[::1]:5000", "[2001:db8::7]:443", "r.test"}
 	ups := map[string]*quirky.Server{}
-	var o harness.Options
+	o := harness.Options{Cache: "none"}
 	for _, n := range names {
 		ups[n] = quirky.New(t, quirky.Options{})
 		ups[n].Add(repo, "v1", image)

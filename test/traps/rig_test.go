@@ -59,6 +59,9 @@ func start(t *testing.T, o quirky.Options, change func(up *quirky.Server, h *har
 	return r
 }
 
+// uncached is for tests that count what one and the same pull asks each time.
+func uncached(_ *quirky.Server, h *harness.Options) { h.Cache = "none" }
+
 // startCold runs an upstream as o has it and a daemon with r.test in front of it,
 // which knows the login where the upstream needs one. change, if not nil, sees the
 // daemon's options first.
