@@ -219,10 +219,26 @@ func writeBlob(dir string, b *blob) error {
 	return errors.Join(err, f.Close())
 }
 
-// distribution writes its configuration; the defaults, which log every request, but
-// for what is given. An upstream makes it a pull-through cache.
+// distributionConf is what distribution is shipped with (config-example.yml), but for
+// the health check of its folder, which nobody asks for here.
+const distributionConf = `version: 0.1
+log:
+  fields:
+    service: registry
+storage:
+  cache:
+    blobdescriptor: inmemory
+  filesystem:
+    rootdirectory: %s/data
+http:
+  addr: %s
+  headers:
+    X-Content-Type-Options: [nosniff]
+`
+
+// distribution writes its configuration. An upstream makes it a pull-through cache.
 func (b *bench) distribution(dir, address, upstream string) ([]string, error) {
-	config := fmt.Sprintf("version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s/data\nhttp:\n  addr: %s\n", dir, address)
+	config := fmt.Sprintf(distributionConf, dir, address)
 	if upstream != "" {
 		config += "proxy:\n  remoteurl: http://" + upstream + "\n"
 	}
