@@ -20,6 +20,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 )
 
@@ -184,7 +185,7 @@ func (d *daemon) alive(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("asking ourselves: %w", err)
 	}
-	req.Header.Set("User-Agent", "sidemirror-watchdog")
+	req.Header.Set("User-Agent", proxy.WatchdogAgent)
 	// A connection of its own each time: accepting is a part of what has to work.
 	own := &http.Transport{DisableKeepAlives: true}
 	resp, err := own.RoundTrip(req)

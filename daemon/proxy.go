@@ -35,7 +35,7 @@ func newProxy(c *Config, at []netip.AddrPort, version string, log *logrus.Logger
 		Default:     dockerHub,
 		OwnHosts:    ownHosts(at),
 		TrustedUIDs: c.Trust.UIDs,
-		Credentials: credentials(c),
+		Credentials: credentials(c, log),
 		Cache:       kept,
 		Freshness:   proxy.Freshness{Timeout: c.Cache.FreshnessTimeout, TagTTL: c.Cache.TagTTL, MaxStale: c.Cache.MaxStale},
 		Version:     version,
@@ -52,14 +52,6 @@ func newProxy(c *Config, at []netip.AddrPort, version string, log *logrus.Logger
 	}
 	config.Page = web.Handler(page)
 	return proxy.New(config)
-}
-
-func credentials(c *Config) credential.Sources {
-	sources := credential.Sources{credential.OpenStore(c.Credentials.Store)}
-	for _, path := range c.Credentials.Files {
-		sources = append(sources, &credential.File{Path: path})
-	}
-	return sources
 }
 
 // ownHosts are the names that people call this host by, where others than its own

@@ -10,6 +10,10 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/peer"
 )
 
+// WatchdogAgent is the User-Agent by which the daemon asks itself whether it answers.
+// Such requests, where all is well, are not worth a line.
+const WatchdogAgent = "sidemirror-watchdog"
+
 // answer is a ResponseWriter that knows what has been answered.
 type answer struct {
 	http.ResponseWriter
@@ -57,7 +61,13 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // logAccess writes the one line that each request leaves.
 func (p *Proxy) logAccess(a *answer, c *call, err error) {
+	if a.status == 0 { // what net/http sends for a handler that says nothing
+		a.status = http.StatusOK
+	}
 	level := logrus.InfoLevel
+	if c.http.UserAgent() == WatchdogAgent && err == nil {
+		level = logrus.DebugLevel
+	}
 	if gone := c.http.Context().Err() != nil; !gone && (a.status >= 500 || err != nil && a.status < 400) {
 		level = logrus.WarnLevel
 	}

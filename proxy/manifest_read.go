@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -55,6 +56,9 @@ func readManifest(resp *http.Response, method string, want digest.Digest) (*mani
 		return nil, fmt.Errorf("a manifest that is not of the length announced")
 	}
 	m.size = int64(len(m.body))
+	if isSchema1(m.mediaType) {
+		return nil, errSchema1
+	}
 	if err := m.check(said, resp.Header.Get("Content-Encoding")); err != nil {
 		return nil, err
 	}
@@ -93,8 +97,8 @@ func (m *manifest) findType() error {
 	if err := json.Unmarshal(m.body, &content); err != nil {
 		return fmt.Errorf("something that is not a manifest")
 	}
-	if content.SchemaVersion == 1 || strings.Contains(m.mediaType, ".distribution.manifest.v1+") {
-		return fmt.Errorf("a manifest of schema 1, which has been obsolete since 2019: build and push the image anew")
+	if content.SchemaVersion == 1 {
+		return errSchema1
 	}
 	if isManifestType(m.mediaType) {
 		return nil
@@ -116,7 +120,13 @@ func (m *manifest) findType() error {
 // JSON, text and HTML do not.
 func isManifestType(s string) bool {
 	t, _, err := mime.ParseMediaType(s)
-	return err == nil && strings.HasPrefix(t, "application/vnd.") && !strings.Contains(t, ".distribution.manifest.v1+")
+	return err == nil && strings.HasPrefix(t, "application/vnd.") && !isSchema1(t)
+}
+
+var errSchema1 = errors.New("a manifest of schema 1, which is obsolete: build and push the image anew, or ask for it with an Accept that names its type")
+
+func isSchema1(mediaType string) bool {
+	return strings.Contains(mediaType, ".distribution.manifest.v1+")
 }
 
 // readAtMost reads all of r, if that is no more than most bytes.

@@ -1,0 +1,70 @@
+package daemon
+
+import (
+	"context"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/proxy/credential"
+)
+
+// credentials gives the sources that c names, in their order.
+func credentials(c *Config, log *logrus.Logger) credential.Sources {
+	sources := credential.Sources{told(credential.OpenStore(c.Credentials.Store), log)}
+	for _, path := range c.Credentials.Files {
+		sources = append(sources, told(&credential.File{Path: path}, log))
+	}
+	return sources
+}
+
+// faulty is a source that may be in trouble while it still serves what it last read.
+type faulty interface {
+	credential.Source
+	Fault() error
+}
+
+// toldSource says in the log, once, when its source gets into trouble, and when it
+// is out of it again.
+type toldSource struct {
+	faulty
+	log *logrus.Logger
+
+	mu   sync.Mutex
+	said string
+}
+
+// told gives source with its trouble told to log, from now on. log may be nil.
+func told(source faulty, log *logrus.Logger) credential.Source {
+	if log == nil {
+		return source
+	}
+	s := &toldSource{faulty: source, log: log}
+	s.tell()
+	return s
+}
+
+// Lookup implements [credential.Source].
+func (s *toldSource) Lookup(ctx context.Context, registry, repository string) (credential.Credential, error) {
+	c, err := s.faulty.Lookup(ctx, registry, repository)
+	s.tell()
+	return c, err
+}
+
+func (s *toldSource) tell() {
+	now := ""
+	if err := s.Fault(); err != nil {
+		now = err.Error()
+	}
+	s.mu.Lock()
+	changed := now != s.said
+	s.said = now
+	s.mu.Unlock()
+	switch {
+	case !changed:
+	case now != "":
+		s.log.WithField("error", now).Warn("credentials cannot be read as they are")
+	default:
+		s.log.Info("credentials can be read again")
+	}
+}

@@ -1,0 +1,50 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+)
+
+func TestTroubleWithACredentialFileIsSaidOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.json")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`{"auths":{"r.test":{"auth":"dTpwYXNzd29yZA=="}}}`)
+	var b bytes.Buffer
+	log := logrus.New()
+	log.SetOutput(&b)
+	c := &Config{}
+	c.Credentials.Store, c.Credentials.Files = filepath.Join(t.TempDir(), "store.json"), []string{path}
+	sources := credentials(c, log)
+	ask := func() {
+		t.Helper()
+		if got, err := sources.Lookup(context.Background(), "r.test", ""); err != nil || got.Username != "u" {
+			t.Errorf("%v, %v", got, err)
+		}
+	}
+	ask()
+	if b.Len() > 0 {
+		t.Errorf("said without trouble: %s", &b)
+	}
+	write(`{"auths":{"r.test":{"au`)
+	ask() // the last good content serves on
+	ask()
+	if n := strings.Count(b.String(), "cannot be read as they are"); n != 1 || !strings.Contains(b.String(), path) || strings.Contains(b.String(), "again") {
+		t.Errorf("said %d times: %s", n, &b)
+	}
+	write(`{"auths":{"r.test":{"auth":"dTpvdGhlcg=="}}}`)
+	ask()
+	if !strings.Contains(b.String(), "can be read again") {
+		t.Errorf("not said that it is mended: %s", &b)
+	}
+}
