@@ -16,7 +16,7 @@ import (
 type applier struct {
 	tree     *tree
 	journal  *journal
-	signaler Signaler
+	signaler signaler
 	result   Result
 	errs     []error
 	failed   map[string]bool // paths
@@ -42,10 +42,7 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	a := &applier{tree: t, journal: j, signaler: h.Signaler, failed: make(map[string]bool), errs: slices.Clone(plan.Refused)}
-	if a.signaler == nil && t.dir == "/" {
-		a.signaler = system{t}
-	}
+	a := &applier{reload: plan.reload, restart: plan.restart && plan.pending, tree: t, journal: j, signaler: h.signals(t), failed: make(map[string]bool), errs: slices.Clone(plan.Refused)}
 	if err := j.clean(); err != nil {
 		return a.result, err
 	}
@@ -198,14 +195,14 @@ func (a *applier) waitMirrors(ctx context.Context, right func([]string) bool) er
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		list, err := a.signaler.Mirrors(ctx)
-		if err == nil && right(list) {
+		now, err := a.signaler.Info(ctx)
+		if err == nil && right(now.mirrors) {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
 			if err == nil {
-				err = fmt.Errorf("its mirrors in force are %q", list)
+				err = fmt.Errorf("its mirrors in force are %q", now.mirrors)
 			}
 			return fmt.Errorf("docker did not take its new configuration: %w; see journalctl -u docker", err)
 		case <-tick.C:
@@ -221,9 +218,7 @@ func (a *applier) signal(ctx context.Context, plan Plan) {
 	if a.reload && a.signaler.Running(ctx) {
 		err := a.signaler.Reload(ctx)
 		if url := a.mirrorOf(plan); err == nil && url != "" {
-			err = a.waitMirrors(ctx, func(list []string) bool {
-				return slices.ContainsFunc(list, func(s string) bool { return strings.TrimSuffix(s, "/") == url })
-			})
+			err = a.waitMirrors(ctx, func(list []string) bool { return hasMirror(list, url) })
 		}
 		if err != nil {
 			a.errs = append(a.errs, err)
@@ -246,6 +241,9 @@ func (a *applier) mirrorOf(plan Plan) string {
 		if c.kind == daemonFile && !c.undo && !a.failed[c.Path] {
 			return c.url
 		}
+	}
+	if plan.reload {
+		return plan.mirror
 	}
 	return ""
 }

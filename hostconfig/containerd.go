@@ -1,10 +1,12 @@
 package hostconfig
 
 import (
+	"context"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -23,45 +25,96 @@ var (
 	sectionV3 = []string{"plugins", "io.containerd.cri.v1.images", "registry"}
 )
 
-type containerd struct{ *planner }
+type containerd struct {
+	*planner
+	config  string // its configuration file
+	running *process
+	conf    criConfig
+	err     error // of reading conf
+}
+
+func (p *planner) newContainerd() *containerd {
+	c := &containerd{planner: p, config: containerdConfig, running: p.tree.containerd()}
+	args := p.commandLine(c.running, "containerd.service")
+	if name := flag(args, "--config", "-c"); path.IsAbs(name) && !inHome(name) {
+		c.config = path.Clean(name)
+	}
+	return c
+}
 
 func (*containerd) name() string       { return Containerd }
 func (*containerd) folder() string     { return containerdFolder }
 func (*containerd) binary() string     { return "containerd" }
 func (*containerd) packages() []string { return []string{"containerd.io", "containerd"} }
+func (c *containerd) runs() bool       { return c.running != nil }
 
 // plan writes hosts.toml files, which need no restart, into the folder that
 // config_path names. Where it names none, CRI (Kubernetes) does not look at them, and
 // only a change of config.toml and a restart can mend that: see planPath.
-func (c *containerd) plan(state *State) {
-	conf, err := c.effective()
-	root := containerdHosts
-	if err != nil {
-		c.refuse(err)
-	} else if roots := conf.roots(); len(roots) > 0 {
-		root = roots[0]
-	}
+func (c *containerd) plan(ctx context.Context) []State {
+	state := State{Engine: Containerd, Present: c.present(c), Running: c.runs(), Config: c.config}
+	roots := []string{containerdHosts}
 	var keep []string
+	if state.Present {
+		state.Version = c.version(ctx, c)
+		c.conf, c.err = c.effective(parseVersion(state.Version))
+		if c.err != nil {
+			c.refuse(c.err)
+		} else if named := c.conf.roots(); len(named) > 0 {
+			roots = named
+		}
+		state.Hosts = roots[0]
+		keep = c.setAll(&state, roots[0])
+		if c.err == nil {
+			c.planPath(&state, c.conf)
+		}
+		c.others(&state, c.config, roots[0])
+	} else {
+		c.undoConfig()
+	}
+	states := []State{state}
+	for _, h := range homes {
+		if c.tree.isDir(h.folder) {
+			other := State{Engine: Containerd, Home: h.name, Present: true, Hosts: h.hosts, Mirror: "hosts.toml"}
+			keep = append(keep, c.setAll(&other, h.hosts)...)
+			c.others(&other, "", h.hosts)
+			states = append(states, other)
+			roots = append(roots, h.hosts)
+		}
+	}
+	c.unsetHosts(Containerd, roots, keep, nil)
+	if !state.Present && len(states) > 1 {
+		states = states[1:]
+	}
+	return append(states, c.k0s()...)
+}
+
+// setAll plans the hosts.toml of each registry, and answers with those wanted.
+func (c *containerd) setAll(state *State, root string) (keep []string) {
 	for _, registry := range c.registries() {
 		if name, _ := c.setHosts(Containerd, state, root, registry, mirror{url: c.want.Mirror}); name != "" {
 			keep = append(keep, name)
 		}
 	}
-	c.unsetHosts(Containerd, []string{root}, keep, nil)
-	if err == nil {
-		c.planPath(state, conf)
-	}
+	return keep
 }
 
 func (c *containerd) undo() {
 	roots := []string{containerdHosts}
-	if conf, err := c.effective(); err == nil && len(conf.roots()) > 0 {
+	if conf, err := c.effective(version{}); err == nil && len(conf.roots()) > 0 {
 		roots = conf.roots()
 	}
+	for _, h := range homes {
+		roots = append(roots, h.hosts)
+	}
 	c.unsetHosts(Containerd, roots, nil, nil)
+	c.undoConfig()
+}
+
+func (c *containerd) undoConfig() {
 	names := c.recorded(Containerd, configFile)
-	if c.marked(containerdConfig) && !slices.Contains(names, containerdConfig) {
-		names = append(names, containerdConfig)
+	if c.marked(c.config) && !slices.Contains(names, c.config) {
+		names = append(names, c.config)
 	}
 	for _, name := range names {
 		c.unset(Containerd, name, configFile, "taking config_path out; containerd forgets it when it is next started", "")
@@ -73,6 +126,10 @@ type criConfig struct {
 	exists  bool
 	empty   bool // a file that says nothing at all
 	version int  // of the main file; 0 where it does not say
+
+	// replaces says that of two files that have something about CRI the later one
+	// counts alone, as up to 1.7.
+	replaces bool
 
 	imports  []string
 	path     string // config_path in force; "" where unset
@@ -90,9 +147,9 @@ func (c criConfig) roots() []string {
 
 // effective reads config.toml and what it imports. conf.d is not read unless
 // something imports it.
-func (c *containerd) effective() (criConfig, error) {
-	var conf criConfig
-	main, err := c.tree.read(containerdConfig)
+func (c *containerd) effective(v version) (criConfig, error) {
+	conf := criConfig{replaces: !v.unknown() && !v.atLeast(2, 0)}
+	main, err := c.tree.read(c.config)
 	if err != nil || !main.exists() {
 		return conf, err
 	}
@@ -117,7 +174,7 @@ func (c *containerd) imported(imports []string) []string {
 	var names []string
 	for _, pattern := range imports {
 		if !path.IsAbs(pattern) {
-			pattern = path.Join(containerdFolder, pattern)
+			pattern = path.Join(path.Dir(c.config), pattern)
 		}
 		list, err := c.tree.names(path.Dir(pattern))
 		if err != nil {
@@ -157,9 +214,13 @@ func (c *criConfig) add(name string, data []byte, main bool) error {
 	}
 	for _, section := range [][]string{sectionV1, sectionV2, sectionV3} {
 		plugin, ok := values.Plugins[section[1]].(map[string]any)
-		if ok {
-			c.criIn = name
+		if !ok {
+			continue
 		}
+		if c.criIn != "" && c.criIn != name && c.replaces {
+			c.path, c.pathIn, c.mirrors, c.local = "", "", "", false
+		}
+		c.criIn = name
 		c.local = c.local || plugin["use_local_image_pull"] == true || plugin["discard_unpacked_layers"] == true
 		if containerd, ok := plugin["containerd"].(map[string]any); ok && containerd["discard_unpacked_layers"] == true {
 			c.local = true
@@ -195,18 +256,42 @@ func (c criConfig) active(v version) (bool, string) {
 func (c *containerd) planPath(state *State, conf criConfig) {
 	v := parseVersion(state.Version)
 	if conf.disabled {
-		state.note("CRI is switched off in " + containerdConfig + ": config_path does not matter; nerdctl reads " + containerdHosts + ", ctr takes it by --hosts-dir")
+		state.Mirror = "hosts.toml; CRI is off"
+		state.note("CRI is switched off in " + c.config + ": config_path does not matter; nerdctl reads " + containerdHosts + ", ctr takes it by --hosts-dir")
 		return
 	}
 	active, why := conf.active(v)
+	state.Mirror = "mirror inactive for CRI"
 	switch {
 	case conf.mirrors != "":
 		state.note(fmt.Sprintf("mirror inactive for CRI: %s has registry.mirrors, beside which containerd refuses config_path and does without CRI; move them to hosts.toml files, remove the section and run again", conf.mirrors))
+	case active && !c.restartPending(conf.pathIn):
+		state.Mirror = "hosts.toml"
+	case active && !c.want.RestartContainerd:
+		state.note("mirror inactive for CRI, because config_path was set after containerd was started; to mend it: systemctl restart containerd (containers go on running)")
 	case active:
+		c.out.restart, c.out.pending = true, true
 	case !c.want.RestartContainerd:
 		state.note("mirror inactive for CRI, because " + why + "; to mend it: sidemirror apply --restart-containerd (containers go on running)")
 	default:
 		c.warnOfSecondRoot(state, conf)
-		c.setPath(v, conf)
+		c.setPath(state, v, conf)
 	}
+}
+
+// restartPending reports whether our config_path is in the file but not in force:
+// a run may have been killed between the write and the restart. A file that others have
+// written to since is theirs to see to.
+func (c *containerd) restartPending(name string) bool {
+	if c.running == nil || name == "" {
+		return false
+	}
+	entry := c.journal.find(name)
+	f, err := c.tree.read(name)
+	if err != nil || !entry.isOurs(f.data) {
+		return false
+	}
+	started := c.tree.started(c.running.pid)
+	// A time to come is of a clock that was set since, and would never be behind us.
+	return !started.IsZero() && f.attrs.changed.After(started.Add(time.Second)) && f.attrs.changed.Before(time.Now())
 }

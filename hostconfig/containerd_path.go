@@ -14,12 +14,12 @@ const dropIn = "99-sidemirror.toml"
 // whole of CRI's section (k0s #6547: nodes lost SystemdCgroup and failed), so
 // there, and where the version is not known, the line goes into the file that has that
 // section. From 2.0 on drop-ins are merged.
-func (c *containerd) setPath(v version, conf criConfig) {
+func (c *containerd) setPath(state *State, v version, conf criConfig) {
 	folder := containerdHosts
 	if roots := conf.roots(); len(roots) > 0 {
 		folder = roots[0]
 	}
-	name, fresh, number := containerdConfig, !conf.exists || conf.empty, 2
+	name, fresh, number := c.config, !conf.exists || conf.empty, 2
 	section := sectionV2
 	switch {
 	case fresh:
@@ -39,12 +39,12 @@ func (c *containerd) setPath(v version, conf criConfig) {
 	}
 	before := len(c.out.Changes)
 	c.set(edit{
-		engine: Containerd, path: name, kind: configFile,
+		engine: Containerd, path: name, kind: configFile, state: state,
 		why: "CRI looks at hosts.toml files only where config_path names their folder",
 		add: func(base []byte) ([]byte, error) {
 			if fresh && len(base) == 0 {
 				return freshConfig(number, section, folder), nil
-			} else if fresh && name == containerdConfig {
+			} else if fresh && name == c.config {
 				return nil, &refusal{path: name, reason: "has nothing but comments", mend: `write "version = 2" into it, or remove it, and run again`}
 			}
 			return setConfigPath(name, base, section, folder)
@@ -57,7 +57,10 @@ func (c *containerd) setPath(v version, conf criConfig) {
 // glob is the first of imports that a file of ours would match.
 func (c *containerd) glob(imports []string) string {
 	for _, pattern := range imports {
-		if ok, err := path.Match(path.Base(pattern), dropIn); ok && err == nil && path.IsAbs(pattern) && c.tree.isDir(path.Dir(pattern)) {
+		if !path.IsAbs(pattern) {
+			pattern = path.Join(path.Dir(c.config), pattern)
+		}
+		if ok, err := path.Match(path.Base(pattern), dropIn); ok && err == nil && c.tree.isDir(path.Dir(pattern)) {
 			return pattern
 		}
 	}

@@ -74,7 +74,7 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 			h := host(t, files)
 			h.Versions[Containerd] = test.version
 			fake := &fakeDockerd{host: h}
-			h.Signaler = fake
+			h.signaler = fake
 			before := h.snapshot(t)
 			contains(t, notes(h.plan(t, containerdOnly("r.example"))), test.note)
 			plan := h.plan(t, restarting())

@@ -90,16 +90,11 @@ func TestDaemon35To39AFileThatIsNotToBeTouched(t *testing.T) {
 func TestDaemon37AFlagIsNotContradicted(t *testing.T) {
 	for name, files := range map[string]map[string]string{
 		"unit":    {"/etc/systemd/system/docker.service.d/kubespray.conf": "[Service]\nEnvironment=\"DOCKER_OPTS=--registry-mirror=https://m.example --x\"\n"},
-		"process": {"/run/docker.pid": "123\n", "/proc/123/cmdline": "/usr/bin/dockerd\x00--registry-mirror\x00https://m.example\x00"},
+		"process": proc(123, "dockerd", 0, "/usr/bin/dockerd", "--registry-mirror", "https://m.example"),
 	} {
 		for _, version := range []string{"20.10.24", "28.5.2"} {
 			t.Run(name+" "+version, func(t *testing.T) {
 				h := dockerHost(t, version, files)
-				if name == "process" {
-					if err := os.Symlink("/usr/bin/dockerd", h.path("/proc/123/exe")); err != nil {
-						t.Fatal(err)
-					}
-				}
 				contains(t, notes(h.plan(t, dockerOnly())), "started with --registry-mirror")
 				h.apply(t, dockerOnly())
 				h.missing(t, dockerJSON)
@@ -179,7 +174,7 @@ func TestDaemon43DockerForgetsTheMirror(t *testing.T) {
 			}
 			h := dockerHost(t, "20.10.24", files)
 			fake := &fakeDockerd{host: h}
-			h.Signaler = fake
+			h.signaler = fake
 			before := h.snapshot(t)
 			result := h.apply(t, dockerOnly())
 			if !slices.Equal(fake.mirrors, []string{ourURL + "/"}) || !slices.Equal(result.Told, []string{"docker reloaded"}) {
@@ -198,7 +193,7 @@ func TestDaemon43DockerForgetsTheMirror(t *testing.T) {
 func TestDaemon43OtherMirrorsStayInForce(t *testing.T) {
 	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: `{"registry-mirrors": ["https://a"]}`})
 	fake := &fakeDockerd{host: h}
-	h.Signaler = fake
+	h.signaler = fake
 	before := h.snapshot(t)
 	h.apply(t, dockerOnly())
 	h.revert(t)
@@ -210,7 +205,7 @@ func TestDaemon43OtherMirrorsStayInForce(t *testing.T) {
 
 func TestADockerdThatDoesNotTakeItsConfigurationIsReported(t *testing.T) {
 	h := dockerHost(t, "20.10.24", nil)
-	h.Signaler = &fakeDockerd{host: h, deaf: errors.New("no such job")}
+	h.signaler = &fakeDockerd{host: h, deaf: errors.New("no such job")}
 	if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), "no such job") {
 		t.Errorf("error: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path"
 	"regexp"
@@ -53,7 +54,7 @@ func (p *planner) version(ctx context.Context, e engine) string {
 		return findVersion(v)
 	}
 	if name := p.binary(e); p.tree.dir == "/" && name != "" {
-		if v := findVersion(runBounded(ctx, name, "--version")); v != "" {
+		if v := p.host.askVersion(ctx, name); v != "" {
 			return v
 		}
 	}
@@ -62,6 +63,25 @@ func (p *planner) version(ctx context.Context, e engine) string {
 		return ""
 	}
 	return packageVersion(f.data, e.packages())
+}
+
+// askVersion executes a program for its version, once for each program: watch looks
+// at the host again and again.
+func (h *Host) askVersion(ctx context.Context, name string) string {
+	info, err := os.Stat(name)
+	if err != nil {
+		return ""
+	}
+	key := fmt.Sprint(name, info.Size(), info.ModTime())
+	if v, ok := h.asked[key]; ok {
+		return v
+	}
+	v := findVersion(runBounded(ctx, name, "--version"))
+	if h.asked == nil || len(h.asked) > 16 {
+		h.asked = make(map[string]string)
+	}
+	h.asked[key] = v
+	return v
 }
 
 // packageVersion looks packages up in dpkg's status file, deb-control(5).
@@ -88,15 +108,6 @@ func runBounded(ctx context.Context, name string, args ...string) string {
 		return ""
 	}
 	return out
-}
-
-// runQuiet runs systemctl.
-func runQuiet(ctx context.Context, limit time.Duration, args ...string) error {
-	out, err := run(ctx, limit, "/usr/bin/systemctl", args...)
-	if err != nil {
-		return fmt.Errorf("systemctl %s: %w %s", args[0], err, strings.TrimSpace(out))
-	}
-	return nil
 }
 
 func run(ctx context.Context, limit time.Duration, name string, args ...string) (string, error) {
@@ -126,21 +137,15 @@ func (c *capped) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-const mirrorFlag = "--registry-mirror"
-
-// flagMirrors are the mirrors that dockerd is given on its command line: the
-// running one's, else the one that systemd would start.
-func (d *docker) flagMirrors() []string {
-	for _, pidfile := range []string{"/run/docker.pid", "/var/run/docker.pid"} {
-		if pid := d.dockerd(pidfile); pid != "" {
-			if f, err := d.tree.read("/proc/" + pid + "/cmdline"); err == nil {
-				return mirrorsIn(strings.Split(string(f.data), "\x00"))
-			}
-		}
+// commandLine is how the host's own engine is started: the running one's arguments,
+// else the words in the files that systemd would start it by.
+func (p *planner) commandLine(running *process, unit string, more ...string) []string {
+	if running != nil {
+		return running.args
 	}
 	var words []string
-	for _, name := range d.unitFiles() {
-		f, err := d.tree.read(name)
+	for _, name := range append(more, p.unitFiles(unit)...) {
+		f, err := p.tree.read(name)
 		if err != nil {
 			continue
 		}
@@ -150,42 +155,27 @@ func (d *docker) flagMirrors() []string {
 			}
 		}
 	}
-	return mirrorsIn(words)
+	return words
 }
 
-// dockerd is the process that pidfile names, if that is a dockerd: the number may
-// be somebody else's by now.
-func (d *docker) dockerd(pidfile string) string {
-	f, err := d.tree.read(pidfile)
-	if err != nil {
-		return ""
-	}
-	pid := strings.TrimSpace(string(f.data))
-	if _, err := strconv.ParseUint(pid, 10, 31); err != nil {
-		return ""
-	}
-	exe, err := d.tree.root.Readlink(local("/proc/" + pid + "/exe"))
-	if err != nil || path.Base(strings.TrimSuffix(exe, " (deleted)")) != "dockerd" {
-		return ""
-	}
-	return pid
-}
-
-// unitFiles are where distributions and kubespray put dockerd's flags.
-func (d *docker) unitFiles() []string {
-	names := []string{"/etc/default/docker", "/etc/sysconfig/docker"}
+// unitFiles are where systemd reads a unit, and what is laid over it.
+func (p *planner) unitFiles(unit string) []string {
+	var names []string
 	for _, folder := range []string{"/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system"} {
-		names = append(names, folder+"/docker.service")
-		list, err := d.tree.names(folder + "/docker.service.d")
+		main := path.Join(folder, unit)
+		names = append(names, main)
+		list, err := p.tree.names(main + ".d")
 		if err != nil {
 			continue
 		}
 		for _, item := range list {
-			names = append(names, path.Join(folder, "docker.service.d", item.Name()))
+			names = append(names, path.Join(main+".d", item.Name()))
 		}
 	}
 	return names
 }
+
+const mirrorFlag = "--registry-mirror"
 
 func mirrorsIn(words []string) []string {
 	var mirrors []string

@@ -1,6 +1,8 @@
 package hostconfig
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -17,12 +19,27 @@ const (
 	hub          = "docker.io"
 )
 
-type docker struct{ *planner }
+type docker struct {
+	*planner
+	json    string   // its configuration file
+	args    []string // of the running one, else of the one that would be started
+	running *process
+}
+
+func (p *planner) newDocker() *docker {
+	d := &docker{planner: p, json: dockerJSON, running: p.tree.dockerd()}
+	d.args = p.commandLine(d.running, "docker.service", "/etc/default/docker", "/etc/sysconfig/docker")
+	if name := flag(d.args, "--config-file"); path.IsAbs(name) {
+		d.json = path.Clean(name)
+	}
+	return d
+}
 
 func (*docker) name() string       { return Docker }
 func (*docker) folder() string     { return dockerFolder }
 func (*docker) binary() string     { return "dockerd" }
 func (*docker) packages() []string { return []string{"docker-ce", "docker.io", "moby-engine"} }
+func (d *docker) runs() bool       { return d.running != nil }
 
 // settings are the keys of daemon.json that decide what is right for us.
 type settings struct {
@@ -32,20 +49,37 @@ type settings struct {
 	DataRoot string          `json:"data-root"`
 }
 
-// plan writes hosts.toml files for Docker 28 and later, the first to read them,
+// plan is settle for the Docker of the host, and word of those that are left alone.
+func (d *docker) plan(ctx context.Context) []State {
+	state := State{Engine: Docker, Present: d.present(d), Running: d.runs()}
+	if state.Present {
+		state.Version = d.version(ctx, d)
+		if d.live != nil && findVersion(d.live.version) != "" && d.host.Versions[Docker] == "" {
+			state.Version = findVersion(d.live.version)
+		}
+		d.settle(&state)
+	} else {
+		d.undo()
+	}
+	return append([]State{state}, append(d.snap(), d.rootless(state.Version)...)...)
+}
+
+// settle writes hosts.toml files for Docker 28 and later, the first to read them,
 // and registry-mirrors for what does not: earlier ones, and the graph-driver store.
 //
 // From 28 to 29.7.2 a loopback address in registry-mirrors without a hosts.toml for
 // docker.io makes the containerd store skip the verification of TLS to Docker Hub (moby,
 // daemon/hosts.go), so there the one is never written without the other.
-func (d *docker) plan(state *State) {
+func (d *docker) settle(state *State) {
 	conf, usable := d.settings()
 	version := parseVersion(state.Version)
-	flags := d.flagMirrors()
+	flags := mirrorsIn(d.args)
 	readsHosts := version.unknown() || version.atLeast(28, 0)
+	graph := d.graphStore(version, conf)
 	wantsHub := slices.Contains(d.want.Registries, hub)
-	wantsMirrors := wantsHub && (!readsHosts || version.unknown() || d.graphStore(version, conf))
+	wantsMirrors := wantsHub && (!readsHosts || version.unknown() || graph)
 	hubFile := d.hostsPath(hub)
+	d.describe(state, version, graph)
 
 	var keep []string
 	hubReady := !readsHosts
@@ -60,10 +94,10 @@ func (d *docker) plan(state *State) {
 	}
 	switch {
 	case len(flags) > 0:
-		state.note("dockerd is started with --registry-mirror, beside which the same key in " + dockerJSON + " would keep it from starting; move the flag's value there and run again")
+		state.note("dockerd is started with --registry-mirror, beside which the same key in " + d.json + " would keep it from starting; move the flag's value there and run again")
 		wantsMirrors = false
 	case wantsMirrors && !hubReady:
-		state.note(dockerJSON + " gets no registry-mirrors as long as " + hubFile + " cannot be written: without that file Docker 28 and later would stop verifying TLS to Docker Hub")
+		state.note(d.json + " gets no registry-mirrors as long as " + hubFile + " cannot be written: without that file Docker 28 and later would stop verifying TLS to Docker Hub")
 		wantsMirrors = false
 	}
 	if !usable {
@@ -74,34 +108,98 @@ func (d *docker) plan(state *State) {
 		if readsHosts {
 			needs = hubFile
 		}
-		d.set(edit{
-			engine: Docker, path: dockerJSON, kind: daemonFile, needs: needs,
-			why:     "Docker asks the first of registry-mirrors for what is on Docker Hub",
-			add:     func(base []byte) ([]byte, error) { return addMirror(dockerJSON, base, d.want.Mirror) },
-			settled: func(now []byte) bool { return daemonSettled(dockerJSON, now, d.want.Mirror) },
-		})
-	} else if slices.Contains(conf.Mirrors, d.want.Mirror) || d.journal.find(dockerJSON) != nil {
-		d.unset(Docker, dockerJSON, daemonFile, "this Docker reads hosts.toml instead of registry-mirrors", "")
+		d.setMirrors(state, needs)
+	} else if slices.Contains(conf.Mirrors, d.want.Mirror) || d.journal.find(d.json) != nil {
+		d.unset(Docker, d.json, daemonFile, "this Docker reads hosts.toml instead of registry-mirrors", "")
 	}
 	needs := make(map[string]string)
-	if d.planned(dockerJSON) {
-		needs[hubFile] = dockerJSON
+	if d.planned(d.json) {
+		needs[hubFile] = d.json
 	}
 	d.unsetHosts(Docker, []string{dockerHosts}, keep, needs)
 }
 
-// undo takes registry-mirrors away before the hosts.toml that makes it harmless.
-func (d *docker) undo() {
-	why := "taking our part out"
-	if !d.unset(Docker, dockerJSON, daemonFile, why, "") {
-		d.unsetHosts(Docker, []string{dockerHosts}, []string{d.hostsPath(hub)}, nil)
+// describe says what is in force.
+func (d *docker) describe(state *State, v version, graph bool) {
+	state.Config, state.Running = d.json, d.runs()
+	switch {
+	case d.live != nil && d.live.store != "":
+		state.Store = d.live.store
+	case !graph:
+		state.Store = containerdStore
+	case !v.unknown():
+		state.Store = "graph driver"
+	}
+	switch {
+	case v.unknown():
+		state.Mirror = "hosts.toml and registry-mirrors"
+	case !v.atLeast(28, 0):
+		state.Mirror = "registry-mirrors, for Docker Hub only"
+	case graph:
+		state.Mirror = "registry-mirrors, for Docker Hub only; BuildKit hosts.toml"
+	default:
+		state.Mirror = "hosts.toml"
+	}
+	if v.atLeast(28, 0) || v.unknown() {
+		state.Hosts = dockerHosts
+	}
+	d.others(state, d.json, "")
+}
+
+// setMirrors plans registry-mirrors, and a reload where the file is right and the
+// running dockerd has not taken it: a run may have been killed between the two.
+func (d *docker) setMirrors(state *State, needs string) {
+	ok := d.set(edit{
+		engine: Docker, path: d.json, kind: daemonFile, needs: needs, state: state,
+		why:     "Docker asks the first of registry-mirrors for what is on Docker Hub",
+		add:     func(base []byte) ([]byte, error) { return addMirror(d.json, base, d.want.Mirror) },
+		settled: func(now []byte) bool { return daemonSettled(d.json, now, d.want.Mirror) },
+	})
+	if !ok || d.live == nil {
 		return
 	}
-	needs := make(map[string]string)
-	if d.planned(dockerJSON) {
-		needs[d.hostsPath(hub)] = dockerJSON
+	if !d.planned(d.json) && !hasMirror(d.live.mirrors, d.want.Mirror) {
+		state.note("the running dockerd has not taken " + d.json + " yet")
+		d.out.reload = true
 	}
-	d.unsetHosts(Docker, []string{dockerHosts}, nil, needs)
+	if limits := flagLimits(d.args); (d.planned(d.json) || d.out.reload) && len(limits) > 0 {
+		state.note("the reload sets back to its default what dockerd is given as a flag: " + strings.Join(limits, ", ") + "; move it to " + d.json)
+	}
+}
+
+// flagLimits are the flags that dockerd forgets at a reload (moby, daemon/reload.go).
+func flagLimits(args []string) []string {
+	var found []string
+	for _, name := range []string{"--max-concurrent-downloads", "--max-concurrent-uploads", "--max-download-attempts"} {
+		if flag(args, name) != "" {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+// hasMirror looks for ours among those that dockerd tells of, each with a slash at
+// its end.
+func hasMirror(list []string, ours string) bool {
+	return slices.ContainsFunc(list, func(s string) bool { return strings.TrimSuffix(s, "/") == ours })
+}
+
+// undo takes registry-mirrors away before the hosts.toml that makes it harmless.
+func (d *docker) undo() {
+	keep, needs := []string(nil), make(map[string]string)
+	names := d.recorded(Docker, daemonFile)
+	if !slices.Contains(names, d.json) {
+		names = append(names, d.json)
+	}
+	for _, name := range names {
+		if !d.unset(Docker, name, daemonFile, "taking our part out", "") {
+			keep = []string{d.hostsPath(hub)}
+		}
+		if d.planned(name) {
+			needs[d.hostsPath(hub)] = name
+		}
+	}
+	d.unsetHosts(Docker, []string{dockerHosts}, keep, needs)
 }
 
 func (d *docker) hostsPath(registry string) string {
@@ -110,9 +208,9 @@ func (d *docker) hostsPath(registry string) string {
 
 // settings reads daemon.json; usable is false where it has to be left alone.
 func (d *docker) settings() (conf settings, usable bool) {
-	f, err := d.tree.read(dockerJSON)
+	f, err := d.tree.read(d.json)
 	if err == nil {
-		_, err = parseDaemonJSON(dockerJSON, f.data)
+		_, err = parseDaemonJSON(d.json, f.data)
 	}
 	if err != nil {
 		d.refuse(err)
@@ -125,16 +223,20 @@ func (d *docker) settings() (conf settings, usable bool) {
 	return conf, true
 }
 
+// containerdStore is [info].store of a Docker whose images containerd keeps.
+const containerdStore = "containerd"
+
 // graphStore reports whether Docker keeps images the old way. Up to 28 it does
-// unless told otherwise; from 29 on where it already has images of that kind.
+// unless told otherwise; from 29 on where it already has images of that kind. What
+// the file says comes first: it holds from the next start on.
 func (d *docker) graphStore(v version, conf settings) bool {
 	if snapshotter, set := conf.Features["containerd-snapshotter"]; set {
 		return !snapshotter
 	}
-	root := conf.DataRoot
-	if root == "" {
-		root = "/var/lib/docker"
+	if d.live != nil && d.live.store != "" {
+		return d.live.store != containerdStore
 	}
+	root := cmp.Or(flag(d.args, "--data-root", "-g"), conf.DataRoot, "/var/lib/docker")
 	return !v.atLeast(29, 0) || d.tree.isDir(root+"/image/overlay2")
 }
 

@@ -13,6 +13,7 @@ type fakeDockerd struct {
 	host     *Host
 	deaf     error
 	mirrors  []string
+	store    string
 	reloads  int
 	restarts int
 }
@@ -41,7 +42,9 @@ func (d *fakeDockerd) Reload(context.Context) error {
 	return nil
 }
 
-func (d *fakeDockerd) Mirrors(context.Context) ([]string, error) { return d.mirrors, nil }
+func (d *fakeDockerd) Info(context.Context) (info, error) {
+	return info{mirrors: d.mirrors, store: d.store}, nil
+}
 
 func (d *fakeDockerd) Restart(context.Context) error {
 	d.restarts++

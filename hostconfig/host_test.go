@@ -206,3 +206,12 @@ func contains(t *testing.T, text string, parts ...string) {
 		}
 	}
 }
+
+// proc is what /proc has of one process, started by PID 1.
+func proc(pid int, name string, uid int, args ...string) map[string]string {
+	folder := fmt.Sprintf("/proc/%d/", pid)
+	return map[string]string{
+		folder + "status":  fmt.Sprintf("Name:\t%s\nPPid:\t1\nUid:\t%d\t%[2]d\t%[2]d\t%[2]d\nNSpid:\t%d\n", name, uid, pid),
+		folder + "cmdline": strings.Join(args, "\x00") + "\x00",
+	}
+}

@@ -11,6 +11,7 @@ package hostconfig
 import (
 	"context"
 	"slices"
+	"time"
 )
 
 // Docker and Containerd are the engines, as [Desired] and [State] name them.
@@ -19,7 +20,8 @@ const (
 	Containerd = "containerd"
 )
 
-// Host is the host to look at. The zero value is not one: Root has to be set.
+// Host is the host to look at. The zero value is not one: Root has to be set. It is
+// for one goroutine at a time.
 type Host struct {
 	// Root is "/" or the folder that a host's tree is under. Nothing outside it is
 	// read or written, symbolic links notwithstanding; absolute ones start at Root.
@@ -33,11 +35,13 @@ type Host struct {
 	// of the binary (Root "/") or looked up in Debian's package database.
 	Versions map[string]string
 
-	// Signaler tells engines about their new configuration. If nil, the engines that run
-	// on this host are told where Root is "/", and nobody otherwise.
-	Signaler Signaler
+	// Units is the service manager of this host. If nil, systemctl is executed. Nobody
+	// is told where Root is not "/".
+	Units Units
 
-	step func(op, path string) error
+	step     func(op, path string) error
+	signaler signaler
+	asked    map[string]string // versions, by the program that said them
 }
 
 // Desired is what the engines' configuration shall say. An engine that is
@@ -60,10 +64,21 @@ type Desired struct {
 
 // State is what was found out about one engine.
 type State struct {
-	Engine  string   `json:"engine"`
-	Present bool     `json:"present"`
-	Version string   `json:"version,omitempty"` // empty where unknown
-	Notes   []string `json:"notes,omitempty"`   // what is not done or inactive, why, and the mend
+	Engine  string `json:"engine"`
+	Home    string `json:"home,omitempty"` // whose it is, where it is not the distribution's: "k3s"
+	Present bool   `json:"present"`
+	Running bool   `json:"running"`
+	Version string `json:"version,omitempty"` // empty where unknown
+	Store   string `json:"store,omitempty"`   // of Docker's images: "containerd", or a graph driver's name
+
+	// Config is the configuration file in force, Hosts the folder in which the engine
+	// looks for hosts.toml files. Empty where there is none.
+	Config string `json:"config,omitempty"`
+	Hosts  string `json:"hosts,omitempty"`
+
+	Mirror string   `json:"mirror,omitempty"` // by what it reaches us, or that it does not, in words
+	Files  []string `json:"files,omitempty"`  // that have our part, or are to have it
+	Notes  []string `json:"notes,omitempty"`  // what is not done or inactive, why, and the mend
 }
 
 func (s *State) note(text string) { s.Notes = append(s.Notes, text) }
@@ -84,9 +99,11 @@ type Change struct {
 	interim []byte // what dockerd has to be shown on the way; see clearMirrors
 	needs   string // the path of a change without which this one must not be made
 	undo    bool
+	changed time.Time // when Before came about, by the kernel; zero where there is none
 }
 
-// Plan is what has to be done to a host. It is settled when Changes is empty.
+// Plan is what has to be done to a host. It is settled when there are no Changes and
+// no Signals.
 type Plan struct {
 	Engines []State
 	Changes []Change
@@ -94,8 +111,17 @@ type Plan struct {
 	// Refused are files that should change and cannot, each with the reason and the mend.
 	Refused []error
 
-	restart bool
+	// Watch are the paths whose change may change the plan, whether they exist or not. One
+	// with a slash at its end stands for all that is in that folder.
+	Watch []string
+
+	mirror  string
+	reload  bool // dockerd has not taken a file that is right
+	restart bool // containerd has to be restarted
+	pending bool // restart is for a change made before this plan
 	told    bool // there is somebody to tell
+
+	dockerRuns bool
 }
 
 // Signals are the words for what the engines will be told: "reload docker",
@@ -105,7 +131,7 @@ func (p Plan) Signals() []string {
 	if !p.told {
 		return nil
 	}
-	if slices.ContainsFunc(p.Changes, func(c Change) bool { return c.kind == daemonFile }) {
+	if p.reload || p.dockerRuns && slices.ContainsFunc(p.Changes, func(c Change) bool { return c.kind == daemonFile }) {
 		list = append(list, "reload docker")
 	}
 	if p.restart {
@@ -134,20 +160,19 @@ func Make(ctx context.Context, h *Host, want Desired) (Plan, error) {
 		return Plan{}, err
 	}
 	p := &planner{host: h, tree: t, journal: j, want: want}
-	p.out.told = h.Signaler != nil || h.Root == "/"
-	for _, e := range []engine{&docker{p}, &containerd{p}} {
+	p.look(ctx)
+	for _, e := range []engine{p.newDocker(), p.newContainerd()} {
 		if slices.Contains(want.Leave, e.name()) {
 			continue
 		}
-		state := State{Engine: e.name(), Present: p.present(e)}
-		if state.Present && slices.Contains(want.Engines, e.name()) {
-			state.Version = p.version(ctx, e)
-			e.plan(&state)
-		} else {
-			e.undo()
+		if slices.Contains(want.Engines, e.name()) {
+			p.out.Engines = append(p.out.Engines, e.plan(ctx)...)
+			continue
 		}
-		p.out.Engines = append(p.out.Engines, state)
+		e.undo()
+		p.out.Engines = append(p.out.Engines, State{Engine: e.name(), Present: p.present(e), Running: e.runs()})
 	}
+	p.out.Watch = t.seen()
 	return p.out, nil
 }
 

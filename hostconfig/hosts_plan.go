@@ -51,7 +51,7 @@ func (p *planner) setHosts(engine string, state *State, root, registry string, m
 		}
 	}
 	ok = p.set(edit{
-		engine: engine, path: name, kind: hostsFile,
+		engine: engine, path: name, kind: hostsFile, state: state,
 		why:     registry + " is asked of sidemirror first, and of the registry itself where that does not answer",
 		add:     func(base []byte) ([]byte, error) { return addHosts(name, base, m) },
 		settled: func(now []byte) bool { return hostsSettled(name, now, m) },

@@ -2,6 +2,7 @@ package hostconfig
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"path"
 	"regexp"
@@ -21,15 +22,17 @@ const (
 // engine is one container engine.
 type engine interface {
 	name() string
-	folder() string     // its configuration; being there makes it present
-	binary() string     // the same, in one of binFolders
+	folder() string     // its configuration
+	binary() string     // the program, in one of binFolders
 	packages() []string // what Debian calls it
-	plan(state *State)  // what has to change for planner.want
-	undo()              // what has to change for nothing of ours to be left
+	runs() bool
+
+	plan(ctx context.Context) []State // what has to change for planner.want
+	undo()                            // what has to change for nothing of ours to be left
 }
 
 // binFolders are the only places that engines are looked for and run from.
-var binFolders = []string{"/usr/bin", "/usr/local/bin", "/usr/sbin", "/usr/local/sbin"}
+var binFolders = []string{"/usr/bin", "/usr/local/bin", "/usr/sbin", "/usr/local/sbin", "/opt/bin"}
 
 // planner collects the changes of one [Make].
 type planner struct {
@@ -37,13 +40,31 @@ type planner struct {
 	tree    *tree
 	journal *journal
 	want    Desired
+	live    *info // of the running dockerd; nil where there is none
 	out     Plan
+}
+
+// look asks the running dockerd.
+func (p *planner) look(ctx context.Context) {
+	s := p.host.signals(p.tree)
+	p.out.told = s != nil
+	p.out.mirror = p.want.Mirror
+	if p.out.dockerRuns = s != nil && s.Running(ctx); !p.out.dockerRuns {
+		return
+	}
+	if live, err := s.Info(ctx); err == nil {
+		p.live = &live
+	}
 }
 
 func (p *planner) refuse(err error) { p.out.Refused = append(p.out.Refused, err) }
 
+// present goes by the program or the process. In a tree that is not the running host's
+// the configuration's folder will do: an image may be given its engine later. On
+// the host it will not, since it outlives an engine that was taken off.
 func (p *planner) present(e engine) bool {
-	return slices.Contains(p.host.Present, e.name()) || p.tree.isDir(e.folder()) || p.binary(e) != ""
+	return slices.Contains(p.host.Present, e.name()) || e.runs() || p.binary(e) != "" ||
+		p.tree.dir != "/" && p.tree.isDir(e.folder())
 }
 
 func (p *planner) binary(e engine) string {
@@ -58,6 +79,7 @@ func (p *planner) binary(e engine) string {
 // edit is how one file gets our part.
 type edit struct {
 	engine, path string
+	state        *State
 	kind         kind
 	why          string
 	needs        string
@@ -68,6 +90,7 @@ type edit struct {
 // set plans that a file has our part, and reports whether it will, or has it
 // already. Where it cannot, the reason is noted.
 func (p *planner) set(e edit) bool {
+	e.state.Files = append(e.state.Files, e.path)
 	now, err := p.tree.read(e.path)
 	if err != nil {
 		p.refuse(err)
@@ -88,9 +111,13 @@ func (p *planner) set(e edit) bool {
 		return false
 	}
 	if !bytes.Equal(after, now.data) {
+		if err := p.tree.writable(e.path, now.real); err != nil {
+			p.refuse(err)
+			return false
+		}
 		p.out.Changes = append(p.out.Changes, Change{
 			Engine: e.engine, Path: e.path, Before: now.data, After: after, Why: e.why,
-			kind: e.kind, url: p.want.Mirror, base: base, needs: e.needs,
+			kind: e.kind, url: p.want.Mirror, base: base, needs: e.needs, changed: now.attrs.changed,
 		})
 	}
 	return true
@@ -169,7 +196,14 @@ func (p *planner) unset(engine, name string, k kind, why, needs string) bool {
 	if bytes.Equal(after, now.data) && (after == nil) == (now.data == nil) {
 		return true
 	}
-	c := Change{Engine: engine, Path: name, Before: now.data, After: after, Why: why, kind: k, base: after, needs: needs, undo: true}
+	if err := p.tree.writable(name, now.real); err != nil {
+		p.refuse(err)
+		return false
+	}
+	c := Change{
+		Engine: engine, Path: name, Before: now.data, After: after, Why: why,
+		kind: k, base: after, needs: needs, undo: true, changed: now.attrs.changed,
+	}
 	if k == daemonFile {
 		if c.interim, err = clearedFor(name, now.data, after); err != nil {
 			p.refuse(err)

@@ -1,6 +1,7 @@
 package hostconfig
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,63 +10,102 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Signaler tells engines that their configuration has changed. containerd dies of
+// Units is the service manager that the engines run under.
+type Units interface {
+	// Reload and Restart do that to a unit, named with its suffix ("docker.service"),
+	// and answer when the job is done: with an error where it failed.
+	Reload(ctx context.Context, unit string) error
+	Restart(ctx context.Context, unit string) error
+}
+
+// signaler tells engines that their configuration has changed. containerd dies of
 // SIGHUP, so for it there is only Restart.
-type Signaler interface {
+type signaler interface {
 	// Running reports whether dockerd runs on this host.
 	Running(ctx context.Context) bool
 
 	// Reload has dockerd read daemon.json again. That it was told does not mean that it took it.
 	Reload(ctx context.Context) error
 
-	// Mirrors are the registry mirrors that dockerd has in force.
-	Mirrors(ctx context.Context) ([]string, error)
+	// Info is what dockerd has in force.
+	Info(ctx context.Context) (info, error)
 
 	// Restart restarts containerd and waits until it is up. Containers go on running.
 	Restart(ctx context.Context) error
 }
 
-// system is the running host's engines.
-type system struct{ tree *tree }
-
-const dockerSocket = "/var/run/docker.sock"
-
-func (s system) pid() int {
-	d := &docker{&planner{tree: s.tree}}
-	pid, err := strconv.Atoi(d.dockerd("/var/run/docker.pid"))
-	if err != nil {
-		return 0
-	}
-	return pid
+// info is what dockerd says of itself.
+type info struct {
+	version string
+	mirrors []string
+	store   string // "containerd", or a graph driver's name
 }
 
-func (s system) Running(context.Context) bool { return s.pid() != 0 }
+// system is the running host's engines.
+type system struct {
+	tree  *tree
+	units Units
+}
+
+// signaler is who tells this host's engines; nil under a root that is not "/".
+func (h *Host) signals(t *tree) signaler {
+	switch {
+	case h.signaler != nil:
+		return h.signaler
+	case t.dir != "/":
+		return nil
+	case h.Units != nil:
+		return system{t, h.Units}
+	}
+	return system{t, systemctl{}}
+}
+
+// systemctl is the service manager by its own command.
+type systemctl struct{}
+
+func (systemctl) Reload(ctx context.Context, unit string) error {
+	return runSystemctl(ctx, 30*time.Second, "reload", unit)
+}
+
+func (systemctl) Restart(ctx context.Context, unit string) error {
+	return runSystemctl(ctx, 90*time.Second, "restart", unit)
+}
+
+func runSystemctl(ctx context.Context, limit time.Duration, verb, unit string) error {
+	out, err := run(ctx, limit, "/usr/bin/systemctl", verb, unit)
+	if err != nil {
+		return fmt.Errorf("systemctl %s %s: %w %s", verb, unit, err, strings.TrimSpace(out))
+	}
+	return nil
+}
+
+func (s system) Running(context.Context) bool { return s.tree.dockerd() != nil }
 
 func (s system) Reload(ctx context.Context) error {
-	if booted() && runQuiet(ctx, 5*time.Second, "is-active", "--quiet", "docker.service") == nil {
-		if err := runQuiet(ctx, 30*time.Second, "reload", "docker.service"); err != nil {
-			return fmt.Errorf("reloading docker: %w; see journalctl -u docker", err)
+	running := s.tree.dockerd()
+	if running == nil {
+		return errors.New("reloading docker: it does not run any more")
+	}
+	if unit := s.tree.unit(running.pid); unit != "" && booted() {
+		if err := s.units.Reload(ctx, unit); err != nil {
+			return fmt.Errorf("reloading docker: %w; see journalctl -u %s", err, unit)
 		}
 		return nil
 	}
-	pid := s.pid()
-	if pid == 0 {
-		return errors.New("reloading docker: it does not run any more")
-	}
 	// The descriptor is of this very process: a pid that is reused between here and
 	// the signal cannot be hit.
-	fd, err := unix.PidfdOpen(pid, 0)
+	fd, err := unix.PidfdOpen(running.pid, 0)
 	if err != nil {
 		return fmt.Errorf("reloading docker: %w", err)
 	}
 	defer unix.Close(fd)
-	if s.pid() != pid {
+	if again := s.tree.dockerd(); again == nil || again.pid != running.pid {
 		return errors.New("reloading docker: it was restarted just now; run again")
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGHUP, nil, 0); err != nil {
@@ -74,40 +114,76 @@ func (s system) Reload(ctx context.Context) error {
 	return nil
 }
 
-func (s system) Mirrors(ctx context.Context) ([]string, error) {
+// socket is where dockerd listens: the first unix socket among its flags.
+func (s system) socket() string {
+	if running := s.tree.dockerd(); running != nil {
+		for _, host := range flags(running.args, "--host", "-H") {
+			if name, ok := strings.CutPrefix(host, "unix://"); ok {
+				return name
+			}
+		}
+	}
+	return "/var/run/docker.sock"
+}
+
+func (s system) Info(ctx context.Context) (info, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", dockerSocket)
+			return new(net.Dialer).DialContext(ctx, "unix", s.socket())
 		},
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/info", nil)
 	if err != nil {
-		return nil, fmt.Errorf("asking docker for its mirrors: %w", err)
+		return info{}, fmt.Errorf("asking docker for its configuration: %w", err)
 	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return nil, fmt.Errorf("asking docker for its mirrors: %w", err)
+		return info{}, fmt.Errorf("asking docker for its configuration: %w", err)
 	}
 	defer resp.Body.Close()
-	var info struct{ RegistryConfig struct{ Mirrors []string } }
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("asking docker for its mirrors: it answers %s", resp.Status)
+		return info{}, fmt.Errorf("asking docker for its configuration: it answers %s", resp.Status)
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 4<<20)).Decode(&info); err != nil {
-		return nil, fmt.Errorf("asking docker for its mirrors: %w", err)
+	out, err := readInfo(io.LimitReader(resp.Body, 4<<20))
+	if err != nil {
+		return info{}, fmt.Errorf("asking docker for its configuration: %w", err)
 	}
-	return info.RegistryConfig.Mirrors, nil
+	return out, nil
+}
+
+// readInfo reads the answer of GET /info (Docker Engine API). The containerd store
+// shows itself by a driver-type among the driver's status.
+func readInfo(r io.Reader) (info, error) {
+	var said struct {
+		ServerVersion, Driver string
+		DriverStatus          [][2]string
+		RegistryConfig        struct{ Mirrors []string }
+	}
+	if err := json.NewDecoder(r).Decode(&said); err != nil {
+		return info{}, err
+	}
+	out := info{version: said.ServerVersion, mirrors: said.RegistryConfig.Mirrors, store: said.Driver}
+	for _, pair := range said.DriverStatus {
+		if pair[0] == "driver-type" && strings.HasPrefix(pair[1], "io.containerd.snapshotter.") {
+			out.store = containerdStore
+		}
+	}
+	return out, nil
 }
 
 func (s system) Restart(ctx context.Context) error {
 	if !booted() {
 		return errors.New("restarting containerd: systemd does not run here; restart it by hand")
 	}
-	if err := runQuiet(ctx, 90*time.Second, "restart", "containerd.service"); err != nil {
-		return fmt.Errorf("restarting containerd: %w; see journalctl -u containerd, and sidemirror revert", err)
+	unit := "containerd.service"
+	if running := s.tree.containerd(); running != nil {
+		unit = cmp.Or(s.tree.unit(running.pid), unit)
+	}
+	if err := s.units.Restart(ctx, unit); err != nil {
+		return fmt.Errorf("restarting containerd: %w; see journalctl -u %s, and sidemirror revert", err, unit)
 	}
 	return nil
 }

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -35,6 +37,9 @@ type tree struct {
 	// it: that is how the tests fail or kill us at any point.
 	step func(op, path string) error
 
+	// asked are the paths that anything was asked about.
+	asked map[string]bool
+
 	// inPlace, if not nil, is told of each write that cannot be made by a rename.
 	inPlace func(intent) (done func() error, err error)
 
@@ -48,10 +53,16 @@ func openTree(dir string, step func(op, path string) error) (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the host's tree: %w", err)
 	}
-	return &tree{dir: dir, root: root, step: step}, nil
+	return &tree{dir: dir, root: root, step: step, asked: make(map[string]bool)}, nil
 }
 
 func (t *tree) close() { _ = t.root.Close() }
+
+// seen are the paths that were asked about, but for what changes by our own doing.
+func (t *tree) seen() []string {
+	list := slices.Sorted(maps.Keys(t.asked))
+	return slices.DeleteFunc(list, func(name string) bool { return strings.HasPrefix(name, journalFolder) })
+}
 
 // about asks step whether op may be done to name.
 func (t *tree) about(op, name string) error {
@@ -99,6 +110,7 @@ func local(name string) string {
 // that points to nothing is refused, since writing through it would make a file
 // where nobody expects one.
 func (t *tree) resolve(name string) (string, error) {
+	t.asked[name] = true
 	rest := strings.Split(strings.Trim(path.Clean("/"+name), "/"), "/")
 	at, links := "/", 0
 	// While rest is at least floor long, its first part comes from a link's target.
@@ -152,6 +164,8 @@ type attrs struct {
 	GID    int               `json:"gid"`
 	Mtime  time.Time         `json:"mtime"`
 	Xattrs map[string][]byte `json:"xattrs,omitempty"` // the SELinux label and ACLs among them
+
+	changed time.Time // ctime, which nobody can set
 }
 
 // file is one file as it was read. data is nil where there is none.
@@ -225,7 +239,7 @@ func readAt(dir *os.File, base, name string) ([]byte, attrs, error) {
 	if err != nil {
 		return nil, attrs{}, explain(name, "reading the extended attributes of", err)
 	}
-	at := attrs{Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid), Mtime: info.ModTime(), Xattrs: xattrs}
+	at := attrs{Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid), Mtime: info.ModTime(), Xattrs: xattrs, changed: time.Unix(st.Ctim.Unix())}
 	return data, at, nil
 }
 
@@ -253,6 +267,7 @@ func readXattrs(fd int) (map[string][]byte, error) {
 
 // names lists a folder, sorted; none where there is no folder.
 func (t *tree) names(folder string) ([]fs.DirEntry, error) {
+	t.asked[folder+"/"] = true
 	real, err := t.resolve(folder)
 	if err != nil {
 		return nil, err

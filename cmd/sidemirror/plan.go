@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -50,7 +52,7 @@ something, and 1 where all that there is to do cannot be done.`,
 			switch {
 			case err != nil:
 				return err
-			case len(plan.Changes) > 0:
+			case len(plan.Changes)+len(plan.Signals()) > 0:
 				return errDifferences{}
 			case len(plan.Refused) > 0 && !asJSON:
 				return fmt.Errorf("%d of the files cannot be changed", len(plan.Refused))
@@ -85,7 +87,7 @@ func writePlan(w io.Writer, plan hostconfig.Plan) error {
 		p.paint(red, "cannot: "+printable(err.Error()))
 	}
 	switch signals := plan.Signals(); {
-	case len(plan.Changes) == 0 && len(plan.Refused) == 0:
+	case len(plan.Changes)+len(signals)+len(plan.Refused) == 0:
 		p.printf("nothing to do\n")
 	case len(signals) > 0:
 		p.printf("\n")
@@ -96,16 +98,32 @@ func writePlan(w io.Writer, plan hostconfig.Plan) error {
 	return p.err
 }
 
-// state prints one engine and what is to be said about it.
+// state prints one engine: "docker      28.5.2, containerd store: hosts.toml", and what
+// is to be said about it.
 func (p *printer) state(s hostconfig.State) {
-	version := s.Version
+	text := s.Version
 	switch {
 	case !s.Present:
-		version = "not found"
-	case version == "":
-		version = "version unknown"
+		text = "not found"
+	case text == "" && s.Home == "":
+		text = "version unknown"
 	}
-	p.printf("%-10s  %s\n", s.Engine, version)
+	list := []string{text}
+	if s.Home != "" {
+		list = []string{s.Home, s.Version}
+	}
+	switch s.Store {
+	case "":
+	case "graph driver":
+		list = append(list, "graph-driver store")
+	default:
+		list = append(list, s.Store+" store")
+	}
+	text = strings.Join(slices.DeleteFunc(list, func(s string) bool { return s == "" }), ", ")
+	if s.Mirror != "" {
+		text += ": " + s.Mirror
+	}
+	p.printf("%-10s  %s\n", s.Engine, printable(text))
 	for _, note := range s.Notes {
 		p.printf("            note: %s\n", printable(note))
 	}
