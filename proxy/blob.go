@@ -123,16 +123,17 @@ func (c *call) copyBlob(a *answer, b *blob) error {
 	buf, spare := make([]byte, copyBuffer), make([]byte, copyBuffer)
 	for {
 		n, err := b.Read(buf)
-		if err != nil && err != io.EOF {
+		over := errors.Is(err, io.EOF)
+		if err != nil && !over {
 			return err
 		}
-		if len(kept) > 0 && (n > 0 || err == io.EOF) {
+		if len(kept) > 0 && (n > 0 || over) {
 			if err := c.sendPart(a, b, kept); err != nil {
 				return err
 			}
 			kept = nil
 		}
-		if n > 0 && (b.end >= 0 || err == io.EOF) {
+		if n > 0 && (b.end >= 0 || over) {
 			if err := c.sendPart(a, b, buf[:n]); err != nil {
 				return err
 			}
@@ -140,7 +141,7 @@ func (c *call) copyBlob(a *answer, b *blob) error {
 			kept = buf[:n]
 			buf, spare = spare, buf
 		}
-		if err == io.EOF {
+		if over {
 			return c.sendPart(a, b, nil)
 		}
 	}

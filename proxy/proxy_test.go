@@ -60,7 +60,7 @@ func newRig(t *testing.T, change func(*Config), upstreams ...http.HandlerFunc) *
 	}
 	t.Cleanup(func() {
 		g.client.CloseIdleConnections()
-		g.Server.Close()
+		g.Close()
 		p.Close()
 	})
 	return g

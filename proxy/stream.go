@@ -56,7 +56,7 @@ type blob struct {
 // openBlob asks the pool for what c asks.
 func (c *call) openBlob(pool upstream.Pool, want byteRange) (*blob, error) {
 	b := &blob{ctx: c.http.Context(), call: c, pool: pool, total: -1, end: -1}
-	resp, u, err := b.request(want.header())
+	resp, u, err := b.request(want.header()) //nolint:bodyclose // it is the blob's, and closed with it
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (b *blob) Read(p []byte) (int, error) {
 			}
 			b.delivered.Write(p[:n])
 			if b.offset == b.end { // do not deliver the end of what is not right
-				if err := b.finish(); err != io.EOF {
+				if err := b.finish(); !errors.Is(err, io.EOF) {
 					return 0, err
 				}
 			}
@@ -164,7 +164,7 @@ func (b *blob) Read(p []byte) (int, error) {
 		if err == nil {
 			continue
 		}
-		if err == io.EOF && b.end < 0 {
+		if errors.Is(err, io.EOF) && b.end < 0 {
 			return 0, b.finish()
 		}
 		if err := b.resume(err); err != nil {
@@ -195,7 +195,7 @@ func (b *blob) resume(cause error) error {
 		if b.partial {
 			again.last = b.end - 1
 		}
-		resp, _, err := b.request(again.header())
+		resp, _, err := b.request(again.header()) //nolint:bodyclose // likewise
 		if err == nil {
 			b.body = resp.Body
 			err = b.rejoin(resp, again)

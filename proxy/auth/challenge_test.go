@@ -84,12 +84,12 @@ func TestBearerIsPreferredAndHasOneRealm(t *testing.T) {
 			if (err != nil) != tt.fails {
 				t.Fatal(err)
 			}
-			if scheme := ""; got != nil {
-				if scheme = got.Scheme; scheme != tt.want {
-					t.Errorf("chose %q, want %q", scheme, tt.want)
-				}
-			} else if tt.want != "" {
-				t.Errorf("chose none, want %q", tt.want)
+			scheme := ""
+			if got != nil {
+				scheme = got.Scheme
+			}
+			if scheme != tt.want {
+				t.Errorf("chose %q, want %q", scheme, tt.want)
 			}
 		})
 	}

@@ -7,8 +7,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // served is the set of registries of the tests.
@@ -231,7 +229,7 @@ func FuzzParseRequest(f *testing.F) {
 		if req.Kind != Base && req.Kind != Token && !ValidRepository(req.Repository) {
 			t.Fatalf("repository %q", req.Repository)
 		}
-		if req.Digest != "" && digest.Digest(req.Digest).Validate() != nil || req.Tag != "" && !tagGrammar.MatchString(req.Tag) {
+		if req.Digest != "" && req.Digest.Validate() != nil || req.Tag != "" && !tagGrammar.MatchString(req.Tag) {
 			t.Fatalf("%+v", req)
 		}
 		if _, ok := req.Query["ns"]; ok {

@@ -53,7 +53,6 @@ type Config struct {
 type Upstream struct {
 	url       *url.URL
 	userAgent string
-	via       string
 
 	base     *http.Transport // to the upstream itself
 	realm    *http.Transport // to a token server on another host
