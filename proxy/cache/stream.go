@@ -26,6 +26,11 @@ func (f *fill) stream() (*Stream, error) {
 		file, err = f.dir.root.Open(contentPath("blobs", f.want.Digest))
 	}
 	if err != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.err != nil { // it is over already, and its file gone
+			return nil, f.err
+		}
 		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	return &Stream{Size: f.total.Load(), fill: f, file: file}, nil

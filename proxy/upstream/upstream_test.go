@@ -89,7 +89,9 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 
 func TestATLSUpstreamMustNotRedirectToPlainHTTP(t *testing.T) {
 	plain := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("asked without TLS") })
-	registry := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, plain.URL, http.StatusTemporaryRedirect) }))
+	registry := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, plain.URL, http.StatusTemporaryRedirect)
+	}))
 	defer registry.Close()
 	u := newUpstream(t, Config{URL: mustURL(registry.URL), CA: writeCA(t, registry)})
 	if _, err := u.Do(context.Background(), anonymous("/v2/")); err == nil || !strings.Contains(err.Error(), "without TLS") {
@@ -115,7 +117,9 @@ func TestA401OnTheWayStartsNothing(t *testing.T) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="`+realm+`"`)
 		w.WriteHeader(http.StatusUnauthorized)
 	})
-	registry := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect) })
+	registry := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+	})
 	realm = elsewhere.URL + "/token"
 	u := newUpstream(t, Config{URL: mustURL(registry.URL), Realms: []string{elsewhere.URL}})
 	r := anonymous("/v2/o/i/blobs/x")
@@ -148,7 +152,9 @@ func TestARefusedSignedHeadIsAskedByGet(t *testing.T) {
 					_, _ = w.Write([]byte("x"))
 				}
 			})
-			registry := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, store.URL, http.StatusTemporaryRedirect) })
+			registry := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, store.URL, http.StatusTemporaryRedirect)
+			})
 			u := newUpstream(t, Config{URL: mustURL(registry.URL)})
 			r := anonymous("/v2/o/i/blobs/x")
 			r.Method = http.MethodHead
