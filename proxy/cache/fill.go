@@ -396,6 +396,6 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(d):
-		return nil
+		return ctx.Err() // of two that are ready select takes either
 	}
 }
