@@ -172,6 +172,9 @@ func TestWhenAllLeaveEarlyTheFillEndsAndLateItIsFinished(t *testing.T) {
 				runtime.Gosched()
 			}
 			s.Close()
+			if name == "early" {
+				<-ended
+			}
 			_, err = pw.Write(content[part:])
 			pw.Close()
 			<-ended // at the latest when the fill is over
