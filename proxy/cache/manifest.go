@@ -2,13 +2,13 @@ package cache
 
 import (
 	"container/list"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -17,6 +17,10 @@ const (
 	maxManifest = 4 << 20
 	maxChildren = 4096    // memberships made of one manifest
 	recentBytes = 8 << 20 // of manifests in memory
+
+	// recentCheck is for how long a manifest in memory is served without a look at
+	// the disk, from which another process may have removed it.
+	recentCheck = time.Second
 )
 
 // Manifest is a manifest that is kept, to the byte.
@@ -29,7 +33,10 @@ type Manifest struct {
 // Manifest gives a manifest that the repository is known to hold; fs.ErrNotExist if
 // it is not kept, or not known to be held there. The body must not be changed.
 func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
-	if m := d.recent.get(r, dgst); m != nil {
+	m, due := d.recent.get(r, dgst)
+	if due && !d.stillThere(r, dgst) {
+		d.recent.drop(map[digest.Digest]bool{dgst: true})
+	} else if m != nil {
 		return m, nil
 	}
 	var h Holding
@@ -54,9 +61,22 @@ func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
 		return nil, fmt.Errorf("%w: what is kept of %s is not its digest any more", fs.ErrNotExist, dgst)
 	}
 	d.touch(name, info.ModTime())
-	m := &Manifest{dgst, h.MediaType, body}
+	m = &Manifest{dgst, h.MediaType, body}
 	d.recent.put(r, m)
 	return m, nil
+}
+
+// stillThere reports whether a manifest that is in memory is on disk too, and notes
+// there that it was used.
+func (d *Dir) stillThere(r Repository, dgst digest.Digest) bool {
+	name := contentPath("manifests", dgst)
+	info, err := d.root.Stat(name)
+	if err == nil {
+		d.touch(name, info.ModTime())
+		_, err = d.root.Stat(holdingPath(r, "_manifests", dgst))
+	}
+	// A disk in trouble does not say that it is gone.
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // PutManifest keeps a manifest, which the caller has verified, and notes that the
@@ -105,26 +125,12 @@ func (d *Dir) writeDurably(name string, body []byte) (err error) {
 	return d.commit(temp, name)
 }
 
-// children gives the blobs that a manifest lists: its configuration and its layers.
-// Those with URLs of their own are not the registry's to serve, and the manifests
-// of an index are asked for as manifests.
+// children gives the blobs that a manifest lists. Those with URLs of their own are not
+// the registry's to serve, and the manifests of an index are asked for as manifests.
 func children(body []byte) []digest.Digest {
-	type descriptor struct {
-		Digest digest.Digest `json:"digest"`
-		URLs   []string      `json:"urls"`
-	}
-	var m struct {
-		Config descriptor   `json:"config"`
-		Layers []descriptor `json:"layers"`
-	}
-	if json.Unmarshal(body, &m) != nil {
-		return nil
-	}
 	var all []digest.Digest
-	for _, c := range append(m.Layers, m.Config) {
-		if c.Digest.Validate() == nil && len(c.URLs) == 0 && len(all) < maxChildren {
-			all = append(all, c.Digest)
-		}
+	for _, c := range listed(body).blobs() {
+		all = append(all, c.Digest)
 	}
 	return all
 }
@@ -144,19 +150,26 @@ type recentKey struct {
 }
 
 type recentEntry struct {
-	key recentKey
-	m   *Manifest
+	key     recentKey
+	m       *Manifest
+	checked time.Time // when it was last seen on disk
 }
 
-func (c *recent) get(r Repository, dgst digest.Digest) *Manifest {
+// get gives a manifest, nil if it is not in memory, and whether it is for the caller
+// to see that it is on disk still.
+func (c *recent) get(r Repository, dgst digest.Digest) (m *Manifest, due bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.byKey[recentKey{r, dgst}]
 	if e == nil {
-		return nil
+		return nil, false
 	}
 	c.order.MoveToFront(e)
-	return e.Value.(*recentEntry).m
+	entry := e.Value.(*recentEntry)
+	if now := time.Now(); now.Sub(entry.checked) > recentCheck {
+		entry.checked, due = now, true
+	}
+	return entry.m, due
 }
 
 func (c *recent) put(r Repository, m *Manifest) {
@@ -170,7 +183,7 @@ func (c *recent) put(r Repository, m *Manifest) {
 		c.order.MoveToFront(e)
 		return
 	}
-	c.byKey[key] = c.order.PushFront(&recentEntry{key, m})
+	c.byKey[key] = c.order.PushFront(&recentEntry{key, m, time.Now()})
 	for c.bytes += len(m.Body); c.bytes > recentBytes; {
 		c.remove(c.order.Back())
 	}
