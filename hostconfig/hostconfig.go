@@ -35,8 +35,8 @@ type Host struct {
 	// of the binary (Root "/") or looked up in Debian's package database.
 	Versions map[string]string
 
-	// Units is the service manager of this host. If nil, systemctl is executed. Nobody
-	// is told where Root is not "/".
+	// Units is the service manager of this host. If nil, systemctl is executed where Root
+	// is "/", and elsewhere nobody is told of anything.
 	Units Units
 
 	step     func(op, path string) error

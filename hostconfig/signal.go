@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -53,17 +52,17 @@ type system struct {
 	units Units
 }
 
-// signaler is who tells this host's engines; nil under a root that is not "/".
+// signals is who tells this host's engines; nil where nobody does.
 func (h *Host) signals(t *tree) signaler {
 	switch {
 	case h.signaler != nil:
 		return h.signaler
-	case t.dir != "/":
-		return nil
 	case h.Units != nil:
 		return system{t, h.Units}
+	case t.dir == "/":
+		return system{t, systemctl{}}
 	}
-	return system{t, systemctl{}}
+	return nil
 }
 
 // systemctl is the service manager by its own command.
@@ -92,11 +91,14 @@ func (s system) Reload(ctx context.Context) error {
 	if running == nil {
 		return errors.New("reloading docker: it does not run any more")
 	}
-	if unit := s.tree.unit(running.pid); unit != "" && booted() {
+	if unit := s.tree.unit(running.pid); unit != "" && s.booted() {
 		if err := s.units.Reload(ctx, unit); err != nil {
 			return fmt.Errorf("reloading docker: %w; see journalctl -u %s", err, unit)
 		}
 		return nil
+	}
+	if s.tree.dir != "/" {
+		return errors.New("reloading docker: no unit of systemd's runs it")
 	}
 	// The descriptor is of this very process: a pid that is reused between here and
 	// the signal cannot be hit.
@@ -175,7 +177,7 @@ func readInfo(r io.Reader) (info, error) {
 }
 
 func (s system) Restart(ctx context.Context) error {
-	if !booted() {
+	if !s.booted() {
 		return errors.New("restarting containerd: systemd does not run here; restart it by hand")
 	}
 	unit := "containerd.service"
@@ -189,7 +191,4 @@ func (s system) Restart(ctx context.Context) error {
 }
 
 // booted is sd_booted(3).
-func booted() bool {
-	info, err := os.Lstat("/run/systemd/system")
-	return err == nil && info.IsDir()
-}
+func (s system) booted() bool { return s.tree.isDir("/run/systemd/system") }

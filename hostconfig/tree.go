@@ -72,6 +72,8 @@ func (t *tree) about(op, name string) error {
 	return t.step(op, name)
 }
 
+var errBusy = errors.New("another sidemirror is changing")
+
 // lock keeps two of us from changing one host at a time. The lock is on the root
 // folder itself, so that it leaves nothing behind, and ends with its file.
 func (t *tree) lock() (io.Closer, error) {
@@ -82,7 +84,7 @@ func (t *tree) lock() (io.Closer, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another sidemirror is changing %s just now; try again when it is done", t.dir)
+			return nil, fmt.Errorf("%w %s just now; try again when it is done", errBusy, t.dir)
 		}
 		return nil, fmt.Errorf("locking %s: %w", t.dir, err)
 	}
