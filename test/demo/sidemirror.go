@@ -33,8 +33,8 @@ const patience = 15 * time.Second
 // configure writes the configuration file and shows it.
 func (m *sidemirror) configure(s *scene) {
 	config := fmt.Sprintf("listen = [%q]\n\n[registry.%q]\n%s\n[registry.\"docker.io\"]\n%s\n[trust]\nuids = [%d]    # whose processes may use the password: you\n\n"+
-		"[credentials]\nstore = %q\n\n[log]\nformat = \"json\"\n",
-		m.address, registryName, m.registries, m.registries, os.Getuid(), filepath.Join(m.folder, "credentials.json"))
+		"[cache]\ndir = %q\n\n[credentials]\nstore = %q\n\n[log]\nformat = \"json\"\n",
+		m.address, registryName, m.registries, m.registries, os.Getuid(), filepath.Join(m.folder, "cache"), filepath.Join(m.folder, "credentials.json"))
 	s.must(os.WriteFile(m.config(), []byte(config), 0o644))
 	s.quote(config)
 }
