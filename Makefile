@@ -4,7 +4,7 @@ FUZZTIME ?= 5s
 
 LINT = go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run
 
-.PHONY: build demo test lint fuzz clean help
+.PHONY: build demo test lint fuzz bench clean help
 
 build: ## Build the one static binary, bin/sidemirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
@@ -19,13 +19,19 @@ lint: ## Check format, imports, modules and the code itself
 	$(LINT) ./...
 	cd test && $(LINT) --config ../.golangci.yml ./...
 	cd tools && $(LINT) --config ../.golangci.yml ./...
+	cd bench && $(LINT) --config ../.golangci.yml ./...
 	go mod tidy -diff
 	cd test && go mod tidy -diff
 	cd tools && go mod tidy -diff
+	cd bench && go mod tidy -diff
 	@! git grep -nE '\b(TODO|FIXME|XXX)\b' -- '*.go' '*.sh' '*.toml' '*.html' || { echo 'finish these, or file an issue'; exit 1; }
 
 fuzz: ## Fuzz every target longer: make fuzz FUZZTIME=1m
 	FUZZTIME=$(FUZZTIME) tools/test.sh fuzz
+
+bench: ## Measure beside nginx and distribution, on this machine; writes bench/RESULTS.md
+	bench/setup.sh
+	cd bench && go run .
 
 clean: ## Remove what the other targets built
 	rm -rf bin
