@@ -41,7 +41,7 @@ type Meaning struct {
 // and a single manifest to another. The latest comes first; nil if nothing is known.
 func (d *Dir) Tag(r Repository, tag string) []Meaning {
 	var all []Meaning
-	if err := d.readRecord(path.Join(r.folder(), "_tags", tag), &all); err != nil {
+	if err := d.readRecord(tagPath(r, tag), &all); err != nil {
 		return nil
 	}
 	return slices.DeleteFunc(all, func(m Meaning) bool { return m.Digest.Validate() != nil })
@@ -52,8 +52,10 @@ func (d *Dir) Tag(r Repository, tag string) []Meaning {
 func (d *Dir) SetTag(r Repository, tag string, m Meaning) error {
 	all := slices.DeleteFunc(d.Tag(r, tag), func(old Meaning) bool { return old.MediaType == m.MediaType })
 	all = slices.Insert(all, 0, m)
-	return d.writeRecord(path.Join(r.folder(), "_tags", tag), all[:min(len(all), maxAnswers)])
+	return d.writeRecord(tagPath(r, tag), all[:min(len(all), maxAnswers)])
 }
+
+func tagPath(r Repository, tag string) string { return path.Join(r.folder(), "_tags", tag) }
 
 // Holding is what a repository is known to hold.
 type Holding struct {

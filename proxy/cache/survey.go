@@ -1,0 +1,152 @@
+package cache
+
+import (
+	"encoding/json"
+	"io"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// survey makes images of what is kept.
+type survey struct {
+	dir      *Dir
+	kept     map[part]Content
+	listings map[digest.Digest]listing
+}
+
+// images gives those of one repository: what its tags mean, and the manifests that
+// it holds and that nothing else of it leads to.
+func (s *survey) images(r Repository, n *names) []Image {
+	var all []Image
+	led := map[digest.Digest]bool{}
+	for dgst := range n.held {
+		for _, m := range s.listing(dgst).manifests() {
+			led[m.Digest] = true
+		}
+	}
+	for _, t := range n.tags {
+		for _, m := range t.Meanings {
+			led[m.Digest] = true
+			all = append(all, s.image(Image{Repository: r, Tag: t.Tag, Digest: m.Digest, MediaType: m.MediaType, Upstream: m.Upstream}, n))
+		}
+	}
+	for dgst, h := range n.held {
+		if _, kept := s.kept[part{true, dgst}]; kept && !led[dgst] {
+			all = append(all, s.image(Image{Repository: r, Digest: dgst, MediaType: h.MediaType, Upstream: h.Upstream}, n))
+		}
+	}
+	return all
+}
+
+// image adds to i what is kept of it.
+func (s *survey) image(i Image, n *names) Image {
+	c := composition{survey: s, names: n, image: &i, seen: map[part]bool{}}
+	c.visit(descriptor{Digest: i.Digest}, 0)
+	return i
+}
+
+// composition puts an image together, from its manifest downwards.
+type composition struct {
+	*survey
+	*names
+	image *Image
+	seen  map[part]bool
+}
+
+// maxNesting is how deep indexes in indexes are followed.
+const maxNesting = 4
+
+// visit takes in a manifest and what it lists. An index's manifests are taken in as
+// far as they are kept: nobody pulls all platforms.
+func (c *composition) visit(m descriptor, depth int) {
+	size, kept := c.add(part{true, m.Digest})
+	list := c.listing(m.Digest)
+	if len(list.Manifests) == 0 {
+		p := Platform{Digest: m.Digest, Name: m.Platform.String(), Size: size}
+		if !kept {
+			p.Missing = []digest.Digest{m.Digest}
+		}
+		c.image.Platforms = append(c.image.Platforms, c.fill(p, list))
+		return
+	}
+	for _, child := range list.manifests() {
+		_, held := c.held[child.Digest]
+		_, kept := c.survey.kept[part{true, child.Digest}]
+		if held && kept && depth < maxNesting && !c.seen[part{true, child.Digest}] {
+			c.visit(child, depth+1)
+		}
+	}
+}
+
+// fill adds to a platform the blobs that its manifest lists.
+func (c *composition) fill(p Platform, list listing) Platform {
+	for _, b := range list.blobs() {
+		size, kept := c.add(part{false, b.Digest})
+		p.Size += size
+		if !kept && !slices.Contains(p.Missing, b.Digest) {
+			p.Missing = append(p.Missing, b.Digest)
+		}
+	}
+	if p.Name == "" {
+		p.Name = c.ownPlatform(list.Config)
+	}
+	return p
+}
+
+// add takes a piece into the image, once.
+func (c *composition) add(p part) (size int64, kept bool) {
+	content, kept := c.survey.kept[p]
+	if c.seen[p] {
+		return content.Size, kept
+	}
+	c.seen[p] = true
+	c.image.parts = append(c.image.parts, p)
+	c.image.Size += content.Size
+	if p.manifest && content.Used.After(c.image.Used) {
+		c.image.Used = content.Used
+	}
+	return content.Size, kept
+}
+
+// listing gives what a kept manifest lists; nothing if it is not kept.
+func (s *survey) listing(dgst digest.Digest) listing {
+	l, known := s.listings[dgst]
+	if !known {
+		if _, kept := s.kept[part{true, dgst}]; kept {
+			l = listed(s.read(part{true, dgst}, maxManifest))
+		}
+		s.listings[dgst] = l
+	}
+	return l
+}
+
+// maxConfig bounds an image's configuration, of which only the platform is wanted.
+const maxConfig = 4 << 20
+
+// ownPlatform reads what an image is for from its configuration.
+func (s *survey) ownPlatform(config descriptor) string {
+	if _, kept := s.kept[part{false, config.Digest}]; !kept {
+		return ""
+	}
+	var p platform
+	if json.Unmarshal(s.read(part{false, config.Digest}, maxConfig), &p) != nil {
+		return ""
+	}
+	return p.String()
+}
+
+// read reads content without counting that as a use. What cannot be read is as if it
+// were empty: it is for Verify to find out why.
+func (s *survey) read(p part, most int64) []byte {
+	f, err := s.dir.root.Open(Content{Digest: p.digest, Manifest: p.manifest}.path())
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	body, err := io.ReadAll(io.LimitReader(f, most))
+	if err != nil {
+		return nil
+	}
+	return body
+}
