@@ -247,6 +247,18 @@ func (d *Dir) commit(partial, name string) error {
 	return f.Sync()
 }
 
+// createPartial makes a file of partialName. Somebody may have emptied the folder to
+// be rid of what it kept, with us running: it is taken up again.
+func (d *Dir) createPartial(name string, flag int) (*os.File, error) {
+	flag |= os.O_CREATE | os.O_EXCL
+	f, err := d.root.OpenFile(name, flag, 0o644)
+	if errors.Is(err, fs.ErrNotExist) {
+		_ = d.root.Mkdir("partial", 0o755) // or another has just made it
+		f, err = d.root.OpenFile(name, flag, 0o644)
+	}
+	return f, err
+}
+
 var partials atomic.Uint64
 
 // partialName gives a name for a file that is not whole yet. Several processes may

@@ -229,7 +229,7 @@ func (f *fill) create(ctx context.Context) error {
 		return err
 	}
 	f.name = f.dir.partialName(f.want.Digest.Encoded()[:16])
-	file, err := f.dir.root.OpenFile(f.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	file, err := f.dir.createPartial(f.name, os.O_RDWR)
 	if err != nil {
 		return err
 	}

@@ -295,3 +295,29 @@ func TestPruningToASizeTakesWhatWasUsedLongestAgoAndNoMore(t *testing.T) {
 		t.Errorf("removed %s and %d", namesOf(did.Images), len(did.Loose))
 	}
 }
+
+func TestAFolderThatWasEmptiedUnderUsIsFilledAgain(t *testing.T) {
+	for name, use := range map[string]func(*folder){
+		"blob":     func(f *folder) { f.blob("layer") },
+		"manifest": func(f *folder) { putManifest(t, f.Dir, app, "{}") },
+		"record":   func(f *folder) { f.tag(app, "1", digest.FromString("{}"), manifestType) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFolder(t)
+			f.image(app, "1", linuxAMD64, "base")
+			all, err := filepath.Glob(filepath.Join(f.path, "*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, part := range all {
+				if err := os.RemoveAll(part); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if inv := f.inventory(); inv.Bytes != 0 || len(inv.Images) != 0 {
+				t.Errorf("empty, it has %+v", inv)
+			}
+			use(f)
+		})
+	}
+}

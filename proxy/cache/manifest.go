@@ -104,7 +104,7 @@ func (d *Dir) PutManifest(r Repository, m *Manifest, from string) error {
 
 func (d *Dir) writeDurably(name string, body []byte) (err error) {
 	temp := d.partialName("manifest")
-	f, err := d.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := d.createPartial(temp, os.O_WRONLY)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -172,7 +173,7 @@ func (d *Dir) writeRecord(name string, v any) error {
 		return err
 	}
 	temp := d.partialName("record")
-	if err := d.root.WriteFile(temp, append(data, '\n'), 0o644); err != nil {
+	if err := d.writePartial(temp, append(data, '\n')); err != nil {
 		_ = d.root.Remove(temp)
 		return err
 	}
@@ -181,6 +182,18 @@ func (d *Dir) writeRecord(name string, v any) error {
 		return err
 	}
 	return nil
+}
+
+func (d *Dir) writePartial(name string, data []byte) error {
+	f, err := d.createPartial(name, os.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
 }
 
 // Tagged is a tag that is known, with what it meant last.
