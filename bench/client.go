@@ -132,7 +132,7 @@ func (w *wire) sip(ctx context.Context, o order, start time.Time) (int64, error)
 	if err := w.send("GET", o.Path, ""); err != nil {
 		return 0, err
 	}
-	resp, err := w.answer("GET") //nolint:bodyclose // see answer
+	_, length, err := w.answer("GET")
 	if err != nil {
 		return 0, err
 	}
@@ -141,8 +141,8 @@ func (w *wire) sip(ctx context.Context, o order, start time.Time) (int64, error)
 	defer tick.Stop()
 	end := start.Add(time.Duration(o.Seconds * float64(time.Second)))
 	var count int64
-	for time.Now().Before(end) && count < resp.ContentLength {
-		n, err := w.drop(min(o.Rate/int64(time.Second/beat), resp.ContentLength-count))
+	for time.Now().Before(end) && count < length {
+		n, err := w.drop(min(o.Rate/int64(time.Second/beat), length-count))
 		if err != nil {
 			return count, err
 		}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+
+	"golang.org/x/sys/unix"
 )
 
 // fleet is several servers, each with an upstream of its own where it has one.
@@ -44,8 +46,8 @@ func (f *fleet) stop() {
 	}
 }
 
-// warm fetches what is at kind/name from all twice, and sees that it is right: the
-// second time from what they keep.
+// warm fetches what has a digest from all twice, and sees that it is right: the second
+// time from what they keep. Then the disk has time to take it all.
 func (f *fleet) warm(ctx context.Context, kind string, want *blob) error {
 	for range 2 {
 		for _, s := range f.servers {
@@ -54,5 +56,6 @@ func (f *fleet) warm(ctx context.Context, kind string, want *blob) error {
 			}
 		}
 	}
+	unix.Sync()
 	return nil
 }

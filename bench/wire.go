@@ -68,20 +68,22 @@ func (w *wire) send(method, path, header string) error {
 	return err
 }
 
-// answer reads the head of what comes back.
-func (w *wire) answer(method string) (*http.Response, error) {
-	resp, err := http.ReadResponse(w.in, &http.Request{Method: method}) //nolint:bodyclose // the connection is closed instead, by whoever dialled
+// answer reads the head of what comes back, which has to be a 200, and gives it with
+// the length of the body. Of another answer it gives the beginning as an error.
+func (w *wire) answer(method string) (http.Header, int64, error) {
+	//nolint:bodyclose // who dialled closes the connection: to read on here would be to copy
+	resp, err := http.ReadResponse(w.in, &http.Request{Method: method})
 	if err != nil {
-		return nil, fmt.Errorf("read the answer's head: %w", err)
+		return nil, 0, fmt.Errorf("read the answer's head: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
-		return nil, fmt.Errorf("the answer is %s: %s", resp.Status, strings.TrimSpace(string(text)))
+		return nil, 0, fmt.Errorf("the answer is %s: %s", resp.Status, strings.TrimSpace(string(text)))
 	}
-	if resp.ContentLength < 0 && method == http.MethodGet {
-		return nil, errors.New("the answer does not say how long it is")
+	if resp.ContentLength < 0 {
+		return nil, 0, errors.New("the answer does not say how long it is")
 	}
-	return resp, nil
+	return resp.Header, resp.ContentLength, nil
 }
 
 // sink is where a body goes that MSG_TRUNC throws away: nothing is ever written there.
@@ -124,25 +126,25 @@ func (w *wire) get(path, header string, start time.Time) (times, int64, error) {
 	if err := w.send(http.MethodGet, path, header); err != nil {
 		return t, 0, err
 	}
-	resp, err := w.answer(http.MethodGet)
+	_, length, err := w.answer(http.MethodGet)
 	if err != nil {
 		return t, 0, err
 	}
 	last := time.Duration(0)
-	for left := resp.ContentLength; left > 0; {
+	for left := length; left > 0; {
 		n, err := w.drop(left)
 		if err != nil {
 			return t, 0, fmt.Errorf("read the body, %d bytes before its end: %w", left, err)
 		}
 		now := time.Since(start)
-		if left == resp.ContentLength {
+		if left == length {
 			t.First = now
 		}
 		t.Gap = max(t.Gap, now-last)
 		last, left = now, left-n
 	}
 	t.Last = last
-	return t, resp.ContentLength, nil
+	return t, length, nil
 }
 
 // head asks for path by HEAD and gives the digest that the answer names.
@@ -150,9 +152,9 @@ func (w *wire) head(path, header string) (string, error) {
 	if err := w.send(http.MethodHead, path, header); err != nil {
 		return "", err
 	}
-	resp, err := w.answer(http.MethodHead)
+	answered, _, err := w.answer(http.MethodHead)
 	if err != nil {
 		return "", err
 	}
-	return resp.Header.Get("Docker-Content-Digest"), nil
+	return answered.Get("Docker-Content-Digest"), nil
 }
