@@ -32,7 +32,7 @@ func (b *bench) warmManifest(ctx context.Context) error {
 	const connections, threads = 64, 2
 	lasting := 5 * time.Second
 	if b.quick {
-		lasting = 2 * time.Second
+		lasting = time.Second
 	}
 	all := map[string][]load{}
 	// By tag is for orientation: distribution and sidemirror both ask upstream then.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -20,8 +21,6 @@ func (b *bench) start100k(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A hundred thousand files are taken away at once, not while the next is measured.
-	defer os.RemoveAll(dir)
 	u, err := newUpstream()
 	if err != nil {
 		return err
@@ -40,7 +39,8 @@ func (b *bench) start100k(ctx context.Context) error {
 		return err
 	}
 	full, fullServed, err := b.startTimes(ctx, dir, u.address, times)
-	if err != nil {
+	// Now, and not while the next figure is measured.
+	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
 		return err
 	}
 	b.tables = append(b.tables, table{
