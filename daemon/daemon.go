@@ -108,7 +108,7 @@ func (d *daemon) run(ctx context.Context) error {
 	defer stopWatching()
 	changed := make(chan struct{}, 1)
 	path, content := d.config.File, d.config.source.data
-	d.tasks.Go(func() { d.watch(watching, path, content, changed) })
+	d.tasks.Go(func() { watchFile(watching, d.log, path, content, changed) })
 	d.tasks.Go(func() { watchdog(watching, d.alive, d.tell) })
 	err = d.wait(ctx, hup, changed)
 	stopWatching()

@@ -25,6 +25,8 @@ func notify(lines ...string) error {
 
 func notifyReady(status string) error { return notify(sd.SdNotifyReady, "STATUS="+oneLine(status)) }
 
+func notifyStatus(status string) error { return notify("STATUS=" + oneLine(status)) }
+
 // notifyReloading begins a reload, which notifyReady ends. Type=notify-reload
 // wants the time too.
 func notifyReloading() error {

@@ -15,13 +15,12 @@ func watching(t *testing.T, path string) (changed chan struct{}) {
 	t.Helper()
 	l := logrus.New()
 	l.SetOutput(io.Discard)
-	d := &daemon{log: l}
 	changed = make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	done, content := make(chan struct{}), glance(path)
 	go func() {
 		defer close(done)
-		d.watch(ctx, path, content, changed)
+		watchFile(ctx, l, path, content, changed)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -138,8 +137,8 @@ func TestChangesAreNoticedHoweverTheyAreMade(t *testing.T) {
 func TestALinkToItselfEndsTheSearch(t *testing.T) {
 	dir := t.TempDir()
 	symlink(t, "config.toml", dir+"/config.toml")
-	if folders := foldersOf(dir + "/config.toml"); len(folders) != 1 || folders[0] != dir {
-		t.Errorf("got %q", folders)
+	if steps := stepsOf("/", dir+"/config.toml"); len(steps) != 1 || steps[0] != dir+"/config.toml" {
+		t.Errorf("got %q", steps)
 	}
 }
 

@@ -53,6 +53,11 @@ func (f *hostFlags) desired(h *hostconfig.Host) (hostconfig.Desired, error) {
 	if err != nil {
 		return hostconfig.Desired{}, err
 	}
+	return f.want(c)
+}
+
+// want is desired of a configuration that was read.
+func (f *hostFlags) want(c *daemon.Config) (hostconfig.Desired, error) {
 	url, err := mirrorURL(c)
 	if err != nil {
 		return hostconfig.Desired{}, err
@@ -63,12 +68,15 @@ func (f *hostFlags) desired(h *hostconfig.Host) (hostconfig.Desired, error) {
 			want.Registries = append(want.Registries, r.Name)
 		}
 	}
-	for name, enabled := range map[string]bool{hostconfig.Docker: c.Engine.Docker.Enabled, hostconfig.Containerd: c.Engine.Containerd.Enabled} {
+	for _, e := range []struct {
+		name    string
+		enabled bool
+	}{{hostconfig.Docker, c.Engine.Docker.Enabled}, {hostconfig.Containerd, c.Engine.Containerd.Enabled}} {
 		switch {
-		case len(f.engines) == 0 && enabled, slices.Contains(f.engines, name):
-			want.Engines = append(want.Engines, name)
+		case len(f.engines) == 0 && e.enabled, slices.Contains(f.engines, e.name):
+			want.Engines = append(want.Engines, e.name)
 		case len(f.engines) > 0:
-			want.Leave = append(want.Leave, name)
+			want.Leave = append(want.Leave, e.name)
 		}
 	}
 	return want, nil

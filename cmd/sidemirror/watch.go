@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/hostconfig"
+)
+
+func newWatchCommand(g *globals) *cobra.Command {
+	f := &hostFlags{globals: g}
+	cmd := &cobra.Command{
+		Use:   "watch",
+		Short: "Keep the engines' configuration as planned, in the foreground",
+		Long: `Keep the engines' configuration as "sidemirror plan" has it, in the foreground, as
+the unit sidemirror-hosts.service does. It begins with what "sidemirror apply"
+does, and then waits for the kernel to tell of changes:
+
+  - A file that somebody changed is given our part again when it has been left
+    alone for 250 ms. Where another program keeps undoing that, each wait is twice
+    as long as the one before; after the tenth time the file is left to that
+    program, and said so, until the configuration changes or watch is restarted.
+  - An engine that is installed later is configured, and files of one that is
+    taken off are given back.
+  - A registry that is added to sidemirror's configuration is there at once.
+    A configuration that is faulty is told in the log and leaves the old one in force.
+    SIGHUP reads it again too.
+
+Every ten minutes it looks even though nothing was told. What it waits for and
+what is amiss is on the unit's status line. When it is stopped nothing changes:
+the files stay as they are. To give them back: sidemirror revert.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			h, err := f.host()
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
+			defer stop()
+			context.AfterFunc(ctx, stop)
+			return daemon.Watch(ctx, h, f.configFile(h), func() (*daemon.Config, hostconfig.Desired, error) {
+				c, err := f.load(h)
+				if err != nil {
+					return nil, hostconfig.Desired{}, err
+				}
+				want, err := f.want(c)
+				return c, want, err
+			})
+		},
+	}
+	f.addRoot(cmd)
+	f.addEngines(cmd)
+	return cmd
+}
+
+// configFile is what load reads, whether it is there or not.
+func (f *hostFlags) configFile(h *hostconfig.Host) string {
+	if f.globals.configPath != "" {
+		return f.globals.configPath
+	}
+	if named := os.Getenv("SIDEMIRROR_CONFIG"); named != "" && h.Root == "/" {
+		return named
+	}
+	return filepath.Join(h.Root, daemon.DefaultFile)
+}

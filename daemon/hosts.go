@@ -1,0 +1,221 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/hostconfig"
+)
+
+// safetyPass is for what the kernel does not tell of: a file below a mount that came
+// later, a folder for which no watch was left.
+const safetyPass = 10 * time.Minute
+
+// Watch keeps the engines on h configured as load says until ctx is done, and then
+// leaves everything as it is. It calls load again at SIGHUP and when the
+// configuration at file changes; while that fails, what it said last stays. It
+// returns an error only where it cannot begin.
+func Watch(ctx context.Context, h *hostconfig.Host, file string, load func() (*Config, hostconfig.Desired, error)) error {
+	return newHosts(h, file, load).run(ctx)
+}
+
+func newHosts(h *hostconfig.Host, file string, load func() (*Config, hostconfig.Desired, error)) *hosts {
+	return &hosts{keeper: hostconfig.Keeper{Host: h}, file: file, load: load, log: logrus.New()}
+}
+
+type hosts struct {
+	keeper hostconfig.Keeper
+	file   string
+	load   func() (*Config, hostconfig.Desired, error)
+	log    *logrus.Logger
+
+	want    hostconfig.Desired
+	files   *watcher
+	again   *time.Timer
+	said    map[string]bool // what was logged, and still holds
+	refused string          // why the newest configuration is not used
+	status  string          // as systemd knows it
+}
+
+func (k *hosts) run(ctx context.Context) error {
+	content := glance(k.file) // before it is read, so that no change falls between the two
+	c, want, err := k.load()
+	if err != nil {
+		return err
+	}
+	configureLog(k.log, c, stderrIsJournal())
+	k.want = want
+	if k.files, err = newWatcher(k.log); err != nil {
+		return fmt.Errorf("%w; see fs.inotify.max_user_instances", err)
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	k.again = time.NewTimer(safetyPass)
+	defer k.again.Stop()
+
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	changed := make(chan struct{}, 1)
+	tasks.Go(func() { watchFile(ctx, k.log, k.file, content, changed) })
+	tasks.Go(func() { k.files.run(ctx) })
+
+	k.round(ctx)
+	k.tell(notifyReady(k.status))
+	for {
+		select {
+		case <-ctx.Done():
+			k.tell(notifyStopping())
+			return nil
+		case <-hup:
+			k.reload(ctx, "SIGHUP")
+		case <-changed:
+			k.reload(ctx, "the file changed")
+		case <-k.files.changed:
+			k.round(ctx)
+		case <-k.again.C:
+			k.round(ctx)
+		}
+	}
+}
+
+// reload asks what is wanted now.
+func (k *hosts) reload(ctx context.Context, why string) {
+	k.tell(notifyReloading())
+	log := k.log.WithFields(logrus.Fields{"file": k.file, "reason": why})
+	c, want, err := k.load()
+	k.refused = ""
+	if err != nil {
+		k.refused = err.Error()
+		var faults *configError
+		if errors.As(err, &faults) {
+			k.refused = faults.brief()
+		}
+		log.WithField("error", k.refused).Error("the new configuration is not used, the old one stays")
+	} else {
+		configureLog(k.log, c, stderrIsJournal())
+		k.want = want
+		log.Info("configuration reloaded")
+	}
+	k.round(ctx)
+	k.tell(notifyReady(k.status))
+}
+
+// round makes the host as it is wanted. Whatever is wrong is told, and tried again.
+func (k *hosts) round(ctx context.Context) {
+	// Folders that are new to the watcher may have changed since they were looked at.
+	for range 4 {
+		if ctx.Err() != nil {
+			return
+		}
+		kept, err := k.keeper.Round(ctx, k.want)
+		more, unwatched := k.files.follow(k.keeper.Host.Root, k.below(kept.Watch)...)
+		k.say(kept, err, unwatched)
+		k.again.Reset(safetyPass)
+		if kept.Again > 0 {
+			k.again.Reset(min(kept.Again, safetyPass))
+		}
+		if !more {
+			break
+		}
+	}
+}
+
+// below are paths of the host's as we reach them.
+func (k *hosts) below(paths []string) []string {
+	root := k.keeper.Host.Root
+	list := make([]string, len(paths))
+	for i, path := range paths {
+		list[i] = filepath.Join(root, path)
+		if strings.HasSuffix(path, "/") {
+			list[i] += "/"
+		}
+	}
+	return list
+}
+
+// say logs what is new of a round, and gives systemd its line.
+func (k *hosts) say(kept hostconfig.Kept, err, unwatched error) {
+	for _, list := range []struct {
+		files []string
+		text  string
+	}{{kept.Written, "wrote our part"}, {kept.Given, "gave a file back"}, {kept.Told, "told an engine"}} {
+		for _, name := range list.files {
+			k.log.WithField("what", name).Info(list.text)
+		}
+	}
+	holds := make(map[string]bool)
+	say := func(level logrus.Level, text string) {
+		if holds[text] = true; !k.said[text] {
+			k.log.Log(level, text)
+		}
+	}
+	for _, name := range kept.Lost {
+		say(logrus.ErrorLevel, name+" is changed back by another program again and again; it is left to that program until sidemirror's configuration changes or this service is restarted")
+	}
+	for _, fault := range slices.Concat(kept.Refused, []error{err, unwatched}) {
+		if fault != nil {
+			say(logrus.WarnLevel, fault.Error())
+		}
+	}
+	for _, state := range kept.Engines {
+		for _, note := range state.Notes {
+			say(logrus.InfoLevel, state.Engine+": "+note)
+		}
+	}
+	k.said = holds
+	if now := k.summary(kept, err); now != k.status {
+		k.status = now
+		k.tell(notifyStatus(now))
+	}
+}
+
+// summary is the one line that systemctl status shows.
+func (k *hosts) summary(kept hostconfig.Kept, err error) string {
+	var engines, wrong []string
+	files := 0
+	for _, state := range kept.Engines {
+		if state.Present {
+			engines = append(engines, state.Engine)
+			files += len(state.Files)
+		}
+	}
+	text := "no engine found yet"
+	if len(engines) > 0 {
+		text = fmt.Sprintf("keeping %d files of %s", files, strings.Join(slices.Compact(engines), " and "))
+	}
+	if k.refused != "" {
+		wrong = append(wrong, "the new configuration is not used: "+k.refused)
+	}
+	if len(kept.Lost) > 0 {
+		wrong = append(wrong, "given up, because another program changes them back: "+strings.Join(kept.Lost, ", "))
+	}
+	for _, fault := range slices.Concat(kept.Refused, []error{err}) {
+		if fault != nil {
+			wrong = append(wrong, fault.Error())
+		}
+	}
+	if len(wrong) > 0 {
+		text += "; " + strings.Join(wrong, "; ")
+	}
+	return text[:min(len(text), 1024)]
+}
+
+func (k *hosts) tell(err error) {
+	if err != nil {
+		k.log.WithError(err).Warn("systemd was not told")
+	}
+}
