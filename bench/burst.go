@@ -54,7 +54,7 @@ func (b *bench) burstOf(ctx context.Context, clients int, t *table) error {
 	for i, img := range images {
 		for _, name := range names {
 			if name == registryPull && clients > 8 && (i > 0 || b.quick) {
-				continue // a hundred transfers of its take a minute, and once is enough to know
+				continue // its hundred transfers take twenty seconds, and once is enough to know
 			}
 			one, err := f.burst(ctx, name, img, clients)
 			if err != nil {

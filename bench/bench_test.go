@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestABlobIsTheSameReadInAnyPieces(t *testing.T) {
+	b := newBlob(3*int64(len(page)) + 5)
+	for _, piece := range []int{1 << 20, 4096, 17} {
+		got, err := digestOf(struct{ io.Reader }{&piecewise{b.reader(), piece}})
+		if err != nil || got != b.digest {
+			t.Errorf("in pieces of %d it is %s (%v), want %s", piece, got, err, b.digest)
+		}
+	}
+	if other := newBlob(b.size); other.digest == b.digest {
+		t.Error("two blobs are alike: one would be warm by the other")
+	}
+}
+
+type piecewise struct {
+	r io.Reader
+	n int
+}
+
+func (p *piecewise) Read(to []byte) (int, error) { return p.r.Read(to[:min(len(to), p.n)]) }
+
+func TestTheUpstreamCountsTransfersAndKeepsItsRate(t *testing.T) {
+	img := newImage("v1", 1, 2*mib)
+	u, err := newUpstream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.close()
+	u.add(img)
+	u.rate.Store(8 * mib)
+	s := &server{process: &process{name: "upstream"}, address: u.address}
+	start := time.Now()
+	if err := s.fetch(t.Context(), s.blob(img.layers[0]), img.layers[0]); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took < 200*time.Millisecond {
+		t.Errorf("2 MiB at 8 MiB/s took %v", took)
+	}
+	w, err := dial(t.Context(), u.address, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	if _, err := w.head(s.blob(img.layers[0]), ""); err != nil {
+		t.Fatal(err)
+	}
+	if n := u.transfersOf(img.layers[0]); n != 1 {
+		t.Errorf("a GET and a HEAD count as %d transfers", n)
+	}
+}
+
+// What a client throws away unseen must be of the announced length all the same.
+func TestABodyCutShortIsAnError(t *testing.T) {
+	for _, tt := range []struct {
+		answer, want string
+	}{
+		{"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345", "5 bytes before its end"},
+		{"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone", "404 Not Found: gone"},
+		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "how long"},
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			c, err := l.Accept()
+			if err == nil {
+				_, _ = c.Read(make([]byte, 4096)) // or closing would reset
+				_, err = io.WriteString(c, tt.answer)
+				_ = c.Close()
+			}
+			done <- err
+		}()
+		_, err = order{Address: l.Addr().String(), Path: "/", Clients: 1, Times: 1}.do(t.Context())
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q gave %v, want %q", tt.answer, err, tt.want)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		_ = l.Close()
+	}
+}
+
+func TestEveryByteOfEveryClientCounts(t *testing.T) {
+	img := newImage("v1", 1, 3*mib)
+	u, err := newUpstream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.close()
+	u.add(img)
+	s := &server{address: u.address}
+	a, err := order{Address: u.address, Path: s.blob(img.layers[0]), Clients: 3, Times: 2}.do(context.Background())
+	if err != nil || a.Bytes != 3*2*img.layers[0].size {
+		t.Errorf("got %d bytes, %v", a.Bytes, err)
+	}
+	for _, one := range a.Each {
+		if one.First <= 0 || one.Last < one.First || one.Gap <= 0 {
+			t.Errorf("times that cannot be: %+v", one)
+		}
+	}
+}
+
+func TestThePullThatLatencyCostsIsSeen(t *testing.T) {
+	img := newImage("v1", 4, 1000)
+	u, err := newUpstream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.close()
+	u.add(img)
+	far, stop, err := farAway(u.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	s := &server{process: &process{name: "far away"}, address: far}
+	took, err := s.pull(t.Context(), img)
+	// The tag, the manifest, the configuration, and four layers three at once.
+	if err != nil || took < 5*latency {
+		t.Errorf("it took %v, %v", took, err)
+	}
+	if n := u.requests.Load(); n != 7 {
+		t.Errorf("the upstream saw %d requests, want 7", n)
+	}
+	s.address = u.address
+	img.tag = "v2"
+	if _, err := s.pull(t.Context(), img); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("a tag that is not there gave %v", err)
+	}
+}
+
+func TestTheMedianIsTheMiddle(t *testing.T) {
+	for _, tt := range []struct {
+		values []float64
+		want   float64
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 1, 2, 9}, 3}} {
+		if got := median(tt.values); got != tt.want {
+			t.Errorf("the median of %v is %v, want %v", tt.values, got, tt.want)
+		}
+	}
+}
+
+func TestATableIsAlignedAlsoWithLettersOfMoreBytes(t *testing.T) {
+	var text strings.Builder
+	table{title: "T", head: []string{"a", "b"}, rows: [][]string{{"µµ", "1"}, {"xyz", "2"}}}.write(&text, true)
+	want := "## T\n\n| a   | b |\n| --- | - |\n| µµ  | 1 |\n| xyz | 2 |\n\n"
+	if text.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", text.String(), want)
+	}
+}
+
+// What a process tells of its own use must be its own: this one's, here.
+func TestAProcessIsAccountedFor(t *testing.T) {
+	p, err := spawn("sleep", "/dev/null", nil, "sleep", "60")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := p.memory()
+	if err != nil || m.RSS <= 0 || m.RSS < m.Anon+m.File {
+		t.Errorf("memory is %+v, %v", m, err)
+	}
+	if got := fmt.Sprint(p.pids()); got != fmt.Sprintf("[%d]", p.cmd.Process.Pid) {
+		t.Errorf("its processes are %s", got)
+	}
+	if _, err := p.cpu(); err != nil {
+		t.Error(err)
+	}
+	p.stop()
+	if _, err := p.cpu(); err == nil {
+		t.Error("a process that is gone was accounted for")
+	}
+}
+
+func TestOnlyADaemonThatServesIsReady(t *testing.T) {
+	p, err := spawn("false", "/dev/null", nil, "/bin/false")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.ready(t.Context(), address, "/"); err == nil || !strings.Contains(err.Error(), "ended before it served") {
+		t.Errorf("got %v", err)
+	}
+}
