@@ -112,6 +112,9 @@ func (p *printer) state(s hostconfig.State) {
 	if s.Home != "" {
 		list = []string{s.Home, s.Version}
 	}
+	if s.Running {
+		list = append(list, "running")
+	}
 	switch s.Store {
 	case "":
 	case "graph driver":

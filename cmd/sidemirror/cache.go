@@ -1,0 +1,250 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+
+	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/proxy/cache"
+)
+
+// cacheFlags are what the cache commands have in common.
+type cacheFlags struct {
+	globals *globals
+	dir     string
+	asJSON  bool
+}
+
+func newCacheCommand(g *globals) *cobra.Command {
+	f := &cacheFlags{globals: g}
+	cmd := &cobra.Command{
+		Use:   "cache",
+		Short: "Show, prune, verify or remove what is kept",
+		Long: `Show, prune, verify or remove what the daemon keeps. It may be running: what it is
+sending it sends to the end, and what is removed it fetches again when it is asked for.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return flagError(cmd, errors.New("cache needs to be told: ls, prune, verify or rm"))
+		},
+	}
+	cmd.PersistentFlags().StringVar(&f.dir, "dir", "", "the cache's `folder` (default: cache.dir of the configuration)")
+	cmd.PersistentFlags().BoolVar(&f.asJSON, "json", false, "print JSON, for programs")
+	cmd.AddCommand(newCacheListCommand(f), newCachePruneCommand(f), newCacheVerifyCommand(f), newCacheRemoveCommand(f))
+	return cmd
+}
+
+// open opens the cache that the flags or the configuration name. It makes none: a
+// folder that is misspelt is to be told.
+func (f *cacheFlags) open() (*cache.Dir, error) {
+	dir := f.dir
+	if dir == "" {
+		c, err := daemon.Load(f.globals.configPath, os.Environ())
+		if err != nil {
+			return nil, err
+		}
+		if dir = c.Cache.Dir; dir == "" {
+			return nil, fmt.Errorf("nothing is kept: cache.dir is \"\" in the configuration (%s)", c.File)
+		}
+	}
+	_, err := os.Stat(filepath.Join(dir, "VERSION"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("there is no cache in %s: the daemon has not run with it as cache.dir yet, or it is another folder (--dir)", dir)
+	case err != nil:
+		return nil, explainStore(fmt.Errorf("opening the cache: %w", err))
+	}
+	d, err := cache.Open(dir, cache.Limits{})
+	if err != nil {
+		return nil, explainStore(err)
+	}
+	return d, nil
+}
+
+// wanted is a name of images on the command line.
+type wanted struct {
+	text       string
+	repository cache.Repository
+	tag        string // "" for any
+	digest     digest.Digest
+}
+
+// parseWanted reads IMAGE[:TAG|@DIGEST], with the names that docker completes.
+func parseWanted(args []string) ([]wanted, error) {
+	var all []wanted
+	for _, text := range args {
+		named, err := reference.ParseNormalizedNamed(text)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("%q is not the name of an image: %w", text, err)}
+		}
+		w := wanted{text: text, repository: cache.Repository{Registry: reference.Domain(named), Name: reference.Path(named)}}
+		if t, ok := named.(reference.Tagged); ok {
+			w.tag = t.Tag()
+		}
+		if d, ok := named.(reference.Digested); ok {
+			w.digest = d.Digest()
+		}
+		all = append(all, w)
+	}
+	return all, nil
+}
+
+func (w wanted) is(i cache.Image) bool {
+	return i.Repository == w.repository && (w.tag == "" || i.Tag == w.tag) && (w.digest == "" || i.Digest == w.digest)
+}
+
+// anyOf chooses the images that one of the names means; all, if there is none.
+func anyOf(names []wanted) func(cache.Image) bool {
+	if len(names) == 0 {
+		return nil
+	}
+	return func(i cache.Image) bool {
+		for _, w := range names {
+			if w.is(i) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func newCacheListCommand(f *cacheFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls [IMAGE[:TAG|@DIGEST]]…",
+		Aliases: []string{"list"},
+		Short:   "List what is kept, by image",
+		Long: `List the images that are kept: their size on disk, when they were used last, where
+they came from, and whether they are whole. What several images share is counted in
+the size of each, and once in the sum. Uses are noted with ten minutes' exactness.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			names, err := parseWanted(args)
+			if err != nil {
+				return err
+			}
+			d, err := f.open()
+			if err != nil {
+				return err
+			}
+			defer d.Close()
+			inv, err := d.Inventory(cmd.Context())
+			if err != nil {
+				return fmt.Errorf("reading the cache: %w", explainStore(err))
+			}
+			if match := anyOf(names); match != nil {
+				var chosen []cache.Image
+				for _, i := range inv.Images {
+					if match(i) {
+						chosen = append(chosen, i)
+					}
+				}
+				inv.Images = chosen
+			}
+			if f.asJSON {
+				return writeJSON(cmd.OutOrStdout(), inventoryJSON(inv))
+			}
+			return writeInventory(cmd.OutOrStdout(), inv, time.Now())
+		},
+	}
+}
+
+func writeInventory(w io.Writer, inv *cache.Inventory, now time.Time) error {
+	if len(inv.Images) > 0 {
+		tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+		fmt.Fprintln(tw, "IMAGE\tPLATFORM\tSIZE\tUSED\tFROM\tKEPT")
+		for _, i := range inv.Images {
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(i.Name()), printable(platformsText(i)), bytesText(i.Size), agoText(i.Used, now), printable(i.Upstream), keptText(i))
+		}
+		if err := tw.Flush(); err != nil {
+			return err
+		}
+	}
+	text := several(len(inv.Images), "image") + "; the cache has " + bytesText(inv.Bytes)
+	if inv.Loose > 0 {
+		text += ", of which " + bytesText(inv.Loose) + " belong to no image"
+	}
+	_, err := fmt.Fprintln(w, text)
+	return err
+}
+
+func platformsText(i cache.Image) string {
+	var all []string
+	for _, p := range i.Platforms {
+		if p.Name != "" {
+			all = append(all, p.Name)
+		}
+	}
+	if len(all) == 0 {
+		return "-"
+	}
+	return strings.Join(all, ",")
+}
+
+// keptText says what is missing of an image.
+func keptText(i cache.Image) string {
+	if len(i.Platforms) == 0 {
+		return "the index alone"
+	}
+	missing := 0
+	for _, p := range i.Platforms {
+		if len(p.Missing) == 1 && p.Missing[0] == p.Digest {
+			return "the name alone"
+		}
+		missing += len(p.Missing)
+	}
+	if missing == 0 {
+		return "whole"
+	}
+	return several(missing, "part") + " missing"
+}
+
+// imageJSON is an image for programs.
+type imageJSON struct {
+	Name      string         `json:"name"`
+	Digest    digest.Digest  `json:"digest"`
+	MediaType string         `json:"mediaType"`
+	Upstream  string         `json:"upstream"`
+	LastUsed  *time.Time     `json:"lastUsed"` // null where its manifest is not kept
+	Bytes     int64          `json:"bytes"`
+	Whole     bool           `json:"whole"`
+	Platforms []platformJSON `json:"platforms"`
+}
+
+type platformJSON struct {
+	Name    string          `json:"name"`
+	Digest  digest.Digest   `json:"digest"`
+	Bytes   int64           `json:"bytes"`
+	Missing []digest.Digest `json:"missing"`
+}
+
+func imagesJSON(images []cache.Image) []imageJSON {
+	all := []imageJSON{}
+	for _, i := range images {
+		shown := imageJSON{i.Name(), i.Digest, i.MediaType, i.Upstream, nil, i.Size, i.Whole(), []platformJSON{}}
+		if !i.Used.IsZero() {
+			shown.LastUsed = &i.Used
+		}
+		for _, p := range i.Platforms {
+			shown.Platforms = append(shown.Platforms, platformJSON{p.Name, p.Digest, p.Size, append([]digest.Digest{}, p.Missing...)})
+		}
+		all = append(all, shown)
+	}
+	return all
+}
+
+func inventoryJSON(inv *cache.Inventory) any {
+	return struct {
+		Images []imageJSON `json:"images"`
+		Bytes  int64       `json:"bytes"`
+		Loose  int64       `json:"looseBytes"`
+	}{imagesJSON(inv.Images), inv.Bytes, inv.Loose}
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestStatusSaysWhatIsMissingAndWhatIsRefused(t *testing.T) {
+	root := tree(t, map[string]string{"etc/docker/daemon.json": "{\n//\n}", "etc/containerd/config.toml": "version = 2\n"})
+	out, _ := command(t, 0, "status", "--root", root)
+	wants(t, out, "/etc/containerd/certs.d/docker.io/hosts.toml  missing\n", "cannot: /etc/docker/daemon.json:2:", "sidemirror apply",
+		"mirror inactive for CRI, because config_path is empty; to mend it: ")
+	if strings.Contains(out, "proxy") {
+		t.Errorf("another host's proxy cannot be asked:\n%s", out)
+	}
+	if err := os.WriteFile(filepath.Join(root, "etc/docker/daemon.json"), []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	command(t, 0, "apply", "--root", root, "--restart-containerd")
+	out, _ = command(t, 0, "status", "--root", root)
+	wants(t, out, "\n            /etc/containerd/certs.d/docker.io/hosts.toml\n", "all is as planned\n")
+}
+
+func TestStatusJSON(t *testing.T) {
+	root := tree(t, map[string]string{"etc/docker/x": ""})
+	read := func() (s status) {
+		t.Helper()
+		out, _ := command(t, 0, "status", "--root", root, "--json")
+		if err := json.Unmarshal([]byte(out), &s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if s := read(); s.OK || len(s.Pending) != 5 || s.Engines[0].Engine != "docker" || s.Refused == nil || s.Signals == nil {
+		t.Errorf("%+v", s)
+	}
+	command(t, 0, "apply", "--root", root)
+	if s := read(); !s.OK || len(s.Pending) != 0 || len(s.Engines[0].Files) != 5 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestTheProxyIsToldFromNobodyAndFromSomebodyElse(t *testing.T) {
+	page := "<title>sidemirror</title>"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(page)) }))
+	if s := probe(t.Context(), server.URL); !s.Answers || s.Error != "" {
+		t.Errorf("%+v", s)
+	}
+	page = "nginx"
+	if s := probe(t.Context(), server.URL); s.Answers || !strings.Contains(s.Error, "somebody else") {
+		t.Errorf("%+v", s)
+	}
+	server.Close()
+	if s := probe(t.Context(), server.URL); s.Answers || !strings.Contains(s.Error, "start it: sidemirror serve") {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestStatusOfANameThatWouldDriveTheTerminal(t *testing.T) {
+	var out strings.Builder
+	p := &printer{w: &out}
+	p.file("/a\x1b[31m\nb", "missing")
+	wants(t, out.String(), `/a\u001b[31m\u000ab  missing`)
+}
