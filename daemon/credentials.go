@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -11,9 +12,9 @@ import (
 
 // credentials gives the sources that c names, in their order.
 func credentials(c *Config, log *logrus.Logger) credential.Sources {
-	sources := credential.Sources{told(credential.OpenStore(c.Credentials.Store), log)}
+	sources := credential.Sources{told(credential.OpenStore(c.Credentials.Store), log, lookForFaults)}
 	for _, path := range c.Credentials.Files {
-		sources = append(sources, told(&credential.File{Path: path}, log))
+		sources = append(sources, told(&credential.File{Path: path}, log, lookForFaults))
 	}
 	return sources
 }
@@ -30,16 +31,21 @@ type toldSource struct {
 	faulty
 	log *logrus.Logger
 
+	every time.Duration // how often the source is looked at
+
 	mu   sync.Mutex
 	said string
+	next time.Time
 }
 
+const lookForFaults = time.Second
+
 // told gives source with its trouble told to log, from now on. log may be nil.
-func told(source faulty, log *logrus.Logger) credential.Source {
+func told(source faulty, log *logrus.Logger, every time.Duration) credential.Source {
 	if log == nil {
 		return source
 	}
-	s := &toldSource{faulty: source, log: log}
+	s := &toldSource{faulty: source, log: log, every: every}
 	s.tell()
 	return s
 }
@@ -52,6 +58,15 @@ func (s *toldSource) Lookup(ctx context.Context, registry, repository string) (c
 }
 
 func (s *toldSource) tell() {
+	s.mu.Lock()
+	due := !time.Now().Before(s.next)
+	if due {
+		s.next = time.Now().Add(s.every)
+	}
+	s.mu.Unlock()
+	if !due {
+		return
+	}
 	now := ""
 	if err := s.Fault(); err != nil {
 		now = err.Error()

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
 func TestTroubleWithACredentialFileIsSaidOnce(t *testing.T) {
@@ -23,12 +25,10 @@ func TestTroubleWithACredentialFileIsSaidOnce(t *testing.T) {
 	var b bytes.Buffer
 	log := logrus.New()
 	log.SetOutput(&b)
-	c := &Config{}
-	c.Credentials.Store, c.Credentials.Files = filepath.Join(t.TempDir(), "store.json"), []string{path}
-	sources := credentials(c, log)
+	source := told(&credential.File{Path: path}, log, 0)
 	ask := func() {
 		t.Helper()
-		if got, err := sources.Lookup(context.Background(), "r.test", ""); err != nil || got.Username != "u" {
+		if got, err := source.Lookup(context.Background(), "r.test", ""); err != nil || got.Username != "u" {
 			t.Errorf("%v, %v", got, err)
 		}
 	}

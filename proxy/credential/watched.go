@@ -69,6 +69,9 @@ func (w *watched) refresh(p place) {
 	if err == nil && stampOf(info) == w.seen {
 		return
 	}
+	if errors.Is(err, fs.ErrNotExist) && errors.Is(w.fault, fs.ErrNotExist) {
+		return // still not there, as a store mostly is
+	}
 	now := time.Now()
 	entries, at, err := p.load()
 	if !at.settled(now) {
