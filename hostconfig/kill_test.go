@@ -40,6 +40,9 @@ func victim() int {
 		}
 		return busy(op, path)
 	}
+	if last == 0 {
+		fmt.Println("ready")
+	}
 	if err := killDo(h, os.Getenv(victimDoes)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 3

@@ -1,0 +1,144 @@
+package hostconfig
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// bind mounts a file over itself, as container runtimes do with single files.
+func bind(t *testing.T, name string, flags uintptr) {
+	t.Helper()
+	err := unix.Mount(name, name, "", unix.MS_BIND, "")
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("only root may mount")
+	}
+	if err == nil && flags != 0 {
+		err = unix.Mount("", name, "", unix.MS_BIND|unix.MS_REMOUNT|flags, "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(name, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestDaemon42ARealBindMount(t *testing.T) {
+	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{\n  \"debug\": true\n}\n"})
+	bind(t, h.path(dockerJSON), 0)
+	before, was := h.snapshot(t), inode(t, h.path(dockerJSON))
+	h.apply(t, dockerOnly())
+	contains(t, h.get(t, dockerJSON), ourURL)
+	h.revert(t)
+	sameTree(t, before, h.snapshot(t))
+	if inode(t, h.path(dockerJSON)) != was {
+		t.Error("the file was replaced")
+	}
+}
+
+func TestAReadOnlyFileSystemIsRefusedByThePlan(t *testing.T) {
+	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: "{}", "/etc/containerd/": ""})
+	bind(t, h.path(dockerFolder), unix.MS_RDONLY)
+	before := h.snapshot(t)
+	plan := h.plan(t, desired("docker.io"))
+	contains(t, refusals(plan), hubHosts+": is on a read-only file system; make it writable, or write this file into the host's image")
+	if len(plan.Changes) != 1 || plan.Changes[0].Engine != Containerd {
+		t.Errorf("%+v", plan.Changes)
+	}
+	result, err := h.try(t, desired("docker.io"))
+	if err == nil || len(result.Written) != 1 {
+		t.Errorf("wrote %q, %v", result.Written, err)
+	}
+	h.revert(t)
+	sameTree(t, before, h.snapshot(t))
+}
+
+func TestHugeFilesAreRefusedWhicheverTheyAre(t *testing.T) {
+	for name, want := range map[string]Desired{dockerJSON: dockerOnly(), hubHosts: dockerOnly(), containerdConfig: restarting(), rHosts: restarting()} {
+		h := host(t, map[string]string{name: "", "/etc/docker/": "", "/etc/containerd/": ""})
+		if err := os.Truncate(h.path(name), 64<<20); err != nil {
+			t.Fatal(err)
+		}
+		contains(t, refusals(h.plan(t, want)), name+": is larger than 16 MiB")
+		if _, err := h.try(t, want); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if info, err := os.Stat(h.path(name)); err != nil || info.Size() != 64<<20 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}
+
+// Whoever may write a folder may exchange it for a link between the plan and its
+// execution.
+func TestAFolderSwappedForALinkIsNotFollowedOut(t *testing.T) {
+	for _, folder := range []string{"/etc/docker", "/etc/containerd", "/etc/containerd/certs.d", "/etc/containerd/certs.d/r.example", "/var/lib"} {
+		for name, target := range map[string]string{"relative": "../../../../../../outside", "absolute": "OUTSIDE", "inside": "/srv"} {
+			t.Run(folder+" "+name, func(t *testing.T) {
+				h := host(t, map[string]string{
+					"/outside/keep": "x", "/root/srv/keep": "x", "/root/var/lib/": "",
+					"/root" + dockerJSON: "{}", "/root" + rFolder + "/ca.crt": "PEM",
+				})
+				outer := *h
+				h.Root = filepath.Join(h.Root, "root")
+				want := desired("r.example", "docker.io")
+				plan := h.plan(t, want)
+				if err := os.Rename(h.path(folder), h.path("/srv/moved")); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(strings.Replace(target, "OUTSIDE", outer.path("/outside"), 1), h.path(folder)); err != nil {
+					t.Fatal(err)
+				}
+				_, failed := Apply(context.Background(), h, plan)
+				if failed == nil && name != "inside" {
+					t.Error("no error")
+				}
+				if got, err := os.ReadDir(outer.path("/outside")); err != nil || len(got) != 1 {
+					t.Errorf("outside the tree: %v, %v", got, err)
+				}
+				// What was written in spite of all is given back.
+				if name == "inside" {
+					h.revert(t)
+					h.missing(t, "/srv/daemon.json")
+					h.missing(t, "/srv/hosts.toml")
+				}
+			})
+		}
+	}
+}
+
+func TestNamesWithNewlines(t *testing.T) {
+	const folder = "/etc/containerd/certs.d/a\n[host.\"x\"]"
+	h := host(t, map[string]string{
+		rFolder + "/a\"\n[host.'evil']\n.crt":     "PEM",
+		folder + "/hosts.toml":                    fileMark + "\n" + ourHost, // as if it were one of ours
+		"/etc/containerd/certs.d/b\nc/hosts.toml": fileMark + "\n[broken\n",
+	})
+	want := containerdOnly("r.example", "evil\nname", "x\n../..")
+	plan := h.plan(t, want)
+	contains(t, refusals(plan), `"evil\nname" is not the name of a registry`, `"/etc/containerd/certs.d/b\nc/hosts.toml":2: is not valid TOML`)
+	for _, err := range plan.Refused {
+		if strings.Contains(err.Error(), "\n") {
+			t.Errorf("an error of two lines: %q", err)
+		}
+	}
+	if _, err := h.try(t, want); err == nil {
+		t.Error("no error")
+	}
+	d, err := parseTOML(rHosts, []byte(h.get(t, rHosts)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hosts, ok := d.values["host"].(map[string]any); !ok || len(hosts) != 1 || hosts[ourURL] == nil {
+		t.Errorf("the name of a file became a host: %v", d.values)
+	}
+	h.missing(t, folder+"/hosts.toml")
+}
