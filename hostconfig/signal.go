@@ -86,34 +86,43 @@ func runSystemctl(ctx context.Context, limit time.Duration, verb, unit string) e
 
 func (s system) Running(context.Context) bool { return s.tree.dockerd() != nil }
 
+// Reload goes by systemd, which knows how the unit wants it, and where that does not do
+// it by the signal itself: ExecReload of docker.service needs a kill(1), which small
+// images lack.
 func (s system) Reload(ctx context.Context) error {
 	running := s.tree.dockerd()
 	if running == nil {
 		return errors.New("reloading docker: it does not run any more")
 	}
+	err := errors.New("no unit of systemd's runs it")
 	if unit := s.tree.unit(running.pid); unit != "" && s.booted() {
-		if err := s.units.Reload(ctx, unit); err != nil {
-			return fmt.Errorf("reloading docker: %w; see journalctl -u %s", err, unit)
+		if err = s.units.Reload(ctx, unit); err == nil {
+			return nil
 		}
-		return nil
+		err = fmt.Errorf("%w; see journalctl -u %s", err, unit)
 	}
-	if s.tree.dir != "/" {
-		return errors.New("reloading docker: no unit of systemd's runs it")
+	// A pid of another tree's is nobody we know.
+	if s.tree.dir == "/" {
+		err = s.hangUp(running.pid)
 	}
-	// The descriptor is of this very process: a pid that is reused between here and
-	// the signal cannot be hit.
-	fd, err := unix.PidfdOpen(running.pid, 0)
 	if err != nil {
 		return fmt.Errorf("reloading docker: %w", err)
 	}
-	defer unix.Close(fd)
-	if again := s.tree.dockerd(); again == nil || again.pid != running.pid {
-		return errors.New("reloading docker: it was restarted just now; run again")
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGHUP, nil, 0); err != nil {
-		return fmt.Errorf("reloading docker: %w", err)
-	}
 	return nil
+}
+
+func (s system) hangUp(pid int) error {
+	// The descriptor is of this very process: a pid that is reused between here and
+	// the signal cannot be hit.
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if again := s.tree.dockerd(); again == nil || again.pid != pid {
+		return errors.New("it was restarted just now; run again")
+	}
+	return unix.PidfdSendSignal(fd, unix.SIGHUP, nil, 0)
 }
 
 // socket is where dockerd listens: the first unix socket among its flags.
