@@ -18,7 +18,16 @@ func newApplyCommand(g *globals) *cobra.Command {
 		Long: `Write the configuration of the container engines on this host so that they ask
 sidemirror first and the registry itself where that does not answer. What was
 there is kept, and "sidemirror revert" gives it back. See first what it would do
-with "sidemirror plan".`,
+with "sidemirror plan".
+
+Docker is reloaded where its daemon.json changed, and asked whether it took it.
+containerd needs neither, but for config_path: see --restart-containerd. Files that
+cannot be changed are named with the reason, and keep no others from it. A run
+that was killed is finished, or undone, by the next one. The exit code is 0 where
+everything is as planned.`,
+		Example: `  sudo sidemirror apply
+  sudo sidemirror apply --restart-containerd  so that Kubernetes pulls through sidemirror too
+  sudo sidemirror apply --engine containerd   leaves Docker as it is`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()

@@ -27,9 +27,16 @@ func newPlanCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what apply would change on this host, and why",
-		Long: `Show as a diff, with reasons, what apply would change in the engines' configuration.
-Nothing is changed. The exit code is 0 where there is nothing to do, 2 where there is
-something, and 1 where all that there is to do cannot be done.`,
+		Long: `Show as a diff, with reasons, what apply would change in the engines' configuration,
+and before it what is in force: each engine's version, store and files, by what it
+reaches sidemirror, and what keeps it from that, with the mend. Nothing is changed.
+
+The exit code is 0 where there is nothing to do, 2 where there is something (a file
+to be changed, an engine to be told), and 1 where all that there is to do cannot
+be done.`,
+		Example: `  sidemirror plan                           what apply would do to this host
+  sidemirror plan --restart-containerd      the same with config_path set for Kubernetes
+  sidemirror plan --root /mnt/image --json  for an image that is being built, for a program`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()

@@ -20,6 +20,8 @@ func newRevertCommand(g *globals) *cobra.Command {
 nobody else has written to since is again what it was, to the byte; from others
 only sidemirror's part is taken. This works without a configuration, and without
 sidemirror's own journal as well as can be.`,
+		Example: `  sudo sidemirror revert
+  sidemirror revert --root /mnt/image  an image's files, without telling anybody`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()

@@ -43,6 +43,8 @@ reach sidemirror, and whether it answers. Whatever is amiss comes with its mend.
 
 The exit code is 0 where the host could be looked at, whatever was found; programs
 read "ok" in what --json prints.`,
+		Example: `  sudo sidemirror status
+  sidemirror status --json | jq .ok`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()

@@ -35,6 +35,8 @@ does, and then waits for the kernel to tell of changes:
 Every ten minutes it looks even though nothing was told. What it waits for and
 what is amiss is on the unit's status line. When it is stopped nothing changes:
 the files stay as they are. To give them back: sidemirror revert.`,
+		Example: `  sudo sidemirror watch                      until it is stopped by Ctrl-C
+  sudo sidemirror watch --engine docker      leaves containerd as it is`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()
