@@ -196,6 +196,22 @@ func TestTheRunningDockerdsStoreDecides(t *testing.T) {
 	}
 }
 
+// Docker 28 starting with the mirror that 27 was given would stop verifying TLS.
+func TestDaemon45AnUpgradeHasItsHostsTomlBeforeItIsStarted(t *testing.T) {
+	const status = "Package: docker-ce\nStatus: install ok installed\nVersion: 5:28.5.2-1\n"
+	for running, says := range map[string]string{"27.5.1": "28.5.2 is installed and 27.5.1 still runs", "29.7.2": "29.7.2 still runs", "28.5.2": ""} {
+		h := dockerHost(t, "", map[string]string{"/var/lib/dpkg/status": status})
+		delete(h.Versions, Docker)
+		h.signaler = &fakeDockerd{host: h, store: "overlay2", version: running}
+		contains(t, notes(h.plan(t, dockerOnly())), says)
+		h.apply(t, dockerOnly())
+		contains(t, h.get(t, hubHosts), ourHost)
+		if err := neverAlone(h); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestInfoOfDockerd(t *testing.T) {
 	for text, want := range map[string]info{
 		`{"ServerVersion":"28.5.2","Driver":"overlayfs","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]],"RegistryConfig":{"Mirrors":["http://a/"]}}`: {"28.5.2", []string{"http://a/"}, "containerd"},

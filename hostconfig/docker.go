@@ -54,14 +54,28 @@ func (d *docker) plan(ctx context.Context) []State {
 	state := State{Engine: Docker, Present: d.present(d), Running: d.runs()}
 	if state.Present {
 		state.Version = d.version(ctx, d)
-		if d.live != nil && findVersion(d.live.version) != "" && d.host.Versions[Docker] == "" {
-			state.Version = findVersion(d.live.version)
-		}
+		d.upgraded(&state)
 		d.settle(&state)
 	} else {
 		d.undo()
 	}
 	return append([]State{state}, append(d.snap(), d.rootless(state.Version)...)...)
+}
+
+// upgraded goes by the newer of what runs and what is installed. After an upgrade from
+// 27 to 28 the mirror that the old one asks must have its hosts.toml before the new one
+// starts; the old one does not mind that file.
+func (d *docker) upgraded(state *State) {
+	if d.live == nil || d.host.Versions[Docker] != "" {
+		return
+	}
+	installed, running := state.Version, findVersion(d.live.version)
+	if v := parseVersion(running); !v.unknown() && (installed == "" || v.atLeast(parseVersion(installed).major, parseVersion(installed).minor)) {
+		state.Version = running
+	}
+	if installed != "" && running != "" && installed != running {
+		state.note(fmt.Sprintf("dockerd %s is installed and %s still runs: it is to be restarted", installed, running))
+	}
 }
 
 // settle writes hosts.toml files for Docker 28 and later, the first to read them,

@@ -14,6 +14,7 @@ type fakeDockerd struct {
 	deaf     error
 	mirrors  []string
 	store    string
+	version  string
 	reloads  int
 	restarts int
 }
@@ -43,7 +44,7 @@ func (d *fakeDockerd) Reload(context.Context) error {
 }
 
 func (d *fakeDockerd) Info(context.Context) (info, error) {
-	return info{mirrors: d.mirrors, store: d.store}, nil
+	return info{mirrors: d.mirrors, store: d.store, version: d.version}, nil
 }
 
 func (d *fakeDockerd) Restart(context.Context) error {

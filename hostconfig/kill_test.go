@@ -96,8 +96,8 @@ func killTree(t *testing.T) *Host {
 	return killHost(h.Root)
 }
 
-// Case 50, at every step there is.
-func TestKilledAtAnyStepIsFinishedOrUndone(t *testing.T) {
+// At every step there is.
+func TestKilled50AtAnyStepIsFinishedOrUndone(t *testing.T) {
 	model := killTree(t)
 	whole := map[string]map[string]string{"revert": model.snapshot(t)}
 	if err := killDo(model, "apply"); err != nil {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// killsEnv is how many SIGKILLs at random instants the test sends; TestKilledAtAnyStep
+// killsEnv is how many SIGKILLs at random instants the test sends; TestKilled50AtAnyStep
 // tries each step once.
 const killsEnv = "SIDEMIRROR_TEST_KILLS"
 
@@ -48,7 +48,7 @@ func shoot(t *testing.T, root, what string, longest time.Duration) (took time.Du
 	return took, true
 }
 
-func TestKilledAtRandomInstantsIsFinishedOrUndone(t *testing.T) {
+func TestKilled50AtRandomInstantsIsFinishedOrUndone(t *testing.T) {
 	kills, err := strconv.Atoi(cmp.Or(os.Getenv(killsEnv), "40"))
 	if err != nil {
 		t.Fatal(err)

@@ -110,7 +110,7 @@ func defaults() (*daemon.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making an empty configuration: %w", err)
 	}
-	defer os.Remove(empty.Name())
+	defer func() { _ = os.Remove(empty.Name()) }()
 	defer empty.Close()
 	return daemon.Load(empty.Name(), os.Environ())
 }
