@@ -19,19 +19,26 @@ func (p *Proxy) holds(c *call, err error) {
 		return
 	}
 	p.note(c, err)
-	if err == nil {
+	if err == nil && c.upstream != "" {
 		_ = p.cache.HoldBlob(c.repository(), c.Digest, cache.Holding{Upstream: c.upstream}) // lost, it is asked for again
 	}
+}
+
+// known reports whether one of the registry's upstreams has said that c's
+// repository holds c's blob. What a former upstream said does not count.
+func (p *Proxy) known(c *call) bool {
+	return c.registry.has(p.cache.BlobHolder(c.repository(), c.Digest))
 }
 
 // mayHave sees to it that c's identity may have c's blob of c's repository: by a
 // live grant where the repository is known to hold it, and otherwise by asking the
 // upstream (security.md §3). While the upstream is away an older grant counts.
 func (p *Proxy) mayHave(c *call) error {
-	known := p.cache.HoldsBlob(c.repository(), c.Digest)
+	known := p.known(c)
 	if known && p.granted(c) {
 		return nil
 	}
+	c.fallback = known
 	ctx, cancel := context.WithTimeout(c.http.Context(), p.freshness.Timeout)
 	defer cancel()
 	_, err := c.describeBlob(ctx)
@@ -59,7 +66,7 @@ func (p *Proxy) fillBlob(a *answer, c *call) error {
 	want := cache.Want{
 		Digest:  c.Digest,
 		By:      c.Registry + "/" + c.Repository + " " + c.identity.name,
-		Granted: p.cache.HoldsBlob(c.repository(), c.Digest) && p.granted(c),
+		Granted: p.known(c) && p.granted(c),
 	}
 	c.cached = "fill"
 	pool := c.registry.pool

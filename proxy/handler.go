@@ -22,6 +22,7 @@ type call struct {
 	access   *auth.Access // nil in relay mode, in which the client answers challenges
 	identity identity
 	mirror   bool // the engine has its own way on if we fail
+	fallback bool // and so have we: the cache
 
 	upstream string // who answered, for the access line
 	cached   string // how the cache served: hit, fill, miss, stale; likewise
@@ -139,7 +140,7 @@ func (c *call) upstreamRequest(method string) upstream.Request {
 		Query:   c.Query,
 		Header:  http.Header{},
 		Access:  c.access,
-		Patient: !c.mirror,
+		Patient: !c.mirror && !c.fallback,
 	}
 	if accept := c.http.Header.Values("Accept"); len(accept) > 0 {
 		r.Header["Accept"] = accept

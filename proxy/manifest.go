@@ -124,19 +124,31 @@ func (p *Proxy) freshly(c *call, kept *manifest) (context.Context, context.Cance
 	if kept == nil {
 		return ctx, func() {}, c.http.Method
 	}
+	c.fallback = true
 	ctx, cancel := context.WithTimeout(ctx, p.freshness.Timeout)
 	return ctx, cancel, http.MethodHead
 }
 
 // meaning gives what c's tag last meant as something that the client takes, and that
-// manifest if it is kept.
-func (p *Proxy) meaning(c *call) (cache.Meaning, *manifest) {
+// manifest if it is kept. Of an index and a manifest it is the index, as registries
+// have it that are asked for either.
+func (p *Proxy) meaning(c *call) (meaning cache.Meaning, kept *manifest) {
 	for _, m := range p.cache.Tag(c.repository(), c.Tag) {
-		if c.accepts(m.MediaType) {
-			return m, p.kept(c, m.Digest)
+		if !c.accepts(m.MediaType) || kept != nil && !isIndex(m.MediaType) {
+			continue
+		}
+		if k := p.kept(c, m.Digest); k != nil {
+			meaning, kept = m, k
+		}
+		if kept != nil && isIndex(m.MediaType) {
+			break
 		}
 	}
-	return cache.Meaning{}, nil
+	return meaning, kept
+}
+
+func isIndex(mediaType string) bool {
+	return mediaType == v1.MediaTypeImageIndex || mediaType == dockerIndex
 }
 
 func (c *call) accepts(mediaType string) bool {
@@ -162,7 +174,7 @@ func (c *call) accept() []string {
 // kept gives a manifest that the cache has for c's repository, nil if it has not.
 func (p *Proxy) kept(c *call, dgst digest.Digest) *manifest {
 	m, err := p.cache.Manifest(c.repository(), dgst)
-	if err != nil {
+	if err != nil || !c.registry.has(m.Upstream) {
 		return nil
 	}
 	return &manifest{body: m.Body, size: int64(len(m.Body)), digest: m.Digest, mediaType: m.MediaType}
@@ -174,7 +186,7 @@ func (p *Proxy) keep(c *call, m *manifest) {
 	if m.body == nil {
 		return
 	}
-	err := p.cache.PutManifest(c.repository(), &cache.Manifest{Digest: m.digest, MediaType: m.mediaType, Body: m.body}, m.upstream)
+	err := p.cache.PutManifest(c.repository(), &cache.Manifest{Digest: m.digest, MediaType: m.mediaType, Body: m.body, Upstream: m.upstream})
 	if err != nil {
 		p.log.WithError(err).WithField("digest", m.digest).Warn("manifest not kept")
 	}

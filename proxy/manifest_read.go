@@ -100,10 +100,11 @@ func (m *manifest) findType() error {
 	if content.SchemaVersion == 1 {
 		return errSchema1
 	}
-	if isManifestType(m.mediaType) {
-		return nil
-	}
+	isOne := content.SchemaVersion == 2 || content.Manifests != nil || content.Layers != nil || content.Config != nil
 	switch {
+	case !isOne:
+		return fmt.Errorf("something that is not a manifest")
+	case isManifestType(m.mediaType):
 	case isManifestType(content.MediaType):
 		m.mediaType = content.MediaType
 	case content.Manifests != nil:

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
@@ -25,6 +26,11 @@ type registry struct {
 	probe bool
 	pool  upstream.Pool
 	wild  bool // nobody configured it by name
+}
+
+// has reports whether host is one of the registry's upstreams.
+func (r *registry) has(host string) bool {
+	return slices.ContainsFunc(r.pool, func(u *upstream.Upstream) bool { return u.Host() == host })
 }
 
 // routes knows which registry is meant by what. It implements oci.Registries.

@@ -65,6 +65,11 @@ func (f *folder) image(r cache.Repository, tag, config string, layers ...string)
 	for _, l := range layers {
 		list = append(list, described(f.blob(l), len(l)))
 	}
+	for _, content := range append(layers, config) {
+		if err := f.HoldBlob(r, f.blob(content), cache.Holding{Upstream: "upstream.example"}); err != nil {
+			f.t.Fatal(err)
+		}
+	}
 	dgst := putManifest(f.t, f.Dir, r, fmt.Sprintf(`{"config":%s,"layers":[%s]}`, described(f.blob(config), len(config)), strings.Join(list, ",")))
 	f.tag(r, tag, dgst, manifestType)
 	return dgst

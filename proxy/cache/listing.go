@@ -59,6 +59,9 @@ func (l listing) blobs() []descriptor { return usable(append(l.Layers, l.Config)
 // manifests are those of an index.
 func (l listing) manifests() []descriptor { return usable(l.Manifests) }
 
+// maxChildren bounds what one manifest may list.
+const maxChildren = 4096
+
 func usable(all []descriptor) []descriptor {
 	var ok []descriptor
 	for _, c := range all {

@@ -15,7 +15,6 @@ import (
 
 const (
 	maxManifest = 4 << 20
-	maxChildren = 4096    // memberships made of one manifest
 	recentBytes = 8 << 20 // of manifests in memory
 
 	// recentCheck is for how long a manifest in memory is served without a look at
@@ -28,6 +27,7 @@ type Manifest struct {
 	Digest    digest.Digest
 	MediaType string // as its upstream gave it
 	Body      []byte
+	Upstream  string // who has it
 }
 
 // Manifest gives a manifest that the repository is known to hold; fs.ErrNotExist if
@@ -61,7 +61,7 @@ func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
 		return nil, fmt.Errorf("%w: what is kept of %s is not its digest any more", fs.ErrNotExist, dgst)
 	}
 	d.touch(name, info.ModTime())
-	m = &Manifest{dgst, h.MediaType, body}
+	m = &Manifest{dgst, h.MediaType, body, h.Upstream}
 	d.recent.put(r, m)
 	return m, nil
 }
@@ -80,8 +80,9 @@ func (d *Dir) stillThere(r Repository, dgst digest.Digest) bool {
 }
 
 // PutManifest keeps a manifest, which the caller has verified, and notes that the
-// repository holds it and what it lists.
-func (d *Dir) PutManifest(r Repository, m *Manifest, from string) error {
+// repository holds it. What it lists is not noted: anybody who may push a manifest
+// may list in it the digest of another's layer.
+func (d *Dir) PutManifest(r Repository, m *Manifest) error {
 	name := contentPath("manifests", m.Digest)
 	if _, err := d.root.Stat(name); errors.Is(err, fs.ErrNotExist) {
 		if err := d.writeDurably(name, m.Body); err != nil {
@@ -89,15 +90,11 @@ func (d *Dir) PutManifest(r Repository, m *Manifest, from string) error {
 		}
 		d.grew(int64(len(m.Body)))
 	}
-	h := Holding{MediaType: m.MediaType, Upstream: from}
-	for _, child := range children(m.Body) {
-		if err := d.HoldBlob(r, child, Holding{Upstream: from}); err != nil {
-			return err
-		}
-	}
+	h := Holding{MediaType: m.MediaType, Upstream: m.Upstream}
 	if err := d.writeRecord(holdingPath(r, "_manifests", m.Digest), h); err != nil {
 		return err
 	}
+	d.recent.drop(map[digest.Digest]bool{m.Digest: true}) // it may have had it of another upstream
 	d.recent.put(r, m)
 	return nil
 }
@@ -123,16 +120,6 @@ func (d *Dir) writeDurably(name string, body []byte) (err error) {
 		return err
 	}
 	return d.commit(temp, name)
-}
-
-// children gives the blobs that a manifest lists. Those with URLs of their own are not
-// the registry's to serve, and the manifests of an index are asked for as manifests.
-func children(body []byte) []digest.Digest {
-	var all []digest.Digest
-	for _, c := range listed(body).blobs() {
-		all = append(all, c.Digest)
-	}
-	return all
 }
 
 // recent keeps the manifests used last in memory, by the repository they were asked

@@ -40,8 +40,8 @@ func eventually(t *testing.T, so func() bool) {
 
 func putManifest(t *testing.T, d *cache.Dir, r cache.Repository, body string) digest.Digest {
 	t.Helper()
-	m := &cache.Manifest{Digest: digest.FromString(body), MediaType: manifestType, Body: []byte(body)}
-	if err := d.PutManifest(r, m, "upstream.example"); err != nil {
+	m := &cache.Manifest{Digest: digest.FromString(body), MediaType: manifestType, Body: []byte(body), Upstream: "upstream.example"}
+	if err := d.PutManifest(r, m); err != nil {
 		t.Fatal(err)
 	}
 	return m.Digest

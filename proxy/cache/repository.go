@@ -64,8 +64,17 @@ type Holding struct {
 	Upstream  string `json:"upstream,omitempty"`
 }
 
-// HoldsBlob reports whether the repository is known to hold the blob: a manifest of
-// it or an upstream said so.
+// BlobHolder gives the upstream that last said that the repository holds the blob;
+// empty if none has.
+func (d *Dir) BlobHolder(r Repository, dgst digest.Digest) string {
+	var h Holding
+	if d.readRecord(holdingPath(r, "_blobs", dgst), &h) != nil {
+		return ""
+	}
+	return h.Upstream
+}
+
+// HoldsBlob reports whether an upstream has said that the repository holds the blob.
 func (d *Dir) HoldsBlob(r Repository, dgst digest.Digest) bool {
 	info, err := d.root.Stat(holdingPath(r, "_blobs", dgst))
 	return err == nil && info.Size() > 0
@@ -73,7 +82,7 @@ func (d *Dir) HoldsBlob(r Repository, dgst digest.Digest) bool {
 
 // HoldBlob notes that the repository holds the blob.
 func (d *Dir) HoldBlob(r Repository, dgst digest.Digest, h Holding) error {
-	if d.HoldsBlob(r, dgst) {
+	if d.HoldsBlob(r, dgst) && d.BlobHolder(r, dgst) == h.Upstream {
 		return nil
 	}
 	return d.writeRecord(holdingPath(r, "_blobs", dgst), h)
