@@ -34,55 +34,62 @@ var sequence atomic.Uint32
 // open one costs more than the look-up. Each is one caller's at a time, and one on
 // which anything went wrong is closed, so that no late answer is ever found on it.
 // The few that are kept live as long as the process.
-var sockets = make(chan int, 8)
+var sockets = make(chan *socket, 8)
 
-func borrow() (int, error) {
+// socket is a netlink socket, and room for what comes and goes on it.
+type socket struct {
+	fd             int
+	request, reply []byte
+}
+
+func borrow() (*socket, error) {
 	select {
-	case fd := <-sockets:
-		return fd, nil
+	case s := <-sockets:
+		return s, nil
 	default:
 	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return -1, fmt.Errorf("opening a sock_diag netlink socket (a systemd unit needs AF_NETLINK in RestrictAddressFamilies): %w", err)
+		return nil, fmt.Errorf("opening a sock_diag netlink socket (a systemd unit needs AF_NETLINK in RestrictAddressFamilies): %w", err)
 	}
 	timeout := unix.NsecToTimeval(answerWithin.Nanoseconds())
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		unix.Close(fd)
-		return -1, fmt.Errorf("limiting the wait for sock_diag: %w", err)
+		return nil, fmt.Errorf("limiting the wait for sock_diag: %w", err)
 	}
-	return fd, nil
+	return &socket{fd: fd, reply: make([]byte, replyLimit)}, nil
 }
 
-func giveBack(fd int) {
+func (s *socket) giveBack() {
 	select {
-	case sockets <- fd:
+	case sockets <- s:
 	default:
-		unix.Close(fd)
+		unix.Close(s.fd)
 	}
 }
 
 // ask sends one exact look-up: 6 µs on a socket that is there already, 15 µs else.
 func ask(want flow) (Caller, error) {
-	fd, err := borrow()
+	s, err := borrow()
 	if err != nil {
 		return Caller{}, err
 	}
-	reply, seq, err := exchange(fd, want)
+	reply, seq, err := s.exchange(want)
 	if err != nil {
-		unix.Close(fd)
+		unix.Close(s.fd)
 		return Caller{}, err
 	}
-	giveBack(fd)
+	defer s.giveBack()
 	return parseReply(reply, seq, want)
 }
 
-func exchange(fd int, want flow) (reply []byte, seq uint32, err error) {
+func (s *socket) exchange(want flow) (reply []byte, seq uint32, err error) {
 	seq = sequence.Add(1)
-	if err := unix.Sendto(fd, appendRequest(nil, seq, want), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	s.request = appendRequest(s.request[:0], seq, want)
+	if err := unix.Sendto(s.fd, s.request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, 0, fmt.Errorf("asking sock_diag: %w", err)
 	}
-	if reply, err = receive(fd); err != nil {
+	if reply, err = s.receive(); err != nil {
 		return nil, 0, fmt.Errorf("reading sock_diag's answer: %w", err)
 	}
 	return reply, seq, nil
@@ -90,10 +97,9 @@ func exchange(fd int, want flow) (reply []byte, seq uint32, err error) {
 
 // receive reads one datagram from the kernel itself: any process may send to a
 // netlink socket, and is then told from the kernel by its port id.
-func receive(fd int) ([]byte, error) {
-	buf := make([]byte, replyLimit)
+func (s *socket) receive() ([]byte, error) {
 	for deadline := time.Now().Add(answerWithin); ; {
-		n, _, flags, from, err := unix.Recvmsg(fd, buf, nil, 0)
+		n, _, flags, from, err := unix.Recvmsg(s.fd, s.reply, nil, 0)
 		if errors.Is(err, unix.EINTR) && time.Now().Before(deadline) {
 			continue // the Go scheduler's signals end a receive that has a timeout
 		}
@@ -107,7 +113,7 @@ func receive(fd int) ([]byte, error) {
 		case flags&unix.MSG_TRUNC != 0:
 			return nil, fmt.Errorf("it is longer than %d bytes", replyLimit)
 		}
-		return buf[:n], nil
+		return s.reply[:n], nil
 	}
 }
 
