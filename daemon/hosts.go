@@ -211,7 +211,7 @@ func (k *hosts) summary(kept hostconfig.Kept, err error) string {
 	if len(wrong) > 0 {
 		text += "; " + strings.Join(wrong, "; ")
 	}
-	return text[:min(len(text), 1024)]
+	return strings.ToValidUTF8(text[:min(len(text), 1024)], "") // systemd takes no half letters
 }
 
 func (k *hosts) tell(err error) {
