@@ -105,7 +105,8 @@ func (p *Proxy) logAccess(a *answer, c *call, err error) {
 	if err != nil {
 		fields["error"] = err.Error()
 	}
-	p.log.WithFields(fields).Log(level, "request")
+	// WithFields would copy them all.
+	(&logrus.Entry{Logger: p.log, Data: fields}).Log(level, "request")
 }
 
 // clip bounds what a stranger can put into a log line.
