@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 var mayUse = map[string][]string{
 	// One watcher and one voice towards systemd, so that each has one owner.
 	"github.com/fsnotify/fsnotify":     {"daemon/watch.go"},
-	"github.com/coreos/go-systemd/v22": {"daemon/systemd.go"},
+	"github.com/coreos/go-systemd/v22": {"daemon/systemd.go", "daemon/unit.go"},
 	// Leaves return errors: whoever called them knows whether it is worth a line.
 	"github.com/sirupsen/logrus":  {"cmd/sidemirror/*.go", "daemon/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
 	"github.com/spf13/cobra":      {"cmd/sidemirror/*.go"},

@@ -35,8 +35,7 @@ type Host struct {
 	// of the binary (Root "/") or looked up in Debian's package database.
 	Versions map[string]string
 
-	// Units is the service manager of this host. If nil, systemctl is executed where Root
-	// is "/", and elsewhere nobody is told of anything.
+	// Units is the service manager of this host. If nil, nobody is told of anything.
 	Units Units
 
 	step     func(op, path string) error

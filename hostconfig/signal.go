@@ -59,27 +59,6 @@ func (h *Host) signals(t *tree) signaler {
 		return h.signaler
 	case h.Units != nil:
 		return system{t, h.Units}
-	case t.dir == "/":
-		return system{t, systemctl{}}
-	}
-	return nil
-}
-
-// systemctl is the service manager by its own command.
-type systemctl struct{}
-
-func (systemctl) Reload(ctx context.Context, unit string) error {
-	return runSystemctl(ctx, 30*time.Second, "reload", unit)
-}
-
-func (systemctl) Restart(ctx context.Context, unit string) error {
-	return runSystemctl(ctx, 90*time.Second, "restart", unit)
-}
-
-func runSystemctl(ctx context.Context, limit time.Duration, verb, unit string) error {
-	out, err := run(ctx, limit, "/usr/bin/systemctl", verb, unit)
-	if err != nil {
-		return fmt.Errorf("systemctl %s %s: %w %s", verb, unit, err, strings.TrimSpace(out))
 	}
 	return nil
 }

@@ -44,7 +44,11 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 			return nil, usageError{fmt.Errorf("--engine knows docker and containerd, not %q", name)}
 		}
 	}
-	return &hostconfig.Host{Root: root, Present: f.engines}, nil
+	h := &hostconfig.Host{Root: root, Present: f.engines}
+	if root == "/" {
+		h.Units = daemon.Units{}
+	}
+	return h, nil
 }
 
 // desired is what the configuration and the flags want of the host.

@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+)
+
+// How long systemd may take to do what it was asked: dockerd reads its configuration
+// in no time, containerd finds its containers again.
+const (
+	reloadLimit  = 30 * time.Second
+	restartLimit = 90 * time.Second
+)
+
+// Units is the running host's systemd, for hostconfig.Host. It is asked over its own
+// socket, which root reaches without a bus, else over the system's bus.
+type Units struct {
+	dial func(context.Context) (*dbus.Conn, error)
+}
+
+// Reload has a unit read its configuration again, and waits until it has been told to.
+func (u Units) Reload(ctx context.Context, unit string) error {
+	return u.job(ctx, reloadLimit, "reload", unit, (*dbus.Conn).ReloadUnitContext)
+}
+
+// Restart restarts a unit and waits until it is up.
+func (u Units) Restart(ctx context.Context, unit string) error {
+	return u.job(ctx, restartLimit, "restart", unit, (*dbus.Conn).RestartUnitContext)
+}
+
+type enqueue func(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<- string) (int, error)
+
+func (u Units) job(ctx context.Context, limit time.Duration, verb, unit string, ask enqueue) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	dial := u.dial
+	if dial == nil {
+		dial = dialSystemd
+	}
+	c, err := dial(ctx)
+	if err != nil {
+		return fmt.Errorf("asking systemd to %s %s: %w", verb, unit, err)
+	}
+	defer c.Close()
+	done := make(chan string, 1)
+	if _, err := ask(c, ctx, unit, "replace", done); err != nil {
+		return fmt.Errorf("asking systemd to %s %s: %w", verb, unit, err)
+	}
+	select {
+	case result := <-done: // org.freedesktop.systemd1(5), JobRemoved
+		if result != "done" {
+			return fmt.Errorf("systemd's job to %s %s ended with %q", verb, unit, result)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("systemd's job to %s %s is not done: %w", verb, unit, ctx.Err())
+	}
+}
+
+func dialSystemd(ctx context.Context) (*dbus.Conn, error) {
+	c, err := dbus.NewSystemdConnectionContext(ctx)
+	if err == nil {
+		return c, nil
+	}
+	c, busErr := dbus.NewSystemConnectionContext(ctx)
+	if busErr != nil {
+		return nil, errors.Join(err, busErr)
+	}
+	return c, nil
+}
