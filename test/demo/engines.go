@@ -44,7 +44,7 @@ func watch(s *scene, m *sidemirror, registry, what string, pull func() error) {
 		s.Errorf("%s: %v", what, err)
 		return
 	}
-	asked := len(m.lines(registry)) - before
+	asked := len(m.linesAtLeast(registry, before+1)) - before
 	s.check(asked > 0, "%s", what)
 	s.line("    %s", s.dim(fmt.Sprintf("by %d requests to sidemirror", asked)))
 }

@@ -173,6 +173,16 @@ func (m *sidemirror) lines(registry string) []access {
 	return found
 }
 
+// linesAtLeast waits until there are n lines, for a while: a request's line is
+// written when its answer is out, and comes to us by a pipe.
+func (m *sidemirror) linesAtLeast(registry string, n int) []access {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if found := m.lines(registry); len(found) >= n || time.Now().After(deadline) {
+			return found
+		}
+	}
+}
+
 // lockedBuffer is written by the daemon's output and read by the story.
 type lockedBuffer struct {
 	mu     sync.Mutex
