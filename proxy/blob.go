@@ -113,9 +113,7 @@ func (c *call) blobHeader(h http.Header) {
 func (c *call) copyBlob(a *answer, b *blob) error {
 	if b.unsatisfiable {
 		c.blobHeader(a.Header())
-		a.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", b.total))
-		a.Header().Set("Content-Length", "0")
-		a.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+		unsatisfiable(a, b.total)
 		return nil
 	}
 	// Two buffers: while the end is unknown a chunk is sent when the next has come.
@@ -167,6 +165,13 @@ func (c *call) sendPart(a *answer, b *blob, part []byte) error {
 	}
 	_, err := a.Write(part)
 	return err
+}
+
+// unsatisfiable answers to a range of which nothing is there.
+func unsatisfiable(a *answer, total int64) {
+	a.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", total))
+	a.Header().Set("Content-Length", "0")
+	a.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
 }
 
 func contentRange(start, end, total int64) string {

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -57,6 +56,11 @@ func (p *Proxy) serveKept(a *answer, c *call, kept *cache.Blob) error {
 	}
 	c.cached = "hit"
 	c.blobHeader(a.Header())
+	if kept.Size == 0 && parseRange(c.http.Header, c.Digest).some {
+		// To a suffix range of nothing ServeContent answers "bytes 0--1/0".
+		unsatisfiable(a, 0)
+		return nil
+	}
 	http.ServeContent(a, c.http, "", time.Time{}, kept.File)
 	return nil
 }
@@ -115,9 +119,7 @@ func (p *Proxy) sendFill(a *answer, c *call, s *cache.Stream) error {
 	if want.some && s.Size >= 0 {
 		var ok bool
 		if start, end, ok = want.of(s.Size); !ok {
-			h.Set("Content-Range", fmt.Sprintf("bytes */%d", s.Size))
-			h.Set("Content-Length", "0")
-			a.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+			unsatisfiable(a, s.Size)
 			return nil
 		}
 		status = http.StatusPartialContent
