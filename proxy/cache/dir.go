@@ -92,7 +92,8 @@ func Open(path string, limits Limits) (*Dir, error) {
 func (d *Dir) prepare(path string) error {
 	version, err := d.root.ReadFile("VERSION")
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), err == nil && len(version) == 0:
+		// Empty is what a first start leaves that was killed, or found the disk full.
 		if err := d.root.WriteFile("VERSION", []byte(layout+"\n"), 0o644); err != nil {
 			return fmt.Errorf("writing in the cache folder: %w", err)
 		}
