@@ -273,6 +273,9 @@ func TestATamperedOrShortBlobDoesNotStay(t *testing.T) { // harbor#22555
 		"short": func(context.Context, int64) (Part, error) {
 			return Part{Body: &reader{Reader: bytes.NewReader(content[:1000])}, Total: 1000}, nil
 		},
+		"nothing": func(context.Context, int64) (Part, error) {
+			return Part{Body: &reader{Reader: bytes.NewReader(nil)}, Total: 0}, nil
+		},
 		"long": func(context.Context, int64) (Part, error) {
 			return Part{Body: &reader{Reader: bytes.NewReader(append(bytes.Clone(content), 'x'))}, Total: int64(len(content))}, nil
 		},

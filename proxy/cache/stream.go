@@ -55,7 +55,8 @@ func (s *Stream) CopyTo(ctx context.Context, w io.Writer, start, end int64) (int
 		return 0, fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	var sent int64
-	for end < 0 || start+sent < end {
+	// At least once: that there is nothing to send is not verified by itself.
+	for first := true; first || end < 0 || start+sent < end; first = false {
 		there, over, err := s.wait(ctx, start+sent, end)
 		if err != nil {
 			return sent, err
