@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -122,6 +123,7 @@ func (r *rig) set(key, value string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	config = regexp.MustCompile("(?m)^"+key+" = .*\n").ReplaceAll(config, nil)
 	changed := bytes.Replace(config, []byte("[cache]\n"), []byte("[cache]\n"+key+" = "+strconv.Quote(value)+"\n"), 1)
 	if err := os.WriteFile(file+".new", changed, 0o644); err != nil {
 		r.t.Fatal(err)
