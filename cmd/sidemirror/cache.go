@@ -44,8 +44,7 @@ sending it sends to the end, and what is removed it fetches again when it is ask
 	return cmd
 }
 
-// open opens the cache that the flags or the configuration name. It makes none: a
-// folder that is misspelt is to be told.
+// open opens the cache that the flags or the configuration name.
 func (f *cacheFlags) open() (*cache.Dir, error) {
 	dir := f.dir
 	if dir == "" {
@@ -57,6 +56,11 @@ func (f *cacheFlags) open() (*cache.Dir, error) {
 			return nil, fmt.Errorf("nothing is kept: cache.dir is \"\" in the configuration (%s)", c.File)
 		}
 	}
+	return openCacheAt(dir)
+}
+
+// openCacheAt makes no cache: a folder that is misspelt is to be told.
+func openCacheAt(dir string) (*cache.Dir, error) {
 	_, err := os.Stat(filepath.Join(dir, "VERSION"))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -121,7 +121,7 @@ func pullAll(cmd *cobra.Command, c *daemon.Config, refs []reference.Named, want 
 	if err != nil {
 		return err
 	}
-	p := &puller{cmd: cmd, client: newMirrorClient(base, jobs), platforms: want, jobs: jobs}
+	p := &puller{cmd: cmd, client: newMirrorClient(base, jobs), platforms: want, jobs: jobs, dir: c.Cache.Dir}
 	defer p.client.close()
 	failed := 0
 	for _, ref := range refs {
@@ -146,6 +146,7 @@ type puller struct {
 	client    *mirrorClient
 	platforms platforms
 	jobs      int
+	dir       string // of the cache
 }
 
 // Bounds of one image.
@@ -176,6 +177,9 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) error {
 	bar := newProgress(p.cmd.ErrOrStderr(), im.size, ref.String())
 	err := im.fetch(ctx, bar)
 	bar.end()
+	if err == nil {
+		err = im.kept(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -266,4 +270,38 @@ func (im *pulled) fetch(ctx context.Context, bar *progress) error {
 		})
 	}
 	return group.Wait()
+}
+
+// Blobs get their names on disk a moment after they were sent.
+const (
+	commitTimeout = 10 * time.Second
+	commitPause   = 20 * time.Millisecond
+)
+
+// kept sees to it that the daemon could keep what it sent, where we may look into its
+// folder: on a full disk it goes on sending, and says so in its log alone.
+func (im *pulled) kept(ctx context.Context) error {
+	d, err := openCacheAt(im.dir)
+	if err != nil {
+		return nil //nolint:nilerr // who may not look, or has another host's configuration, is no worse off
+	}
+	defer d.Close()
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	for {
+		missing := 0
+		for _, b := range im.blobs {
+			if !d.HasBlob(b.Digest) {
+				missing++
+			}
+		}
+		if missing == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s of %d not kept in %s, which may be full; the daemon's log says why", several(missing, "part"), len(im.blobs), im.dir)
+		case <-time.After(commitPause):
+		}
+	}
 }

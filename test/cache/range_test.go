@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -28,7 +29,7 @@ func (r *rig) ranged(what string, a harness.Answer, whole []byte) {
 		parts := multipart.NewReader(bytes.NewReader(a.Body), params["boundary"])
 		for {
 			p, err := parts.NextPart()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			if err != nil {
