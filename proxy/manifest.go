@@ -30,8 +30,6 @@ func (p *Proxy) serveManifest(a *answer, c *call) error {
 		return err
 	}
 	h := a.Header()
-	h.Set("Content-Type", m.mediaType)
-	h.Set("Content-Length", strconv.FormatInt(m.size, 10))
 	h.Set("Docker-Content-Digest", m.digest.String())
 	h.Set("ETag", strconv.Quote(m.digest.String()))
 	h.Set("Vary", "Accept")
@@ -41,6 +39,12 @@ func (p *Proxy) serveManifest(a *answer, c *call) error {
 	if c.Digest == "" {
 		c.Digest = m.digest // for the access line
 	}
+	if c.http.Header.Get("If-None-Match") == h.Get("ETag") {
+		a.WriteHeader(http.StatusNotModified) // engines do not ask so, and would not take it
+		return nil
+	}
+	h.Set("Content-Type", m.mediaType)
+	h.Set("Content-Length", strconv.FormatInt(m.size, 10))
 	a.WriteHeader(http.StatusOK)
 	if c.http.Method == http.MethodHead {
 		return nil

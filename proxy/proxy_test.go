@@ -152,6 +152,16 @@ func (n noHeader) Write(b []byte) (int, error) {
 	return n.ResponseWriter.Write(b)
 }
 
+func TestA304IsForWhoAsksForIt(t *testing.T) {
+	g := newRig(t, nil, manifestHandler)
+	etag := `"` + digest.FromString(aManifest).String() + `"`
+	for cond, want := range map[string]int{"": 200, `"other"`: 200, etag: 304} {
+		if a := g.do(t, "GET", "/v2/library/a/manifests/v1", "If-None-Match", cond); a.StatusCode != want || a.Header.Get("ETag") != etag || (len(a.body) == 0) != (want == 304) {
+			t.Errorf("If-None-Match %s: %d, %d bytes, ETag %s", cond, a.StatusCode, len(a.body), a.Header.Get("ETag"))
+		}
+	}
+}
+
 func TestManifestsThatAreRefused(t *testing.T) {
 	big := `{"schemaVersion":2,"config":{},"layers":[],"x":"` + strings.Repeat("a", maxManifest) + `"}`
 	for name, h := range map[string]http.HandlerFunc{
