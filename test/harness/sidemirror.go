@@ -226,11 +226,7 @@ func (s *Sidemirror) run() {
 			return true
 		default:
 		}
-		c, err := net.Dial("tcp", s.Address())
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
+		return s.answers()
 	})
 	select {
 	case <-s.exited:
@@ -240,8 +236,22 @@ func (s *Sidemirror) run() {
 	}
 	if !up {
 		s.Kill()
-		s.tb.Fatalf("sidemirror does not listen on %s\n%s", s.Address(), s.Log())
+		s.tb.Fatalf("sidemirror does not answer on %s\n%s", s.Address(), s.Log())
 	}
+}
+
+// answers reports whether the daemon serves: a connection alone is made as soon as
+// it listens, which is before its cache is open.
+func (s *Sidemirror) answers() bool {
+	c, err := net.Dial("tcp", s.Address())
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(2 * time.Second)) // what it is for, the read says
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	n, _ := c.Read(make([]byte, 1))
+	return n == 1
 }
 
 // withHosts makes command run with an /etc/hosts of its own. unshare and the shell
