@@ -121,7 +121,7 @@ func (b *bench) run(ctx context.Context, only []string, out string) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it takes longer than %v: the machine is too busy, or something hangs", limit))
 	defer cancel()
-	facts := b.facts(ctx)
+	facts, before := b.facts(ctx), useNow()
 	for _, f := range figures {
 		if !slices.Contains(only, f.name) {
 			continue
@@ -136,6 +136,8 @@ func (b *bench) run(ctx context.Context, only []string, out string) error {
 		fmt.Printf("(%s, %.0f s)\n", f.name, time.Since(at).Seconds())
 	}
 	b.summary().write(os.Stdout, false)
+	facts = append(facts, before.others())
+	fmt.Printf("\n%s: %s\n", facts[len(facts)-1][0], facts[len(facts)-1][1])
 	if out != "" {
 		var text bytes.Buffer
 		b.markdown(&text, facts, begun, time.Since(begun))

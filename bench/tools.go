@@ -8,7 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tools are the other programs, as setup.sh installs them.
@@ -101,4 +105,55 @@ func moduleVersion(path string) string {
 		return err.Error()
 	}
 	return info.Main.Version + ", built with " + info.GoVersion
+}
+
+// machineUse is the processor time that the machine has given to anybody since it was
+// started, and, apart, what the hypervisor kept for others (proc(5), /proc/stat).
+func machineUse() (busy, stolen time.Duration) {
+	text, _ := os.ReadFile("/proc/stat")
+	first, _, _ := strings.Cut(string(text), "\n")
+	for i, word := range strings.Fields(first) {
+		n, _ := strconv.ParseInt(word, 10, 64) // the first word is "cpu", and counts nothing
+		switch i {
+		case 1, 2, 3, 6, 7: // user, nice, system, irq, softirq
+			busy += time.Duration(n) * clockTick
+		case 8:
+			stolen = time.Duration(n) * clockTick
+		}
+	}
+	return busy, stolen
+}
+
+// ownUse is the processor time that we have used and all that we have started and
+// that has ended.
+func ownUse() time.Duration {
+	var sum time.Duration
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		if unix.Getrusage(who, &u) == nil {
+			sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		}
+	}
+	return sum
+}
+
+// usage is what has been used up to a moment.
+type usage struct {
+	at                time.Time
+	busy, stolen, own time.Duration
+}
+
+func useNow() usage {
+	busy, stolen := machineUse()
+	return usage{time.Now(), busy, stolen, ownUse()}
+}
+
+// others gives, as a fact, what part of the processors' time was not ours since then.
+// With more than a tenth the figures are of little worth.
+func (before usage) others() [2]string {
+	now := useNow()
+	all := time.Since(before.at) * time.Duration(cores())
+	share := func(d time.Duration) float64 { return 100 * max(0, d.Seconds()) / all.Seconds() }
+	return [2]string{"processors' time that others took meanwhile", fmt.Sprintf("%.0f %%, and the hypervisor %.0f %%",
+		share((now.busy-before.busy)-(now.own-before.own)), share(now.stolen-before.stolen))}
 }
