@@ -61,6 +61,27 @@ func TestAReadOnlyFileSystemIsRefusedByThePlan(t *testing.T) {
 	sameTree(t, before, h.snapshot(t))
 }
 
+// The watching service sees / read-only but for the engines' folders and the journal's.
+func TestOnlyTheFoldersWrittenToNeedToBeWritable(t *testing.T) {
+	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: "{}", "/var/lib/": ""})
+	before := h.snapshot(t)
+	h.apply(t, dockerOnly()) // which makes the journal's folder
+	bind(t, h.Root, 0)
+	for _, name := range []string{dockerFolder, journalFolder} {
+		bind(t, h.path(name), 0)
+	}
+	if err := unix.Mount("", h.Root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	h.apply(t, Desired{Mirror: ourURL, Registries: []string{"docker.io", "r.example"}, Engines: []string{Docker}})
+	contains(t, h.get(t, dockerHosts+"/r.example/hosts.toml"), ourHost)
+	h.revert(t)
+	after := h.snapshot(t)
+	delete(after, journalFolder) // empty, for the service's next start
+	sameTree(t, before, after)
+	h.apply(t, dockerOnly())
+}
+
 func TestHugeFilesAreRefusedWhicheverTheyAre(t *testing.T) {
 	for name, want := range map[string]Desired{dockerJSON: dockerOnly(), hubHosts: dockerOnly(), containerdConfig: restarting(), rHosts: restarting()} {
 		h := host(t, map[string]string{name: "", "/etc/docker/": "", "/etc/containerd/": ""})

@@ -17,13 +17,16 @@ import (
 // originals/ has the bytes themselves, so that a person can give a file
 // back with cp where we cannot.
 const (
-	journalFolder  = "/var/lib/sidemirror/hosts"
+	// journalFolder is a folder of root's own, not one below /var/lib/sidemirror: that
+	// belongs to the proxy's user, who could put another journal in the place of ours and
+	// have revert write anything anywhere.
+	journalFolder  = "/var/lib/sidemirror-hosts"
 	journalVersion = 1
 )
 
 type journal struct {
 	tree *tree
-	dir  string // journalFolder, symbolic links followed
+	dir  string // journalFolder, symbolic links above it followed
 
 	Version int `json:"version"`
 
@@ -60,7 +63,7 @@ func (e *entry) isOurs(data []byte) bool {
 
 // loadJournal reads the journal; where there is none it is empty.
 func loadJournal(t *tree) (*journal, error) {
-	dir, err := t.resolve(journalFolder)
+	dir, err := t.private(journalFolder)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package hostconfig
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -12,6 +13,36 @@ import (
 // The journal's folders come and go by one rename of the outermost of them, with
 // the journal already, or still, inside: there is no instant at which a folder
 // of ours stands there and nothing says that it is ours.
+
+// private resolves a folder whose content is obeyed, and refuses one that anybody but us
+// could have put there or written into. One that is not there is no error.
+func (t *tree) private(name string) (string, error) {
+	above, err := t.resolve(path.Dir(name))
+	if err != nil {
+		return "", err
+	}
+	real := path.Join(above, path.Base(name))
+	info, err := t.root.Lstat(local(real))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return real, nil
+	case err != nil:
+		return "", explain(real, "looking at", err)
+	case !info.IsDir():
+		return "", &refusal{path: real, reason: "is not a folder of its own, so that what it leads to cannot be trusted", mend: "see what it is, and move it away"}
+	}
+	uid, _ := owner(info)
+	switch us := unix.Geteuid(); {
+	case uid == 0 && us != 0:
+		return "", &refusal{path: real, reason: "is for root alone", mend: "run as root"}
+	case uid != us:
+		return "", &refusal{path: real, reason: fmt.Sprintf("belongs to user %d, not to us (%d), so that what it says cannot be trusted", uid, us),
+			mend: "see who put it there; what is in it tells which files to give back by hand; then move it away"}
+	case info.Mode().Perm()&0o022 != 0:
+		return "", &refusal{path: real, reason: "may be written by others, so that what it says cannot be trusted", mend: "see that its content is as you left it, then chmod 700 " + quotePath(real)}
+	}
+	return real, nil
+}
 
 // steps are the journal's folder and those above it, outermost first.
 func (j *journal) steps() []string {
@@ -29,7 +60,12 @@ func staging(dir string) string { return path.Join(path.Dir(dir), tempName(path.
 // renamed into place, and temporary files beside the engines' files.
 func (j *journal) clean() error {
 	for _, dir := range j.steps() {
-		if err := j.tree.root.RemoveAll(local(staging(dir))); err != nil && !errors.Is(err, unix.ENOTDIR) {
+		// On a file system that is read-only, as / is to the watching service, even the removal
+		// of nothing fails.
+		if _, err := j.tree.root.Lstat(local(staging(dir))); err != nil {
+			continue
+		}
+		if err := j.tree.root.RemoveAll(local(staging(dir))); err != nil {
 			return explain(staging(dir), "removing", err)
 		}
 	}
@@ -91,7 +127,10 @@ func (j *journal) close() error {
 			break
 		}
 	}
-	if err := j.tree.rename(top, staging(top)); err != nil {
+	if err := j.tree.rename(top, staging(top)); errors.Is(err, unix.EROFS) || errors.Is(err, unix.EBUSY) {
+		// The watching service may write in this folder, and not in the one above it.
+		return j.empty()
+	} else if err != nil {
 		return err
 	}
 	if err := j.tree.about("remove", staging(top)); err != nil {

@@ -15,11 +15,11 @@ func TestNothingOutsideTheRootIsTouched(t *testing.T) {
 		"file, absolute":   {dockerJSON, "OUTSIDE/daemon.json"},
 		"folder, relative": {"/etc/docker", "../../outside"},
 		"folder, absolute": {"/etc/docker", "OUTSIDE"},
-		"journal":          {"/var/lib/sidemirror", "../../../outside"},
+		"journal":          {"/var/lib", "../../outside"},
 		"parent":           {"/etc/docker/certs.d", "../../../../../../../../outside"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := host(t, map[string]string{"/outside/daemon.json": "{}", "/outside/keep": "x", "/root/etc/": "", "/root/var/lib/": ""})
+			h := host(t, map[string]string{"/outside/daemon.json": "{}", "/outside/keep": "x", "/root/etc/": "", "/root/var/": ""})
 			outer := *h
 			h.Root = filepath.Join(h.Root, "root")
 			h.Present = []string{Docker}
@@ -193,12 +193,12 @@ func TestWhatOthersPutIntoOurFoldersStays(t *testing.T) {
 	h := host(t, map[string]string{"/etc/containerd/": ""})
 	h.apply(t, containerdOnly("r.example"))
 	h.put(t, rFolder+"/notes", "mine")
-	h.put(t, "/var/lib/sidemirror/credentials.json", "{}")
+	h.put(t, "/var/lib/status", "{}")
 	h.revert(t)
 	h.missing(t, rHosts)
 	h.missing(t, journalFolder)
 	h.get(t, rFolder+"/notes")
-	h.get(t, "/var/lib/sidemirror/credentials.json")
+	h.get(t, "/var/lib/status")
 }
 
 func TestTheJournalIsForItsOwnerAlone(t *testing.T) {
@@ -209,6 +209,49 @@ func TestTheJournalIsForItsOwnerAlone(t *testing.T) {
 		if err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
+	}
+}
+
+// Whoever can write the journal can have root write any file at all.
+func TestAJournalOfSomebodyElsesIsNotObeyed(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil func(dir string) error
+		says  string
+	}{
+		"owner":     {func(dir string) error { return os.Chown(dir, 12, 0) }, "belongs to user 12, not to us"},
+		"group":     {func(dir string) error { return os.Chmod(dir, 0o770) }, "may be written by others"},
+		"everybody": {func(dir string) error { return os.Chmod(dir, 0o702) }, "chmod 700"},
+		"link": {func(dir string) error {
+			if err := os.Rename(dir, dir+"2"); err != nil {
+				return err
+			}
+			return os.Symlink(filepath.Base(dir)+"2", dir)
+		}, "is not a folder of its own"},
+		"file": {func(dir string) error {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+			return os.WriteFile(dir, nil, 0o600)
+		}, "is not a folder of its own"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "owner" && os.Geteuid() != 0 {
+				t.Skip("only root may give a folder away")
+			}
+			h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
+			h.apply(t, dockerOnly())
+			if err := test.spoil(h.path(journalFolder)); err != nil {
+				t.Fatal(err)
+			}
+			before := h.snapshot(t)
+			if _, err := Revert(context.Background(), h, ourURL); err == nil || !strings.Contains(err.Error(), journalFolder) || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("error: %v", err)
+			}
+			if _, err := Apply(context.Background(), h, Plan{}); err == nil {
+				t.Error("apply has no error")
+			}
+			sameTree(t, before, h.snapshot(t))
+		})
 	}
 }
 
