@@ -22,6 +22,10 @@ var acceptAll = []string{v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, dock
 // staleWarning marks what may not be the latest (RFC 7234, 5.5.1).
 const staleWarning = `110 - "Response is Stale"`
 
+// tagStep is how exactly it is known when a tag was last asked for. Where a tag is
+// never believed unasked, only max_stale is counted from then.
+const tagStep = time.Minute
+
 // serveManifest answers for a manifest. HEAD is always complete: what the upstream
 // leaves out is computed from the content.
 func (p *Proxy) serveManifest(a *answer, c *call) error {
@@ -105,9 +109,7 @@ func (p *Proxy) manifestByTag(c *call) (*manifest, error) {
 		}
 		return nil, err
 	}
-	_ = p.cache.SetTag(c.repository(), c.Tag, cache.Meaning{ // lost, it is asked for again
-		Digest: m.digest, MediaType: m.mediaType, Size: m.size, Upstream: m.upstream, Seen: time.Now(),
-	})
+	p.learn(c, m, meaning)
 	if m.body == nil && c.http.Method == http.MethodGet {
 		if kept = p.kept(c, m.digest); kept != nil {
 			c.cached = "hit"
@@ -119,6 +121,18 @@ func (p *Proxy) manifestByTag(c *call) (*manifest, error) {
 	}
 	p.keep(c, m)
 	return m, nil
+}
+
+// learn notes what c's tag means. While that is what it last meant, a record that is
+// young enough stays: to write it at each pull is most of what a pull by tag costs.
+func (p *Proxy) learn(c *call, m *manifest, last cache.Meaning) {
+	now := cache.Meaning{Digest: m.digest, MediaType: m.mediaType, Size: m.size, Upstream: m.upstream, Seen: time.Now()}
+	age := now.Seen.Sub(last.Seen)
+	last.Seen = now.Seen
+	if now == last && p.freshness.TagTTL == 0 && age >= 0 && age < min(tagStep, p.freshness.MaxStale/100) {
+		return
+	}
+	_ = p.cache.SetTag(c.repository(), c.Tag, now) // lost, it is asked for again
 }
 
 // freshly says how to ask the upstream: where something is kept to answer with, for

@@ -2,6 +2,8 @@ package cache
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -137,6 +139,36 @@ func TestTagTTLSparesTheUpstream(t *testing.T) {
 	r.refused(harness.ClientAs(t, harness.Nobody), everything(repo), 401, 403)
 	r.aged("_tags", 2*time.Hour)
 	r.whole("the tag after its tag_ttl", r.Get(byTag(), nil), other.Bytes)
+}
+
+func TestTagIsWrittenDownAgainOnlyWhereThatSaysMore(t *testing.T) {
+	r := start(t, quirky.Options{}, nil)
+	record := filepath.Join(r.folder, "repositories", name, repo, "_tags", "v1")
+	written := func() os.FileInfo {
+		t.Helper()
+		info, err := os.Stat(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	r.pull()
+	r.keeps(image.Blobs...)
+	first := written()
+	r.pull()
+	if !os.SameFile(first, written()) {
+		t.Error("the same meaning was written down again within a second")
+	}
+	r.aged("_tags", 2*time.Minute)
+	old := written()
+	r.whole("the tag of two minutes ago", r.Get(byTag(), nil), image.Bytes)
+	if os.SameFile(old, written()) {
+		t.Error("that the tag still means the same was not written down after two minutes")
+	}
+	r.up.Add(repo, "v1", other)
+	r.whole("the tag that moved", r.Get(byTag(), nil), other.Bytes)
+	r.away()
+	r.stale("the tag that moved", byTag(), other.Bytes)
 }
 
 func TestTagIsNotAnsweredFromTheCacheWithWhatTheClientDoesNotTake(t *testing.T) {
