@@ -72,7 +72,7 @@ func TestTrap22_ImageLargerThanTheDiskIsPulledWhole(t *testing.T) {
 			big := quirky.NewImage(false, "larger", 9<<20, 7<<20, 100)
 			r.up.Add("team/big", "v1", big)
 			for range 2 {
-				together(3, func(int) { r.pullAs(harness.Client(t), "team/big", big) })
+				harness.Together(3, func(int) { r.pullAs(harness.Client(t), "team/big", big) })
 			}
 			r.settles()
 			r.pull()

@@ -169,7 +169,7 @@ func libraryPull(ctx context.Context, image string, want quirky.Image) error {
 		return err
 	}
 	errs := make([]error, len(layers))
-	together(len(layers), func(i int) {
+	harness.Together(len(layers), func(i int) {
 		var body io.ReadCloser
 		if body, errs[i] = layers[i].Compressed(); errs[i] != nil {
 			return

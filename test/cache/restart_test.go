@@ -34,7 +34,7 @@ func (r *rig) offline(client *http.Client) {
 		for _, q := range []string{p, "/v2/" + name + p[len("/v2"):]} {
 			r.status("HEAD "+q, r.DoWith(client, "HEAD", q, nil), 200)
 			if a := r.DoWith(client, "GET", q, nil); a.Status != 200 || a.Err != nil {
-				r.t.Errorf("GET %s: status %d, %v%s", q, a.Status, a.Err, said(a))
+				r.t.Errorf("GET %s: status %d, %v%s", q, a.Status, a.Err, a.Says())
 			}
 		}
 	}

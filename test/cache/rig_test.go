@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -169,34 +168,20 @@ func byDigest() string { return path(repo, "manifests/"+image.Digest.String()) }
 // whole fails the test unless a is 200 with exactly want.
 func (r *rig) whole(what string, a harness.Answer, want []byte) {
 	r.t.Helper()
-	if a.Status != http.StatusOK || a.Err != nil || !bytes.Equal(a.Body, want) {
-		r.t.Errorf("%s: status %d, %d bytes of %d, %v; want 200 and every byte%s", what, a.Status, len(a.Body), len(want), a.Err, said(a))
-	}
+	a.Whole(r.t, what, want)
 }
 
 // status fails the test unless a has the status want.
 func (r *rig) status(what string, a harness.Answer, want int) {
 	r.t.Helper()
-	if a.Status != want {
-		r.t.Errorf("%s: status %d, want %d%s", what, a.Status, want, said(a))
-	}
+	a.Is(r.t, what, want)
 }
 
 // spoiled fails the test if a ends as if it were whole: it must be an error, or be
 // cut.
 func (r *rig) spoiled(what string, a harness.Answer) {
 	r.t.Helper()
-	if a.Status < 500 && a.Err == nil {
-		r.t.Errorf("%s: status %d and a clean end after %d bytes; want an error or an aborted body", what, a.Status, len(a.Body))
-	}
-}
-
-// said is what an error answer says, for a failure's message.
-func said(a harness.Answer) string {
-	if a.Status < 400 || len(a.Body) > 2000 {
-		return ""
-	}
-	return "; it says " + strings.TrimSpace(string(a.Body))
+	a.Spoiled(r.t, what)
 }
 
 // asked fails the test unless so many requests with a path like that came to the
@@ -253,13 +238,4 @@ func composed(blobs ...quirky.Blob) quirky.Image {
 	i := quirky.Raw(m.MediaType, body)
 	i.Blobs = blobs
 	return i
-}
-
-// together calls do n times at once and waits for all.
-func together(n int, do func(i int)) {
-	var wait sync.WaitGroup
-	for i := range n {
-		wait.Go(func() { do(i) })
-	}
-	wait.Wait()
 }

@@ -123,7 +123,7 @@ func TestTrap19_TamperedOrShortBlobDoesNotStay(t *testing.T) {
 		for _, chunked := range []bool{false, true} {
 			t.Run(fmt.Sprint(fault.Kind, " at ", fault.At, " chunked ", chunked), func(t *testing.T) {
 				r := start(t, quirky.Options{Blobs: quirky.Blobs{Chunked: chunked, Fault: fault}}, nil)
-				together(3, func(int) { r.spoiled("the bad layer", r.Get(blobPath(layer), nil)) })
+				harness.Together(3, func(int) { r.spoiled("the bad layer", r.Get(blobPath(layer), nil)) })
 				r.keepsNothingOf("a bad layer", layer.Digest)
 				r.up.Set(func(o *quirky.Options) { o.Blobs.Fault = quirky.Fault{} })
 				r.whole("the layer afterwards", r.Get(blobPath(layer), nil), layer.Bytes)
@@ -163,7 +163,7 @@ func TestTrap20_AHundredClientsMakeOneTransferAndNobodyWaitsForItsEnd(t *testing
 	all := make(chan struct{})
 	go func() {
 		defer close(all)
-		together(clients, func(int) {
+		harness.Together(clients, func(int) {
 			resp, err := harness.Client(t).Get(r.URL() + blobPath(layer))
 			if err != nil {
 				t.Error(err)
@@ -208,7 +208,7 @@ func TestTrap21_SlowFirstClientHoldsUpNobody(t *testing.T) {
 		t.Fatalf("the slow client is told %q, %v", line, err)
 	}
 	began := time.Now()
-	together(4, func(int) { r.whole("the layer", r.Get(blobPath(b), nil), b.Bytes) })
+	harness.Together(4, func(int) { r.whole("the layer", r.Get(blobPath(b), nil), b.Bytes) })
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the others waited %v", took)
 	}

@@ -52,7 +52,7 @@ func TestClientsAndFaultsInAnyOrderGiveExactBytesOrABrokenConnection(t *testing.
 		}
 		lies := blobs.Fault.Kind == quirky.Short || blobs.Fault.Kind == quirky.Flip || blobs.Fault.Kind == quirky.Extra
 		ended := make([]bool, len(visits))
-		together(len(visits), func(i int) {
+		harness.Together(len(visits), func(i int) {
 			ended[i] = r.visit(fmt.Sprintf("trial %d, seed %d, %d bytes, upstream %+v, client %+v", n, seed, len(b.Bytes), blobs, visits[i]), b, visits[i], lies)
 		})
 		for i, e := range ended {

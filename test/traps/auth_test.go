@@ -158,11 +158,11 @@ func TestTrap6_MendedCredentialNeedsNoRestart(t *testing.T) {
 
 func TestTrap7_FiftyColdPullsAreOneLoginAndThirtyRevokedOnesTwo(t *testing.T) {
 	r := start(t, withLogin("Bearer"), nil)
-	together(50, func(int) { r.whole("cold", r.Get(path("manifests/v1"), nil), image.Bytes) })
+	harness.Together(50, func(int) { r.whole("cold", r.Get(path("manifests/v1"), nil), image.Bytes) })
 	r.count(quirky.Token, "", "", 1)
 	r.up.RevokeTokens()
 	r.up.Forget()
-	together(30, func(int) { r.whole("revoked", r.Get(path("manifests/v1"), nil), image.Bytes) })
+	harness.Together(30, func(int) { r.whole("revoked", r.Get(path("manifests/v1"), nil), image.Bytes) })
 	if n := r.up.Count(quirky.Token, "", ""); n < 1 || n > 2 {
 		t.Errorf("30 requests after a revocation made %d token fetches, want 1 or 2", n)
 	}
@@ -190,7 +190,7 @@ func TestAttack_BadPasswordIsTriedOnceInAThousandPulls(t *testing.T) {
 				h.Logins = map[string]string{name: user + ":wrong-canary-41d0"}
 			})
 			client := harness.Client(t)
-			together(10, func(int) {
+			harness.Together(10, func(int) {
 				for range 100 {
 					r.status("with a wrong password", r.DoWith(client, "GET", path("manifests/v1"), nil), 401)
 				}

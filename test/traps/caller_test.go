@@ -87,7 +87,7 @@ func TestAttack_ConnectWriteCloseIsNotTakenForRoot(t *testing.T) {
 	}
 	// Connections are taken in order, so that these are among the last to be served
 	// and those before them are under way or done.
-	together(20, func(int) { r.status("nobody", r.DoWith(clientOfNobody(t), "GET", path("manifests/v1"), nil), 401) })
+	harness.Together(20, func(int) { r.status("nobody", r.DoWith(clientOfNobody(t), "GET", path("manifests/v1"), nil), 401) })
 	if n := r.credentialUses(); n != 0 {
 		t.Errorf("the daemon's credential was used %d times for sockets that were closed at once", n)
 	}

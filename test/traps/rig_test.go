@@ -4,12 +4,9 @@
 package traps
 
 import (
-	"bytes"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/test/harness"
@@ -102,26 +99,20 @@ func blobPath(b quirky.Blob) string { return path("blobs/" + b.Digest.String()) 
 // whole fails the test unless a is 200 with exactly want.
 func (r *rig) whole(what string, a harness.Answer, want []byte) {
 	r.t.Helper()
-	if a.Status != http.StatusOK || a.Err != nil || !bytes.Equal(a.Body, want) {
-		r.t.Errorf("%s: status %d, %d bytes of %d, %v; want 200 and every byte%s", what, a.Status, len(a.Body), len(want), a.Err, said(a))
-	}
+	a.Whole(r.t, what, want)
 }
 
 // status fails the test unless a has the status want.
 func (r *rig) status(what string, a harness.Answer, want int) {
 	r.t.Helper()
-	if a.Status != want {
-		r.t.Errorf("%s: status %d, want %d%s", what, a.Status, want, said(a))
-	}
+	a.Is(r.t, what, want)
 }
 
 // spoiled fails the test if a ends as if it were whole: it must be an error, or
 // be cut.
 func (r *rig) spoiled(what string, a harness.Answer) {
 	r.t.Helper()
-	if a.Status < 500 && a.Err == nil {
-		r.t.Errorf("%s: status %d and a clean end after %d bytes; want an error or an aborted body", what, a.Status, len(a.Body))
-	}
+	a.Spoiled(r.t, what)
 }
 
 // count fails the test unless so many requests came to part.
@@ -144,21 +135,4 @@ func (r *rig) pull() {
 	for _, b := range image.Blobs {
 		r.whole("blob "+b.Digest.String(), r.Get(blobPath(b), nil), b.Bytes)
 	}
-}
-
-// together calls do n times at once and waits for all.
-func together(n int, do func(i int)) {
-	var wait sync.WaitGroup
-	for i := range n {
-		wait.Go(func() { do(i) })
-	}
-	wait.Wait()
-}
-
-// said is what an error answer says, for a failure's message.
-func said(a harness.Answer) string {
-	if a.Status < 400 || len(a.Body) > 2000 {
-		return ""
-	}
-	return "; it says " + strings.TrimSpace(string(a.Body))
 }
