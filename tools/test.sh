@@ -53,12 +53,14 @@ fuzz_targets() {
 # broke, tests skipped and runs cut off.
 unit() {
 	say "vet"
-	for module in . test tools; do
+	for module in . test tools bench; do
 		(cd "$module" && go vet ./...) || echo "{\"Action\":\"fail\",\"Package\":\"go vet in $module\"}"
 	done
 	say "unit tests"
 	CGO_ENABLED=${race:+1} go test -json $race -timeout 5m ./... || true
-	(cd tools && go test -json ./...) || true
+	for module in tools bench; do
+		(cd $module && go test -json ./...) || true
+	done
 }
 
 fuzz() {
