@@ -1,0 +1,196 @@
+package boot
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log"
+	"math/big"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sidemirror/sidemirror/test/registry"
+)
+
+// outside is the address in a machine's network at which the internet is.
+const outside = "192.0.2.1"
+
+// The registries of the internet by their hosts. sidemirror knows both without
+// being told: no test has to configure one.
+const (
+	hub  = "registry-1.docker.io"
+	ghcr = "ghcr.io"
+)
+
+// names are all hosts that the internet has.
+var names = []string{hub, "auth.docker.io", ghcr}
+
+// The internet is what a machine finds there: Docker Hub and ghcr.io, at their own
+// names and by TLS. Behind both stand a private docker-registry with its token
+// server, for what is below alice/, and an open one for all else.
+type internet struct {
+	private, public *registry.Registry
+
+	mu   sync.Mutex
+	seen []visit
+	rate int // bytes a second that a layer is sent with, 0 for all at once
+}
+
+// visit is a request for a manifest or a blob, as the registries' front saw it.
+type visit struct {
+	host, path, agent string
+	status            int
+}
+
+// connect gives a machine that is off an internet, which it trusts.
+func connect(t testing.TB, m *machine) *internet {
+	t.Helper()
+	n := &internet{
+		private: registry.Start(t, registry.Options{Private: true}),
+		public:  registry.Start(t, registry.Options{}),
+	}
+	m.run("ip address add " + outside + "/32 dev lo")
+	listener, err := listenIn(m.holder, outside+":443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, ca := certify(t)
+	server := &http.Server{
+		Handler: n, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute,
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.ServeTLS(listener, "", "") // until it is closed
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-served
+	})
+	m.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"+outside+" "+strings.Join(names, " ")+"\n", 0o644)
+	bundle, err := os.ReadFile(m.path("/etc/ssl/certs/ca-certificates.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.write("/etc/ssl/certs/ca-certificates.crt", string(bundle)+ca, 0o644)
+	return n
+}
+
+// ServeHTTP is the front of both registries and of their token server.
+func (n *internet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	token := strings.HasPrefix(r.URL.Path, "/token")
+	if token && r.Header.Get("Authorization") == "" {
+		// As Docker Hub: anybody gets a token, which a private repository refuses.
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"token":"anonymous","expires_in":300}`)
+		return
+	}
+	behind := n.public.URL.Host
+	switch {
+	case token:
+		behind = strings.TrimPrefix(n.private.Realm, "http://")
+	case r.URL.Path == "/v2/", strings.HasPrefix(r.URL.Path, "/v2/alice/"):
+		behind = n.private.URL.Host
+	}
+	realm := "https://" + r.Host
+	if r.Host == hub {
+		realm = "https://auth.docker.io"
+	}
+	proxy := httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(&url.URL{Scheme: "http", Host: behind}) },
+		ModifyResponse: func(resp *http.Response) error {
+			// The token server knows itself by its address on this host only.
+			challenge := resp.Header.Get("Www-Authenticate")
+			if challenge != "" {
+				resp.Header.Set("Www-Authenticate", strings.ReplaceAll(challenge, n.private.Realm, realm))
+			}
+			n.note(r, resp)
+			return nil
+		},
+		ErrorLog: log.New(io.Discard, "", 0),
+	}
+	proxy.ServeHTTP(w, r)
+}
+
+// note keeps a visit and slows the answer down where that is wanted.
+func (n *internet) note(r *http.Request, resp *http.Response) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	blob := strings.Contains(r.URL.Path, "/blobs/")
+	if blob || strings.Contains(r.URL.Path, "/manifests/") {
+		n.seen = append(n.seen, visit{r.Host, r.URL.Path, r.UserAgent(), resp.StatusCode})
+	}
+	if blob && n.rate != 0 {
+		resp.Body = &slowBody{ReadCloser: resp.Body, rate: n.rate}
+	}
+}
+
+// slow makes layers come with so many bytes a second each; 0 is at once.
+func (n *internet) slow(rate int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.rate = rate
+}
+
+// visits counts the answers with 200 for what is in a repository: those to
+// sidemirror, and those to anybody else.
+func (n *internet) visits(host, repository string) (ours, direct int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, v := range n.seen {
+		if v.host != host || v.status/100 != 2 || !strings.HasPrefix(v.path, "/v2/"+repository+"/") {
+			continue
+		}
+		if strings.HasPrefix(v.agent, "sidemirror/") {
+			ours++
+		} else {
+			direct++
+		}
+	}
+	return ours, direct
+}
+
+// slowBody is read with so many bytes a second, in steps of a twentieth.
+type slowBody struct {
+	io.ReadCloser
+	rate int
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	time.Sleep(time.Second / 20)
+	return b.ReadCloser.Read(p[:min(len(p), b.rate/20)])
+}
+
+// certify makes a certificate for the internet's names, and the PEM of what
+// vouches for it: itself.
+func certify(t testing.TB) (tls.Certificate, string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "sidemirror boot test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, DNSNames: names,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, string(ca)
+}
