@@ -22,12 +22,18 @@ type applier struct {
 	failed   map[string]bool // paths
 	reload   bool            // dockerd has to be told
 	restart  bool            // containerd has to be restarted
+
+	restarted bool // it was
 }
 
 // Apply carries plan out. Files that cannot be changed do not keep the others from
 // it; the error names each of them, the plan's own refusals too. A file that is not what it was when
-// the plan was made is left alone.
+// the plan was made is left alone. Engines that run are asked whether it took effect.
 func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
+	return carryOut(ctx, h, plan, true)
+}
+
+func carryOut(ctx context.Context, h *Host, plan Plan, asking bool) (Result, error) {
 	t, err := openTree(h.Root, h.step)
 	if err != nil {
 		return Result{}, err
@@ -58,6 +64,9 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 		a.change(ctx, c)
 	}
 	a.signal(ctx, plan)
+	if asking && a.signaler != nil {
+		a.askAll(ctx, plan)
+	}
 	if err := a.finish(); err != nil {
 		a.errs = append(a.errs, err)
 	}
@@ -230,6 +239,7 @@ func (a *applier) signal(ctx context.Context, plan Plan) {
 		if err := a.signaler.Restart(ctx); err != nil {
 			a.errs = append(a.errs, err)
 		} else {
+			a.restarted = true
 			a.result.Told = append(a.result.Told, "containerd restarted")
 		}
 	}

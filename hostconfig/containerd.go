@@ -1,6 +1,7 @@
 package hostconfig
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -137,6 +138,7 @@ type criConfig struct {
 	criIn    string // the last file that has anything about CRI
 	mirrors  string // the file that has registry.mirrors, "" where none has
 	disabled bool   // CRI is off
+	address  string // of containerd's socket; "" where it does not say
 	local    bool   // CRI pulls without the transfer service, which lists are lost on
 }
 
@@ -196,6 +198,9 @@ func (c *criConfig) add(name string, data []byte, main bool) error {
 		Imports  []string       `toml:"imports"`
 		Disabled []string       `toml:"disabled_plugins"`
 		Plugins  map[string]any `toml:"plugins"`
+		GRPC     struct {
+			Address string `toml:"address"`
+		} `toml:"grpc"`
 	}
 	d, err := parseTOML(name, data)
 	if err != nil {
@@ -207,6 +212,7 @@ func (c *criConfig) add(name string, data []byte, main bool) error {
 	if main {
 		c.version, c.imports, c.empty = values.Version, values.Imports, len(d.exprs) == 0
 	}
+	c.address = cmp.Or(values.GRPC.Address, c.address)
 	for _, plugin := range values.Disabled {
 		if plugin == "cri" || plugin == sectionV2[1] || plugin == sectionV3[1] {
 			c.disabled = true
@@ -267,16 +273,28 @@ func (c *containerd) planPath(state *State, conf criConfig) {
 		state.note(fmt.Sprintf("mirror inactive for CRI: %s has registry.mirrors, beside which containerd refuses config_path and does without CRI; move them to hosts.toml files, remove the section and run again", conf.mirrors))
 	case active && !c.restartPending(conf.pathIn):
 		state.Mirror = "hosts.toml"
+		c.askLater(state, false)
 	case active && !c.want.RestartContainerd:
 		state.note("mirror inactive for CRI, because config_path was set after containerd was started; to mend it: systemctl restart containerd (containers go on running)")
 	case active:
 		c.out.restart, c.out.pending = true, true
+		c.askLater(state, true)
 	case !c.want.RestartContainerd:
 		state.note("mirror inactive for CRI, because " + why + "; to mend it: sidemirror apply --restart-containerd (containers go on running)")
 	default:
 		c.warnOfSecondRoot(state, conf)
 		c.setPath(state, v, conf)
+		c.askLater(state, true)
 	}
+}
+
+// askLater has CRI asked, when all is written, whether it looks where config_path says.
+func (c *containerd) askLater(state *State, restart bool) {
+	if c.running == nil {
+		return
+	}
+	socket := cmp.Or(flag(c.running.args, "--address", "-a"), c.conf.address, "/run/containerd/containerd.sock")
+	c.out.asks = append(c.out.asks, ask{engine: Containerd, folder: state.Hosts, socket: socket, restart: restart})
 }
 
 // restartPending reports whether our config_path is in the file but not in force:

@@ -95,6 +95,10 @@ func (d *docker) settle(state *State) {
 	hubFile := d.hostsPath(hub)
 	d.describe(state, version, graph)
 
+	if d.live != nil && d.live.store == containerdStore && parseVersion(d.live.version).atLeast(28, 0) {
+		d.out.asks = append(d.out.asks, ask{engine: Docker, folder: dockerHosts})
+	}
+
 	var keep []string
 	hubReady := !readsHosts
 	if readsHosts {

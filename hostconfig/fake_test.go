@@ -17,6 +17,8 @@ type fakeDockerd struct {
 	version  string
 	reloads  int
 	restarts int
+
+	pull func(ctx context.Context, q ask, reference string) error
 }
 
 func (*fakeDockerd) Running(context.Context) bool { return true }
@@ -45,6 +47,13 @@ func (d *fakeDockerd) Reload(context.Context) error {
 
 func (d *fakeDockerd) Info(context.Context) (info, error) {
 	return info{mirrors: d.mirrors, store: d.store, version: d.version}, nil
+}
+
+func (d *fakeDockerd) Pull(ctx context.Context, q ask, reference string) error {
+	if d.pull == nil {
+		return errNotAsked
+	}
+	return d.pull(ctx, q, reference)
 }
 
 func (d *fakeDockerd) Restart(context.Context) error {

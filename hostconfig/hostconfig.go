@@ -115,6 +115,7 @@ type Plan struct {
 	Watch []string
 
 	mirror  string
+	asks    []ask
 	reload  bool // dockerd has not taken a file that is right
 	restart bool // containerd has to be restarted
 	pending bool // restart is for a change made before this plan
@@ -144,6 +145,11 @@ type Result struct {
 	Written []string `json:"written"` // with our part in them now
 	Given   []string `json:"given"`   // without it again
 	Told    []string `json:"told"`    // engines that took their new configuration: "docker reloaded"
+
+	// Asked are the engines that were asked to pull a probe image, and came to us for it.
+	// Warnings are of those that did not, and why.
+	Asked    []string `json:"asked"`
+	Warnings []string `json:"warnings"`
 }
 
 // Make compares the host with want. It only reads. The error is for what keeps

@@ -27,6 +27,9 @@ type mirror struct {
 	ca      []string
 	clients [][]string
 
+	// server, if not empty, is asked last, in place of the registry itself.
+	server string
+
 	// others are asked after ours: Docker's registry-mirrors, which a hosts.toml
 	// for docker.io overrides (moby, daemon/hosts.go, mergeLegacyConfig).
 	others []string
@@ -55,7 +58,10 @@ func (m mirror) fresh() []byte {
 		}
 		b.WriteString("client = [" + strings.Join(pairs, ", ") + "]\n")
 	}
-	if len(m.ca)+len(m.clients) > 0 {
+	if m.server != "" {
+		b.WriteString("server = " + quoteTOML(m.server) + "\n")
+	}
+	if len(m.ca)+len(m.clients)+len(m.server) > 0 {
 		b.WriteString("\n")
 	}
 	b.WriteString(table(m.url, "\n"))
@@ -241,7 +247,7 @@ func skipBlank(data []byte) []byte {
 }
 
 // onlyOurs reports whether, but for the table at index i, the file has only what
-// [mirror.fresh] writes for certificates.
+// [mirror.fresh] writes for certificates and for a probe.
 func (d *document) onlyOurs(i int) bool {
 	from, to := d.tableLines(i)
 	comments := 0
@@ -255,8 +261,9 @@ func (d *document) onlyOurs(i int) bool {
 		comments--
 	}
 	outside := func(e expr) bool {
-		certificate := e.kind == unstable.KeyValue && len(e.table) == 0 && len(e.key) == 1 && (e.key[0] == "ca" || e.key[0] == "client")
-		return (e.start < from || e.start >= to) && !certificate
+		atTop := e.kind == unstable.KeyValue && len(e.table) == 0 && len(e.key) == 1
+		written := atTop && (e.key[0] == "ca" || e.key[0] == "client" || e.key[0] == "server" && e.text == d.exprs[i].table[1])
+		return (e.start < from || e.start >= to) && !written
 	}
 	return at >= 0 && comments == 0 && !slices.ContainsFunc(d.exprs, outside)
 }

@@ -83,7 +83,7 @@ func (k *Keeper) Round(ctx context.Context, want Desired) (Kept, error) {
 		k.failures = 0
 		return out, nil
 	}
-	out.Result, err = Apply(ctx, k.Host, todo)
+	out.Result, err = carryOut(ctx, k.Host, todo, false)
 	for _, name := range slices.Concat(out.Written, out.Given) {
 		f := k.fights[name]
 		if f == nil {

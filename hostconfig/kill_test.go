@@ -60,6 +60,9 @@ func killDo(h *Host, what string) error {
 		_, err := Revert(context.Background(), h, ourURL)
 		return err
 	}
+	if h.signaler = nil; what == "ask" {
+		h.signaler = &fakeDockerd{host: h, store: containerdStore, version: "28.5.2", pull: resolver(h)}
+	}
 	want := desired("docker.io", "r.example:5000")
 	want.RestartContainerd = true
 	plan, err := Make(context.Background(), h, want)
@@ -104,7 +107,21 @@ func TestKilled50AtAnyStepIsFinishedOrUndone(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole["apply"] = timeless(model.snapshot(t))
-	for _, what := range []string{"apply", "revert"} {
+	asked, probes, busy := killTree(t), 0, failing("rename", busyFile, unix.EBUSY)
+	asked.step = func(op, name string) error {
+		if strings.Contains(name, probeDomain) {
+			probes++
+		}
+		return busy(op, name)
+	}
+	if err := killDo(asked, "ask"); err != nil {
+		t.Fatal(err)
+	}
+	if probes == 0 {
+		t.Error("there are no steps for a probe")
+	}
+	whole["ask"] = timeless(asked.snapshot(t))
+	for _, what := range []string{"apply", "ask", "revert"} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			for step, done := 1, false; !done; step++ {
@@ -115,11 +132,15 @@ func TestKilled50AtAnyStepIsFinishedOrUndone(t *testing.T) {
 					}
 				}
 				done = kill(t, h.Root, what, step)
+				next := what
+				if what == "revert" {
+					next = "apply"
+				}
 				if step%2 == 0 {
-					if err := killDo(h, "apply"); err != nil {
-						t.Fatalf("apply after step %d: %v", step, err)
+					if err := killDo(h, next); err != nil {
+						t.Fatalf("%s after step %d: %v", next, step, err)
 					}
-					sameTree(t, whole["apply"], timeless(h.snapshot(t)))
+					sameTree(t, whole[next], timeless(h.snapshot(t)))
 				}
 				if err := killDo(h, "revert"); err != nil {
 					t.Fatalf("revert after step %d: %v", step, err)

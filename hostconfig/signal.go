@@ -35,6 +35,9 @@ type signaler interface {
 	// Info is what dockerd has in force.
 	Info(ctx context.Context) (info, error)
 
+	// Pull has an engine pull an image, and answers with why it could not.
+	Pull(ctx context.Context, q ask, reference string) error
+
 	// Restart restarts containerd and waits until it is up. Containers go on running.
 	Restart(ctx context.Context) error
 }

@@ -21,7 +21,9 @@ there is kept, and "sidemirror revert" gives it back. See first what it would do
 with "sidemirror plan".
 
 Docker is reloaded where its daemon.json changed, and asked whether it took it.
-containerd needs neither, but for config_path: see --restart-containerd. Files that
+containerd needs neither, but for config_path: see --restart-containerd. An engine
+that runs and reads hosts.toml files is asked to pull a probe image from a registry
+that does not exist but in such a file, to see that it comes to us. Files that
 cannot be changed are named with the reason, and keep no others from it. A run
 that was killed is finished, or undone, by the next one. The exit code is 0 where
 everything is as planned.`,
@@ -92,6 +94,12 @@ func (p *printer) result(r hostconfig.Result) {
 	for _, text := range r.Told {
 		p.printf("told       %s\n", text)
 	}
+	for _, text := range r.Asked {
+		p.printf("asked      %s\n", printable(text))
+	}
+	for _, text := range r.Warnings {
+		p.printf("warning    %s\n", printable(text))
+	}
 }
 
 func writeResultJSON(w io.Writer, r hostconfig.Result, engines []hostconfig.State) error {
@@ -102,5 +110,11 @@ func writeResultJSON(w io.Writer, r hostconfig.Result, engines []hostconfig.Stat
 		Written []string           `json:"written"`
 		Given   []string           `json:"given_back"`
 		Told    []string           `json:"told"`
-	}{engines, append([]string{}, r.Written...), append([]string{}, r.Given...), append([]string{}, r.Told...)})
+
+		Asked    []string `json:"asked"`
+		Warnings []string `json:"warnings"`
+	}{
+		engines, append([]string{}, r.Written...), append([]string{}, r.Given...), append([]string{}, r.Told...),
+		append([]string{}, r.Asked...), append([]string{}, r.Warnings...),
+	})
 }
