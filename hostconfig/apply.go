@@ -98,7 +98,7 @@ func (a *applier) record(plan Plan) error {
 			}
 		}
 	}
-	if len(plan.Changes) == 0 {
+	if !a.journal.keepNamed(plan.named) && len(plan.Changes) == 0 {
 		return nil
 	}
 	return a.journal.save()
@@ -277,6 +277,7 @@ func (a *applier) finish() error {
 		}
 		a.journal.drop(e.Path)
 	}
+	a.journal.keepNamed(nil)
 	for _, dir := range slices.Backward(slices.Clone(a.journal.Folders)) {
 		below := func(e *entry) bool { return strings.HasPrefix(e.Real, dir+"/") }
 		if slices.ContainsFunc(a.journal.Files, below) {

@@ -53,7 +53,7 @@ func (p *planner) version(ctx context.Context, e engine) string {
 	if v, ok := p.host.Versions[e.name()]; ok {
 		return findVersion(v)
 	}
-	if name := p.binary(e); p.tree.dir == "/" && name != "" {
+	if name := p.binary(e); p.host.running() && name != "" {
 		if v := p.host.askVersion(ctx, name); v != "" {
 			return v
 		}

@@ -39,9 +39,13 @@ type Host struct {
 	Units Units
 
 	step     func(op, path string) error
+	live     bool // a tree that is to be looked at as if it were the running host's
 	signaler signaler
 	asked    map[string]string // versions, by the program that said them
 }
+
+// running reports whether this is the host that we run on, and not a tree of another's.
+func (h *Host) running() bool { return h.Root == "/" || h.live }
 
 // Desired is what the engines' configuration shall say. An engine that is
 // neither in Engines nor in Leave is to have nothing of ours: the zero value
@@ -115,6 +119,7 @@ type Plan struct {
 	Watch []string
 
 	mirror  string
+	named   []string // engines that are there because somebody says so
 	asks    []ask
 	reload  bool // dockerd has not taken a file that is right
 	restart bool // containerd has to be restarted

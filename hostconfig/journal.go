@@ -33,6 +33,9 @@ type journal struct {
 	// Own are the folders that were made for the journal itself, outermost first.
 	Own []string `json:"own_folders"`
 
+	// Named are the engines that were configured because they were named, found or not.
+	Named []string `json:"named,omitempty"`
+
 	// Folders are those that were made, or were about to be, for the engines' files.
 	Folders []string `json:"folders"`
 
@@ -103,6 +106,19 @@ func (j *journal) find(name string) *entry {
 
 func (j *journal) drop(name string) {
 	j.Files = slices.DeleteFunc(j.Files, func(e *entry) bool { return e.Path == name })
+}
+
+// keepNamed adds engines to Named, as far as they have files, and reports whether that is new.
+func (j *journal) keepNamed(more []string) (changed bool) {
+	before := j.Named
+	j.Named = nil
+	for _, engine := range slices.Concat(before, more) {
+		has := slices.ContainsFunc(j.Files, func(e *entry) bool { return e.Engine == engine })
+		if has && !slices.Contains(j.Named, engine) {
+			j.Named = append(j.Named, engine)
+		}
+	}
+	return !slices.Equal(before, j.Named)
 }
 
 // original is what e's file held before us; nil where there was no file.

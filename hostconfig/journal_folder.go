@@ -17,7 +17,7 @@ import (
 // private resolves a folder whose content is obeyed, and refuses one that anybody but us
 // could have put there or written into. One that is not there is no error.
 func (t *tree) private(name string) (string, error) {
-	above, err := t.resolve(path.Dir(name))
+	above, err := t.follow(path.Dir(name))
 	if err != nil {
 		return "", err
 	}

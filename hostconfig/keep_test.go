@@ -170,17 +170,18 @@ func TestWhatIsHeldBackHoldsWhatNeedsIt(t *testing.T) {
 
 func TestAnEngineThatComesIsServedAndOneThatGoesIsGivenBack(t *testing.T) {
 	h := host(t, map[string]string{"/etc/hostname": "h"})
+	h.live = true
 	k := keep(t, h, desired("docker.io"))
 	_, out := k.settle()
 	if len(out.Changes) != 0 {
 		t.Fatalf("%+v", out.Changes)
 	}
-	contains(t, strings.Join(out.Watch, "\n")+"\n", "/usr/bin/containerd\n", "/usr/bin/dockerd\n", "/etc/docker\n", homes[0].folder+"\n")
+	contains(t, strings.Join(out.Watch, "\n")+"\n", "/usr/bin/containerd\n", "/usr/bin/dockerd\n", homes[0].folder+"\n")
 	before := h.snapshot(t)
 	if err := os.MkdirAll(h.path("/usr/bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(h.path("/usr/bin/containerd"), nil, 0o755); err != nil {
+	if err := os.WriteFile(h.path("/usr/bin/containerd"), nil, 0o755); err != nil { // its version is known
 		t.Fatal(err)
 	}
 	k.settle()
@@ -188,8 +189,65 @@ func TestAnEngineThatComesIsServedAndOneThatGoesIsGivenBack(t *testing.T) {
 	if err := os.RemoveAll(h.path("/usr")); err != nil {
 		t.Fatal(err)
 	}
-	k.want.Engines = []string{Docker} // in a tree the folder that we made would do
 	k.settle()
+	sameTree(t, before, h.snapshot(t))
+}
+
+// What was asked for once, by hand, is not taken back by who was not asked for it.
+func TestARestartThatWasAskedForOnceStays(t *testing.T) {
+	for version, config := range map[string]string{
+		"1.7.34": "version = 2\n" + runcV2,
+		"2.2.7":  "version = 3\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d:/b\"\n",
+		"2.3.4":  "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n",
+	} {
+		t.Run(version, func(t *testing.T) {
+			h := host(t, map[string]string{containerdConfig: config, "/etc/containerd/conf.d/": ""})
+			h.Versions[Containerd] = version
+			before := h.snapshot(t)
+			fake := &fakeDockerd{host: h}
+			h.signaler = fake
+			h.apply(t, restarting())
+			after := h.snapshot(t)
+			if plan := h.plan(t, containerdOnly("r.example")); len(plan.Changes)+len(plan.Signals())+len(plan.Refused) != 0 || notes(plan) != "" || plan.Engines[1].Mirror != "hosts.toml" {
+				t.Errorf("%+v\n%s", plan, notes(plan))
+			}
+			k := keep(t, h, containerdOnly("r.example"))
+			if _, last := k.settle(); len(last.Changes) != 0 || last.Again != 0 {
+				t.Errorf("%+v", last)
+			}
+			sameTree(t, after, h.snapshot(t))
+			if fake.restarts != 1 || k.fake.restarts != 0 {
+				t.Errorf("%d and %d restarts", fake.restarts, k.fake.restarts)
+			}
+			k.want.Registries = append(k.want.Registries, "more.example") // which needs no restart
+			k.settle()
+			contains(t, h.get(t, rFolder+"/../more.example/hosts.toml"), ourHost)
+			h.revert(t)
+			sameTree(t, before, h.snapshot(t))
+		})
+	}
+}
+
+func TestAnEngineThatWasNamedOnceStays(t *testing.T) {
+	h := host(t, map[string]string{"/etc/": ""})
+	before := h.snapshot(t)
+	h.live = true // in a tree the folder that is made would be enough to find it
+	named := *h
+	named.Present = []string{Docker}
+	want := desired("docker.io")
+	want.Leave = []string{Containerd}
+	if _, err := named.try(t, want); err != nil {
+		t.Fatal(err)
+	}
+	after := h.snapshot(t)
+	contains(t, h.get(t, hubHosts), ourHost)
+	k := keep(t, h, desired("docker.io"))
+	k.settle()
+	sameTree(t, after, h.snapshot(t))
+	k.want.Registries = append(k.want.Registries, "r.example")
+	k.settle()
+	contains(t, h.get(t, dockerHosts+"/r.example/hosts.toml"), ourHost)
+	h.revert(t)
 	sameTree(t, before, h.snapshot(t))
 }
 

@@ -61,10 +61,17 @@ func (p *planner) refuse(err error) { p.out.Refused = append(p.out.Refused, err)
 
 // present goes by the program or the process. In a tree that is not the running host's
 // the configuration's folder will do: an image may be given its engine later. On
-// the host it will not, since it outlives an engine that was taken off.
+// the host it will not, since it outlives an engine that was taken off. One that was
+// configured because somebody named it stays so for who does not name it.
 func (p *planner) present(e engine) bool {
-	return slices.Contains(p.host.Present, e.name()) || e.runs() || p.binary(e) != "" ||
-		p.tree.dir != "/" && p.tree.isDir(e.folder())
+	if e.runs() || p.binary(e) != "" || !p.host.running() && p.tree.isDir(e.folder()) {
+		return true
+	}
+	named := slices.Contains(p.host.Present, e.name()) || slices.Contains(p.journal.Named, e.name())
+	if named {
+		p.out.named = append(p.out.named, e.name())
+	}
+	return named
 }
 
 func (p *planner) binary(e engine) string {

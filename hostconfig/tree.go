@@ -113,6 +113,10 @@ func local(name string) string {
 // where nobody expects one.
 func (t *tree) resolve(name string) (string, error) {
 	t.asked[name] = true
+	return t.follow(name)
+}
+
+func (t *tree) follow(name string) (string, error) {
 	rest := strings.Split(strings.Trim(path.Clean("/"+name), "/"), "/")
 	at, links := "/", 0
 	// While rest is at least floor long, its first part comes from a link's target.

@@ -132,6 +132,40 @@ func TestEnginesByName(t *testing.T) {
 	wants(t, errs, "not \"podman\"")
 }
 
+func TestWhatOneApplyWasAskedForIsLeftByTheNext(t *testing.T) {
+	const config = "version = 2\n"
+	root := tree(t, map[string]string{
+		"etc/containerd/config.toml": config, "etc/docker/daemon.json": "{}",
+		"var/lib/dpkg/status": "Package: containerd\nStatus: install ok installed\nVersion: 1.6.20~ds1-1\n",
+	})
+	read := func() string {
+		data, err := os.ReadFile(filepath.Join(root, "etc/containerd/config.toml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	command(t, 0, "apply", "--root", root, "--engine", "docker")
+	if read() != config {
+		t.Error("containerd was configured too")
+	}
+	command(t, 0, "apply", "--root", root, "--engine", "containerd", "--restart-containerd")
+	with := read()
+	wants(t, with, "config_path = \"/etc/containerd/certs.d\"\n")
+	for _, args := range [][]string{{"plan"}, {"plan", "--restart-containerd"}, {"apply"}, {"plan", "--engine", "docker"}, {"plan", "--engine", "containerd"}} {
+		out, _ := command(t, 0, append(args, "--root", root)...)
+		wants(t, out, "nothing to do\n")
+		if strings.Contains(out, "inactive") || read() != with {
+			t.Errorf("%q: %s%s", args, out, read())
+		}
+	}
+	out, _ := command(t, 0, "revert", "--root", root)
+	wants(t, out, "gave back  /etc/containerd/config.toml\n", "gave back  /etc/docker/daemon.json\n")
+	if read() != config {
+		t.Errorf("config.toml is %q", read())
+	}
+}
+
 func TestWithoutALoopbackAddressEnginesCannotReachUs(t *testing.T) {
 	root := tree(t, map[string]string{"etc/docker/x": "", "etc/sidemirror/config.toml": "listen = [\"192.0.2.1:80\"]\n"})
 	_, errs := command(t, exitUsage, "apply", "--root", root)
