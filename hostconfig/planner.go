@@ -226,17 +226,25 @@ func (p *planner) planned(name string) bool {
 }
 
 // unsetHosts plans that no hosts.toml below roots has anything of ours, but for
-// those in keep.
+// those in keep, and those that are another engine's: containerd's list of folders may
+// name Docker's as the second one, as the list that it has built in does.
 func (p *planner) unsetHosts(engine string, roots, keep []string, needs map[string]string) {
 	names := p.recorded(engine, hostsFile)
-	for _, root := range roots {
+	for i, root := range roots {
+		if root == dockerHosts && engine != Docker && i > 0 {
+			continue
+		}
 		list, err := p.tree.names(root)
 		if err != nil {
 			p.refuse(err)
 			continue
 		}
 		for _, item := range list {
-			if name := path.Join(root, item.Name(), "hosts.toml"); p.marked(name) && !slices.Contains(names, name) {
+			name := path.Join(root, item.Name(), "hosts.toml")
+			if e := p.journal.find(name); e != nil && e.Engine != engine {
+				continue
+			}
+			if p.marked(name) && !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}
