@@ -12,7 +12,6 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
-	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 )
 
@@ -21,8 +20,9 @@ import (
 type caches struct {
 	mu   sync.Mutex
 	open []*cacheFolder
-	// amiss is what is wrong with the one in force, for the status line.
-	amiss string
+	// For the status line: the one in force, or why there is none.
+	inForce *cacheFolder
+	amiss   string
 }
 
 type cacheFolder struct {
@@ -47,7 +47,6 @@ func (s *caches) newService(c *Config, at []netip.AddrPort, version string, log 
 			amiss = "nothing is kept: " + err.Error()
 			log.WithError(err).Error("nothing is kept, and every pull goes to the registry, until the cache folder is mended and the configuration reloaded")
 		} else if err := f.writable(); err != nil {
-			amiss = "nothing new is kept: " + err.Error()
 			log.WithError(err).Error("what the cache has is served and nothing is added to it, until its folder is mended")
 		}
 	}
@@ -57,7 +56,7 @@ func (s *caches) newService(c *Config, at []netip.AddrPort, version string, log 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.amiss = amiss
+	s.inForce, s.amiss = f, amiss
 	return svc, nil
 }
 
@@ -76,7 +75,7 @@ func (f *cacheFolder) serve(s *caches, c *Config, at []netip.AddrPort, version s
 		return nil, err
 	}
 	f.SetLimits(c.cacheLimits())
-	return &cachingProxy{Proxy: p, folder: f, release: func() { s.release(f) }}, nil
+	return &cachingProxy{registryProxy: p, folder: f, release: func() { s.release(f) }}, nil
 }
 
 func (c *Config) cacheLimits() cache.Limits {
@@ -164,15 +163,23 @@ func (s *caches) release(f *cacheFolder) {
 	_ = f.Close() // what is committed is on disk, and nothing else counts
 }
 
+// trouble is what is wrong with the folder in force, which may change by itself: a file
+// system becomes read-only after an error of its disk.
 func (s *caches) trouble() string {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.amiss
+	folder, amiss := s.inForce, s.amiss
+	s.mu.Unlock()
+	if amiss == "" && folder != nil {
+		if err := folder.writable(); err != nil {
+			amiss = "nothing new is kept: " + err.Error()
+		}
+	}
+	return amiss
 }
 
 // cachingProxy is a proxy and the cache folder that it uses.
 type cachingProxy struct {
-	*proxy.Proxy
+	*registryProxy
 	folder  *cacheFolder
 	release func()
 }
@@ -180,11 +187,11 @@ type cachingProxy struct {
 // Probe comes when we are ready: not before may the cache be counted.
 func (p *cachingProxy) Probe(ctx context.Context) {
 	p.folder.keep()
-	p.Proxy.Probe(ctx)
+	p.registryProxy.Probe(ctx)
 }
 
 // Close closes the proxy, and the folder if nobody else uses it.
 func (p *cachingProxy) Close() {
-	p.Proxy.Close()
+	p.registryProxy.Close()
 	p.release()
 }

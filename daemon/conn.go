@@ -19,7 +19,7 @@ type conn struct {
 	// taken some since the deadline was set.
 	stall time.Duration
 	head  headScanner // net/http has one reader at a time
-	leave func()      // gives the place among the connections back, once
+	place *place
 }
 
 // Read looks at requests' heads as they come in. After one that is to be refused
@@ -29,6 +29,9 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, c.head.err
 	}
 	n, err := c.TCPConn.Read(b)
+	if n > 0 {
+		c.place.speak()
+	}
 	if passed := c.head.scan(b[:n]); passed < n {
 		// What came before goes on: it may be the end of another request.
 		n, err = passed, nil
@@ -106,7 +109,7 @@ func (c *conn) unacknowledged() int {
 
 // Close gives the connection's place back.
 func (c *conn) Close() error {
-	c.leave()
+	c.place.leave()
 	return c.TCPConn.Close()
 }
 

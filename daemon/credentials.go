@@ -10,13 +10,22 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
-// credentials gives the sources that c names, in their order.
-func credentials(c *Config, log *logrus.Logger) credential.Sources {
-	sources := credential.Sources{told(credential.OpenStore(c.Credentials.Store), log, lookForFaults)}
+// credentials gives the sources that c names, in their order. log may be nil.
+func credentials(c *Config, log *logrus.Logger) []*toldSource {
+	sources := []*toldSource{told(credential.OpenStore(c.Credentials.Store), log, lookForFaults)}
 	for _, path := range c.Credentials.Files {
 		sources = append(sources, told(&credential.File{Path: path}, log, lookForFaults))
 	}
 	return sources
+}
+
+// asked are sources as the proxy wants them.
+func asked(sources []*toldSource) credential.Sources {
+	list := make(credential.Sources, len(sources))
+	for i, s := range sources {
+		list[i] = s
+	}
+	return list
 }
 
 // faulty is a source that may be in trouble while it still serves what it last read.
@@ -40,11 +49,9 @@ type toldSource struct {
 
 const lookForFaults = time.Second
 
-// told gives source with its trouble told to log, from now on. log may be nil.
-func told(source faulty, log *logrus.Logger, every time.Duration) credential.Source {
-	if log == nil {
-		return source
-	}
+// told gives source with its trouble told to log, from now on. Without a log nobody
+// looks for any.
+func told(source faulty, log *logrus.Logger, every time.Duration) *toldSource {
 	s := &toldSource{faulty: source, log: log, every: every}
 	s.tell()
 	return s
@@ -57,7 +64,18 @@ func (s *toldSource) Lookup(ctx context.Context, registry, repository string) (c
 	return c, err
 }
 
+// trouble is what is wrong with the source; "" where nothing is.
+func (s *toldSource) trouble() string {
+	s.tell()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.said
+}
+
 func (s *toldSource) tell() {
+	if s.log == nil {
+		return
+	}
 	s.mu.Lock()
 	due := !time.Now().Before(s.next)
 	if due {

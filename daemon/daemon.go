@@ -34,7 +34,7 @@ const (
 )
 
 // Run serves as c says until ctx is done, then lets what is under way finish for
-// c.ShutdownTimeout and cuts the rest. SIGHUP and a change of the file make it read
+// c.ShutdownTimeout, serving what comes in meanwhile, and cuts the rest. SIGHUP and a change of the file make it read
 // the configuration again. It dials nobody before it listens, so that no upstream
 // keeps it from starting. It returns nil after an orderly end; an error means that
 // it could not listen, or not read a file that c names.
@@ -65,8 +65,11 @@ type daemon struct {
 	listeners map[netip.AddrPort]*net.TCPListener
 	work      context.Context // of requests and probes; done when they are to be cut
 	tasks     sync.WaitGroup
+	accepting sync.WaitGroup         // what serves the listeners
 	failed    chan error             // a listener that ended by itself
+	retiring  sync.WaitGroup         // generations that were replaced
 	ownURL    atomic.Pointer[string] // what alive asks for
+	line      statusLine
 }
 
 func (d *daemon) run(ctx context.Context) error {
@@ -101,7 +104,8 @@ func (d *daemon) run(ctx context.Context) error {
 		d.serve(l)
 	}
 	d.log.WithFields(logrus.Fields{"addresses": texts(d.addresses(d.config)), "file": d.config.File}).Info("serving")
-	d.tell(notifyReady(d.status()))
+	d.line.trouble(d.trouble())
+	d.tell(notifyReady(d.line.text()))
 	d.handler.current.probe()
 
 	watching, stopWatching := context.WithCancel(ctx)
@@ -110,6 +114,7 @@ func (d *daemon) run(ctx context.Context) error {
 	path, content := d.config.File, d.config.source.data
 	d.tasks.Go(func() { watchFile(watching, d.log, path, content, changed) })
 	d.tasks.Go(func() { watchdog(watching, d.alive, d.tell) })
+	d.tasks.Go(func() { d.keepStatus(watching, lookEvery) })
 	err = d.wait(ctx, hup, changed)
 	stopWatching()
 	d.stop(ctx, cut)
@@ -150,7 +155,7 @@ func (d *daemon) newServer() *http.Server {
 
 // serve accepts on l until it is closed.
 func (d *daemon) serve(l *net.TCPListener) {
-	d.tasks.Go(func() {
+	d.accepting.Go(func() {
 		err := d.server.Serve(listener{TCPListener: l, door: d.door, stall: writeStall})
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 			return
@@ -160,23 +165,6 @@ func (d *daemon) serve(l *net.TCPListener) {
 		default: // one is enough to end for
 		}
 	})
-}
-
-// stop ends in order: nothing new comes in, what is under way finishes or is cut,
-// and then whoever answered it closes.
-func (d *daemon) stop(ctx context.Context, cut context.CancelFunc) {
-	d.log.WithField("timeout", d.config.ShutdownTimeout.String()).Info("stopping")
-	d.tell(notifyStopping())
-	finishing, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.config.ShutdownTimeout)
-	defer cancel()
-	if err := d.server.Shutdown(finishing); err != nil {
-		d.log.Warn("cutting what did not finish in time")
-	}
-	_ = d.server.Close() // what Shutdown has not closed; its errors are those of broken connections
-	cut()
-	d.handler.current.retire()
-	d.tasks.Wait()
-	d.log.Info("stopped")
 }
 
 // alive asks for something of ours over our own listener. Any answer will do.
@@ -211,12 +199,5 @@ func (d *daemon) publish() {
 		own = strings.TrimSuffix(own, "v2/")
 	}
 	d.ownURL.Store(&own)
-}
-
-func (d *daemon) status() string {
-	status := fmt.Sprintf("serving %d registries on %s", len(d.config.Registries), strings.Join(texts(d.addresses(d.config)), ", "))
-	if amiss := d.caches.trouble(); amiss != "" {
-		status += "; " + amiss
-	}
-	return status
+	d.line.serving(fmt.Sprintf("serving %d registries on %s", len(d.config.Registries), strings.Join(texts(d.addresses(d.config)), ", ")))
 }

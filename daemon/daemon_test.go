@@ -11,44 +11,6 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-func TestStreamsFinishWhenTheDaemonStops(t *testing.T) {
-	release := make(chan struct{})
-	addr := freeAddr(t)
-	r := begin(t, writeConfig(t, named("one", addr)), lasting(release))
-	body := stream(t, addr)
-	r.cancel()
-	r.expect("STOPPING=1")
-	// The listener closes at once, though the notification comes before it.
-	waitFor(t, func() bool {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err != nil
-	})
-	close(release)
-	if got, err := io.ReadAll(body); err != nil || string(got) != "begun done" {
-		t.Errorf("the stream gave %q, %v", got, err)
-	}
-	if err := r.end(); err != nil {
-		t.Errorf("it ended with %v", err)
-	}
-	<-r.fakes[0].closed
-}
-
-func TestStreamsAreCutWhenTheTimeIsUp(t *testing.T) {
-	addr := freeAddr(t)
-	r := begin(t, writeConfig(t, "shutdown_timeout = '50ms'\n"+named("one", addr)), lasting(nil))
-	body := stream(t, addr)
-	r.cancel()
-	if got, err := io.ReadAll(body); err == nil {
-		t.Errorf("the stream ended cleanly with %q, as if that were all", got)
-	}
-	if err := r.end(); err != nil {
-		t.Errorf("it ended with %v", err)
-	}
-}
-
 func TestUpstreamsAreProbedWhenReadyAndAfterAReload(t *testing.T) {
 	r := begin(t, writeConfig(t, named("one", freeAddr(t))), nil) // which sees to it that READY=1 came first
 	r.expect(probed)

@@ -78,7 +78,7 @@ func (k *hosts) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			k.tell(notifyStopping())
+			k.tell(notifyStopping(0))
 			return nil
 		case <-hup:
 			k.reload(ctx, "SIGHUP")

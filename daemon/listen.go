@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -32,6 +31,7 @@ type door struct {
 	trusted         func(net.Conn) bool
 	most, strangers int64 // the limits
 	all, untrusted  atomic.Int64
+	silent          atomic.Int64 // of all, those that have sent nothing yet
 }
 
 // newDoor is one for the users that uids gives, at each connection anew.
@@ -46,24 +46,49 @@ func newDoor(uids func() []uint32) *door {
 	}
 }
 
-// enter answers with what is to be called when c has closed, or nil if there is no place.
-func (d *door) enter(c net.Conn) (leave func()) {
+// enter answers with c's place, or nil if there is none.
+func (d *door) enter(c net.Conn) *place {
 	if d.all.Add(1) > d.most {
 		d.all.Add(-1)
 		return nil
 	}
-	if d.trusted(c) {
-		return sync.OnceFunc(func() { d.all.Add(-1) })
+	p := &place{door: d}
+	if !d.trusted(c) {
+		if d.untrusted.Add(1) > d.strangers {
+			d.untrusted.Add(-1)
+			d.all.Add(-1)
+			return nil
+		}
+		p.stranger = true
 	}
-	if d.untrusted.Add(1) > d.strangers {
-		d.untrusted.Add(-1)
-		d.all.Add(-1)
-		return nil
+	d.silent.Add(1)
+	return p
+}
+
+// place is one connection's.
+type place struct {
+	door        *door
+	stranger    bool
+	spoke, left atomic.Bool
+}
+
+// speak says that something came over the connection.
+func (p *place) speak() {
+	if !p.spoke.Load() && !p.spoke.Swap(true) {
+		p.door.silent.Add(-1)
 	}
-	return sync.OnceFunc(func() {
-		d.untrusted.Add(-1)
-		d.all.Add(-1)
-	})
+}
+
+// leave gives the place back, once.
+func (p *place) leave() {
+	if p.left.Swap(true) {
+		return
+	}
+	p.speak()
+	if p.stranger {
+		p.door.untrusted.Add(-1)
+	}
+	p.door.all.Add(-1)
 }
 
 // listener makes a conn of each connection for which there is a place. The others
@@ -80,8 +105,8 @@ func (l listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if leave := l.door.enter(tcp); leave != nil {
-			return &conn{TCPConn: tcp, stall: l.stall, leave: leave}, nil
+		if place := l.door.enter(tcp); place != nil {
+			return &conn{TCPConn: tcp, stall: l.stall, place: place}, nil
 		}
 		_ = tcp.Close()
 	}

@@ -27,15 +27,33 @@ func (c *Config) Login(ctx context.Context, registry string, cred credential.Cre
 	return p.Login(ctx, registry, cred)
 }
 
+// registryProxy is a proxy that can say what is wrong with its credentials.
+type registryProxy struct {
+	*proxy.Proxy
+	sources []*toldSource
+}
+
+// Trouble implements troubled.
+func (p *registryProxy) Trouble() string {
+	var list []string
+	for _, s := range p.sources {
+		if text := s.trouble(); text != "" {
+			list = append(list, text)
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
 // newProxy makes the proxy that c describes, listening at the addresses at. log may be
 // nil, and so may kept, in which it keeps nothing.
-func newProxy(c *Config, at []netip.AddrPort, version string, log *logrus.Logger, kept *cache.Dir) (*proxy.Proxy, error) {
+func newProxy(c *Config, at []netip.AddrPort, version string, log *logrus.Logger, kept *cache.Dir) (*registryProxy, error) {
+	sources := credentials(c, log)
 	page := web.Info{Default: dockerHub, Listen: reachable(at[0]).String(), Version: version}
 	config := proxy.Config{
 		Default:     dockerHub,
 		OwnHosts:    ownHosts(at),
 		TrustedUIDs: c.Trust.UIDs,
-		Credentials: credentials(c, log),
+		Credentials: asked(sources),
 		Cache:       kept,
 		Freshness:   proxy.Freshness{Timeout: c.Cache.FreshnessTimeout, TagTTL: c.Cache.TagTTL, MaxStale: c.Cache.MaxStale},
 		Version:     version,
@@ -51,7 +69,11 @@ func newProxy(c *Config, at []netip.AddrPort, version string, log *logrus.Logger
 		page.Registries = append(page.Registries, web.Registry{Name: r.Name, Hosts: r.Hosts, Relay: relay})
 	}
 	config.Page = web.Handler(page)
-	return proxy.New(config)
+	p, err := proxy.New(config)
+	if err != nil {
+		return nil, err
+	}
+	return &registryProxy{p, sources}, nil
 }
 
 // ownHosts are the names that people call this host by, where others than its own

@@ -24,11 +24,13 @@ func (d *daemon) reload(why string) {
 			text = faults.brief()
 		}
 		log.WithField("error", text).Error("the new configuration is not used, the old one stays")
-		d.tell(notifyReady(d.status() + "; the new configuration is not used: " + text))
+		d.line.refused("the new configuration is not used: " + text)
+		d.tell(notifyReady(d.line.text()))
 		return
 	}
 	log.WithField("addresses", texts(d.addresses(d.config))).Info("configuration reloaded")
-	d.tell(notifyReady(d.status()))
+	d.line.trouble(d.trouble())
+	d.tell(notifyReady(d.line.text()))
 	d.handler.current.probe()
 }
 
@@ -54,7 +56,7 @@ func (d *daemon) replace(next *Config) error {
 	d.config = next
 	d.publish()
 	old := d.handler.swap(newGeneration(d.work, svc))
-	d.tasks.Go(old.retire)
+	d.retiring.Go(old.retire)
 	for addr, l := range opened {
 		d.listeners[addr] = l
 		d.serve(l)

@@ -235,11 +235,12 @@ func wantAnswer(t *testing.T, addr, want string) {
 	}
 }
 
-// stream is a request whose answer lasts until release is closed.
-func stream(t *testing.T, addr string) io.ReadCloser {
+// stream is a request whose answer lasts until release is closed. Its query tells one
+// from another.
+func stream(t *testing.T, addr string, query ...string) io.ReadCloser {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get("http://" + addr + "/stream")
+	resp, err := client.Get("http://" + addr + "/stream?" + strings.Join(query, "&"))
 	if err != nil {
 		t.Fatal(err)
 	}

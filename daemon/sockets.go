@@ -28,12 +28,28 @@ func (d *daemon) listen(ctx context.Context) error {
 	return err
 }
 
-// warnOfHanded says when the engines are told addresses at which nobody listens:
-// "apply" writes those of listen into their configuration, whatever systemd opened.
+// warnOfHanded says at which addresses of listen nobody listens, although the engines
+// may have been told them: "apply" writes what listen has, whatever systemd opened.
 func (d *daemon) warnOfHanded(c *Config) {
-	if !slices.ContainsFunc(c.Listen, func(a netip.AddrPort) bool { return d.listeners[a] != nil }) {
-		d.log.WithField("listen", texts(c.Listen)).Warn("systemd handed over sockets at none of the addresses of listen, which the engines are told")
+	var missing []netip.AddrPort
+	for _, want := range c.Listen {
+		if !slices.ContainsFunc(d.addresses(c), func(has netip.AddrPort) bool { return covers(has, want) }) {
+			missing = append(missing, want)
+		}
 	}
+	if len(missing) > 0 {
+		d.log.WithField("addresses", texts(missing)).Warn("listen names addresses that systemd's socket is not open at, and they are not served; add a ListenStream= for each by \"systemctl edit sidemirror.socket\" and restart that")
+	}
+}
+
+// covers reports whether who listens at has is reached at want.
+func covers(has, want netip.AddrPort) bool {
+	if has.Port() != want.Port() {
+		return false
+	}
+	// Linux gives IPv4 connections to a socket at [::] too, unless told otherwise.
+	return has.Addr() == want.Addr() || has.Addr() == netip.IPv6Unspecified() ||
+		has.Addr() == netip.IPv4Unspecified() && want.Addr().Is4()
 }
 
 // open opens those of addrs that are not open yet: all or none.

@@ -57,6 +57,13 @@ func (s *railSwitch) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.ServeHTTP(w, r)
 }
 
+// inForce is the generation that the next request is sent to.
+func (s *railSwitch) inForce() *generation {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.current
+}
+
 // swap puts next in force, and answers with the one that was.
 func (s *railSwitch) swap(next *generation) *generation {
 	s.mu.Lock()

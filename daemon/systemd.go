@@ -33,7 +33,17 @@ func notifyReloading() error {
 	return notify(sd.SdNotifyReloading, strings.TrimSuffix(sd.SdNotifyMonotonicUsec(), "\n"))
 }
 
-func notifyStopping() error { return notify(sd.SdNotifyStopping, "STATUS=finishing what is under way") }
+// notifyStopping announces an end that may take up to within, whatever
+// TimeoutStopSec= says.
+func notifyStopping(within time.Duration) error {
+	const margin = 5 * time.Second // for what comes after it
+	return notify(sd.SdNotifyStopping,
+		fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (within+margin).Microseconds()),
+		"STATUS=finishing what is under way")
+}
+
+// heard says whether systemd listens.
+func heard() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
 // oneLine keeps text from being taken for further assignments.
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

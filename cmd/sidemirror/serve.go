@@ -23,7 +23,10 @@ func newServeCommand(g *globals) *cobra.Command {
 SIGHUP, and a change of the configuration file, make it read the configuration
 again; one that is faulty is told in the log and leaves the old one in force.
 SIGTERM and SIGINT end it when the answers under way are finished, at the latest after
-shutdown_timeout; a second signal ends it at once.`,
+shutdown_timeout; until then new requests are answered too. A second signal ends
+it at once.
+
+Sockets that systemd hands over (sd_listen_fds(3)) are served instead of listen.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := noCoreDumps(); err != nil {

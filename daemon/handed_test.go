@@ -1,0 +1,226 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+const handedOverChild = "DAEMON_TEST_HANDED_OVER"
+
+// child is a daemon in a process of its own, since sockets are handed over as file
+// descriptors from 3 on. It is told to end by the end of its standard input.
+func child() int {
+	_ = os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // between fork and exec systemd knows it; exec.Cmd does not
+	c, err := Load(os.Getenv(handedOverChild), nil)
+	if err != nil {
+		return 2
+	}
+	d := &daemon{config: c, stderr: os.Stderr, build: func(*Config, []netip.AddrPort, *logrus.Logger) (service, error) {
+		return &fake{name: "child", handler: trickle, closed: make(chan struct{})}, nil
+	}}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = bufio.NewReader(os.Stdin).ReadByte() // its end is the test's
+		cancel()
+	}()
+	if err := d.run(ctx); err != nil {
+		return 1
+	}
+	return 0
+}
+
+// trickle answers with trickled, slowly.
+func trickle(w http.ResponseWriter, _ *http.Request) {
+	for part := range strings.SplitAfterSeq(trickled, " ") {
+		_, _ = io.WriteString(w, part)
+		_ = http.NewResponseController(w).Flush()
+		time.Sleep(40 * time.Millisecond)
+	}
+}
+
+const trickled = "a stream that is under way when the daemon is told to end"
+
+// held is a listening socket as systemd holds it: open, and nobody's to accept from.
+func held(t *testing.T, at string) (f *os.File, addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if f, err = l.(*net.TCPListener).File(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f, l.Addr().String()
+}
+
+// handed is a child that runs.
+type handed struct {
+	*running
+	cmd  *exec.Cmd
+	stop io.Closer
+}
+
+// hand starts a child on the file with sockets, and waits until it says what it serves.
+func hand(t *testing.T, told chan string, file string, sockets ...*os.File) *handed {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), handedOverChild+"="+file, fmt.Sprintf("LISTEN_FDS=%d", len(sockets)))
+	cmd.ExtraFiles = sockets
+	h := &handed{running: &running{t: t, log: new(syncBuffer), told: told}, cmd: cmd}
+	cmd.Stderr = h.log
+	var err error
+	if h.stop, err = cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h.expect("READY=1\n")
+	return h
+}
+
+// leave tells the child to end, and waits until it has.
+func (h *handed) leave() {
+	h.t.Helper()
+	_ = h.stop.Close()
+	if err := h.cmd.Wait(); err != nil {
+		h.t.Errorf("it ended with %v:\n%s", err, h.log)
+	}
+}
+
+func TestSocketsOfSystemdReplaceListen(t *testing.T) {
+	socket, addr := held(t, "127.0.0.1:0")
+	other := freeAddr(t)
+	h := hand(t, systemdSocket(t), writeConfig(t, named("x", other, addr)), socket)
+	wantAnswer(t, addr, "child")
+	if got, err := get(t, other); err == nil {
+		t.Errorf("listen is served too: %q", got)
+	}
+	h.leave()
+	if log := h.log.String(); !strings.Contains(log, "not open at") || !strings.Contains(log, "["+other+"]") {
+		t.Errorf("it does not say that %s, and no other, is not served:\n%s", other, log)
+	}
+}
+
+func TestBothOfSystemdsSocketsAreServed(t *testing.T) {
+	four, at4 := held(t, "127.0.0.1:0")
+	six, at6 := held(t, "[::1]:0")
+	told := systemdSocket(t)
+	h := hand(t, told, writeConfig(t, named("x", at4)), six, four)
+	wantAnswer(t, at4, "child")
+	wantAnswer(t, at6, "child")
+	h.leave()
+	if log := h.log.String(); !strings.Contains(log, "["+at4+" "+at6+"]") || strings.Contains(log, "not open at") {
+		t.Errorf("it does not say that it serves %s and %s, or that something is missing:\n%s", at4, at6, log)
+	}
+}
+
+func TestTheWatchdogAsksAtIPv6WhereThereIsNothingElse(t *testing.T) {
+	socket, addr := held(t, "[::1]:0")
+	told := systemdSocket(t)
+	t.Setenv("WATCHDOG_USEC", "600000")
+	h := hand(t, told, writeConfig(t, named("x", addr)), socket)
+	h.expect("WATCHDOG=1")
+	h.expect("WATCHDOG=1")
+	h.leave()
+}
+
+func TestCovers(t *testing.T) {
+	for _, tt := range []struct {
+		has, want string
+		so        bool
+	}{
+		{"127.0.0.1:5115", "127.0.0.1:5115", true},
+		{"127.0.0.1:5115", "127.0.0.1:5116", false},
+		{"127.0.0.1:5115", "127.0.0.2:5115", false},
+		{"0.0.0.0:5115", "10.0.0.1:5115", true},
+		{"0.0.0.0:5115", "[::1]:5115", false},
+		{"[::]:5115", "127.0.0.1:5115", true},
+		{"[::]:5115", "[fd00::1]:5115", true},
+	} {
+		if got := covers(netip.MustParseAddrPort(tt.has), netip.MustParseAddrPort(tt.want)); got != tt.so {
+			t.Errorf("%s covers %s: %v", tt.has, tt.want, got)
+		}
+	}
+}
+
+// No request fails and no stream is cut, however often the daemon is restarted, as
+// systemd does it, under engines that keep their connections and ones that do not.
+func TestARestartWithSystemdsSocketLosesNothing(t *testing.T) {
+	socket, addr := held(t, "127.0.0.1:0")
+	told := systemdSocket(t)
+	file := writeConfig(t, named("x", addr))
+	h := hand(t, told, file, socket)
+
+	over := make(chan struct{})
+	var engines sync.WaitGroup
+	var requests atomic.Int64
+	for i := range 4 {
+		engines.Go(func() {
+			keepAsking(t, &http.Transport{DisableKeepAlives: i%2 == 0}, "http://"+addr+"/", over, &requests)
+		})
+	}
+	for range 6 {
+		var streams sync.WaitGroup
+		for range 3 {
+			body := stream(t, addr)
+			streams.Go(func() {
+				if got, err := io.ReadAll(body); err != nil || string(got) != trickled {
+					t.Errorf("a stream gave %q, %v", got, err)
+				}
+			})
+		}
+		h.leave()
+		h = hand(t, told, file, socket)
+		streams.Wait()
+	}
+	close(over)
+	engines.Wait()
+	h.leave()
+	t.Logf("%d requests over 6 restarts", requests.Load())
+	if requests.Load() < 100 {
+		t.Errorf("only %d requests were made", requests.Load())
+	}
+}
+
+// keepAsking is an engine that asks one thing after the other until over.
+func keepAsking(t *testing.T, transport *http.Transport, url string, over <-chan struct{}, requests *atomic.Int64) {
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	for {
+		select {
+		case <-over:
+			return
+		default:
+		}
+		resp, err := client.Get(url)
+		if err != nil {
+			t.Errorf("request %d failed: %v", requests.Load(), err)
+			return
+		}
+		got, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || string(got) != "child" {
+			t.Errorf("request %d was answered %q, %v", requests.Load(), got, err)
+			return
+		}
+		requests.Add(1)
+	}
+}
