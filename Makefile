@@ -1,13 +1,26 @@
 # make help lists what there is.
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+VERSION ?= $(shell packaging/version.sh)
+PREFIX ?= /usr/local
 FUZZTIME ?= 5s
 
 LINT = go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run
 
-.PHONY: build demo test lint fuzz bench clean help
+.PHONY: build files install uninstall packages demo test lint fuzz bench clean help
 
 build: ## Build the one static binary, bin/sidemirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
+
+files: build ## Make what is installed beside it: manual pages, completions, notices
+	VERSION='$(VERSION)' packaging/files.sh bin/sidemirror bin/files
+
+install: ## Install what "make files" made below PREFIX (/usr/local), in DESTDIR if set
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' packaging/install.sh install
+
+uninstall: ## Give the engines' files back and remove what "make install" put there
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' packaging/install.sh uninstall
+
+packages: ## Build deb and rpm for amd64 and arm64 into dist/
+	VERSION='$(VERSION)' packaging/build.sh dist
 
 demo: build ## Watch an engine pull a private image through sidemirror (needs only Go)
 	cd test && SIDEMIRROR_BINARY=$(CURDIR)/bin/sidemirror CGO_ENABLED=0 go run -trimpath ./demo
@@ -20,10 +33,12 @@ lint: ## Check format, imports, modules and the code itself
 	cd test && $(LINT) --config ../.golangci.yml ./...
 	cd tools && $(LINT) --config ../.golangci.yml ./...
 	cd bench && $(LINT) --config ../.golangci.yml ./...
+	cd packaging && $(LINT) --config ../.golangci.yml ./...
 	go mod tidy -diff
 	cd test && go mod tidy -diff
 	cd tools && go mod tidy -diff
 	cd bench && go mod tidy -diff
+	cd packaging && go mod tidy -diff
 	@! git grep -nE '\b(TODO|FIXME|XXX)\b' -- '*.go' '*.sh' '*.toml' '*.html' || { echo 'finish these, or file an issue'; exit 1; }
 
 fuzz: ## Fuzz every target longer: make fuzz FUZZTIME=1m
@@ -34,7 +49,7 @@ bench: ## Measure beside nginx and distribution, on this machine; writes bench/R
 	cd bench && go run .
 
 clean: ## Remove what the other targets built
-	rm -rf bin
+	rm -rf bin dist
 
 help: ## Show this
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16

@@ -92,6 +92,7 @@ registries by themselves.`,
 		newConfigCommand(g),
 		newVersionCommand(),
 		newCompletionCommand(),
+		newManCommand(),
 	)
 	usageArgs(root)
 	return root

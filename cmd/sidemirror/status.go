@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,11 +28,12 @@ type proxyStatus struct {
 	Address string `json:"address"`
 	Answers bool   `json:"answers"`
 	Error   string `json:"error,omitempty"` // why not, and the mend
+	Foreign bool   `json:"-"`               // somebody else answers there
 }
 
 func newStatusCommand(g *globals) *cobra.Command {
 	f := &hostFlags{globals: g}
-	var asJSON bool
+	var asJSON, short bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say what is in force on this host, and what is amiss",
@@ -44,6 +44,7 @@ reach sidemirror, and whether it answers. Whatever is amiss comes with its mend.
 The exit code is 0 where the host could be looked at, whatever was found; programs
 read "ok" in what --json prints.`,
 		Example: `  sudo sidemirror status
+  sidemirror status --short
   sidemirror status --json | jq .ok`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -69,12 +70,17 @@ read "ok" in what --json prints.`,
 				enc.SetIndent("", "  ")
 				return enc.Encode(s)
 			}
+			if short {
+				return s.writeShort(cmd.OutOrStdout(), undoing(h.Root))
+			}
 			return s.write(cmd.OutOrStdout(), plan.Changes)
 		},
 	}
 	f.addRoot(cmd)
 	f.addEngines(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
+	cmd.Flags().BoolVar(&short, "short", false, "print three lines at most: what is configured, what is amiss most, how to undo it")
+	cmd.MarkFlagsMutuallyExclusive("json", "short")
 	return cmd
 }
 
@@ -92,7 +98,7 @@ func newStatus(plan hostconfig.Plan) *status {
 func (s *status) judge() {
 	s.OK = len(s.Pending)+len(s.Signals)+len(s.Refused) == 0 && (s.Proxy == nil || s.Proxy.Answers)
 	for _, e := range s.Engines {
-		s.OK = s.OK && !strings.Contains(e.Mirror, "inactive")
+		s.OK = s.OK && !inactive(e)
 	}
 }
 
@@ -118,6 +124,7 @@ func probe(ctx context.Context, address string) *proxyStatus {
 	defer resp.Body.Close()
 	page, err := io.ReadAll(io.LimitReader(resp.Body, maxPage))
 	if err != nil || !bytes.Contains(page, []byte("sidemirror")) {
+		s.Foreign = true
 		s.Error = "somebody else answers there, and the engines would ask that; see: ss -ltnp"
 		return s
 	}

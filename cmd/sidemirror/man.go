@@ -1,0 +1,262 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// newManCommand writes the manual pages that packages bring. It is part of the
+// program, since a page says what this very binary takes, and is hidden, since nobody
+// needs it who has them. Not cobra's own generator: that takes the lines that belong
+// under each other in a help text for one paragraph, and brings three modules along.
+func newManCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "man FOLDER",
+		Short:  "Write the manual pages into a folder",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			at, err := buildTime(os.Getenv("SOURCE_DATE_EPOCH"))
+			if err != nil {
+				return err
+			}
+			return writePages(cmd.Root(), args[0], at.Format(time.DateOnly))
+		},
+	}
+}
+
+// buildTime is the time that reproducible-builds.org has in a variable, or now.
+func buildTime(seconds string) (time.Time, error) {
+	if seconds == "" {
+		return time.Now().UTC(), nil
+	}
+	n, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil {
+		return time.Time{}, usageError{fmt.Errorf("SOURCE_DATE_EPOCH is not a number of seconds: %q", seconds)}
+	}
+	return time.Unix(n, 0).UTC(), nil
+}
+
+func writePages(cmd *cobra.Command, folder, date string) error {
+	name := filepath.Join(folder, pageName(cmd)+".1")
+	if err := os.WriteFile(name, []byte(manPage(cmd, date)), 0o644); err != nil {
+		return fmt.Errorf("writing a manual page: %w", err)
+	}
+	for _, sub := range cmd.Commands() {
+		if !sub.IsAvailableCommand() {
+			continue
+		}
+		if err := writePages(sub, folder, date); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pageName is "sidemirror-cache-ls".
+func pageName(cmd *cobra.Command) string { return strings.ReplaceAll(cmd.CommandPath(), " ", "-") }
+
+// manPage is one command's page in man(7).
+func manPage(cmd *cobra.Command, date string) string {
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p(".TH %s 1 %s %q %q", strings.ToUpper(pageName(cmd)), date, "sidemirror", "User Commands")
+	p(".SH NAME\n%s \\- %s", roffLiteral(pageName(cmd)), roff(lowerFirst(cmd.Short)))
+	p(".SH SYNOPSIS\n%s", synopsis(cmd))
+	p(".SH DESCRIPTION\n%s", roffText(cmd.Long, cmd.Short+"."))
+	if cmd.HasAvailableSubCommands() {
+		p(".SH COMMANDS")
+		for _, sub := range cmd.Commands() {
+			if sub.IsAvailableCommand() {
+				p(".TP\n.BR %s (1)\n%s.", roffLiteral(pageName(sub)), roff(sub.Short))
+			}
+		}
+	}
+	p(".SH OPTIONS\n%s", manFlags(cmd))
+	if !cmd.HasParent() {
+		p("%s", strings.TrimSpace(manRoot))
+	}
+	if cmd.Example != "" {
+		p(".SH EXAMPLES\n%s", verbatim(strings.Split(cmd.Example, "\n")))
+	}
+	p(".SH SEE ALSO\n%s", seeAlso(cmd))
+	return b.String()
+}
+
+// manRoot is what the page of the program itself has more.
+const manRoot = `
+.SH EXIT STATUS
+.TP
+0
+done
+.TP
+1
+it was tried and did not work; what, where and how to mend it is on standard error
+.TP
+2
+wrong usage or configuration; for
+.BR sidemirror\-plan (1):
+there is something to do
+.SH ENVIRONMENT
+.TP
+.B SIDEMIRROR_CONFIG
+the configuration file, where
+.B \-\-config
+names none
+.TP
+.BI SIDEMIRROR_ KEY
+any key of the configuration, stronger than the file; see
+.BR sidemirror\-config.toml (5)
+.TP
+.B NO_COLOR
+no colours on a terminal
+.TP
+.BR HTTPS_PROXY ", " HTTP_PROXY ", " NO_PROXY
+the way to the registries
+.SH FILES
+.TP
+.I /etc/sidemirror/config.toml
+the configuration; without it the defaults serve
+.TP
+.I /var/lib/sidemirror/
+the logins
+.TP
+.I /var/lib/sidemirror\-hosts/
+what was in the engines' files before
+.TP
+.I /var/cache/sidemirror/
+what was pulled; may be removed at any time`
+
+func synopsis(cmd *cobra.Command) string {
+	if cmd.HasAvailableSubCommands() {
+		return ".B " + roffLiteral(cmd.CommandPath()) + "\n.I COMMAND\n.RI [ FLAG ...]"
+	}
+	_, args, _ := strings.Cut(cmd.Use, " ")
+	text := ".B " + roffLiteral(cmd.CommandPath()) + "\n.RI [ FLAG ...]"
+	if args != "" {
+		text += "\n" + roff(args)
+	}
+	return text
+}
+
+func manFlags(cmd *cobra.Command) string {
+	var list []string
+	add := func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
+		value, usage := pflag.UnquoteUsage(f)
+		name := `\-\-` + roffLiteral(f.Name)
+		if f.Shorthand != "" {
+			name = `\-` + f.Shorthand + ", " + name
+		}
+		head := ".B \"" + name + "\""
+		if value != "" {
+			head = ".BI \"" + name + " \" " + value
+		}
+		list = append(list, ".TP\n"+head+"\n"+roff(usage)+"")
+	}
+	cmd.InitDefaultHelpFlag()
+	cmd.NonInheritedFlags().VisitAll(add)
+	cmd.InheritedFlags().VisitAll(add)
+	return strings.Join(list, "\n")
+}
+
+func seeAlso(cmd *cobra.Command) string {
+	names := []string{}
+	if cmd.HasParent() {
+		names = append(names, pageName(cmd.Parent())+"(1)")
+	}
+	around := cmd
+	if !cmd.HasAvailableSubCommands() {
+		around = cmd.Parent()
+	}
+	for _, sub := range around.Commands() {
+		if sub.IsAvailableCommand() && sub != cmd {
+			names = append(names, pageName(sub)+"(1)")
+		}
+	}
+	names = append(slices.Compact(names), "sidemirror-config.toml(5)", "sidemirror.service(8)")
+	lines := make([]string, len(names))
+	for i, name := range names {
+		page, section, _ := strings.Cut(name, "(")
+		end := ","
+		if i == len(names)-1 {
+			end = ""
+		}
+		lines[i] = fmt.Sprintf(".BR %s (%s%s", roffLiteral(page), section, end)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// roffText sets a help text: paragraphs, and lines that stand in by two blanks as
+// they are.
+func roffText(text, otherwise string) string {
+	if text == "" {
+		text = otherwise
+	}
+	var out []string
+	for part := range strings.SplitSeq(strings.TrimSpace(text), "\n\n") {
+		if len(out) > 0 {
+			out = append(out, ".PP")
+		}
+		lines := strings.Split(part, "\n")
+		if slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, "  ") }) {
+			out = append(out, verbatim(lines))
+			continue
+		}
+		for _, line := range lines {
+			out = append(out, roff(line))
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+func verbatim(lines []string) string {
+	out := []string{".nf"}
+	for _, line := range lines {
+		out = append(out, guard(roffLiteral(line)))
+	}
+	return strings.Join(append(out, ".fi"), "\n")
+}
+
+// options are flags and names in a sentence, whose hyphens are to be copied as they are.
+var options = regexp.MustCompile(`(^|[ "(,=])(--?[a-z][a-z-]*|sidemirror-[a-z-]+)`)
+
+// roff escapes a sentence.
+func roff(text string) string {
+	text = strings.ReplaceAll(text, `\`, `\e`)
+	text = options.ReplaceAllStringFunc(text, roffHyphens)
+	return guard(text)
+}
+
+// roffLiteral escapes what is typed.
+func roffLiteral(text string) string {
+	return roffHyphens(strings.ReplaceAll(text, `\`, `\e`))
+}
+
+func roffHyphens(text string) string { return strings.ReplaceAll(text, "-", `\-`) }
+
+// guard keeps a line from being taken for a request.
+func guard(line string) string {
+	if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
+		return `\&` + line
+	}
+	return line
+}
+
+func lowerFirst(text string) string {
+	if text == "" {
+		return ""
+	}
+	return strings.ToLower(text[:1]) + text[1:]
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+)
+
+var (
+	tableLine = regexp.MustCompile(`^#?\[(.+)\]$`)
+	keyLine   = regexp.MustCompile(`^#([a-z_]+ = .*)$`)
+	proseLine = regexp.MustCompile(`^#(?: (.*))?$`)
+)
+
+// configPage makes the manual page of the configuration from the file that is
+// installed, which documents every key right above it.
+func configPage(name string, at time.Time) (string, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	return makeConfigPage(string(text), at)
+}
+
+func makeConfigPage(text string, at time.Time) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, ".TH SIDEMIRROR\\-CONFIG.TOML 5 %s sidemirror \"File Formats\"\n", at.Format(time.DateOnly))
+	b.WriteString(".SH NAME\nsidemirror\\-config.toml \\- configuration of sidemirror\n")
+	b.WriteString(".SH SYNOPSIS\n.I /etc/sidemirror/config.toml\n.SH DESCRIPTION\n")
+	keys := 0
+	var prose []string
+	for i, line := range strings.Split(strings.TrimSpace(text), "\n") {
+		if m := tableLine.FindStringSubmatch(line); m != nil {
+			fmt.Fprintf(&b, ".SH [%s]\n%s", escape(strings.ReplaceAll(m[1], `"`, `\(dq`)), paragraph(prose))
+			prose = nil
+		} else if m := keyLine.FindStringSubmatch(line); m != nil {
+			fmt.Fprintf(&b, ".TP\n.B %s\n%s", escape(strings.ReplaceAll(m[1], `"`, `\(dq`)), paragraph(prose))
+			prose = nil
+			keys++
+		} else if m := proseLine.FindStringSubmatch(line); m != nil {
+			prose = append(prose, m[1])
+		} else if line == "" {
+			if len(prose) > 0 {
+				fmt.Fprintf(&b, ".PP\n%s", paragraph(prose))
+			}
+			prose = nil
+		} else {
+			return "", fmt.Errorf("config.toml:%d: neither a comment nor a key in one: %s", i+1, line)
+		}
+	}
+	if keys == 0 {
+		return "", errors.New("config.toml: no key in it")
+	}
+	b.WriteString(".SH SEE ALSO\n.BR sidemirror (1),\n.BR sidemirror\\-config\\-check (1),\n.BR sidemirror\\-config\\-show (1),\n.BR sidemirror.service (8)\n")
+	return b.String(), nil
+}
+
+// paragraph sets lines of prose: empty ones begin a new paragraph, those that stand
+// in by blanks are left as they are.
+func paragraph(lines []string) string {
+	var b strings.Builder
+	asIs := false
+	for _, line := range lines {
+		if verbatim := strings.HasPrefix(line, "  "); verbatim != asIs && line != "" {
+			asIs = verbatim
+			b.WriteString(map[bool]string{true: ".PP\n.nf\n", false: ".fi\n"}[asIs])
+		}
+		switch {
+		case line != "":
+			b.WriteString(escape(line) + "\n")
+		case asIs:
+			b.WriteString("\n")
+		default:
+			b.WriteString(".PP\n")
+		}
+	}
+	if asIs {
+		b.WriteString(".fi\n")
+	}
+	return b.String()
+}
+
+// escape leaves the two-letter names of letters, \(dq, as they are.
+func escape(line string) string {
+	line = strings.ReplaceAll(line, "-", `\-`)
+	if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
+		line = `\&` + line
+	}
+	return line
+}

@@ -1,0 +1,133 @@
+#!/bin/sh
+# Installs what "make files" built, and removes it; the Makefile calls it.
+#
+#	packaging/install.sh install     copies files, starts and enables nothing
+#	packaging/install.sh uninstall   gives the engines' files back first
+#
+#	DESTDIR=          a folder that stands for /; nothing of this host is touched then
+#	PREFIX=/usr/local where, but for /etc/sidemirror/config.toml
+#	BINARY, FILES     what to install: bin/sidemirror, bin/files
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+DESTDIR=${DESTDIR:-}
+PREFIX=${PREFIX:-/usr/local}
+BINARY=${BINARY:-$here/../bin/sidemirror}
+FILES=${FILES:-$here/../bin/files}
+
+# systemd looks into these two, and into no other prefix.
+case $PREFIX in
+/usr | /usr/local) lib=$PREFIX/lib ;;
+*) lib=/usr/local/lib ;;
+esac
+share=$PREFIX/share
+config=/etc/sidemirror/config.toml
+units='sidemirror.socket sidemirror.service sidemirror-hosts.service'
+
+fail() {
+	echo "packaging/install.sh: $*" >&2
+	exit 1
+}
+
+# installed lists what is installed: mode, source, and where it comes to.
+installed() {
+	echo "755 $BINARY $PREFIX/bin/sidemirror"
+	for unit in $units; do
+		echo "644 $here/../systemd/$unit $lib/systemd/system/$unit"
+	done
+	echo "644 $here/../systemd/sidemirror.preset $lib/systemd/system-preset/80-sidemirror.preset"
+	echo "644 $here/../systemd/sidemirror.sysusers $lib/sysusers.d/sidemirror.conf"
+	echo "644 $here/../systemd/sidemirror.tmpfiles $lib/tmpfiles.d/sidemirror.conf"
+	echo "644 $FILES/completion.bash $share/bash-completion/completions/sidemirror"
+	echo "644 $FILES/completion.zsh $share/zsh/site-functions/_sidemirror"
+	echo "644 $FILES/completion.fish $share/fish/vendor_completions.d/sidemirror.fish"
+	echo "644 $here/../README.md $share/doc/sidemirror/README.md"
+	for page in "$here"/../docs/*.md; do
+		echo "644 $page $share/doc/sidemirror/docs/${page##*/}"
+	done
+	echo "644 $here/../LICENSE $share/licenses/sidemirror/LICENSE"
+	echo "644 $FILES/NOTICES $share/licenses/sidemirror/NOTICES"
+}
+
+install_files() {
+	if [ ! -x "$BINARY" ] || [ ! -r "$FILES/NOTICES" ]; then
+		fail "nothing is built to be installed; run: make files"
+	fi
+	installed | while read -r mode from to; do
+		install -D -m "$mode" "$from" "$DESTDIR$to"
+	done
+	# The units and pages are written for /usr/bin.
+	for unit in $units; do
+		sed -i "s|/usr/bin/sidemirror|$PREFIX/bin/sidemirror|g" "$DESTDIR$lib/systemd/system/$unit"
+	done
+	for page in "$FILES"/man/*; do
+		name=${page##*/}
+		dir=$DESTDIR$share/man/man${name##*.}
+		mkdir -p "$dir"
+		gzip -9nc "$page" >"$dir/$name.gz"
+		chmod 644 "$dir/$name.gz"
+	done
+	# What the administrator wrote is not written over.
+	[ -e "$DESTDIR$config" ] || install -D -m 644 "$here/config.toml" "$DESTDIR$config"
+}
+
+next() {
+	[ -z "$DESTDIR" ] || return 0
+	cat <<-END
+		installed below $PREFIX. To start it, and to have it configure the engines:
+
+		  systemd-sysusers sidemirror.conf && systemd-tmpfiles --create sidemirror.conf
+		  systemctl daemon-reload
+		  systemctl enable --now sidemirror.socket sidemirror-hosts.service
+		  sidemirror status
+
+		to undo it: make uninstall${PREFIX:+ PREFIX=$PREFIX}
+	END
+}
+
+# give_back stops everything and takes our part out of the engines' files. Where that
+# does not work the program stays: it is what mends it.
+give_back() {
+	if [ -d /run/systemd/system ]; then
+		for unit in $units; do
+			if systemctl --quiet is-active "$unit"; then
+				systemctl stop "$unit"
+			fi
+			systemctl --quiet disable "$unit" 2>/dev/null || :
+		done
+	fi
+	"$PREFIX/bin/sidemirror" revert ||
+		fail "not everything was given back, so nothing is removed; mend it as said above and run this again"
+}
+
+uninstall_files() {
+	if [ -z "$DESTDIR" ] && [ -x "$PREFIX/bin/sidemirror" ]; then
+		give_back
+	fi
+	installed | while read -r _ _ to; do
+		rm -f "$DESTDIR$to"
+	done
+	rm -f "$DESTDIR$share"/man/man1/sidemirror.1.gz "$DESTDIR$share"/man/man1/sidemirror-*.1.gz \
+		"$DESTDIR$share"/man/man5/sidemirror-*.5.gz "$DESTDIR$share"/man/man8/sidemirror*.8.gz
+	for dir in "$share/doc/sidemirror/docs" "$share/doc/sidemirror" "$share/licenses/sidemirror"; do
+		rmdir "$DESTDIR$dir" 2>/dev/null || :
+	done
+	if cmp -s "$here/config.toml" "$DESTDIR$config"; then
+		rm -f "$DESTDIR$config"
+		rmdir "$DESTDIR${config%/*}" 2>/dev/null || :
+	fi
+	[ -z "$DESTDIR" ] || return 0
+	if [ -d /run/systemd/system ]; then
+		systemctl daemon-reload
+	fi
+	cat <<-END
+		removed. What is left of it, your logins among it, goes by:
+
+		  rm -rf /var/lib/sidemirror /var/cache/sidemirror /etc/sidemirror && userdel sidemirror
+	END
+}
+
+case ${1:-} in
+install) install_files && next ;;
+uninstall) uninstall_files ;;
+*) fail "say install or uninstall" ;;
+esac

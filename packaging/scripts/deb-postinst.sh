@@ -1,0 +1,38 @@
+case $1 in
+# After an abort, what prerm stopped and gave back is brought up again.
+configure | abort-upgrade | abort-remove | abort-deconfigure) ;;
+*) exit 0 ;;
+esac
+
+# ctl honours policy-rc.d, and starts only units that are enabled.
+ctl() {
+	deb-systemd-invoke "$@"
+}
+
+# may_start asks policy-rc.d. What is not to be started is not asked how it is.
+may_start() {
+	[ -x /usr/sbin/policy-rc.d ] || return 0
+	code=0
+	/usr/sbin/policy-rc.d sidemirror restart >/dev/null 2>&1 || code=$?
+	[ "$code" != 101 ]
+}
+
+make_user
+# As debhelper does it: enabled once; what the administrator disables stays so.
+for unit in sidemirror.socket sidemirror-hosts.service; do
+	quiet deb-systemd-helper unmask "$unit" || :
+	if deb-systemd-helper --quiet was-enabled "$unit"; then
+		quiet deb-systemd-helper enable "$unit" || :
+	else
+		quiet deb-systemd-helper update-state "$unit" || :
+	fi
+done
+
+if systemd_runs; then
+	quiet systemctl --system daemon-reload || :
+	if may_start; then
+		start_all >/dev/null 2>&1
+		first_contact
+	fi
+fi
+rm -f "$previous"

@@ -1,0 +1,23 @@
+case $1 in
+remove)
+	if systemd_runs; then
+		quiet systemctl --system daemon-reload || :
+	fi
+	;;
+purge)
+	if [ -x /usr/bin/deb-systemd-helper ]; then
+		quiet deb-systemd-helper purge sidemirror.socket sidemirror-hosts.service || :
+		quiet deb-systemd-helper unmask sidemirror.socket sidemirror-hosts.service || :
+	fi
+	rm -rf /var/cache/sidemirror /var/lib/sidemirror /run/sidemirror
+	drop_journal
+	rmdir /etc/sidemirror 2>/dev/null || :
+	# userdel removes the group of the same name as well.
+	if getent passwd sidemirror >/dev/null && command -v userdel >/dev/null; then
+		quiet userdel sidemirror || :
+	fi
+	;;
+abort-install | abort-upgrade)
+	rm -f "$previous"
+	;;
+esac

@@ -1,0 +1,3 @@
+case $1 in
+upgrade) remember_socket ;;
+esac

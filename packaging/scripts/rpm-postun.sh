@@ -1,0 +1,11 @@
+# $1 is how many versions are left. rpm knows no purge: what can be had again goes,
+# the logins and the user stay, as rpm keeps edited configuration and users.
+if [ "$1" -eq 0 ]; then
+	if systemd_runs; then
+		quiet systemctl daemon-reload || :
+	fi
+	rm -rf /var/cache/sidemirror
+	rmdir /var/lib/sidemirror 2>/dev/null || :
+	drop_journal
+fi
+exit 0
