@@ -8,15 +8,12 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/pelletier/go-toml/v2"
 )
 
 const (
 	containerdFolder = "/etc/containerd"
 	containerdConfig = containerdFolder + "/config.toml"
 	containerdHosts  = containerdFolder + "/certs.d"
-	maxImports       = 64
 )
 
 // The sections that hold config_path, by the version of the configuration.
@@ -61,8 +58,8 @@ func (c *containerd) plan(ctx context.Context) []State {
 		c.conf, c.err = c.effective(parseVersion(state.Version))
 		if c.err != nil {
 			c.refuse(c.err)
-		} else if named := c.conf.roots(); len(named) > 0 {
-			roots = named
+		} else if c.conf = c.crossCheck(ctx, &state, c.conf); len(c.conf.roots()) > 0 {
+			roots = c.conf.roots()
 		}
 		state.Hosts = roots[0]
 		keep = c.setAll(&state, roots[0])
@@ -122,126 +119,6 @@ func (c *containerd) undoConfig() {
 	}
 }
 
-// criConfig is what matters to us of containerd's configuration.
-type criConfig struct {
-	exists  bool
-	empty   bool // a file that says nothing at all
-	version int  // of the main file; 0 where it does not say
-
-	// replaces says that of two files that have something about CRI the later one
-	// counts alone, as up to 1.7.
-	replaces bool
-
-	imports  []string
-	path     string // config_path in force; "" where unset
-	pathIn   string // the file that sets it
-	criIn    string // the last file that has anything about CRI
-	mirrors  string // the file that has registry.mirrors, "" where none has
-	disabled bool   // CRI is off
-	address  string // of containerd's socket; "" where it does not say
-	local    bool   // CRI pulls without the transfer service, which lists are lost on
-}
-
-// roots are the folders of config_path.
-func (c criConfig) roots() []string {
-	return slices.DeleteFunc(strings.Split(c.path, ":"), func(s string) bool { return !path.IsAbs(s) })
-}
-
-// effective reads config.toml and what it imports. conf.d is not read unless
-// something imports it.
-func (c *containerd) effective(v version) (criConfig, error) {
-	conf := criConfig{replaces: !v.unknown() && !v.atLeast(2, 0)}
-	main, err := c.tree.read(c.config)
-	if err != nil || !main.exists() {
-		return conf, err
-	}
-	conf.exists = true
-	if err := conf.add(main.path, main.data, true); err != nil {
-		return conf, err
-	}
-	for _, name := range c.imported(conf.imports) {
-		f, err := c.tree.read(name)
-		if err != nil || !f.exists() {
-			return conf, err
-		}
-		if err := conf.add(name, f.data, false); err != nil {
-			return conf, err
-		}
-	}
-	return conf, nil
-}
-
-// imported are the files that imports name, in the order in which they are read.
-func (c *containerd) imported(imports []string) []string {
-	var names []string
-	for _, pattern := range imports {
-		if !path.IsAbs(pattern) {
-			pattern = path.Join(path.Dir(c.config), pattern)
-		}
-		list, err := c.tree.names(path.Dir(pattern))
-		if err != nil {
-			continue
-		}
-		for _, item := range list {
-			if ok, err := path.Match(path.Base(pattern), item.Name()); ok && err == nil && len(names) < maxImports {
-				names = append(names, path.Join(path.Dir(pattern), item.Name()))
-			}
-		}
-	}
-	return names
-}
-
-// add reads one file over what those before it said.
-func (c *criConfig) add(name string, data []byte, main bool) error {
-	var values struct {
-		Version  int            `toml:"version"`
-		Imports  []string       `toml:"imports"`
-		Disabled []string       `toml:"disabled_plugins"`
-		Plugins  map[string]any `toml:"plugins"`
-		GRPC     struct {
-			Address string `toml:"address"`
-		} `toml:"grpc"`
-	}
-	d, err := parseTOML(name, data)
-	if err != nil {
-		return err
-	}
-	if err := toml.Unmarshal(data, &values); err != nil {
-		return &refusal{path: name, reason: "is not what containerd takes: " + err.Error(), mend: "see containerd config default"}
-	}
-	if main {
-		c.version, c.imports, c.empty = values.Version, values.Imports, len(d.exprs) == 0
-	}
-	c.address = cmp.Or(values.GRPC.Address, c.address)
-	for _, plugin := range values.Disabled {
-		if plugin == "cri" || plugin == sectionV2[1] || plugin == sectionV3[1] {
-			c.disabled = true
-		}
-	}
-	for _, section := range [][]string{sectionV1, sectionV2, sectionV3} {
-		plugin, ok := values.Plugins[section[1]].(map[string]any)
-		if !ok {
-			continue
-		}
-		if c.criIn != "" && c.criIn != name && c.replaces {
-			c.path, c.pathIn, c.mirrors, c.local = "", "", "", false
-		}
-		c.criIn = name
-		c.local = c.local || plugin["use_local_image_pull"] == true || plugin["discard_unpacked_layers"] == true
-		if containerd, ok := plugin["containerd"].(map[string]any); ok && containerd["discard_unpacked_layers"] == true {
-			c.local = true
-		}
-		registry, _ := plugin["registry"].(map[string]any)
-		if mirrors, _ := registry["mirrors"].(map[string]any); len(mirrors) > 0 {
-			c.mirrors = name
-		}
-		if text, ok := registry["config_path"].(string); ok {
-			c.path, c.pathIn = text, name
-		}
-	}
-	return nil
-}
-
 // active reports whether CRI looks at the first folder of config_path, and why not.
 func (c criConfig) active(v version) (bool, string) {
 	lists := v.atLeast(2, 1) || v.unknown() // the transfer service takes a list for one folder
@@ -281,6 +158,7 @@ func (c *containerd) planPath(state *State, conf criConfig) {
 		c.askLater(state, true)
 	case !c.want.RestartContainerd:
 		state.note("mirror inactive for CRI, because " + why + "; to mend it: sidemirror apply --restart-containerd (containers go on running)")
+	case conf.doubtful: // which is said
 	default:
 		c.warnOfSecondRoot(state, conf)
 		c.setPath(state, v, conf)

@@ -30,11 +30,13 @@ func (c *containerd) setPath(state *State, v version, conf criConfig) {
 	case conf.version > 2:
 		section, number = sectionV3, conf.version
 	}
-	if pattern := c.glob(conf.imports); pattern != "" && v.atLeast(2, 0) {
+	// What is read after a drop-in of ours would win over it.
+	later := conf.pathIn != "" && conf.pathIn != c.config && path.Base(conf.pathIn) != dropIn
+	if pattern := c.glob(conf.imports); pattern != "" && v.atLeast(2, 0) && !later {
 		name, fresh = path.Join(path.Dir(pattern), dropIn), true
 	} else if conf.pathIn != "" {
-		name = conf.pathIn
-	} else if conf.criIn != "" {
+		name, section = conf.pathIn, conf.section
+	} else if conf.criIn != "" && !v.atLeast(2, 0) {
 		name = conf.criIn
 	}
 	before := len(c.out.Changes)

@@ -1,6 +1,7 @@
 package hostconfig
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -57,11 +58,17 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 		"27 conf.d without imports": {version: "2.3.4", config: "version = 3\n",
 			files: map[string]string{"/etc/containerd/conf.d/x.toml": "version = 3\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"},
 			note:  "inactive", writes: containerdConfig, text: "version = 3\n\n" + settingMark + "\n" + criV3 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
-		"no version":    {version: "1.7.34", config: "root = \"/x\"\n", note: "inactive", refused: "no version"},
-		"invalid":       {version: "1.7.34", config: "version = 2\n[x\n", refused: containerdConfig + ":2: is not valid TOML"},
-		"inline table":  {version: "1.7.34", config: "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {registry = {}}}\n", note: "inactive", refused: "inline table"},
-		"multi-line":    {version: "1.7.34", config: "version = 2\n" + criV2 + "\nconfig_path = \"\"\"\n\"\"\"\n", refused: "no string on one line"},
-		"comments only": {version: "1.7.34", config: "# mine\n", note: "inactive", refused: "nothing but comments"},
+		"a list in an import that is read last": {version: "2.3.4", config: "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n",
+			files: map[string]string{"/etc/containerd/conf.d/zz.toml": "version = 2\n" + criV2 + "\nconfig_path = \"/a:/b\"\n"}, note: "config_path is a list",
+			writes: "/etc/containerd/conf.d/zz.toml", text: "version = 2\n" + criV2 + "\n" + settingMark + "\n#sidemirror# config_path = \"/a:/b\"\nconfig_path = \"/a\"\n"},
+		"an import of an import": {version: "2.3.4", config: "version = 3\nimports = [\"conf.d/*/a.toml\"]\n",
+			files: map[string]string{"/etc/containerd/conf.d/x/a.toml": "imports = [\"../b.toml\"]\n", "/etc/containerd/conf.d/b.toml": "imports = [\"x/a.toml\"]\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"}},
+		"a missing import": {version: "1.7.34", config: "version = 2\nimports = [\"gone.toml\"]\n", refused: "imports /etc/containerd/gone.toml, which does not exist, so that containerd would not start"},
+		"no version":       {version: "1.7.34", config: "root = \"/x\"\n", note: "inactive", refused: "no version"},
+		"invalid":          {version: "1.7.34", config: "version = 2\n[x\n", refused: containerdConfig + ":2: is not valid TOML"},
+		"inline table":     {version: "1.7.34", config: "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {registry = {}}}\n", note: "inactive", refused: "inline table"},
+		"multi-line":       {version: "1.7.34", config: "version = 2\n" + criV2 + "\nconfig_path = \"\"\"\n\"\"\"\n", refused: "no string on one line"},
+		"comments only":    {version: "1.7.34", config: "# mine\n", note: "inactive", refused: "nothing but comments"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := map[string]string{"/etc/containerd/": ""}
@@ -106,6 +113,72 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 			h.revert(t)
 			sameTree(t, before, h.snapshot(t))
 		})
+	}
+}
+
+// dumping is a host on which a program that stands for containerd prints text as its config dump.
+func dumping(t *testing.T, version, config, text string) *Host {
+	h := host(t, map[string]string{
+		containerdConfig:       config,
+		"/usr/bin/containerd":  "#!/bin/sh\ncase $* in --version) echo containerd v" + version + ";; \"--config /etc/containerd/config.toml config dump\") cat \"${0%/usr/*}/dump\";; *) exit 3;; esac\n",
+		"/dump":                text,
+		"/etc/containerd/more": "",
+	})
+	if err := os.Chmod(h.path("/usr/bin/containerd"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.Versions, h.live = nil, true
+	return h
+}
+
+func TestContainerd21To23ItsOwnWordCounts(t *testing.T) {
+	const one, none = "version = 3\n" + criV3 + "\nconfig_path = \"/srv/hosts\"\n", "version = 3\n"
+	for name, test := range map[string]struct {
+		version, config, dump string
+		hosts, mirror, note   string
+	}{
+		"agrees":              {"2.1.9", one, one, "/srv/hosts", "hosts.toml", ""},
+		"another folder":      {"2.1.9", one, strings.Replace(one, "hosts", "other", 1), "/srv/other", "hosts.toml", `config_path to be "/srv/other"`},
+		"none":                {"2.1.9", one, strings.Replace(one, "/srv/hosts", "", 1), containerdHosts, "mirror inactive for CRI", `config_path to be ""`},
+		"CRI off":             {"2.1.9", one, "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n", containerdHosts, "hosts.toml; CRI is off", "nothing, since CRI is off"},
+		"built in, 2.2.0":     {"2.2.0", none, strings.Replace(one, "/srv/hosts", builtIn, 1), containerdHosts, "mirror inactive for CRI", ""},
+		"built in, 2.2.2":     {"2.2.2", none, strings.Replace(one, "/srv/hosts", "", 1), containerdHosts, "mirror inactive for CRI", ""},
+		"not to be parsed":    {"2.1.9", one, "<html>", "/srv/hosts", "hosts.toml", ""},
+		"says nothing":        {"2.1.9", one, "", "/srv/hosts", "hosts.toml", ""},
+		"says more than much": {"2.1.9", one, strings.Repeat("#\n", 1<<20), "/srv/hosts", "hosts.toml", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := dumping(t, test.version, test.config, test.dump)
+			want := restarting()
+			plan := h.plan(t, want)
+			if s := plan.Engines[1]; s.Hosts != test.hosts || s.Mirror != test.mirror || s.Version != test.version {
+				t.Errorf("%+v", s)
+			}
+			if contains(t, notes(plan), test.note); test.note != "" {
+				contains(t, notes(plan), "its configuration is left alone")
+			}
+			if _, err := h.try(t, want); err != nil {
+				t.Fatal(err)
+			}
+			if written := h.get(t, containerdConfig) != test.config; written != strings.HasPrefix(name, "built in") {
+				t.Errorf("config.toml became %q", h.get(t, containerdConfig))
+			}
+			h.get(t, test.hosts+"/r.example/hosts.toml")
+		})
+	}
+}
+
+// It is executed again only when there is something new to be asked.
+func TestContainerdIsNotAskedTheSameTwice(t *testing.T) {
+	h := dumping(t, "2.1.9", "version = 3\n", "version = 3\n")
+	h.plan(t, containerdOnly("r.example"))
+	h.put(t, "/dump", criV3+"\nconfig_path = \"/srv/hosts\"\n")
+	if s := h.plan(t, containerdOnly("r.example")).Engines[1]; s.Hosts != containerdHosts {
+		t.Errorf("%+v", s)
+	}
+	h.put(t, containerdConfig, "version = 3\n# new\n")
+	if s := h.plan(t, containerdOnly("r.example")).Engines[1]; s.Hosts != "/srv/hosts" {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -68,6 +68,7 @@ func (p *planner) version(ctx context.Context, e engine) string {
 // askVersion executes a program for its version, once for each program: watch looks
 // at the host again and again.
 func (h *Host) askVersion(ctx context.Context, name string) string {
+	name = path.Join(h.Root, name)
 	info, err := os.Stat(name)
 	if err != nil {
 		return ""
@@ -77,11 +78,16 @@ func (h *Host) askVersion(ctx context.Context, name string) string {
 		return v
 	}
 	v := findVersion(runBounded(ctx, name, "--version"))
+	h.remember(key, v)
+	return v
+}
+
+// remember keeps what a program said. What it said of older files goes some time.
+func (h *Host) remember(key, said string) {
 	if h.asked == nil || len(h.asked) > 16 {
 		h.asked = make(map[string]string)
 	}
-	h.asked[key] = v
-	return v
+	h.asked[key] = said
 }
 
 // packageVersion looks packages up in dpkg's status file, deb-control(5).
@@ -100,27 +106,22 @@ func packageVersion(status []byte, packages []string) string {
 	return ""
 }
 
-// runBounded runs a program of the host's and answers with the first 4 KiB of
-// what it prints, or nothing if that takes more than 5 s.
+// runBounded runs a program of the host's and answers with its output, or nothing if
+// that is above 512 KiB, if it fails, or if it takes more than 5 s.
 func runBounded(ctx context.Context, name string, args ...string) string {
-	out, err := run(ctx, 5*time.Second, name, args...)
-	if err != nil {
-		return ""
-	}
-	return out
-}
-
-func run(ctx context.Context, limit time.Duration, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	out := capped{left: 4096}
+	const most = 512 << 10
+	out := capped{left: most + 1}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = []string{"PATH=" + strings.Join(binFolders, ":"), "LC_ALL=C"}
 	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdout = &out
 	cmd.WaitDelay = time.Second
-	err := cmd.Run()
-	return out.String(), err
+	if err := cmd.Run(); err != nil || out.Len() > most {
+		return ""
+	}
+	return out.String()
 }
 
 // capped keeps the first bytes and swallows the rest, so that the program that

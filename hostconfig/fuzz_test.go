@@ -94,7 +94,7 @@ func FuzzContainerdConfig(f *testing.F) {
 		}
 		holds(t, base, out)
 		conf := criConfig{}
-		if err := conf.add("f", out, true); err == nil && conf.path != containerdHosts {
+		if _, err := conf.add("f", out, true); err == nil && conf.path != containerdHosts {
 			t.Errorf("config_path is %q in %q", conf.path, out)
 		}
 		rest, found, _, err := removeConfigPath("f", out)

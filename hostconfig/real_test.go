@@ -63,6 +63,73 @@ func realContainerd(t *testing.T, more, registry string) string {
 	return ""
 }
 
+// What we read in containerd's files is what it says itself, whichever version this machine has.
+func TestContainerd21To23OurReadingIsContainerds(t *testing.T) {
+	program, err := exec.LookPath("containerd")
+	if err != nil {
+		t.Skip("needs a containerd; test/setup.sh installs one")
+	}
+	said := runBounded(t.Context(), program, "--version")
+	v := parseVersion(findVersion(said))
+	set := func(section, folder string) string {
+		return strings.Replace(section, "]\n", "]", 1) + "\nconfig_path = \"" + folder + "\"\n"
+	}
+	v2, v3 := "version = 2\n", "version = 3\n"
+	for name, test := range map[string]struct {
+		files map[string]string
+		only2 bool // what 1.x does not start with
+	}{
+		"unset":                   {map[string]string{"main": v2}, false},
+		"one":                     {map[string]string{"main": v2 + set(criV2, "/srv/a")}, false},
+		"a list":                  {map[string]string{"main": v2 + set(criV2, "/srv/a:/srv/b")}, false},
+		"overridden":              {map[string]string{"main": v2 + "imports = ['d/*.toml']\n" + set(criV2, "/srv/a"), "d/x.toml": v2 + set(criV2, "/srv/b")}, false},
+		"emptied":                 {map[string]string{"main": v2 + "imports = ['d/*.toml']\n" + set(criV2, "/srv/a"), "d/x.toml": v2 + set(criV2, "")}, false},
+		"hidden":                  {map[string]string{"main": v2 + "imports = ['d/*.toml']\n" + set(criV2, "/srv/a"), "d/x.toml": v2 + runcV2}, false},
+		"not imported":            {map[string]string{"main": v2 + set(criV2, "/srv/a"), "conf.d/x.toml": v2 + set(criV2, "/srv/b")}, false},
+		"imported by an import":   {map[string]string{"main": v2 + "imports = ['d/*.toml']\n", "d/x.toml": v2 + "imports = ['../y.toml']\n", "y.toml": v2 + set(criV2, "/srv/b")}, false},
+		"folders by a pattern":    {map[string]string{"main": v2 + "imports = ['*/y.toml']\n", "d/y.toml": v2 + set(criV2, "/srv/b")}, false},
+		"two imports, in order":   {map[string]string{"main": v2 + "imports = ['z.toml', 'a.toml']\n", "a.toml": v2 + set(criV2, "/srv/a"), "z.toml": v2 + set(criV2, "/srv/z")}, false},
+		"a loop":                  {map[string]string{"main": v2 + "imports = ['a.toml']\n", "a.toml": v2 + "imports = ['main']\n" + set(criV2, "/srv/a")}, false},
+		"nothing for a pattern":   {map[string]string{"main": v2 + "imports = ['gone/*.toml']\n" + set(criV2, "/srv/a")}, false},
+		"off":                     {map[string]string{"main": v2 + "disabled_plugins = ['io.containerd.grpc.v1.cri']\n"}, false},
+		"off in an import":        {map[string]string{"main": v2 + "imports = ['a.toml']\n", "a.toml": v2 + "disabled_plugins = ['io.containerd.grpc.v1.cri']\n"}, false},
+		"version 3":               {map[string]string{"main": v3 + set(criV3, "/srv/a")}, true},
+		"version 3 imports 2":     {map[string]string{"main": v3 + "imports = ['a.toml']\n" + set(criV3, "/srv/a"), "a.toml": v2 + set(criV2, "/srv/b")}, true},
+		"version 2 imports 3":     {map[string]string{"main": v2 + "imports = ['a.toml']\n" + set(criV2, "/srv/a"), "a.toml": v3 + set(criV3, "/srv/b")}, true},
+		"a drop-in as we make it": {map[string]string{"main": v3 + "imports = ['d/*.toml']\n" + set(criV3, "/srv/a:/srv/b"), "d/99-sidemirror.toml": string(freshConfig(3, sectionV3, "/srv/a"))}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if test.only2 && !v.atLeast(2, 0) {
+				return
+			}
+			dir := t.TempDir()
+			for name, text := range test.files {
+				at := filepath.Join(dir, name)
+				if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(at, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tree, err := openTree("/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tree.close()
+			c := &containerd{planner: &planner{tree: tree, host: &Host{Root: "/"}}, config: filepath.Join(dir, "main")}
+			ours, err := c.effective(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dump, ok := c.host.askConfig(t.Context(), program, c.config, ours.sum)
+			if !ok || dump.path != ours.path || dump.disabled != ours.disabled {
+				t.Errorf("%s says %q (CRI off: %v), we read %q (%v)", said, dump.path, dump.disabled, ours.path, ours.disabled)
+			}
+		})
+	}
+}
+
 // asking is a host whose containerd is a real one, elsewhere.
 type asking struct {
 	fakeDockerd

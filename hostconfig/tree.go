@@ -296,6 +296,34 @@ func (t *tree) names(folder string) ([]fs.DirEntry, error) {
 	return list, nil
 }
 
+// glob lists the files that match a pattern, as filepath.Glob does.
+func (t *tree) glob(pattern string) ([]string, error) {
+	folders := []string{path.Dir(pattern)}
+	if strings.ContainsAny(folders[0], `*?[\`) {
+		var err error
+		if folders, err = t.glob(folders[0]); err != nil {
+			return nil, err
+		}
+	}
+	var found []string
+	for _, folder := range folders {
+		if !t.isDir(folder) {
+			t.asked[folder+"/"] = true
+			continue
+		}
+		list, err := t.names(folder)
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range list {
+			if ok, err := path.Match(path.Base(pattern), item.Name()); ok && err == nil {
+				found = append(found, path.Join(folder, item.Name()))
+			}
+		}
+	}
+	return found, nil
+}
+
 // isDir reports whether name is a folder, itself or through links inside the tree.
 func (t *tree) isDir(name string) bool {
 	info, ok := t.stat(name)
