@@ -2,13 +2,22 @@ package boot
 
 import (
 	"fmt"
+	"os"
 	"testing"
 
-	"github.com/sidemirror/sidemirror/test/harness"
-	"github.com/sidemirror/sidemirror/test/registry"
+	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if build.made {
+			if err := os.RemoveAll(build.dir); err != nil {
+				fmt.Fprintln(os.Stderr, "remove the built packages:", err)
+			}
+		}
+		os.Exit(code)
+	}))
+}
 
 // What the other tests rest on: without us the engines of a machine pull what is
 // public, by themselves, and get nothing that is private.
@@ -21,8 +30,8 @@ func TestWithoutUsThePublicIsPulledAndThePrivateIsNot(t *testing.T) {
 		for _, host := range []string{hub, ghcr} {
 			// An engine does not fetch twice what it has: each pull needs an image of its own.
 			public, private := fmt.Sprintf("acme/%s-%s", p.name, host), fmt.Sprintf("alice/%s-%s", p.name, host)
-			net.public.Push(t, public, "v1", registry.Shape{Size: 1 << 16})
-			net.private.Push(t, private, "v1", registry.Shape{Size: 1 << 16})
+			net.public.Push(t, public, "v1", shape(1<<16))
+			net.private.Push(t, private, "v1", shape(1<<16))
 			if err := p.pull(m, reference(host, public)); err != nil {
 				t.Errorf("%s: %v", p.name, err)
 			}

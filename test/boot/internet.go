@@ -42,9 +42,10 @@ var names = []string{hub, "auth.docker.io", ghcr}
 type internet struct {
 	private, public *registry.Registry
 
-	mu   sync.Mutex
-	seen []visit
-	rate int // bytes a second that a layer is sent with, 0 for all at once
+	mu     sync.Mutex
+	seen   []visit
+	rate   int // bytes a second that a layer is sent with, 0 for all at once
+	slowly int // layers that are being sent so
 }
 
 // visit is a request for a manifest or a blob, as the registries' front saw it.
@@ -129,12 +130,26 @@ func (n *internet) note(r *http.Request, resp *http.Response) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	blob := strings.Contains(r.URL.Path, "/blobs/")
+	// The small ones are through at once: who counts means the large.
+	large := blob && r.Method == http.MethodGet && resp.ContentLength > int64(n.rate)
 	if blob || strings.Contains(r.URL.Path, "/manifests/") {
 		n.seen = append(n.seen, visit{r.Host, r.URL.Path, r.UserAgent(), resp.StatusCode})
 	}
-	if blob && n.rate != 0 {
-		resp.Body = &slowBody{ReadCloser: resp.Body, rate: n.rate}
+	if large && n.rate != 0 {
+		n.slowly++
+		resp.Body = &slowBody{ReadCloser: resp.Body, rate: n.rate, done: sync.OnceFunc(func() {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.slowly--
+		})}
 	}
+}
+
+// sending counts the layers that are being sent slowly.
+func (n *internet) sending() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.slowly
 }
 
 // slow makes layers come with so many bytes a second each; 0 is at once.
@@ -166,11 +181,17 @@ func (n *internet) visits(host, repository string) (ours, direct int) {
 type slowBody struct {
 	io.ReadCloser
 	rate int
+	done func()
 }
 
 func (b *slowBody) Read(p []byte) (int, error) {
 	time.Sleep(time.Second / 20)
 	return b.ReadCloser.Read(p[:min(len(p), b.rate/20)])
+}
+
+func (b *slowBody) Close() error {
+	b.done()
+	return b.ReadCloser.Close()
 }
 
 // certify makes a certificate for the internet's names, and the PEM of what
@@ -194,3 +215,6 @@ func certify(t testing.TB) (tls.Certificate, string) {
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, string(ca)
 }
+
+// shape is that of an image whose largest layer has so many bytes.
+func shape(size int) registry.Shape { return registry.Shape{Size: size} }

@@ -31,12 +31,14 @@ const mounted = "/run/machine"
 // Everything is held by one process that does nothing, in namespaces of its own:
 // with it the mounts, the network and the control group are gone, whatever happens.
 type machine struct {
-	t      testing.TB
-	dir    string // its disks: what was written to the root, Docker's and containerd's folders
-	holder int    // process id
-	nspawn int    // process id, 0 when off
-	leader int    // process id of its systemd, 0 when off
+	t      testing.TB // the test that is running
+	owner  testing.TB // the test that the machine lives as long as
+	dir    string     // its disks: what was written to the root, Docker's and containerd's folders
+	holder int        // process id
+	nspawn int        // process id, 0 when off
+	leader int        // process id of its systemd, 0 when off
 	boots  int
+	group  *os.File // its control group
 }
 
 // hold is run as the holder, in its namespaces: $1 is the machine's name, $2 the
@@ -63,7 +65,7 @@ func newMachine(t testing.TB, s suite) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, dir: dir}
+	m := &machine{t: t, owner: t, dir: dir}
 	// Registered before the holder's end, and so done after it: nothing is mounted then.
 	t.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
@@ -85,6 +87,9 @@ func newMachine(t testing.TB, s suite) *machine {
 	// unshare and the shell exec what comes after them.
 	m.holder = cmd.Process.Pid
 	t.Cleanup(m.destroy)
+	if m.group, err = os.Open(m.cgroup()); err != nil {
+		t.Fatal(err)
+	}
 	return m
 }
 
@@ -118,8 +123,8 @@ func (m *machine) boot() {
 	// Without a terminal nspawn is silent.
 	cmd := exec.Command("nsenter", "--target", strconv.Itoa(m.holder), "--mount", "--net",
 		"script", "--quiet", "--flush", "--return", "--command", "echo $$ >"+pidFile+"; "+strings.Join(nspawn, " "), "/dev/null")
-	m.inCgroup(cmd)
-	process.Start(m.t, fmt.Sprintf("console-%d", m.boots), cmd, func(string) error {
+	cmd.SysProcAttr = m.inGroup()
+	process.Start(m.owner, fmt.Sprintf("console-%d", m.boots), cmd, func(string) error {
 		var err error
 		if m.leader, err = firstPID(m.cgroup("payload", "init.scope", "cgroup.procs")); err != nil {
 			return err
@@ -128,7 +133,7 @@ func (m *machine) boot() {
 		return err
 	})
 	// Before the console is asked to end: it would wait for the machine.
-	m.t.Cleanup(m.halt)
+	m.owner.Cleanup(m.halt)
 	m.eventually("systemd listens", func() error {
 		_, err := m.try("systemctl show --property=Version")
 		return err
@@ -159,8 +164,8 @@ func (m *machine) reboot() {
 
 // halt ends whatever runs in the machine, at once.
 func (m *machine) halt() {
-	if m.t.Failed() && m.leader != 0 {
-		journal, _ := m.try("journalctl --no-pager --lines=150 --output=short-precise")
+	if m.owner.Failed() && m.leader != 0 {
+		journal, _ := m.try("journalctl --no-pager --lines=200 --output=short-precise _COMM=systemd + _COMM=sidemirror + _COMM=dockerd")
 		m.t.Logf("the machine's journal:\n%s", journal)
 	}
 	if err := os.WriteFile(m.cgroup("cgroup.kill"), []byte("1"), 0); err != nil {
@@ -174,6 +179,22 @@ func (m *machine) destroy() {
 	m.halt()
 	// A group can be removed when its last process is reaped.
 	m.eventually("the control group is gone", func() error { return removeGroups(m.cgroup()) })
+	if m.group != nil {
+		_ = m.group.Close()
+	}
+}
+
+// step runs a part of the machine's test as a test of its own.
+func (m *machine) step(name string, part func(t testing.TB)) {
+	owner, whole := m.owner.(*testing.T)
+	if !whole {
+		m.owner.Fatal("only a test has steps")
+	}
+	owner.Run(name, func(t *testing.T) {
+		m.t = t
+		defer func() { m.t = owner }()
+		part(t)
+	})
 }
 
 // removeGroups removes a control group and those in it.
@@ -190,15 +211,9 @@ func removeGroups(dir string) error {
 	return errors.Join(err, syscall.Rmdir(dir))
 }
 
-// inCgroup makes cmd start in the machine's control group.
-func (m *machine) inCgroup(cmd *exec.Cmd) {
-	m.t.Helper()
-	dir, err := os.Open(m.cgroup())
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	m.t.Cleanup(func() { _ = dir.Close() })
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+// inGroup makes a command start in the machine's control group.
+func (m *machine) inGroup() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(m.group.Fd())}
 }
 
 // firstPID reads the first process id in a file.
@@ -247,7 +262,7 @@ func (m *machine) shell(ctx context.Context, script string) *exec.Cmd {
 		"sh", "-c", script)
 	cmd := exec.CommandContext(ctx, "nsenter", args...)
 	cmd.WaitDelay = time.Second
-	m.inCgroup(cmd)
+	cmd.SysProcAttr = m.inGroup()
 	return cmd
 }
 

@@ -41,7 +41,7 @@ func (s suite) engines() []string {
 
 // recipe is the command line that makes a root, but for its last word, the folder.
 func (s suite) recipe() []string {
-	packages := append([]string{"systemd", "systemd-sysv", "dbus", "iproute2", "ca-certificates", "e2fsprogs", "rpm"}, s.engines()...)
+	packages := append([]string{"systemd", "systemd-sysv", "dbus", "iproute2", "ca-certificates", "kmod", "procps", "e2fsprogs", "rpm"}, s.engines()...)
 	return []string{
 		"mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--include=" + strings.Join(packages, ","),
 		"--aptopt=Acquire::Languages \"none\"",

@@ -1,0 +1,126 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Engines that come after us are configured as they are installed, and forgotten
+// when they go.
+func TestEnginesInstalledLater(t *testing.T) {
+	for _, s := range suites() {
+		t.Run(string(s), func(t *testing.T) {
+			p := built(t)
+			m := newMachine(t, s)
+			net := connect(t, m)
+			m.run("dpkg --purge " + strings.Join(s.engines(), " "))
+			m.carry(p.deb)
+			m.boot()
+			// What a host without engines is told.
+			out := m.run("dpkg --install " + inside(p.deb))
+			t.Logf("installed without engines, it says:\n%s", strings.Join(postinst(out), "\n"))
+			if n := len(postinst(out)); n > 3 {
+				t.Errorf("the postinst prints %d lines", n)
+			}
+			for _, unit := range units {
+				m.within(5*time.Second, unit+" is active", func() error { return m.active(unit) })
+			}
+			m.login(net)
+
+			m.later(t, "containerd", "/etc/containerd/certs.d/ghcr.io/hosts.toml", "containerd_*.deb runc_*.deb")
+			docker := "docker.io_*.deb"
+			if s != bookworm {
+				docker += " docker-cli_*.deb"
+			}
+			file := "/etc/docker/daemon.json"
+			if s == sid {
+				file = "/etc/docker/certs.d/docker.io/hosts.toml"
+			}
+			m.later(t, "docker", file, docker)
+			m.stock(t, net)
+			m.gone(t, s)
+		})
+	}
+}
+
+// later installs an engine from what the root has, and waits for its file.
+func (m *machine) later(t *testing.T, name, file, debs string) {
+	t.Helper()
+	if err := m.configured(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without %s there is %s: %v", name, file, err)
+	}
+	m.run("cd /srv/engines && dpkg --install --force-confold " + debs)
+	took := m.within(5*time.Second, file+" is configured", func() error { return m.configured(file) })
+	t.Logf("%s is configured %.2f s after it was installed", name, took.Seconds())
+}
+
+// stock is containerd as Debian has it: CRI reads certs.d only once somebody has
+// asked for a restart. The service that keeps the files must then leave them so.
+func (m *machine) stock(t *testing.T, net *internet) {
+	m.pullsBy(t, net, docker, "later", true)
+	m.pullsBy(t, net, kubernetes, "later-stock", false)
+	if status := m.run("sidemirror status"); !strings.Contains(status, "sidemirror apply --restart-containerd") {
+		t.Errorf("status does not say how CRI is mended:\n%s", status)
+	}
+	stock := m.tree("/etc/containerd/config.toml")
+	before := m.property("containerd.service", "MainPID")
+	t.Logf("sidemirror apply --restart-containerd:\n%s", m.run("sidemirror apply --restart-containerd"))
+	if m.property("containerd.service", "MainPID") == before {
+		t.Error("containerd was not restarted")
+	}
+	m.eventually("containerd is active", func() error { return m.active("containerd.service") })
+	m.pullsBy(t, net, kubernetes, "later-applied", true)
+
+	spliced := m.tree("/etc/containerd/config.toml")
+	m.run("systemctl restart sidemirror-hosts.service")
+	time.Sleep(2 * time.Second) // it would take it out again at its start, or within its window
+	for _, d := range m.tree("/etc/containerd/config.toml").differences(spliced) {
+		t.Errorf("the service took out what apply had put in: %s", d)
+	}
+	m.pullsBy(t, net, kubernetes, "later-kept", true)
+
+	m.run("systemctl stop sidemirror-hosts.service")
+	m.run("sidemirror revert")
+	for _, d := range m.tree("/etc/containerd/config.toml").differences(stock) {
+		t.Errorf("after revert %s", d)
+	}
+	m.run("systemctl start sidemirror-hosts.service")
+}
+
+// pullsBy pulls a new public image from Docker Hub by one engine, and wants it to
+// have come through us, or not.
+func (m *machine) pullsBy(t *testing.T, net *internet, p puller, name string, through bool) {
+	t.Helper()
+	repository := "acme/" + name
+	net.public.Push(t, repository, "v1", shape(1<<16))
+	if err := p.pull(m, reference(hub, repository)); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	ours, direct := net.visits(hub, repository)
+	if through && (ours < 4 || direct != 0) || !through && (ours != 0 || direct < 4) {
+		t.Errorf("%s by %s: the registry saw %d requests of ours and %d of its own", name, p.name, ours, direct)
+	}
+}
+
+// gone purges the engines: we take our files back, for nobody needs them.
+func (m *machine) gone(t *testing.T, s suite) {
+	m.eventually("containerd is configured again", func() error { return m.configured("/etc/containerd/certs.d/ghcr.io/hosts.toml") })
+	m.run("dpkg --purge " + strings.Join(s.engines(), " "))
+	took := m.within(10*time.Second, "nothing of ours is in the engines' folders", func() error {
+		for _, folder := range []string{"/etc/containerd/certs.d", "/etc/docker"} {
+			if _, err := os.Stat(m.path(folder)); !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("there is %s: %v: %s", folder, err, m.run("find "+folder))
+			}
+		}
+		return nil
+	})
+	t.Logf("%.2f s after the engines were purged our files are gone", took.Seconds())
+	if err := m.active("sidemirror-hosts.service"); err != nil {
+		t.Error(err)
+	}
+}
