@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -48,6 +49,9 @@ read "ok" in what --json prints.`,
   sidemirror status --json | jq .ok`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON && short {
+				return usageError{errors.New("--json and --short are two ways to say it; give one")}
+			}
 			h, err := f.host()
 			if err != nil {
 				return err
@@ -80,7 +84,6 @@ read "ok" in what --json prints.`,
 	f.addEngines(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
 	cmd.Flags().BoolVar(&short, "short", false, "print three lines at most: what is configured, what is amiss most, how to undo it")
-	cmd.MarkFlagsMutuallyExclusive("json", "short")
 	return cmd
 }
 

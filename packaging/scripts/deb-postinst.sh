@@ -11,9 +11,9 @@ ctl() {
 
 # may_start asks policy-rc.d. What is not to be started is not asked how it is.
 may_start() {
-	[ -x /usr/sbin/policy-rc.d ] || return 0
+	command -v policy-rc.d >/dev/null || return 0
 	code=0
-	/usr/sbin/policy-rc.d sidemirror restart >/dev/null 2>&1 || code=$?
+	policy-rc.d sidemirror restart >/dev/null 2>&1 || code=$?
 	[ "$code" != 101 ]
 }
 

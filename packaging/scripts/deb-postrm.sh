@@ -5,7 +5,7 @@ remove)
 	fi
 	;;
 purge)
-	if [ -x /usr/bin/deb-systemd-helper ]; then
+	if command -v deb-systemd-helper >/dev/null; then
 		quiet deb-systemd-helper purge sidemirror.socket sidemirror-hosts.service || :
 		quiet deb-systemd-helper unmask sidemirror.socket sidemirror-hosts.service || :
 	fi
