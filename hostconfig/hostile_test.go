@@ -3,8 +3,10 @@ package hostconfig
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -80,6 +82,85 @@ func TestOnlyTheFoldersWrittenToNeedToBeWritable(t *testing.T) {
 	delete(after, journalFolder) // empty, for the service's next start
 	sameTree(t, before, after)
 	h.apply(t, dockerOnly())
+}
+
+// powerless runs do as root without capabilities, which are each thread's own.
+func powerless(t *testing.T, do func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root has capabilities to give up")
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never given back: the thread ends with this function
+		head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		err := unix.Capset(&head, &[]unix.CapUserData{{}, {}}[0])
+		if err == nil {
+			do()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// As the watching service is confined: whatever belongs to others is refused, with the reason,
+// and the rest is done and undone all the same.
+func TestRootWithoutCapabilities(t *testing.T) {
+	for name, test := range map[string]struct {
+		uid, gid int
+		mode     os.FileMode
+		says     string // "" where it is no matter
+	}{
+		"root's":     {0, 0, 0o600, ""},
+		"a group's":  {0, 34, 0o640, "/etc/docker/daemon.json: belongs to user 0 and group 34, to whom root without capabilities"},
+		"a user's":   {12, 34, 0o644, "run sidemirror apply, or chown 0:0 it"},
+		"unreadable": {12, 34, 0o600, "it is not for root without capabilities"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}", "/etc/containerd/": ""})
+			if err := errors.Join(os.Chown(h.path(dockerJSON), test.uid, test.gid), os.Chmod(h.path(dockerJSON), test.mode)); err != nil {
+				t.Fatal(err)
+			}
+			before := h.snapshot(t)
+			var err error
+			powerless(t, func() { _, err = h.try(t, desired("docker.io")) })
+			if (err != nil) != (test.says != "") {
+				t.Errorf("error: %v", err)
+			}
+			contains(t, fmt.Sprint(err), test.says)
+			after := h.snapshot(t)
+			if test.says != "" && after[dockerJSON] != before[dockerJSON] {
+				t.Errorf("it was %q, and is %q", before[dockerJSON], after[dockerJSON])
+			}
+			contains(t, h.get(t, containerdHosts+"/docker.io/hosts.toml"), ourHost)
+			powerless(t, func() { _, err = Revert(context.Background(), h, ourURL) })
+			if name != "unreadable" && err != nil {
+				t.Error(err)
+			}
+			sameTree(t, before, h.snapshot(t))
+		})
+	}
+}
+
+// What a full root wrote can be given back by that one alone, and is not lost by the other.
+func TestRootWithoutCapabilitiesLosesNothing(t *testing.T) {
+	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
+	if err := os.Chown(h.path(dockerJSON), 12, 34); err != nil {
+		t.Skip("only root may give a file away")
+	}
+	before := h.snapshot(t)
+	h.apply(t, dockerOnly())
+	after := h.snapshot(t)
+	var err error
+	powerless(t, func() { _, err = Revert(context.Background(), h, ourURL) })
+	if err == nil || !strings.Contains(err.Error(), "run sidemirror apply") {
+		t.Errorf("error: %v", err)
+	}
+	sameTree(t, after, h.snapshot(t))
+	h.revert(t)
+	sameTree(t, before, h.snapshot(t))
 }
 
 func TestHugeFilesAreRefusedWhicheverTheyAre(t *testing.T) {

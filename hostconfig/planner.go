@@ -118,7 +118,7 @@ func (p *planner) set(e edit) bool {
 		return false
 	}
 	if !bytes.Equal(after, now.data) {
-		if err := p.tree.writable(e.path, now.real); err != nil {
+		if err := p.tree.writable(now); err != nil {
 			p.refuse(err)
 			return false
 		}
@@ -203,7 +203,7 @@ func (p *planner) unset(engine, name string, k kind, why, needs string) bool {
 	if bytes.Equal(after, now.data) && (after == nil) == (now.data == nil) {
 		return true
 	}
-	if err := p.tree.writable(name, now.real); err != nil {
+	if err := p.tree.writable(now); err != nil {
 		p.refuse(err)
 		return false
 	}

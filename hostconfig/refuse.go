@@ -39,14 +39,18 @@ func quotePath(name string) string {
 	return name
 }
 
+const mendReadOnly = "make it writable, or write this file into the host's image; for sidemirror-hosts.service it may be so alone: see ReadWritePaths there"
+
 // explain adds what a bare errno does not tell a person.
 func explain(name, doing string, err error) error {
 	mend := ""
 	switch {
 	case errors.Is(err, unix.EROFS):
-		mend = "the file system is read-only: make it writable, or write this file into the host's image"
+		mend = "the file system is read-only: " + mendReadOnly
 	case errors.Is(err, unix.EPERM):
 		mend = "the file or its folder may be immutable: see lsattr, and chattr -i"
+	case errors.Is(err, fs.ErrPermission) && unix.Geteuid() == 0:
+		mend = "it is not for root without capabilities, as which the watching service runs: run sidemirror apply, or chown 0:0 it"
 	case errors.Is(err, fs.ErrPermission):
 		mend = "run as root"
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
