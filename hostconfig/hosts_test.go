@@ -101,7 +101,7 @@ func TestHosts07AUsersEditsOutliveUs(t *testing.T) {
 	}
 }
 
-func TestHosts08To11And14AFileThatIsNotToBeTouched(t *testing.T) {
+func TestHosts08To11And14And18AFileThatIsNotToBeTouched(t *testing.T) {
 	for name, test := range map[string]struct{ text, refused, noted string }{
 		"8 invalid":       {"server = \"x\"\n[host.\n", rHosts + ":2: is not valid TOML", ""},
 		"9 BOM":           {"\xef\xbb\xbf" + theirs, "byte order mark", ""},

@@ -130,6 +130,56 @@ func TestContainerd21To23OurReadingIsContainerds(t *testing.T) {
 	}
 }
 
+// askedUnits is a service manager that notes what it is asked.
+type askedUnits struct{ asked []string }
+
+func (u *askedUnits) Reload(_ context.Context, unit string) error {
+	u.asked = append(u.asked, "reload "+unit)
+	return nil
+}
+
+func (u *askedUnits) Restart(_ context.Context, unit string) error {
+	u.asked = append(u.asked, "restart "+unit)
+	return nil
+}
+
+// containerd dies of SIGHUP. A process stands for it here that would, too.
+func TestContainerd29IsNeverReloadedNorSignalled(t *testing.T) {
+	cmd := exec.Command("sleep", "600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	pid := cmd.Process.Pid
+	h := host(t, merge(proc(pid, "containerd", 0, "/usr/bin/containerd"), map[string]string{
+		containerdConfig: "version = 2\n", "/run/systemd/system/": "",
+		fmt.Sprintf("/proc/%d/cgroup", pid): "0::/system.slice/containerd.service\n",
+	}))
+	h.Versions[Containerd] = "1.7.34"
+	units := &askedUnits{}
+	h.Units = units
+	before := h.snapshot(t)
+	h.apply(t, containerdOnly("r.example"))
+	h.apply(t, containerdOnly("r.example", "more.example"))
+	if len(units.asked) != 0 {
+		t.Errorf("hosts.toml files need no signal: %q", units.asked)
+	}
+	h.apply(t, restarting())
+	h.revert(t)
+	sameTree(t, before, h.snapshot(t))
+	if want := "restart containerd.service"; len(units.asked) != 1 || units.asked[0] != want {
+		t.Errorf("asked for %q", units.asked)
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("it was ended: %v", err)
+	default:
+		_ = cmd.Process.Kill()
+		<-ended
+	}
+}
+
 // asking is a host whose containerd is a real one, elsewhere.
 type asking struct {
 	fakeDockerd
