@@ -149,8 +149,8 @@ func TestContainerd29IsNeverReloadedNorSignalled(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan string, 1)
+	go func() { ended <- fmt.Sprint(cmd.Wait()) }()
 	pid := cmd.Process.Pid
 	h := host(t, merge(proc(pid, "containerd", 0, "/usr/bin/containerd"), map[string]string{
 		containerdConfig: "version = 2\n", "/run/systemd/system/": "",
@@ -172,8 +172,8 @@ func TestContainerd29IsNeverReloadedNorSignalled(t *testing.T) {
 		t.Errorf("asked for %q", units.asked)
 	}
 	select {
-	case err := <-ended:
-		t.Errorf("it was ended: %v", err)
+	case how := <-ended:
+		t.Errorf("it was ended: %s", how)
 	default:
 		_ = cmd.Process.Kill()
 		<-ended
