@@ -27,7 +27,7 @@ fail() {
 # lacking lists the Debian packages whose program is not installed.
 lacking() {
 	for pair in containerd:containerd runc:runc docker.io:dockerd \
-		docker-registry:docker-registry skopeo:skopeo; do
+		docker-registry:docker-registry skopeo:skopeo systemd:systemd-analyze; do
 		command -v "${pair#*:}" >/dev/null || printf '%s ' "${pair%%:*}"
 	done
 	# From trixie on the docker command is a package of its own.
