@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidemirror/sidemirror/test/engine/cri"
+)
+
+const (
+	containerdSocket = "/run/containerd/containerd.sock"
+	dockerSocket     = "/run/docker.sock"
+
+	// answerLimit bounds what is read of an engine's answer, in bytes.
+	answerLimit = 8 << 20
+	// pullLimit is how long an engine may take for an image of some kilobytes.
+	pullLimit = 2 * time.Minute
+)
+
+// StartContainerd runs containerd as its unit does, and again where it runs already:
+// the restart that systemd would do.
+func (h *Host) StartContainerd(t testing.TB) {
+	t.Helper()
+	if h.containerd != nil {
+		h.containerd.Stop()
+	}
+	h.containerd = h.start(t, func(output string) error {
+		if !strings.Contains(output, "containerd successfully booted") {
+			return errors.New("it has not booted")
+		}
+		return awaitSocket(h.Path(containerdSocket))
+	}, "/usr/bin/containerd")
+}
+
+// StartDocker runs dockerd as its unit does, on the host's containerd, and again
+// where it runs already. Only the flags that keep it off this machine's network are
+// ours.
+func (h *Host) StartDocker(t testing.TB) {
+	t.Helper()
+	if h.docker != nil {
+		h.docker.Stop()
+	}
+	h.docker = h.start(t, func(string) error {
+		_, err := h.DockerInfo(t.Context())
+		return err
+	}, "/usr/sbin/dockerd", "-H", "unix:///var/run/docker.sock", "--containerd="+containerdSocket,
+		"--iptables=false", "--ip6tables=false", "--bridge=none")
+}
+
+// DockerLog is what the running dockerd has printed.
+func (h *Host) DockerLog() string { return h.docker.Output() }
+
+// ConfigDump is what containerd itself makes of its configuration file.
+func (h *Host) ConfigDump(ctx context.Context) (string, error) {
+	stdout, stderr, code, err := h.Run(ctx, "/usr/bin/containerd", "config", "dump")
+	if err == nil && code != 0 {
+		err = fmt.Errorf("containerd config dump: exit code %d: %s", code, stderr)
+	}
+	return stdout, err
+}
+
+// PullCRI pulls as the kubelet does.
+func (h *Host) PullCRI(ctx context.Context, reference, digest string) error {
+	ctx, cancel := context.WithTimeout(ctx, pullLimit)
+	defer cancel()
+	got, err := cri.Pull(ctx, h.Path(containerdSocket), reference, "", "")
+	if err != nil {
+		return err
+	}
+	return holds(got, reference, digest)
+}
+
+// holds checks that an engine has what was pushed.
+func holds(got []string, reference, digest string) error {
+	if !slices.ContainsFunc(got, func(s string) bool { return strings.HasSuffix(s, "@"+digest) }) {
+		return fmt.Errorf("pulling %s: it has %q, want %s", reference, got, digest)
+	}
+	return nil
+}
+
+// DockerInfo is part of what dockerd says of itself.
+type DockerInfo struct {
+	ServerVersion  string
+	Driver         string
+	DriverStatus   [][2]string
+	RegistryConfig struct{ Mirrors []string }
+}
+
+// ContainerdStore reports whether containerd keeps dockerd's images.
+func (i DockerInfo) ContainerdStore() bool {
+	return slices.ContainsFunc(i.DriverStatus, func(pair [2]string) bool {
+		return pair[0] == "driver-type" && strings.HasPrefix(pair[1], "io.containerd.snapshotter.")
+	})
+}
+
+// DockerInfo asks dockerd what it has in force.
+func (h *Host) DockerInfo(ctx context.Context) (info DockerInfo, err error) {
+	err = h.api(ctx, http.MethodGet, "/info", func(r io.Reader) error { return json.NewDecoder(r).Decode(&info) })
+	return info, err
+}
+
+// PullDocker does what `docker pull` does, over the API that the command asks for it:
+// a command of one generation does not speak with the daemon of every other.
+func (h *Host) PullDocker(ctx context.Context, name, tag, digest string) error {
+	ctx, cancel := context.WithTimeout(ctx, pullLimit)
+	defer cancel()
+	query := url.Values{"fromImage": {name}, "tag": {tag}}
+	err := h.api(ctx, http.MethodPost, "/images/create?"+query.Encode(), progress)
+	if err != nil {
+		return fmt.Errorf("pulling %s:%s by docker: %w", name, tag, err)
+	}
+	var image Image
+	err = h.api(ctx, http.MethodGet, "/images/"+name+":"+tag+"/json", func(r io.Reader) error { return json.NewDecoder(r).Decode(&image) })
+	if err != nil {
+		return fmt.Errorf("inspecting %s:%s: %w", name, tag, err)
+	}
+	return holds(image.RepoDigests, name, digest)
+}
+
+// progress reads a pull's lines to the end. A pull that fails says so in one of them.
+func progress(r io.Reader) error {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		var line struct{ Error string }
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			return fmt.Errorf("reading %q: %w", lines.Text(), err)
+		}
+		if line.Error != "" {
+			return errors.New(line.Error)
+		}
+	}
+	return lines.Err()
+}
+
+func (h *Host) api(ctx context.Context, method, target string, read func(io.Reader) error) error {
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", h.Path(dockerSocket))
+		},
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://docker"+target, nil)
+	if err != nil {
+		return err
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body := io.LimitReader(response.Body, answerLimit)
+	if response.StatusCode/100 != 2 {
+		text, err := io.ReadAll(body)
+		return errors.Join(fmt.Errorf("dockerd answers %s: %s", response.Status, strings.TrimSpace(string(text))), err)
+	}
+	return read(body)
+}
