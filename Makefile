@@ -5,7 +5,7 @@ FUZZTIME ?= 5s
 
 LINT = go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run
 
-.PHONY: build files install uninstall packages demo test lint fuzz bench clean help
+.PHONY: build files install uninstall packages demo test test-engines lint fuzz bench clean help
 
 build: ## Build the one static binary, bin/sidemirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
@@ -27,6 +27,9 @@ demo: build ## Watch an engine pull a private image through sidemirror (needs on
 
 test: ## Run every test; as root also those against real engines, installed by apt
 	FUZZTIME=$(FUZZTIME) tools/test.sh
+
+test-engines: ## Run the tests on whole hosts with the engines of every age, not only oldest and newest
+	tools/test.sh hosts
 
 lint: ## Check format, imports, modules and the code itself
 	$(LINT) ./...
@@ -52,4 +55,4 @@ clean: ## Remove what the other targets built
 	rm -rf bin dist
 
 help: ## Show this
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22

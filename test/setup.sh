@@ -1,10 +1,13 @@
 #!/bin/sh
 # Installs what the tests of this module run against: the engines and the
-# registry from Debian, the other clients by go install. A second run changes
-# nothing and takes a second. No service is started.
+# registry from Debian, the other clients by go install, and engines of other
+# ages into a folder of their own. A second run changes nothing and takes a
+# second. No service is started.
 #
 #	test/setup.sh            installs what is missing, then prints the versions
 #	test/setup.sh --check    installs nothing; exit 1 where something is missing
+#
+#	ENGINES=all     the engines of every age, else the oldest and the newest
 set -eu
 
 cd "$(dirname "$0")"
@@ -76,6 +79,18 @@ install_programs() {
 			github.com/docker/distribution/contrib/token-server
 }
 
+# get_engines gets the engines of other ages, which only root can run, and prints
+# their versions.
+get_engines() {
+	[ "$(id -u)" = 0 ] || return 0
+	ages="bookworm built"
+	[ "${ENGINES:-}" != all ] || ages="bookworm trixie sid built"
+	for age in $ages; do
+		got=$(engine/get.sh "$age") || fail "the engines of $age cannot be had"
+		echo "$got" | sed '$d'
+	done
+}
+
 versions() {
 	containerd --version
 	dockerd --version
@@ -100,3 +115,4 @@ command -v go >/dev/null || fail "go is not in PATH"
 install_packages
 install_programs
 versions
+get_engines

@@ -4,6 +4,8 @@
 #
 #	tools/test.sh         runs all that
 #	tools/test.sh fuzz    runs the fuzz targets alone
+#	tools/test.sh hosts   runs the tests on hosts with engines alone, of every age
+#	                      there is, where the first has the oldest and the newest
 #
 #	FUZZTIME=5s     how long each fuzz target is run; 0 leaves fuzzing out
 #	NOSKIP=1        a skipped test, or one that cannot be run here, is a failure
@@ -88,16 +90,20 @@ fuzz_one() {
 # -count=1: what engines do depends on programs that Go's test cache does not see.
 real() {
 	say "against real engines"
-	(cd test && CGO_ENABLED=${race:+1} go test -json $race -count=1 -timeout 20m ./...) || true
+	(cd test && CGO_ENABLED=${race:+1} go test -json $race -count=1 -timeout 20m "$@") || true
 }
 
 report=$(mktemp -d)
 trap 'rm -rf "$report"' EXIT
 (cd tools && go build -o "$report/testreport" ./testreport)
 
+if [ "$only" = hosts ]; then
+	export ENGINES=all
+fi
 [ "$only" = fuzz ] || prepare
 {
-	[ "$only" = fuzz ] || unit
-	[ "$fuzztime" = 0 ] || fuzz
-	[ "$only" = fuzz ] || [ -z "$engines" ] || real
+	[ -n "$only" ] || unit
+	[ "$only" = hosts ] || [ "$fuzztime" = 0 ] || fuzz
+	[ -n "$only" ] || [ -z "$engines" ] || real ./...
+	[ "$only" != hosts ] || [ -z "$engines" ] || real ./hosts ./engine
 } | "$report/testreport" ${noskip:+-noskip}
