@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 // What the other tests rest on: without us the engines of a machine pull what is
 // public, by themselves, and get nothing that is private.
 func TestWithoutUsThePublicIsPulledAndThePrivateIsNot(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, trixie)
 	net := connect(t, m)
 	m.readCerts()

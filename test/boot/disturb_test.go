@@ -11,6 +11,7 @@ import (
 func TestDisturbances(t *testing.T) {
 	for _, s := range suites() {
 		t.Run(string(s), func(t *testing.T) {
+			t.Parallel()
 			p := built(t)
 			m, net := freshHost(t, s, p.deb, p.newDeb)
 			m.run("apt-get install --yes --no-install-recommends --quiet " + inside(p.deb))
@@ -35,7 +36,7 @@ func TestDisturbances(t *testing.T) {
 // settled waits until all units run and the engines are configured.
 func (m *machine) settled() {
 	m.t.Helper()
-	for _, unit := range units {
+	for _, unit := range ourUnits {
 		m.within(5*time.Second, unit+" is active", func() error { return m.active(unit) })
 	}
 	for _, file := range []string{"/etc/docker/daemon.json", "/etc/containerd/certs.d/ghcr.io/hosts.toml"} {
@@ -200,7 +201,7 @@ func (m *machine) outrun(t testing.TB, net *internet) {
 func (m *machine) disabled(t testing.TB, net *internet, p packages) {
 	m.run("systemctl disable --now sidemirror.socket sidemirror.service sidemirror-hosts.service")
 	m.run("dpkg --force-confold --install " + inside(p.newDeb))
-	for _, unit := range units {
+	for _, unit := range ourUnits {
 		if state := m.property(unit, "ActiveState"); state != "inactive" {
 			t.Errorf("after an upgrade %s is %s", unit, state)
 		}

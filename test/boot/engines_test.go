@@ -15,6 +15,7 @@ import (
 func TestEnginesInstalledLater(t *testing.T) {
 	for _, s := range suites() {
 		t.Run(string(s), func(t *testing.T) {
+			t.Parallel()
 			p := built(t)
 			m := newMachine(t, s)
 			net := connect(t, m)
@@ -27,7 +28,7 @@ func TestEnginesInstalledLater(t *testing.T) {
 			if n := len(postinst(out)); n > 3 {
 				t.Errorf("the postinst prints %d lines", n)
 			}
-			for _, unit := range units {
+			for _, unit := range ourUnits {
 				m.within(5*time.Second, unit+" is active", func() error { return m.active(unit) })
 			}
 			m.login(net)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// units are ours.
-var units = []string{"sidemirror.socket", "sidemirror.service", "sidemirror-hosts.service"}
+// ourUnits are those that the packages bring.
+var ourUnits = []string{"sidemirror.socket", "sidemirror.service", "sidemirror-hosts.service"}
 
 // daemonJSON is what the administrator of a fresh host has in /etc/docker, tabs and
 // all: enough downloads at a time for the tests that run many pulls.

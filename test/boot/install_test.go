@@ -10,6 +10,7 @@ import (
 func TestInstallPullRebootRemovePurge(t *testing.T) {
 	for _, s := range suites() {
 		t.Run(string(s), func(t *testing.T) {
+			t.Parallel()
 			p := built(t)
 			m, net := freshHost(t, s, p.deb)
 			etc, all := m.tree("/etc"), m.disk()
@@ -36,13 +37,16 @@ func installed(t *testing.T, m *machine, deb string, failed []string) {
 	if len(lines) == 0 || len(lines) > 3 {
 		t.Errorf("the postinst prints %d lines:\n%s", len(lines), out)
 	}
-	for _, unit := range units {
+	for _, unit := range ourUnits {
 		m.within(5*time.Second, unit+" is active", func() error { return m.active(unit) })
 	}
 	for _, file := range []string{"/etc/docker/daemon.json", "/etc/containerd/certs.d/ghcr.io/hosts.toml"} {
 		m.within(5*time.Second-min(took, 4*time.Second), file+" is configured", func() error { return m.configured(file) })
 	}
 	t.Logf("configured %.2f s after the start of the installation", time.Since(began).Seconds())
+	if later := strings.TrimSpace(m.run("sidemirror status --short")); later != strings.Join(lines, "\n") {
+		t.Errorf("the postinst says\n%s\nand status later\n%s", strings.Join(lines, "\n"), later)
+	}
 	for unit, want := range map[string]string{"sidemirror.socket": "enabled", "sidemirror-hosts.service": "enabled", "sidemirror.service": "indirect"} {
 		if state := m.property(unit, "UnitFileState"); state != want {
 			t.Errorf("%s is %s, not %s", unit, state, want)
@@ -81,6 +85,9 @@ func rebooted(t *testing.T, m *machine, net *internet, failed []string) {
 	if now := m.failed(); strings.Join(now, " ") != strings.Join(failed, " ") {
 		t.Errorf("after a reboot units have failed: %q, before the installation %q", now, failed)
 	}
+	for _, unit := range append([]string{"docker.service", "containerd.service"}, ourUnits...) {
+		t.Logf("%s took %v to start", unit, m.startTime(unit))
+	}
 	t.Logf("critical chain after the reboot:\n%s", m.run("systemd-analyze critical-chain --no-pager multi-user.target docker.service"))
 	m.through(net, "rebooted")
 	t.Logf("status:\n%s", m.run("sidemirror status"))
@@ -102,10 +109,15 @@ func removed(t *testing.T, m *machine, net *internet, etc tree) {
 	if left := m.ours(); left != "" {
 		t.Errorf("after the removal there runs %s", left)
 	}
-	for _, unit := range units {
+	for _, unit := range ourUnits {
 		if state := m.property(unit, "LoadState"); state != "not-found" {
 			t.Errorf("after the removal %s is %s", unit, state)
 		}
+	}
+	// By its own word, not by what it does: with our address still in it a pull would
+	// succeed as well.
+	if mirrors := m.run("docker info --format '{{.RegistryConfig.Mirrors}}'"); strings.TrimSpace(mirrors) != "[]" {
+		t.Errorf("after the removal Docker has the mirrors %s", mirrors)
 	}
 	m.directly(net, "removed")
 	if failed := m.failed(); strings.Contains(strings.Join(failed, " "), "sidemirror") {
@@ -116,7 +128,7 @@ func removed(t *testing.T, m *machine, net *internet, etc tree) {
 // purged installs the package again and purges it, and wants nothing to be left.
 func purged(t *testing.T, m *machine, deb string, etc, all tree) {
 	m.run("dpkg --install " + deb)
-	for _, unit := range units {
+	for _, unit := range ourUnits {
 		m.within(5*time.Second, unit+" is active again", func() error { return m.active(unit) })
 	}
 	m.run("apt-get purge --yes --quiet sidemirror")

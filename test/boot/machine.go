@@ -52,7 +52,7 @@ mkdir "/sys/fs/cgroup/$1"
 mount -t tmpfs tmpfs /run
 mkdir /run/machine
 mount -t overlay overlay -o "lowerdir=$2,upperdir=$3/upper,workdir=$3/work" /run/machine
-ip link set lo up
+chroot /run/machine ip link set lo up
 echo held
 exec sleep infinity`
 

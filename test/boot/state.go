@@ -95,15 +95,27 @@ func (m *machine) active(unit string) error {
 // bootTime is how long systemd took from its start until all was up.
 func (m *machine) bootTime() time.Duration {
 	m.t.Helper()
+	return m.between("UserspaceTimestampMonotonic", "FinishTimestampMonotonic", "")
+}
+
+// startTime is how long a unit took to start.
+func (m *machine) startTime(unit string) time.Duration {
+	m.t.Helper()
+	return m.between("InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic", unit)
+}
+
+// between is the time between two properties of a unit, or of systemd itself.
+func (m *machine) between(first, second, unit string) time.Duration {
+	m.t.Helper()
 	var from, to int64
-	out := m.run("systemctl show --property=UserspaceTimestampMonotonic --property=FinishTimestampMonotonic")
+	out := m.run("systemctl show --property=" + first + " --property=" + second + " " + unit)
 	for line := range strings.Lines(out) {
-		for name, value := range map[string]*int64{"UserspaceTimestampMonotonic": &from, "FinishTimestampMonotonic": &to} {
+		for name, value := range map[string]*int64{first: &from, second: &to} {
 			_, _ = fmt.Sscanf(line, name+"=%d", value) // 0 where it is not that line
 		}
 	}
-	if from == 0 || to <= from {
-		m.t.Fatalf("systemd says of its boot: %s", out)
+	if from == 0 || to < from {
+		m.t.Fatalf("systemd says of %s: %s", unit, out)
 	}
 	return time.Duration(to-from) * time.Microsecond
 }

@@ -1,0 +1,93 @@
+package boot
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/sidemirror/sidemirror/test/registry"
+	"github.com/sidemirror/sidemirror/test/units"
+)
+
+// helper is a credential helper as clouds have them, but for what package units has
+// of such: it keeps what it learnt in its home, and a dynamic program of its host's
+// asks the internet by name and TLS.
+const helper = `#!/bin/sh
+set -eu
+read -r server
+mkdir -p "$HOME/.cache/helper"
+echo token >"$HOME/.cache/helper/token"
+openssl s_client -connect "$server:443" -verify_return_error -brief </dev/null
+echo "a helper's $1 for $server by $(id -un)"
+`
+
+// What runs in the proxy's sandbox beside it, and what is handed in.
+func TestSandbox(t *testing.T) {
+	for _, s := range suites() {
+		t.Run(string(s), func(t *testing.T) {
+			t.Parallel()
+			p := built(t)
+			m, net := freshHost(t, s, p.deb)
+			m.run("dpkg --install " + inside(p.deb))
+			m.settled()
+			m.step("forbidden and allowed", func(t testing.TB) { m.sandboxed(t) })
+			m.step("credential helper", func(t testing.TB) { m.helped(t) })
+			m.step("credential of systemd's", func(t testing.TB) { m.credential(t, net) })
+		})
+	}
+}
+
+// sandboxed makes the trials of package units: what a unit runs before its main
+// process is in the same sandbox.
+func (m *machine) sandboxed(t testing.TB) {
+	for _, f := range units.Sandbox(t) {
+		m.write(f.Path, string(f.Data), f.Mode)
+	}
+	m.run("systemctl daemon-reload")
+	_, err := m.try("systemctl restart sidemirror.service")
+	if err := errors.Join(err, units.Judge(strings.Join(m.journal("sidemirror.service"), "\n"))); err != nil {
+		t.Error(err)
+	}
+	m.run("rm " + units.DropIn + "; systemctl daemon-reload")
+}
+
+func (m *machine) helped(t testing.TB) {
+	m.write("/usr/local/bin/docker-credential-boot", helper, 0o755)
+	m.dropIn("[Service]\nExecStartPre=/bin/sh -c 'echo ghcr.io | docker-credential-boot get'\n")
+	_, err := m.try("systemctl restart sidemirror.service")
+	log := strings.Join(m.journal("sidemirror.service"), "\n")
+	if err != nil || !strings.Contains(log, "a helper's get for ghcr.io by sidemirror") {
+		t.Errorf("the helper failed: %v\n%s", err, log)
+	}
+	if mode := m.run("stat --format=%a:%U /var/lib/sidemirror/.cache/helper/token"); mode != "600:sidemirror\n" {
+		t.Errorf("what the helper keeps is %s", mode)
+	}
+}
+
+// dropIn replaces what the administrator adds to the proxy's unit.
+func (m *machine) dropIn(text string) {
+	m.t.Helper()
+	m.write("/etc/systemd/system/sidemirror.service.d/boot.conf", text, 0o644)
+	m.run("systemctl daemon-reload")
+}
+
+// credential hands root's logins in, which the proxy's user may not read, as the
+// unit's comment has it.
+func (m *machine) credential(t testing.TB, net *internet) {
+	pair := base64.StdEncoding.EncodeToString([]byte(net.private.User + ":" + net.private.Password))
+	m.write("/root/.docker/config.json", fmt.Sprintf(`{"auths":{"https://index.docker.io/v1/":{"auth":%q},"ghcr.io":{"auth":%q}}}`, pair, pair), 0o600)
+	m.dropIn("[Service]\nLoadCredential=docker-config.json:/root/.docker/config.json\n")
+	m.write("/etc/sidemirror/config.toml", "[credentials]\nfiles = [\"/run/credentials/sidemirror.service/docker-config.json\"]\n", 0o644)
+	m.run("systemctl restart sidemirror.service")
+	// Not through docker's client, which would take the logins itself and hand them on.
+	repository := "alice/credential"
+	net.private.Push(t, repository, "v1", registry.Shape{Size: 1 << 16})
+	if err := m.criPull(reference(ghcr, repository)); err != nil {
+		t.Errorf("%v\n%s", err, strings.Join(m.journal("sidemirror.service"), "\n"))
+	}
+	if ours, direct := net.visits(ghcr, repository); ours < 4 || direct != 0 {
+		t.Errorf("the registry saw %d requests of ours and %d of containerd's own", ours, direct)
+	}
+}
