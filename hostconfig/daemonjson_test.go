@@ -142,6 +142,9 @@ func TestDaemon41ASymbolicLinkStays(t *testing.T) {
 		before := h.snapshot(t)
 		h.apply(t, dockerOnly())
 		contains(t, h.get(t, "/srv/docker.json"), ourURL)
+		h.put(t, "/srv/.docker.json.sidemirror", "of a run that was killed")
+		h.apply(t, dockerOnly())
+		h.missing(t, "/srv/.docker.json.sidemirror")
 		if got, err := os.Readlink(h.path(dockerJSON)); err != nil || got != target {
 			t.Errorf("link is %q, %v", got, err)
 		}
@@ -237,6 +240,22 @@ func TestDaemon45LoopbackMirrorNeverWithoutHostsToml(t *testing.T) {
 						sameTree(t, before, h.snapshot(t))
 					}
 				})
+			}
+		}
+	}
+}
+
+func TestDaemon45NoMirrorWhereHostsTomlCouldNotBeWritten(t *testing.T) {
+	for _, version := range []string{"28.5.2", "29.7.2", ""} {
+		for _, op := range []string{"create", "write", "attributes", "sync", "rename"} {
+			h := dockerHost(t, version, map[string]string{dockerJSON: `{"features": {"containerd-snapshotter": false}}`})
+			before := h.get(t, dockerJSON)
+			h.step = failing(op, hubHosts, unix.ENOSPC)
+			if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), dockerJSON+": is left as it is, because "+hubHosts+" could not be changed before it") {
+				t.Errorf("%s: %v", op, err)
+			}
+			if got := h.get(t, dockerJSON); got != before {
+				t.Errorf("%s: daemon.json became %s", op, got)
 			}
 		}
 	}

@@ -247,6 +247,16 @@ func TestAnEngineThatWasNamedOnceStays(t *testing.T) {
 	k.want.Registries = append(k.want.Registries, "r.example")
 	k.settle()
 	contains(t, h.get(t, dockerHosts+"/r.example/hosts.toml"), ourHost)
+	// Until it is to be configured no more.
+	k.want.Engines = []string{Containerd}
+	h.Present = []string{Containerd}
+	k.settle()
+	h.missing(t, dockerHosts)
+	h.Present = nil
+	k.want = desired("docker.io")
+	k.settle()
+	h.missing(t, dockerHosts)
+	h.get(t, containerdHosts+"/docker.io/hosts.toml")
 	h.revert(t)
 	sameTree(t, before, h.snapshot(t))
 }
