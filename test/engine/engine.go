@@ -28,7 +28,24 @@ func NeedRoot(t testing.TB) {
 // may have 107 bytes, and t.TempDir's holds the test's name.
 func folder(t testing.TB, name string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sm-"+name+"-")
+	return folderIn(t, "", name)
+}
+
+// memory is folder where writing to disk costs nothing, if there is such a place with
+// room: engines sync at each step, and no test of them is about the disk.
+func memory(t testing.TB, name string) string {
+	t.Helper()
+	const shared, room = "/dev/shm", 256 << 20
+	var free syscall.Statfs_t
+	if err := syscall.Statfs(shared, &free); err != nil || free.Bavail*uint64(free.Bsize) < room {
+		return folder(t, name)
+	}
+	return folderIn(t, shared, name)
+}
+
+func folderIn(t testing.TB, parent, name string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(parent, "sm-"+name+"-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func StartHost(t testing.TB, o HostOptions) *Host {
 	t.Helper()
 	NeedRoot(t)
 	engines := o.Generation.Get(t)
-	h := &Host{Root: folder(t, "host")}
+	h := &Host{Root: memory(t, "host")}
 	h.build(t, engines, o)
 	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
 		"sh", "-c", enter, "sh", h.Root, engines, o.Program)

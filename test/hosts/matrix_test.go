@@ -1,6 +1,8 @@
 package hosts_test
 
 import (
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -47,7 +49,11 @@ func (s setting) fromApplyToRevert(t *testing.T, g engine.Generation) {
 		want.criHub, want.criOther = throughUs, throughUs
 	}
 	r.agree(t, "after apply", want)
-	if !s.cri {
+	switch {
+	case s.leaves != "":
+		r.leavesPath(t, s.leaves)
+		r.agree(t, "after a restart of containerd", want)
+	case !s.cri:
 		r.restartForPath(t, s.pathIn(g))
 		want.criHub, want.criOther = throughUs, throughUs
 		r.agree(t, "after the restart of containerd", want)
@@ -74,6 +80,24 @@ func (s setting) fromApplyToRevert(t *testing.T, g engine.Generation) {
 // dockerReadsHosts reports whether this Docker mirrors more than Docker Hub.
 func (s setting) dockerReadsHosts(g engine.Generation) bool {
 	return s.store[g] == "containerd" && (g == engine.Sid || g == engine.Built)
+}
+
+// leavesPath checks that config_path is not set where it must not be, and why.
+func (r *rig) leavesPath(t *testing.T, why string) {
+	t.Helper()
+	before, err := os.ReadFile(filepath.Join(r.host.Root, config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ := r.do(t, 0, "apply", "--restart-containerd")
+	if !strings.Contains(out, why) {
+		t.Errorf("apply --restart-containerd does not say %q:\n%s", why, out)
+	}
+	after, err := os.ReadFile(filepath.Join(r.host.Root, config))
+	if err != nil || string(after) != string(before) {
+		t.Errorf("%s was to be left alone, and is, with %v,\n%s", config, err, after)
+	}
+	r.host.StartContainerd(t)
 }
 
 // pathIn is the file that config_path is to be set in.

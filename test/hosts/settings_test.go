@@ -22,6 +22,9 @@ type setting struct {
 	// writes is what has to be written for config_path on 1.x, and from 2.0 on.
 	writes [2]string
 
+	// leaves is why we leave config_path alone, in the words of plan.
+	leaves string
+
 	// keeps are lines of what containerd says of its configuration that must be there
 	// as long as we are: what 1.x lost to a drop-in (k0s #6547).
 	keeps []string
@@ -98,6 +101,14 @@ var settings = []setting{
 		},
 		writes: [2]string{"/etc/containerd/conf.d/20-own.toml", "/etc/containerd/conf.d/99-sidemirror.toml"},
 		keeps:  []string{"SystemdCgroup = true", "reg.test/pause:3"},
+		store:  map[engine.Generation]string{engine.Built: "containerd"},
+	},
+	{
+		name: "mirrors",
+		files: map[string]string{
+			config: criV2 + "[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"other.test\"]\nendpoint = [\"https://reg.test\"]\n",
+		},
+		leaves: "has registry.mirrors, beside which containerd refuses config_path",
 		store:  map[engine.Generation]string{engine.Built: "containerd"},
 	},
 	{
