@@ -21,6 +21,7 @@ case $PREFIX in
 esac
 share=$PREFIX/share
 config=/etc/sidemirror/config.toml
+tab=$(printf '\t')
 units='sidemirror.socket sidemirror.service sidemirror-hosts.service'
 
 fail() {
@@ -28,32 +29,36 @@ fail() {
 	exit 1
 }
 
-# installed lists what is installed: mode, source, and where it comes to.
+# one is a line of what is installed: mode, where it comes to, what it is.
+one() {
+	printf '%s\t%s\t%s\n' "$@"
+}
+
 installed() {
-	echo "755 $BINARY $PREFIX/bin/sidemirror"
+	one 755 "$PREFIX/bin/sidemirror" "$BINARY"
 	for unit in $units; do
-		echo "644 $here/../systemd/$unit $lib/systemd/system/$unit"
+		one 644 "$lib/systemd/system/$unit" "$here/../systemd/$unit"
 	done
-	echo "644 $here/../systemd/sidemirror.preset $lib/systemd/system-preset/80-sidemirror.preset"
-	echo "644 $here/../systemd/sidemirror.sysusers $lib/sysusers.d/sidemirror.conf"
-	echo "644 $here/../systemd/sidemirror.tmpfiles $lib/tmpfiles.d/sidemirror.conf"
-	echo "644 $FILES/completion.bash $share/bash-completion/completions/sidemirror"
-	echo "644 $FILES/completion.zsh $share/zsh/site-functions/_sidemirror"
-	echo "644 $FILES/completion.fish $share/fish/vendor_completions.d/sidemirror.fish"
-	echo "644 $here/../README.md $share/doc/sidemirror/README.md"
+	one 644 "$lib/systemd/system-preset/80-sidemirror.preset" "$here/../systemd/sidemirror.preset"
+	one 644 "$lib/sysusers.d/sidemirror.conf" "$here/../systemd/sidemirror.sysusers"
+	one 644 "$lib/tmpfiles.d/sidemirror.conf" "$here/../systemd/sidemirror.tmpfiles"
+	one 644 "$share/bash-completion/completions/sidemirror" "$FILES/completion.bash"
+	one 644 "$share/zsh/site-functions/_sidemirror" "$FILES/completion.zsh"
+	one 644 "$share/fish/vendor_completions.d/sidemirror.fish" "$FILES/completion.fish"
+	one 644 "$share/doc/sidemirror/README.md" "$here/../README.md"
 	for page in "$here"/../docs/*.md; do
-		echo "644 $page $share/doc/sidemirror/docs/${page##*/}"
+		one 644 "$share/doc/sidemirror/docs/${page##*/}" "$page"
 	done
-	echo "644 $here/../LICENSE $share/licenses/sidemirror/LICENSE"
-	echo "644 $FILES/NOTICES $share/licenses/sidemirror/NOTICES"
+	one 644 "$share/licenses/sidemirror/LICENSE" "$here/../LICENSE"
+	one 644 "$share/licenses/sidemirror/NOTICES" "$FILES/NOTICES"
 }
 
 install_files() {
 	if [ ! -x "$BINARY" ] || [ ! -r "$FILES/NOTICES" ]; then
 		fail "nothing is built to be installed; run: make files"
 	fi
-	installed | while read -r mode from to; do
-		install -D -m "$mode" "$from" "$DESTDIR$to"
+	installed | while IFS=$tab read -r mode to from; do
+		install -D -m "$mode" "$from" "$DESTDIR$to" || exit
 	done
 	# The units and pages are written for /usr/bin.
 	for unit in $units; do
@@ -103,8 +108,8 @@ uninstall_files() {
 	if [ -z "$DESTDIR" ] && [ -x "$PREFIX/bin/sidemirror" ]; then
 		give_back
 	fi
-	installed | while read -r _ _ to; do
-		rm -f "$DESTDIR$to"
+	installed | while IFS=$tab read -r _ to _; do
+		rm -f "$DESTDIR$to" || exit
 	done
 	rm -f "$DESTDIR$share"/man/man1/sidemirror.1.gz "$DESTDIR$share"/man/man1/sidemirror-*.1.gz \
 		"$DESTDIR$share"/man/man5/sidemirror-*.5.gz "$DESTDIR$share"/man/man8/sidemirror*.8.gz

@@ -30,7 +30,7 @@ func makeConfigPage(text string, at time.Time) (string, error) {
 	fmt.Fprintf(&b, ".TH SIDEMIRROR\\-CONFIG.TOML 5 %s sidemirror \"File Formats\"\n", at.Format(time.DateOnly))
 	b.WriteString(".SH NAME\nsidemirror\\-config.toml \\- configuration of sidemirror\n")
 	b.WriteString(".SH SYNOPSIS\n.I /etc/sidemirror/config.toml\n.SH DESCRIPTION\n")
-	keys := 0
+	keys, begun := 0, false
 	var prose []string
 	for i, line := range strings.Split(strings.TrimSpace(text), "\n") {
 		if m := tableLine.FindStringSubmatch(line); m != nil {
@@ -44,9 +44,12 @@ func makeConfigPage(text string, at time.Time) (string, error) {
 			prose = append(prose, m[1])
 		} else if line == "" {
 			if len(prose) > 0 {
-				fmt.Fprintf(&b, ".PP\n%s", paragraph(prose))
+				if begun {
+					b.WriteString(".PP\n")
+				}
+				b.WriteString(paragraph(prose))
+				prose, begun = nil, true
 			}
-			prose = nil
 		} else {
 			return "", fmt.Errorf("config.toml:%d: neither a comment nor a key in one: %s", i+1, line)
 		}
@@ -62,20 +65,24 @@ func makeConfigPage(text string, at time.Time) (string, error) {
 // in by blanks are left as they are.
 func paragraph(lines []string) string {
 	var b strings.Builder
-	asIs := false
+	asIs, apart := false, false
 	for _, line := range lines {
-		if verbatim := strings.HasPrefix(line, "  "); verbatim != asIs && line != "" {
-			asIs = verbatim
-			b.WriteString(map[bool]string{true: ".PP\n.nf\n", false: ".fi\n"}[asIs])
+		if line == "" {
+			apart = b.Len() > 0
+			continue
 		}
-		switch {
-		case line != "":
-			b.WriteString(escape(line) + "\n")
-		case asIs:
-			b.WriteString("\n")
-		default:
+		verbatim := strings.HasPrefix(line, "  ")
+		if asIs && !verbatim {
+			b.WriteString(".fi\n")
+		}
+		if apart {
 			b.WriteString(".PP\n")
 		}
+		if verbatim && !asIs {
+			b.WriteString(".nf\n")
+		}
+		asIs, apart = verbatim, false
+		b.WriteString(escape(line) + "\n")
 	}
 	if asIs {
 		b.WriteString(".fi\n")
