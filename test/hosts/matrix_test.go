@@ -143,6 +143,7 @@ func (r *rig) restartForPath(t *testing.T, file string) {
 		t.Errorf("for config_path %s was to be written:\n%s", file, out)
 	}
 	r.host.StartContainerd(t)
+	r.host.StartDocker(t) // from the file as it is now, as after a reboot
 	r.do(t, 0, "plan", "--restart-containerd")
 	if path := r.configPath(t); path != "/etc/containerd/certs.d" {
 		t.Errorf("by containerd's own word config_path is %q", path)

@@ -177,12 +177,7 @@ func (r *rig) pulled(t *testing.T, pull func(repository, digest string) error) b
 	}
 	all, ours := r.upstream.Requests("/v2/" + repository + "/")
 	all -= before // the push
-	lines := 0
-	for line := range strings.Lines(r.sidemirror.Log()) {
-		if strings.Contains(line, "msg=request ") && strings.Contains(line, " repository="+repository+" ") {
-			lines++
-		}
-	}
+	lines := r.asked(repository)
 	switch {
 	case all > 0 && ours == 0 && lines == 0:
 		return direct
@@ -191,6 +186,17 @@ func (r *rig) pulled(t *testing.T, pull func(repository, digest string) error) b
 	}
 	t.Errorf("%s has %d parts; the registry was asked %d times, %d of them by sidemirror, which was asked %d times", repository, len(image.Platform), all, ours, lines)
 	return ""
+}
+
+// asked is how many requests about a repository we have had.
+func (r *rig) asked(repository string) int {
+	lines := 0
+	for line := range strings.Lines(r.sidemirror.Log()) {
+		if strings.Contains(line, "msg=request ") && strings.Contains(line, " repository="+repository+" ") {
+			lines++
+		}
+	}
+	return lines
 }
 
 // ways are the pulls of one look at a host.
