@@ -47,6 +47,7 @@ var mayUse = map[string][]string{
 	// Leaves return errors: whoever called them knows whether it is worth a line.
 	"github.com/sirupsen/logrus":  {"cmd/sidemirror/*.go", "daemon/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
 	"github.com/spf13/cobra":      {"cmd/sidemirror/*.go"},
+	"github.com/spf13/pflag":      {"cmd/sidemirror/man.go"},
 	"github.com/tailscale/hujson": {"hostconfig/*.go"},
 }
 

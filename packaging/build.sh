@@ -6,7 +6,7 @@
 # The same commit gives the same bytes, wherever and whenever it is built:
 #
 #	SOURCE_DATE_EPOCH=   the time in them; the commit's if not set
-#	VERSION=             the version; version.sh's if not set
+#	VERSION=, COMMIT=    what is stamped on them; version.sh's if not set
 set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,6 +15,7 @@ dist=$(cd "${1:-$here/../dist}" && pwd)
 
 VERSION=${VERSION:-$("$here/version.sh")}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$("$here/version.sh" --time)}
+COMMIT=${COMMIT-$("$here/version.sh" --commit)}
 export VERSION SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC0
 
 work=$(mktemp -d)
@@ -25,7 +26,7 @@ trap 'exit 1' INT TERM
 # is not linked in: it differs between a clone and an archive of it.
 compile() {
 	(cd "$here/.." && CGO_ENABLED=0 GOOS=linux GOARCH="$1" go build -trimpath -buildvcs=false \
-		-ldflags "-s -w -X main.version=$VERSION" -o "$work/$1/sidemirror" ./cmd/sidemirror)
+		-ldflags "-s -w -X main.version=$VERSION -X main.commit=$COMMIT" -o "$work/$1/sidemirror" ./cmd/sidemirror)
 }
 
 # scripts puts what the maintainer scripts have in common before each.

@@ -11,7 +11,8 @@
 # the release and "+" after it, and the time is the commit's, in UTC. Out of a
 # tree without git: the newest version of CHANGELOG.md, with "+local".
 #
-#	packaging/version.sh --time   prints that time in seconds since 1970
+#	packaging/version.sh --time     prints that time in seconds since 1970
+#	packaging/version.sh --commit   prints the commit, and nothing where there is none
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -29,6 +30,13 @@ if [ "${1:-}" = --time ]; then
 		git log -1 --format=%ct
 	else
 		stat -c %Y CHANGELOG.md
+	fi
+	exit
+fi
+
+if [ "${1:-}" = --commit ]; then
+	if git_here; then
+		git rev-parse HEAD
 	fi
 	exit
 fi

@@ -10,9 +10,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set with -ldflags "-X main.version=v1.2.3" where a package is built;
-// "go install" leaves it empty and the module's own version counts.
-var version string
+// version and commit are set with -ldflags "-X main.version=1.2.3" where a package
+// is built, which has nothing of git's in the binary beside; "go install" leaves them
+// empty and the module's own version counts.
+var version, commit string
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -46,6 +47,9 @@ func buildVersion(info *debug.BuildInfo) string {
 }
 
 func buildCommit(info *debug.BuildInfo) string {
+	if commit != "" {
+		return commit
+	}
 	if info == nil {
 		return "(unknown)"
 	}
@@ -53,15 +57,15 @@ func buildCommit(info *debug.BuildInfo) string {
 	for _, s := range info.Settings {
 		settings[s.Key] = s.Value
 	}
-	commit := settings["vcs.revision"]
-	if commit == "" {
+	revision := settings["vcs.revision"]
+	if revision == "" {
 		return "(unknown)"
 	}
 	if at := settings["vcs.time"]; at != "" {
-		commit += " of " + at
+		revision += " of " + at
 	}
 	if settings["vcs.modified"] == "true" {
-		commit += ", modified"
+		revision += ", modified"
 	}
-	return commit
+	return revision
 }

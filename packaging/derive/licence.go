@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,10 +25,10 @@ type linked struct {
 }
 
 // findLinked asks go list what is in the binary, on any architecture that is built.
-func findLinked(root string) ([]linked, error) {
+func findLinked(ctx context.Context, root string) ([]linked, error) {
 	found := map[string]linked{}
 	for _, arch := range []string{"amd64", "arm64"} {
-		cmd := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}", "./cmd/sidemirror")
+		cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}", "./cmd/sidemirror")
 		cmd.Dir = root
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 		cmd.Stderr = os.Stderr
@@ -50,7 +51,7 @@ func findLinked(root string) ([]linked, error) {
 	if len(found) == 0 {
 		return nil, errors.New("go list names no module that is linked")
 	}
-	std, err := goItself(root)
+	std, err := goItself(ctx, root)
 	if err != nil {
 		return nil, err
 	}
@@ -62,16 +63,16 @@ func findLinked(root string) ([]linked, error) {
 	return list, nil
 }
 
-func goItself(root string) (linked, error) {
-	cmd := exec.Command("go", "env", "GOROOT", "GOVERSION")
+func goItself(ctx context.Context, root string) (linked, error) {
+	cmd := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOVERSION")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {
 		return linked{}, fmt.Errorf("asking for Go's folder: %w", err)
 	}
 	dir, version, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	// Debian and Fedora have the licence elsewhere.
-	for _, at := range []string{dir, "/usr/share/doc/golang-go", "/usr/share/licenses/golang"} {
+	// Fedora has the licence elsewhere.
+	for _, at := range []string{dir, "/usr/share/licenses/golang"} {
 		l, err := readLicence("std", strings.TrimPrefix(version, "go"), at)
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			return l, err

@@ -8,6 +8,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -38,7 +39,9 @@ func run(args []string) error {
 	at := time.Unix(seconds, 0).UTC()
 
 	out := map[string]string{}
-	linked, err := findLinked("..")
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	linked, err := findLinked(ctx, "..")
 	if err != nil {
 		return err
 	}

@@ -34,10 +34,10 @@ func makeConfigPage(text string, at time.Time) (string, error) {
 	var prose []string
 	for i, line := range strings.Split(strings.TrimSpace(text), "\n") {
 		if m := tableLine.FindStringSubmatch(line); m != nil {
-			fmt.Fprintf(&b, ".SH [%s]\n%s", escape(strings.ReplaceAll(m[1], `"`, `\(dq`)), paragraph(prose))
+			fmt.Fprintf(&b, ".SH [%s]\n%s", quoted(m[1]), paragraph(prose))
 			prose = nil
 		} else if m := keyLine.FindStringSubmatch(line); m != nil {
-			fmt.Fprintf(&b, ".TP\n.B %s\n%s", escape(strings.ReplaceAll(m[1], `"`, `\(dq`)), paragraph(prose))
+			fmt.Fprintf(&b, ".TP\n.B %s\n%s", quoted(m[1]), paragraph(prose))
 			prose = nil
 			keys++
 		} else if m := proseLine.FindStringSubmatch(line); m != nil {
@@ -90,9 +90,11 @@ func paragraph(lines []string) string {
 	return b.String()
 }
 
-// escape leaves the two-letter names of letters, \(dq, as they are.
+// quoted is for the arguments of a macro, where quotes have a meaning.
+func quoted(text string) string { return strings.ReplaceAll(escape(text), `"`, `\(dq`) }
+
 func escape(line string) string {
-	line = strings.ReplaceAll(line, "-", `\-`)
+	line = strings.ReplaceAll(strings.ReplaceAll(line, `\`, `\e`), "-", `\-`)
 	if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
 		line = `\&` + line
 	}

@@ -37,7 +37,7 @@ func binaries(t *testing.T, debs, rpms []format) {
 			t.Errorf("%s and %s differ in the binary", debs[i].file, rpms[i].file)
 		}
 		if f.arch == runtime.GOARCH {
-			if out := run(t, "/", nil, name, "version"); !strings.Contains(out, version) {
+			if out := run(t, "/", nil, name, "version"); !strings.Contains(out, version) || !strings.Contains(out, commit) {
 				t.Errorf("%s: it says of itself:\n%s", f.file, out)
 			}
 		}

@@ -26,8 +26,12 @@ const root = "../.."
 // version and moment are what the packages of these tests are stamped with.
 const (
 	version = "0.0.1~test1"
+	commit  = "0123456789abcdef0123456789abcdef01234567"
 	moment  = "1000000000" // 2001-09-09, which no clock here says
 )
+
+// stamps gives them to what builds.
+var stamps = []string{"VERSION=" + version, "COMMIT=" + commit, "SOURCE_DATE_EPOCH=" + moment, "GOFLAGS="}
 
 // run runs a program in a folder, and is its output.
 func run(t *testing.T, dir string, env []string, name string, args ...string) string {
@@ -46,11 +50,10 @@ func run(t *testing.T, dir string, env []string, name string, args ...string) st
 }
 
 // build builds the four packages of a checkout.
-func build(t *testing.T, checkout string, env ...string) string {
+func build(t *testing.T, checkout string) string {
 	t.Helper()
 	dist := t.TempDir()
-	env = append([]string{"VERSION=" + version, "SOURCE_DATE_EPOCH=" + moment, "GOFLAGS="}, env...)
-	run(t, checkout, env, "packaging/build.sh", dist)
+	run(t, checkout, stamps, "packaging/build.sh", dist)
 	return dist
 }
 
@@ -96,7 +99,7 @@ func sameBytes(t *testing.T, dist string) {
 	elsewhere := filepath.Join(t.TempDir(), "another place")
 	copyCheckout(t, elsewhere)
 	again := t.TempDir()
-	env := []string{"VERSION=" + version, "SOURCE_DATE_EPOCH=" + moment, "GOFLAGS=", "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "HOSTNAME=elsewhere"}
+	env := append([]string{"TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "HOSTNAME=elsewhere"}, stamps...)
 	run(t, elsewhere, env, "sh", "-c", `umask 077 && exec packaging/build.sh "$0"`, again)
 	first, second := sums(t, dist), sums(t, again)
 	for name, sum := range first {
