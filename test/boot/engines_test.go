@@ -44,6 +44,7 @@ func TestEnginesInstalledLater(t *testing.T) {
 			}
 			m.later(t, "docker", file, docker)
 			m.stock(t, net)
+			m.onDemand(t)
 			m.gone(t, s)
 		})
 	}
@@ -105,6 +106,22 @@ func (m *machine) pullsBy(t *testing.T, net *internet, p puller, name string, th
 	ours, direct := net.visits(hub, repository)
 	if through && (ours < 4 || direct != 0) || !through && (ours != 0 || direct < 4) {
 		t.Errorf("%s by %s: the registry saw %d requests of ours and %d of its own", name, p.name, ours, direct)
+	}
+}
+
+// onDemand has Docker started by its socket, when somebody asks for it: not by us.
+func (m *machine) onDemand(t *testing.T) {
+	m.run("systemctl disable docker.service && systemctl enable docker.socket")
+	m.reboot()
+	m.within(10*time.Second, "the service that keeps the files is active", func() error { return m.active("sidemirror-hosts.service") })
+	t.Logf("without Docker sidemirror-hosts.service took %v to start", m.startTime("sidemirror-hosts.service"))
+	m.run("sidemirror status; sidemirror plan || true")
+	time.Sleep(time.Second) // to be asked, if it is
+	if state := m.property("docker.service", "ActiveState"); state != "inactive" {
+		t.Errorf("nobody asked for Docker, and it is %s", state)
+	}
+	if err := m.configured("/etc/containerd/certs.d/ghcr.io/hosts.toml"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -45,7 +45,7 @@ func installed(t *testing.T, m *machine, deb string, failed []string) {
 	}
 	t.Logf("configured %.2f s after the start of the installation", time.Since(began).Seconds())
 	if later := strings.TrimSpace(m.run("sidemirror status --short")); later != strings.Join(lines, "\n") {
-		t.Errorf("the postinst says\n%s\nand status later\n%s", strings.Join(lines, "\n"), later)
+		t.Errorf("the postinst says\n%q\nand status later\n%q", strings.Join(lines, "\n"), later)
 	}
 	for unit, want := range map[string]string{"sidemirror.socket": "enabled", "sidemirror-hosts.service": "enabled", "sidemirror.service": "indirect"} {
 		if state := m.property(unit, "UnitFileState"); state != want {
@@ -63,6 +63,7 @@ func installed(t *testing.T, m *machine, deb string, failed []string) {
 
 // postinst is what an installation prints of its own, without dpkg's words.
 func postinst(out string) []string {
+	out = strings.ReplaceAll(out, "\r\n", "\n") // apt gives dpkg a terminal
 	_, out, _ = strings.Cut(out, "Setting up sidemirror")
 	_, out, _ = strings.Cut(out, "\n")
 	out, _, _ = strings.Cut(out, "Processing triggers for")
@@ -85,7 +86,7 @@ func rebooted(t *testing.T, m *machine, net *internet, failed []string) {
 	if now := m.failed(); strings.Join(now, " ") != strings.Join(failed, " ") {
 		t.Errorf("after a reboot units have failed: %q, before the installation %q", now, failed)
 	}
-	for _, unit := range append([]string{"docker.service", "containerd.service"}, ourUnits...) {
+	for _, unit := range []string{"docker.service", "containerd.service", "sidemirror.socket", "sidemirror-hosts.service"} {
 		t.Logf("%s took %v to start", unit, m.startTime(unit))
 	}
 	t.Logf("critical chain after the reboot:\n%s", m.run("systemd-analyze critical-chain --no-pager multi-user.target docker.service"))
