@@ -20,6 +20,7 @@ type applier struct {
 	result   Result
 	errs     []error
 	failed   map[string]bool // paths
+	done     map[string]bool // paths that others saw to
 	reload   bool            // dockerd has to be told
 	restart  bool            // containerd has to be restarted
 
@@ -48,7 +49,7 @@ func carryOut(ctx context.Context, h *Host, plan Plan, asking bool) (Result, err
 	if err != nil {
 		return Result{}, err
 	}
-	a := &applier{reload: plan.reload, restart: plan.restart && plan.pending, tree: t, journal: j, signaler: h.signals(t), failed: make(map[string]bool), errs: slices.Clone(plan.Refused)}
+	a := &applier{reload: plan.reload, restart: plan.restart && plan.pending, tree: t, journal: j, signaler: h.signals(t), failed: make(map[string]bool), done: make(map[string]bool), errs: slices.Clone(plan.Refused)}
 	if err := j.clean(); err != nil {
 		return a.result, err
 	}
@@ -83,6 +84,10 @@ func (a *applier) record(plan Plan) error {
 	for i := range plan.Changes {
 		c := &plan.Changes[i]
 		now, err := a.tree.read(c.Path)
+		if err == nil && c.undo && same(now.data, c.After) {
+			a.done[c.Path] = true // by the run before, while this one was planned
+			continue
+		}
 		if err == nil && !same(now.data, c.Before) {
 			err = &refusal{path: c.Path, reason: "was changed by somebody else since it was planned", mend: "run again"}
 		}
@@ -108,7 +113,7 @@ func same(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, 
 
 // change makes one change of the plan.
 func (a *applier) change(ctx context.Context, c Change) {
-	if a.failed[c.Path] {
+	if a.failed[c.Path] || a.done[c.Path] {
 		return
 	}
 	if c.needs != "" && a.failed[c.needs] {

@@ -233,18 +233,23 @@ func isFreshDaemonJSON(data []byte) bool {
 }
 
 // daemonKeys are the keys that dockerd 20.10 to 29 take in daemon.json (moby,
-// daemon/config/config.go). One outside them stops it at its next start.
+// daemon/config/config.go): the settings and, without an effect, the names of flags. One
+// outside them stops it at its next start.
 var daemonKeys = strings.Fields(`
-	allow-direct-routing allow-nondistributable-artifacts api-cors-header authorization-plugins bip bip6 bridge bridge-accept-fwmark builder
-	cdi-spec-dirs cgroup-parent cluster-advertise cluster-store cluster-store-opts containerd containerd-namespace
-	containerd-plugin-namespace cpu-rt-period cpu-rt-runtime cri-containerd data-root debug default-address-pools
-	default-cgroupns-mode default-gateway default-gateway-v6 default-init default-ipc-mode default-network-opts
-	default-runtime default-shm-size default-stop-timeout default-ulimits deprecated-key-path dns dns-opts dns-search
-	exec-opts exec-root experimental extension-config features firewall-backend fixed-cidr fixed-cidr-v6 graph group
-	host-gateway-ip host-gateway-ips hosts http-proxy https-proxy icc init init-path insecure-registries ip ip-forward
-	ip-forward-no-drop ip-masq ip6tables iptables ipv6 labels live-restore log-driver log-format log-level log-opts
-	max-concurrent-downloads max-concurrent-uploads max-download-attempts metrics-addr min-api-version mtu
-	network-control-plane-mtu network-diagnostic-port no-new-privileges no-proxy node-generic-resources nri-opts
-	oom-score-adjust pidfile proxies raw-logs registry-mirrors rootless runtimes seccomp-profile selinux-enabled
-	shutdown-timeout storage-driver storage-opts swarm-default-advertise-addr swarm-raft-election-tick
-	swarm-raft-heartbeat-tick tls tlscacert tlscert tlskey tlsverify userland-proxy userland-proxy-path userns-remap`)
+	add-runtime allow-direct-routing allow-nondistributable-artifacts api-cors-header apparmor-profile
+	authorization-plugin authorization-plugins bip bip6 bridge bridge-accept-fwmark builder cdi-spec-dir cdi-spec-dirs
+	cgroup-parent cluster-advertise cluster-store cluster-store-opts config-file containerd containerd-namespace
+	containerd-plugin-namespace containerd-plugins-namespace cpu-rt-period cpu-rt-runtime cri-containerd data-root
+	debug default-address-pool default-address-pools default-cgroupns-mode default-gateway default-gateway-v6
+	default-init default-ipc-mode default-network-opt default-network-opts default-runtime default-shm-size
+	default-stop-timeout default-ulimit default-ulimits deprecated-key-path dns dns-opt dns-opts dns-search exec-opt
+	exec-opts exec-root experimental extension-config extension-dir extension-dirs feature features firewall-backend
+	fixed-cidr fixed-cidr-v6 graph group help host host-gateway-ip host-gateway-ips hosts http-proxy https-proxy icc
+	init init-path insecure-registries insecure-registry ip ip-forward ip-forward-no-drop ip-masq ip6tables iptables
+	ipv6 label labels live-restore log-driver log-format log-level log-opt log-opts max-concurrent-downloads
+	max-concurrent-uploads max-download-attempts metrics-addr min-api-version mtu network-control-plane-mtu
+	network-diagnostic-port no-new-privileges no-proxy node-generic-resource node-generic-resources nri-opts
+	oom-score-adjust pidfile proxies raw-logs registry-mirror registry-mirrors restart rootless runtimes
+	seccomp-profile selinux-enabled shutdown-timeout storage-driver storage-opt storage-opts
+	swarm-default-advertise-addr swarm-raft-election-tick swarm-raft-heartbeat-tick tls tlscacert tlscert tlskey
+	tlsverify userland-proxy userland-proxy-path userns-remap validate version`)

@@ -36,6 +36,7 @@ func TestDaemon30To34WhatIsWrittenAndGivenBack(t *testing.T) {
 		"33 mirrors, lines":  {"{\"registry-mirrors\": [\n  \"https://a\"\n]}", "{\"registry-mirrors\": [\n  \"http://127.0.0.1:5115\",\n  \"https://a\"\n]}"},
 		"empty list":         {`{"registry-mirrors": [ ]}`, `{"registry-mirrors": ["http://127.0.0.1:5115" ]}`},
 		"34 null":            {`{"registry-mirrors": null}`, `{"registry-mirrors": ["http://127.0.0.1:5115"]}`},
+		"names of flags":     {`{"label": ["x"], "containerd-plugins-namespace": "p"}`, `{"label": ["x"], "containerd-plugins-namespace": "p", "registry-mirrors": ["http://127.0.0.1:5115"]}`},
 		"CRLF":               {"{\r\n  \"debug\": true\r\n}\r\n", "{\r\n  \"debug\": true,\r\n  \"registry-mirrors\": [\"http://127.0.0.1:5115\"]\r\n}\r\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -84,6 +84,32 @@ func TestOnlyTheFoldersWrittenToNeedToBeWritable(t *testing.T) {
 	h.apply(t, dockerOnly())
 }
 
+// What both contents are kept of has to be readable again.
+func TestAFileTooLargeForTheJournalIsNotWrittenInPlace(t *testing.T) {
+	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{" + strings.Repeat(" ", 8<<20) + "}"})
+	h.step = failing("rename", dockerJSON, unix.EBUSY)
+	before := h.snapshot(t)
+	if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), "too large to be written in place") {
+		t.Errorf("error: %v", err)
+	}
+	h.revert(t)
+	sameTree(t, before, h.snapshot(t))
+}
+
+// Between plan and apply another run may have given a file back: that is what was wanted.
+func TestAFileThatIsGivenBackAlreadyIsNoFault(t *testing.T) {
+	h := host(t, map[string]string{"/etc/containerd/": "", rHosts: theirs})
+	before := h.snapshot(t)
+	h.apply(t, containerdOnly("r.example", "docker.io"))
+	plan := h.plan(t, Desired{Mirror: ourURL})
+	h.revert(t)
+	result, err := Apply(context.Background(), h, plan)
+	if err != nil || len(result.Given) != 0 {
+		t.Errorf("%+v, %v", result, err)
+	}
+	sameTree(t, before, h.snapshot(t))
+}
+
 // powerless runs do as root without capabilities, which are each thread's own.
 func powerless(t *testing.T, do func()) {
 	t.Helper()

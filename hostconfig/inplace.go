@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"time"
@@ -31,6 +30,9 @@ func (j *journal) intend(in intent) (done func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(data) > maxFile {
+		return nil, &refusal{path: in.Real, reason: "is a mount of its own and too large to be written in place", mend: "make it smaller, or mount its folder"}
+	}
 	now, err := j.tree.read(j.intentName())
 	if err != nil {
 		return nil, err
@@ -49,7 +51,7 @@ func (j *journal) readIntent() error {
 	}
 	in := new(intent)
 	if err := json.Unmarshal(f.data, in); err != nil {
-		return fmt.Errorf("reading %s: %w", j.intentName(), err)
+		return &refusal{path: j.intentName(), reason: "is damaged: " + err.Error(), mend: "see that the file that it names is whole, then remove it"}
 	}
 	j.tree.pending = in
 	return nil

@@ -47,7 +47,7 @@ func (a *applier) askAll(ctx context.Context, plan Plan) {
 		case errors.Is(err, errNotAsked) || ctx.Err() != nil:
 		default:
 			text := err.Error()
-			a.result.Warnings = append(a.result.Warnings, fmt.Sprintf("%s does not read hosts.toml files in %s: asked to pull a probe image it did not come to us, and said: %s; %s",
+			a.result.Warnings = append(a.result.Warnings, fmt.Sprintf("%s was asked to pull a probe image, and did not come to us as a hosts.toml file in %s had it; it said: %s; %s",
 				q.engine, q.folder, strings.ToValidUTF8(text[:min(len(text), 512)], ""), mendOf(q.engine)))
 		}
 	}

@@ -91,7 +91,7 @@ func TestAnEngineThatDoesNotComeIsWarnedOf(t *testing.T) {
 		pull func(context.Context, ask, string) error
 		says string
 	}{
-		"goes elsewhere": {func(context.Context, ask, string) error { return errors.New("no such host") }, "containerd does not read hosts.toml files in /srv/hosts: asked to pull a probe image it did not come to us, and said: no such host; see config_path"},
+		"goes elsewhere": {func(context.Context, ask, string) error { return errors.New("no such host") }, "containerd was asked to pull a probe image, and did not come to us as a hosts.toml file in /srv/hosts had it; it said: no such host; see config_path"},
 		"has it":         {func(context.Context, ask, string) error { return nil }, "it has that image"},
 		"not from here":  {func(context.Context, ask, string) error { return fmt.Errorf("%w: hidden", errNotAsked) }, ""},
 		"guesses": {func(ctx context.Context, q ask, reference string) error {
