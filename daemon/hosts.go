@@ -122,7 +122,10 @@ func (k *hosts) round(ctx context.Context) {
 			return
 		}
 		kept, err := k.keeper.Round(ctx, k.want)
-		more, unwatched := k.files.follow(k.keeper.Host.Root, k.below(kept.Watch)...)
+		more, unwatched := false, error(nil)
+		if ctx.Err() == nil { // else nothing is watched any more
+			more, unwatched = k.files.follow(k.keeper.Host.Root, k.below(kept.Watch)...)
+		}
 		k.say(kept, err, unwatched)
 		k.again.Reset(safetyPass)
 		if kept.Again > 0 {
