@@ -55,6 +55,10 @@ func (c *containerd) plan(ctx context.Context) []State {
 	var keep []string
 	if state.Present {
 		state.Version = c.version(ctx, c)
+		if name := c.another(); name != "" && c.host.Versions[Containerd] == "" {
+			state.Version = ""
+			state.note(fmt.Sprintf("the containerd that runs is %s, not %s: its version is not known, and what holds for the oldest is done", name, c.planner.binary(c)))
+		}
 		c.conf, c.err = c.effective(parseVersion(state.Version))
 		if c.err != nil {
 			c.refuse(c.err)
@@ -85,6 +89,19 @@ func (c *containerd) plan(ctx context.Context) []State {
 		states = states[1:]
 	}
 	return append(states, c.k0s()...)
+}
+
+// another is the program that runs, where that is not the one that we would ask.
+func (c *containerd) another() string {
+	installed := c.planner.binary(c)
+	if c.running == nil || installed == "" || !path.IsAbs(c.running.args[0]) {
+		return ""
+	}
+	name, err := c.tree.follow(c.running.args[0])
+	if real, err2 := c.tree.follow(installed); err != nil || err2 != nil || real != name {
+		return c.running.args[0]
+	}
+	return ""
 }
 
 // setAll plans the hosts.toml of each registry, and answers with those wanted.

@@ -17,7 +17,7 @@ const builtIn = containerdHosts + ":" + dockerHosts
 // disagree containerd is right, and which line of which file to change is not known.
 func (c *containerd) crossCheck(ctx context.Context, state *State, conf criConfig) criConfig {
 	program := c.planner.binary(c)
-	if !c.host.running() || !conf.exists || program == "" {
+	if !c.host.running() || !conf.exists || program == "" || c.another() != "" {
 		return conf
 	}
 	said, ok := c.host.askConfig(ctx, program, c.config, conf.sum)

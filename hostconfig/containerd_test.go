@@ -2,6 +2,7 @@ package hostconfig
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -168,6 +169,29 @@ func TestContainerd21To23ItsOwnWordCounts(t *testing.T) {
 			}
 			h.get(t, test.hosts+"/r.example/hosts.toml")
 		})
+	}
+}
+
+// What /usr/bin has is not asked for what another runs.
+func TestAnotherContainerdThanTheInstalledOneRuns(t *testing.T) {
+	for program, known := range map[string]bool{"/usr/bin/containerd": true, "/bin/containerd": true, "containerd": true, "/opt/new/containerd": false} {
+		h := dumping(t, "2.1.9", "version = 3\n", criV3+"\nconfig_path = \"/srv/hosts\"\n")
+		if err := os.Symlink("usr/bin", h.path("/bin")); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range proc(77, "containerd", 0, program) {
+			if err := os.MkdirAll(filepath.Dir(h.path(name)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			h.put(t, name, text)
+		}
+		plan := h.plan(t, containerdOnly("r.example"))
+		if s := plan.Engines[1]; (s.Version == "2.1.9") != known || (s.Hosts == "/srv/hosts") != known {
+			t.Errorf("%s: %+v", program, s)
+		}
+		if said := strings.Contains(notes(plan), "the containerd that runs is "+program+", not /usr/bin/containerd"); said == known {
+			t.Errorf("%s: %s", program, notes(plan))
+		}
 	}
 }
 
