@@ -159,11 +159,12 @@ func TestWhatElseIsSaidOfAHost(t *testing.T) {
 		files map[string]string
 		says  string
 	}{
-		"k0s":     {map[string]string{"/etc/k0s/containerd.d/": ""}, "restart k0s"},
-		"snap":    {map[string]string{"/var/snap/docker/current/config/daemon.json": "{}"}, "use Docker's own packages"},
-		"spegel":  {map[string]string{"/etc/containerd/certs.d/_backup/": ""}, "is Spegel's"},
-		"ansible": {map[string]string{containerdConfig: "# Ansible managed: do not edit\nversion = 2\n"}, "says that Ansible writes it"},
-		"nvidia":  {map[string]string{dockerJSON: `{"runtimes": {"nvidia": {"path": "nvidia-container-runtime"}}}`}, "nvidia-ctk"},
+		"k0s":      {map[string]string{"/etc/k0s/containerd.d/": ""}, "restart k0s"},
+		"snap":     {map[string]string{"/var/snap/docker/current/config/daemon.json": "{}"}, "use Docker's own packages"},
+		"spegel":   {map[string]string{"/etc/containerd/certs.d/_backup/": ""}, "is Spegel's"},
+		"microk8s": {map[string]string{homes[2].hosts + "/docker.io/hosts.toml": "server = \"https://docker.io\"\n" + theirs}, "write https://registry-1.docker.io"},
+		"ansible":  {map[string]string{containerdConfig: "# Ansible managed: do not edit\nversion = 2\n"}, "says that Ansible writes it"},
+		"nvidia":   {map[string]string{dockerJSON: `{"runtimes": {"nvidia": {"path": "nvidia-container-runtime"}}}`}, "nvidia-ctk"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := host(t, merge(map[string]string{"/etc/docker/": "", "/etc/containerd/": ""}, test.files))

@@ -112,6 +112,10 @@ func (p *planner) checkHosts(state *State, now file, ours string, entry *entry) 
 	if err != nil {
 		return err
 	}
+	if server := d.values["server"]; server == "https://docker.io" || server == "docker.io" {
+		// microk8s ships it.
+		state.note(fmt.Sprintf("%s has the server %q, which is no registry: what its hosts do not have fails there; write https://registry-1.docker.io", now.path, server))
+	}
 	hosts, _ := d.values["host"].(map[string]any)
 	tables := make(map[string]bool)
 	for _, e := range d.exprs {
