@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sidemirror/sidemirror/test/engine"
 	"github.com/sidemirror/sidemirror/test/harness"
@@ -155,6 +156,9 @@ func (s status) engine(t *testing.T, name string) state {
 	return s.Engines[i]
 }
 
+// logLimit is how long a line of a log may take to be there.
+const logLimit = 2 * time.Second
+
 // by is the way that a pull took.
 type by string
 
@@ -175,16 +179,21 @@ func (r *rig) pulled(t *testing.T, pull func(repository, digest string) error) b
 		t.Errorf("pulling %s: %v", repository, err)
 		return ""
 	}
-	all, ours := r.upstream.Requests("/v2/" + repository + "/")
-	all -= before // the push
-	lines := r.asked(repository)
-	switch {
-	case all > 0 && ours == 0 && lines == 0:
-		return direct
-	case ours > 0 && all == ours && lines >= len(image.Platform):
-		return throughUs
+	// The last line of a log may come after the answer that it is about.
+	var said string
+	for deadline := time.Now().Add(logLimit); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		all, ours := r.upstream.Requests("/v2/" + repository + "/")
+		all -= before // the push
+		lines := r.asked(repository)
+		switch {
+		case all > 0 && ours == 0 && lines == 0:
+			return direct
+		case ours > 0 && all == ours && lines >= len(image.Platform):
+			return throughUs
+		}
+		said = fmt.Sprintf("the registry was asked %d times, %d of them by sidemirror, which was asked %d times", all, ours, lines)
 	}
-	t.Errorf("%s has %d parts; the registry was asked %d times, %d of them by sidemirror, which was asked %d times", repository, len(image.Platform), all, ours, lines)
+	t.Errorf("%s has %d parts; %s", repository, len(image.Platform), said)
 	return ""
 }
 

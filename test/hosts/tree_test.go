@@ -2,6 +2,7 @@ package hosts_test
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,6 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/sidemirror/sidemirror/test/engine"
 )
 
 // tree is what a host's folders of configuration hold: a line for each name, with
@@ -83,5 +87,33 @@ func (r *rig) sameTree(t *testing.T, when string, first tree) {
 	t.Helper()
 	if found := first.unlike(r.takeTree(t)); len(found) > 0 {
 		t.Errorf("%s, the tree is not the first one:\n%s", when, strings.Join(found, "\n"))
+	}
+}
+
+// What compares the trees must see whatever may be amiss with one.
+func TestTreesThatDifferAreSaidTo(t *testing.T) {
+	r := &rig{host: &engine.Host{Root: t.TempDir()}}
+	at := func(name string) string { return filepath.Join(r.host.Root, "etc", name) }
+	errs := []error{os.MkdirAll(at("folder"), 0o755), os.MkdirAll(filepath.Join(r.host.Root, "var/lib/docker/of-its-own"), 0o755), os.Symlink("a", at("link"))}
+	for _, name := range []string{"bytes", "mode", "time", "gone", "same"} {
+		errs = append(errs, os.WriteFile(at(name), []byte(name), 0o644))
+	}
+	first := r.takeTree(t)
+	r.sameTree(t, "at once", first)
+	info, err := os.Stat(at("bytes"))
+	errs = append(errs, err, os.WriteFile(at("bytes"), []byte("BYTES"), 0o644), os.Chtimes(at("bytes"), info.ModTime(), info.ModTime()),
+		os.Chmod(at("mode"), 0o600), os.Chmod(at("folder"), 0o700), os.Chtimes(at("time"), time.Now(), info.ModTime().Add(1)),
+		os.Remove(at("gone")), os.Remove(at("link")), os.Symlink("b", at("link")),
+		os.WriteFile(at("new"), nil, 0o644), os.WriteFile(filepath.Join(r.host.Root, "var/lib/docker/more"), nil, 0o644))
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, text := range first.unlike(r.takeTree(t)) {
+		name, _, _ := strings.Cut(text, "\n")
+		names = append(names, strings.TrimPrefix(name, "/etc/"))
+	}
+	if want := []string{"bytes", "folder", "gone", "link", "mode", "new", "time"}; !slices.Equal(names, want) {
+		t.Errorf("these differ: %q, want %q", names, want)
 	}
 }
