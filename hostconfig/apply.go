@@ -2,6 +2,7 @@ package hostconfig
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ type applier struct {
 	restart  bool            // containerd has to be restarted
 
 	restarted bool // it was
+
+	patience time.Duration // with an engine that is asked
 }
 
 // Apply carries plan out. Files that cannot be changed do not keep the others from
@@ -49,7 +52,11 @@ func carryOut(ctx context.Context, h *Host, plan Plan, asking bool) (Result, err
 	if err != nil {
 		return Result{}, err
 	}
-	a := &applier{reload: plan.reload, restart: plan.restart && plan.pending, tree: t, journal: j, signaler: h.signals(t), failed: make(map[string]bool), done: make(map[string]bool), errs: slices.Clone(plan.Refused)}
+	a := &applier{
+		tree: t, journal: j, signaler: h.signals(t), patience: cmp.Or(h.patience, probeLimit),
+		reload: plan.reload, restart: plan.restart && plan.pending,
+		failed: make(map[string]bool), done: make(map[string]bool), errs: slices.Clone(plan.Refused),
+	}
 	if err := j.clean(); err != nil {
 		return a.result, err
 	}

@@ -39,7 +39,8 @@ type Host struct {
 	Units Units
 
 	step     func(op, path string) error
-	live     bool // a tree that is to be looked at as if it were the running host's
+	patience time.Duration // with an engine that is asked; 0 for the usual one
+	live     bool          // a tree that is to be looked at as if it were the running host's
 	signaler signaler
 	asked    map[string]string // versions, by the program that said them
 }

@@ -64,7 +64,7 @@ func mendOf(engine string) string {
 // names a listener of ours alone: whoever comes there has read that file. It is
 // in the journal like every other, so that it does not outlive a run that is killed.
 func (a *applier) askOne(ctx context.Context, q ask) (heard bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	ctx, cancel := context.WithTimeout(ctx, a.patience)
 	defer cancel()
 	p, err := listenForProbe(ctx)
 	if err != nil {
@@ -106,7 +106,7 @@ func (a *applier) askOne(ctx context.Context, q ask) (heard bool, err error) {
 	case err == nil:
 		err = errors.New("it has that image")
 	case ctx.Err() != nil:
-		err = fmt.Errorf("nothing within %v", probeLimit)
+		err = fmt.Errorf("nothing within %v", a.patience)
 	}
 	return false, err
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -94,6 +95,10 @@ func TestAnEngineThatDoesNotComeIsWarnedOf(t *testing.T) {
 		"goes elsewhere": {func(context.Context, ask, string) error { return errors.New("no such host") }, "containerd was asked to pull a probe image, and did not come to us as a hosts.toml file in /srv/hosts had it; it said: no such host; see config_path"},
 		"has it":         {func(context.Context, ask, string) error { return nil }, "it has that image"},
 		"not from here":  {func(context.Context, ask, string) error { return fmt.Errorf("%w: hidden", errNotAsked) }, ""},
+		"never answers": {func(ctx context.Context, _ ask, _ string) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}, "it said: nothing within 50ms"},
 		"guesses": {func(ctx context.Context, q ask, reference string) error {
 			return resolver(nil)(ctx, q, "x") // whatever it asks for, it is not ours
 		}, "no such file"},
@@ -106,6 +111,9 @@ func TestAnEngineThatDoesNotComeIsWarnedOf(t *testing.T) {
 					return resolver(h)(ctx, q, registry+"/another:probe")
 				}
 				test.says = "404 Not Found"
+			}
+			if name == "never answers" {
+				h.patience = 50 * time.Millisecond
 			}
 			before := h.snapshot(t)
 			result, err := h.try(t, containerdOnly("r.example"))
