@@ -77,6 +77,8 @@ install_files() {
 
 next() {
 	[ -z "$DESTDIR" ] || return 0
+	at=
+	[ "$PREFIX" = /usr/local ] || at=" PREFIX=$PREFIX"
 	cat <<-END
 		installed below $PREFIX. To start it, and to have it configure the engines:
 
@@ -85,7 +87,7 @@ next() {
 		  systemctl enable --now sidemirror.socket sidemirror-hosts.service
 		  sidemirror status
 
-		to undo it: make uninstall${PREFIX:+ PREFIX=$PREFIX}
+		to undo it: make uninstall$at
 	END
 }
 
@@ -102,6 +104,7 @@ give_back() {
 	fi
 	"$PREFIX/bin/sidemirror" revert ||
 		fail "not everything was given back, so nothing is removed; mend it as said above and run this again"
+	rmdir /var/lib/sidemirror-hosts 2>/dev/null || :
 }
 
 uninstall_files() {

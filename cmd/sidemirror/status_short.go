@@ -34,36 +34,38 @@ func (s *status) configured() string {
 		pending[name] = true
 	}
 	var engines []string
-	present, files := false, make(map[string]bool)
+	present, pulling, prepared := false, make(map[string]bool), make(map[string]bool)
 	for _, e := range s.Engines {
 		present = present || e.Present
-		all := len(e.Files) > 0 && !inactive(e)
+		whole := len(e.Files) > 0 && !inactive(e)
 		for _, name := range e.Files {
-			all = all && !pending[name]
-			files[name] = !pending[name]
+			if pending[name] {
+				whole = false
+			} else {
+				prepared[name] = true
+			}
 		}
-		if all {
-			engines = append(engines, engineName(e))
+		if !whole {
+			continue
+		}
+		engines = append(engines, engineName(e))
+		for _, name := range e.Files {
+			pulling[name] = true
 		}
 	}
-	ours := 0
-	for _, written := range files {
-		if written {
-			ours++
-		}
-	}
-	switch {
+	files := several(len(pulling), "file")
+	switch last := len(engines) - 1; {
 	case !present:
 		return "no container engine is on this host; one that comes later is configured by itself"
-	case ours == 0:
+	case last < 0 && len(prepared) == 0:
 		return "no container engine pulls through sidemirror yet"
-	case len(engines) == 0:
-		return "no container engine pulls through sidemirror yet, but " + several(ours, "file") + " of theirs is prepared for it"
-	case len(engines) == 1:
-		return engines[0] + " pulls through sidemirror (" + several(ours, "file") + ")"
+	case last < 0:
+		return "no container engine pulls through sidemirror yet; " + several(len(prepared), "file") + " prepared for it"
+	case last == 0:
+		return engines[0] + " pulls through sidemirror (" + files + ")"
+	default:
+		return strings.Join(engines[:last], ", ") + " and " + engines[last] + " pull through sidemirror (" + files + ")"
 	}
-	last := len(engines) - 1
-	return strings.Join(engines[:last], ", ") + " and " + engines[last] + " pull through sidemirror (" + several(ours, "file") + ")"
 }
 
 // amiss is what is to be mended, the worst first, each with its mend.
@@ -130,11 +132,15 @@ func undoing(root string) string {
 	switch {
 	case exists("var/lib/dpkg/info/sidemirror.list"):
 		return "apt remove sidemirror"
+	case exists("usr/local/lib/systemd/system/sidemirror-hosts.service"):
+		return "make uninstall"
 	case !exists("usr/bin/sidemirror"):
 	case exists("usr/bin/dnf"):
 		return "dnf remove sidemirror"
 	case exists("usr/bin/zypper"):
 		return "zypper remove sidemirror"
+	case exists("usr/bin/rpm"):
+		return "rpm --erase sidemirror"
 	}
 	if root != "/" {
 		return "sidemirror revert --root " + root

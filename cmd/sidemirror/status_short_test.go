@@ -31,12 +31,12 @@ func TestShortStatusIsThreeLinesWhateverIsAmiss(t *testing.T) {
 		"no engine": {status{Engines: states(hostconfig.State{Engine: "docker"}, hostconfig.State{Engine: "containerd"})},
 			"no container engine is on this host; one that comes later is configured by itself", ""},
 		"containerd takes a restart": {status{Engines: states(docker, deaf)},
-			"docker pulls through sidemirror (3 files)", "containerd: needs a restart for Kubernetes (CRI): sidemirror apply --restart-containerd"},
+			"docker pulls through sidemirror (2 files)", "containerd: needs a restart for Kubernetes (CRI): sidemirror apply --restart-containerd"},
 		"only containerd, which takes a restart": {status{Engines: states(late)},
-			"no container engine pulls through sidemirror yet, but 1 file of theirs is prepared for it",
+			"no container engine pulls through sidemirror yet; 1 file prepared for it",
 			"containerd: needs a restart for Kubernetes (CRI): systemctl restart containerd"},
 		"containerd refuses": {status{Engines: states(docker, barred)},
-			"docker pulls through sidemirror (3 files)", "containerd: does not use it for Kubernetes (CRI), and why: sidemirror status"},
+			"docker pulls through sidemirror (2 files)", "containerd: does not use it for Kubernetes (CRI), and why: sidemirror status"},
 		"nothing written yet": {status{Engines: states(docker), Pending: []string{"/d1", "/d2"}, Signals: []string{"reload docker"}},
 			"no container engine pulls through sidemirror yet", "2 files still to be changed: sidemirror apply"},
 		"a file refused": {status{Engines: states(docker), Refused: []string{"/x: is immutable"}},
@@ -44,7 +44,7 @@ func TestShortStatusIsThreeLinesWhateverIsAmiss(t *testing.T) {
 		"docker not told": {status{Engines: states(docker), Signals: []string{"reload docker"}},
 			"docker pulls through sidemirror (2 files)", "docker: needs a reload: sidemirror apply"},
 		"the proxy is away, and more": {status{Engines: states(docker, deaf), Proxy: &proxyStatus{Address: "http://127.0.0.1:1"}, Refused: []string{"/x", "/y"}},
-			"docker pulls through sidemirror (3 files)",
+			"docker pulls through sidemirror (2 files)",
 			"the proxy does not answer at http://127.0.0.1:1, so engines go to the registries themselves: systemctl status sidemirror (and 2 more: sidemirror status)"},
 		"somebody else is there": {status{Engines: states(docker), Proxy: &proxyStatus{Address: "http://127.0.0.1:1", Foreign: true}},
 			"docker pulls through sidemirror (2 files)", "another program answers at http://127.0.0.1:1, and engines would ask that: ss -ltnp"},
@@ -69,10 +69,12 @@ func TestShortStatusIsThreeLinesWhateverIsAmiss(t *testing.T) {
 func TestShortStatusNamesTheWayBackOfThisHost(t *testing.T) {
 	for files, want := range map[string]string{
 		"etc/docker/x": "sidemirror revert",
-		"var/lib/dpkg/info/sidemirror.list usr/bin/sidemirror": "apt remove sidemirror",
-		"usr/bin/sidemirror usr/bin/dnf":                       "dnf remove sidemirror",
-		"usr/bin/sidemirror usr/bin/zypper":                    "zypper remove sidemirror",
-		"usr/bin/dnf usr/local/bin/sidemirror":                 "sidemirror revert",
+		"var/lib/dpkg/info/sidemirror.list usr/bin/sidemirror":              "apt remove sidemirror",
+		"usr/bin/sidemirror usr/bin/dnf":                                    "dnf remove sidemirror",
+		"usr/bin/sidemirror usr/bin/zypper":                                 "zypper remove sidemirror",
+		"usr/bin/sidemirror usr/bin/rpm":                                    "rpm --erase sidemirror",
+		"usr/bin/dnf usr/local/bin/sidemirror":                              "sidemirror revert",
+		"usr/local/lib/systemd/system/sidemirror-hosts.service usr/bin/dnf": "make uninstall",
 	} {
 		content := map[string]string{}
 		for name := range strings.FieldsSeq(files) {
