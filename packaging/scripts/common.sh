@@ -73,9 +73,10 @@ start_all() {
 }
 
 # first_contact says in three lines at most what was configured, what needs a
-# restart, and how to undo it.
+# restart, and how to undo it. $* is what runs it. A configuration that cannot be read
+# would be shown in more.
 first_contact() {
-	timeout 30 /usr/bin/sidemirror status --short || :
+	"$@" /usr/bin/sidemirror status --short 2>&1 | head -n 3 || :
 }
 
 # stop_all is before the files are given back: the watching service would put

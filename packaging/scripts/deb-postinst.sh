@@ -32,7 +32,7 @@ if systemd_runs; then
 	quiet systemctl --system daemon-reload || :
 	if may_start; then
 		start_all >/dev/null 2>&1
-		first_contact
+		first_contact timeout 30
 	fi
 fi
 rm -f "$previous"

@@ -27,9 +27,9 @@ if systemd_runs; then
 	start_all >/dev/null 2>&1
 	# From 4.20 on rpm keeps the network from scripts, where nobody would answer.
 	if command -v systemd-run >/dev/null; then
-		systemd-run --quiet --pipe --wait --collect --property=RuntimeMaxSec=30 /usr/bin/sidemirror status --short 2>/dev/null || :
+		first_contact systemd-run --quiet --pipe --wait --collect --property=RuntimeMaxSec=30
 	else
-		first_contact
+		first_contact timeout 30
 	fi
 fi
 rm -f "$previous"
