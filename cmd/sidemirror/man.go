@@ -163,7 +163,12 @@ func manFlags(cmd *cobra.Command) string {
 		if value != "" {
 			head = ".BI \"" + name + " \" " + value
 		}
-		list = append(list, ".TP\n"+head+"\n"+roff(usage)+"")
+		switch f.DefValue {
+		case "", "0", "false", "[]":
+		default:
+			usage += " (default " + f.DefValue + ")"
+		}
+		list = append(list, ".TP\n"+head+"\n"+roff(usage))
 	}
 	cmd.InitDefaultHelpFlag()
 	cmd.NonInheritedFlags().VisitAll(add)
