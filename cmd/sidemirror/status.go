@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -154,7 +156,11 @@ func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
 	for _, e := range s.Engines {
 		p.state(e)
 		for _, name := range e.Files {
-			p.file(name, pending[name])
+			wrong := pending[name]
+			if s.refuses(name) {
+				wrong = "cannot be changed, see below"
+			}
+			p.file(name, wrong)
 			delete(pending, name)
 		}
 	}
@@ -175,6 +181,12 @@ func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
 		p.paint(red, "not all is well, see above")
 	}
 	return p.err
+}
+
+// refuses says whether a file is among those that cannot be as planned. What is said
+// of each begins with its name.
+func (s *status) refuses(name string) bool {
+	return slices.ContainsFunc(s.Refused, func(text string) bool { return strings.HasPrefix(text, name+":") })
 }
 
 // file prints one file and what is wrong with it.

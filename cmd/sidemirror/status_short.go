@@ -39,7 +39,7 @@ func (s *status) configured() string {
 		present = present || e.Present
 		whole := len(e.Files) > 0 && !inactive(e)
 		for _, name := range e.Files {
-			if pending[name] {
+			if pending[name] || s.refuses(name) {
 				whole = false
 			} else {
 				prepared[name] = true

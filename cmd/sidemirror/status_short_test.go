@@ -41,6 +41,8 @@ func TestShortStatusIsThreeLinesWhateverIsAmiss(t *testing.T) {
 			"no container engine pulls through sidemirror yet", "2 files still to be changed: sidemirror apply"},
 		"a file refused": {status{Engines: states(docker), Refused: []string{"/x: is immutable"}},
 			"docker pulls through sidemirror (2 files)", "1 file cannot be changed, and why: sidemirror status"},
+		"a file of an engine's refused": {status{Engines: states(docker, containerd), Refused: []string{"/d2: is immutable"}},
+			"containerd pulls through sidemirror (1 file)", "1 file cannot be changed, and why: sidemirror status"},
 		"docker not told": {status{Engines: states(docker), Signals: []string{"reload docker"}},
 			"docker pulls through sidemirror (2 files)", "docker: needs a reload: sidemirror apply"},
 		"the proxy is away, and more": {status{Engines: states(docker, deaf), Proxy: &proxyStatus{Address: "http://127.0.0.1:1"}, Refused: []string{"/x", "/y"}},
