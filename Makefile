@@ -5,7 +5,7 @@ FUZZTIME ?= 5s
 
 LINT = go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run
 
-.PHONY: build files install uninstall packages demo test test-engines lint fuzz bench clean help
+.PHONY: build files install uninstall packages demo test test-engines test-boot lint fuzz bench clean help
 
 build: ## Build the one static binary, bin/sidemirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
@@ -30,6 +30,9 @@ test: ## Run every test; as root also those against real engines, installed by a
 
 test-engines: ## Run the tests on whole hosts with the engines of every age, not only oldest and newest
 	tools/test.sh hosts
+
+test-boot: ## Install the packages on booted systems of every suite, not only trixie
+	tools/test.sh boot
 
 lint: ## Check format, imports, modules and the code itself
 	$(LINT) ./...

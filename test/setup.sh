@@ -31,7 +31,8 @@ fail() {
 lacking() {
 	for pair in containerd:containerd runc:runc docker.io:dockerd \
 		docker-registry:docker-registry skopeo:skopeo systemd:systemd-analyze \
-		rpm:rpm rpm2cpio:rpm2cpio cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc shellcheck:shellcheck; do
+		rpm:rpm rpm2cpio:rpm2cpio cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc shellcheck:shellcheck \
+		mmdebstrap:mmdebstrap systemd-container:systemd-nspawn; do
 		command -v "${pair#*:}" >/dev/null || printf '%s ' "${pair%%:*}"
 	done
 	# From trixie on the docker command is a package of its own.

@@ -6,6 +6,8 @@
 #	tools/test.sh fuzz    runs the fuzz targets alone
 #	tools/test.sh hosts   runs the tests on hosts with engines alone, of every age
 #	                      there is, where the first has the oldest and the newest
+#	tools/test.sh boot    runs the tests on booted systems alone, of every suite,
+#	                      where the first has trixie
 #
 #	FUZZTIME=5s     how long each fuzz target is run; 0 leaves fuzzing out
 #	NOSKIP=1        a skipped test, or one that cannot be run here, is a failure
@@ -103,7 +105,8 @@ fi
 [ "$only" = fuzz ] || prepare
 {
 	[ -n "$only" ] || unit
-	[ "$only" = hosts ] || [ "$fuzztime" = 0 ] || fuzz
+	[ "$only" = hosts ] || [ "$only" = boot ] || [ "$fuzztime" = 0 ] || fuzz
 	[ -n "$only" ] || [ -z "$engines" ] || real ./...
 	[ "$only" != hosts ] || [ -z "$engines" ] || real ./hosts ./engine
+	[ "$only" != boot ] || [ -z "$engines" ] || SIDEMIRROR_TEST_SUITES="bookworm trixie sid" real ./boot
 } | "$report/testreport" ${noskip:+-noskip}

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 // What may go wrong with a daemon, or is done to it, while pulls run.
 func TestDisturbances(t *testing.T) {
+	t.Parallel()
 	for _, s := range suites() {
 		t.Run(string(s), func(t *testing.T) {
 			t.Parallel()
@@ -162,12 +164,13 @@ func (m *machine) misconfigured(t testing.TB, net *internet) {
 }
 
 // outrun has somebody else on our port when the sockets are opened.
-func (m *machine) outrun(t testing.TB, net *internet) {
+func (m *machine) outrun(t testing.TB, outer *internet) {
 	m.run("systemctl stop sidemirror.socket sidemirror.service")
-	other, err := listenIn(m.holder, "127.0.0.1:5115")
-	if err != nil {
-		t.Fatal(err)
-	}
+	var other net.Listener
+	m.within(5*time.Second, "systemd has let go of the port", func() (err error) {
+		other, err = listenIn(m.holder, "127.0.0.1:5115")
+		return err
+	})
 	// Whoever it is, it is no registry: it hangs up.
 	done := make(chan struct{})
 	go func() {
@@ -186,11 +189,11 @@ func (m *machine) outrun(t testing.TB, net *internet) {
 	if status := m.run("sidemirror status"); !strings.Contains(status, "nobody answers") && !strings.Contains(status, "somebody else answers") {
 		t.Errorf("status does not say that the port is taken:\n%s", status)
 	}
-	m.directly(net, "taken")
+	m.directly(outer, "taken")
 	_ = other.Close()
 	<-done
 	m.run("systemctl start sidemirror.socket sidemirror.service")
-	m.through(net, "freed")
+	m.through(outer, "freed")
 }
 
 // disabled has an administrator who does not want us to run, and an upgrade.

@@ -13,6 +13,7 @@ import (
 // Engines that come after us are configured as they are installed, and forgotten
 // when they go.
 func TestEnginesInstalledLater(t *testing.T) {
+	t.Parallel()
 	for _, s := range suites() {
 		t.Run(string(s), func(t *testing.T) {
 			t.Parallel()

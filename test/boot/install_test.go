@@ -8,6 +8,7 @@ import (
 
 // The life of a package, from a fresh host to the fresh host again.
 func TestInstallPullRebootRemovePurge(t *testing.T) {
+	t.Parallel()
 	for _, s := range suites() {
 		t.Run(string(s), func(t *testing.T) {
 			t.Parallel()

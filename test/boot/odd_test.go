@@ -10,6 +10,7 @@ import (
 // Where no systemd runs, or a policy forbids to start anything, as while images are
 // built, the package is files and nothing more, and goes again as it came.
 func TestLeftInPeace(t *testing.T) {
+	t.Parallel()
 	p := built(t)
 	for _, c := range []struct {
 		name   string

@@ -25,6 +25,7 @@ echo "a helper's $1 for $server by $(id -un)"
 
 // What runs in the proxy's sandbox beside it, and what is handed in.
 func TestSandbox(t *testing.T) {
+	t.Parallel()
 	for _, s := range suites() {
 		t.Run(string(s), func(t *testing.T) {
 			t.Parallel()
