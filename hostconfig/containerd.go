@@ -33,6 +33,7 @@ type containerd struct {
 
 func (p *planner) newContainerd() *containerd {
 	c := &containerd{planner: p, config: containerdConfig, running: p.tree.containerd()}
+	p.tree.watch("/run/containerd/containerd.sock") // made anew at each start
 	args := p.commandLine(c.running, "containerd.service")
 	if name := flag(args, "--config", "-c"); path.IsAbs(name) && !inHome(name) {
 		c.config = path.Clean(name)

@@ -28,6 +28,9 @@ type docker struct {
 
 func (p *planner) newDocker() *docker {
 	d := &docker{planner: p, json: dockerJSON, running: p.tree.dockerd()}
+	// Written at each start, after which flags, version and store may be others.
+	p.tree.watch("/run/docker.pid")
+	p.tree.watch("/run/docker.sock")
 	d.args = p.commandLine(d.running, "docker.service", "/etc/default/docker", "/etc/sysconfig/docker")
 	if name := flag(d.args, "--config-file"); path.IsAbs(name) {
 		d.json = path.Clean(name)

@@ -72,6 +72,9 @@ func (t *tree) about(op, name string) error {
 	return t.step(op, name)
 }
 
+// watch adds to what is seen a path whose change says something though nothing reads it.
+func (t *tree) watch(name string) { t.asked[name] = true }
+
 var errBusy = errors.New("another sidemirror is changing")
 
 // lock keeps two of us from changing one host at a time. The lock is on the root
