@@ -70,6 +70,7 @@ type daemon struct {
 	retiring  sync.WaitGroup         // generations that were replaced
 	ownURL    atomic.Pointer[string] // what alive asks for
 	line      statusLine
+	names     resolver
 }
 
 func (d *daemon) run(ctx context.Context) error {

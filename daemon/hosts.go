@@ -31,7 +31,11 @@ func Watch(ctx context.Context, h *hostconfig.Host, file string, load func() (*C
 }
 
 func newHosts(h *hostconfig.Host, file string, load func() (*Config, hostconfig.Desired, error)) *hosts {
-	return &hosts{keeper: hostconfig.Keeper{Host: h}, file: file, load: load, log: logrus.New()}
+	k := &hosts{keeper: hostconfig.Keeper{Host: h}, file: file, load: load, log: logrus.New()}
+	if units, ok := h.Units.(Units); ok {
+		k.reopen = units.reopen
+	}
+	return k
 }
 
 type hosts struct {
@@ -39,6 +43,7 @@ type hosts struct {
 	file   string
 	load   func() (*Config, hostconfig.Desired, error)
 	log    *logrus.Logger
+	reopen func(context.Context) (bool, error) // the proxy's sockets; nil where nobody can
 
 	want    hostconfig.Desired
 	files   *watcher
@@ -75,8 +80,13 @@ func (k *hosts) run(ctx context.Context) error {
 
 	k.round(ctx)
 	k.tell(notifyReady(k.status))
+	k.openSockets(ctx)
+	sockets := time.NewTicker(safetyPass)
+	defer sockets.Stop()
 	for {
 		select {
+		case <-sockets.C:
+			k.openSockets(ctx)
 		case <-ctx.Done():
 			k.tell(notifyStopping(0))
 			return nil
@@ -112,6 +122,23 @@ func (k *hosts) reload(ctx context.Context, why string) {
 	}
 	k.round(ctx)
 	k.tell(notifyReady(k.status))
+	if err == nil {
+		k.openSockets(ctx)
+	}
+}
+
+// openSockets opens the proxy's sockets again where systemd has given them up: what kept the
+// proxy from starting may be mended, a faulty configuration above all.
+func (k *hosts) openSockets(ctx context.Context) {
+	if k.reopen == nil {
+		return
+	}
+	switch reopened, err := k.reopen(ctx); {
+	case err != nil && ctx.Err() == nil:
+		k.log.WithError(err).Debug("the proxy's sockets could not be seen to")
+	case reopened && err == nil:
+		k.log.Info("opened the proxy's sockets again, which systemd had closed because it failed")
+	}
 }
 
 // round makes the host as it is wanted. Whatever is wrong is told, and tried again.

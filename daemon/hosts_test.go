@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -67,6 +68,8 @@ type watched struct {
 	root   string
 	docker *dockerd
 	stop   func() error
+
+	reopened atomic.Int64 // how often the proxy's sockets were to be opened
 }
 
 func (w *watched) path(name string) string { return filepath.Join(w.root, name) }
@@ -148,6 +151,10 @@ func watchHost(t *testing.T, engines []string, files map[string]string) *watched
 	done := make(chan error, 1)
 	k := newHosts(h, file, load)
 	k.log.SetOutput(w.log)
+	k.reopen = func(context.Context) (bool, error) {
+		w.reopened.Add(1)
+		return true, nil
+	}
 	go func() { done <- k.run(ctx) }()
 	w.stop = sync.OnceValue(func() error {
 		cancel()
@@ -205,6 +212,20 @@ func TestWatchTakesUpItsOwnConfigurationAndNewEngines(t *testing.T) {
 	w.until("the registry to be forgotten", func() bool { return w.read(hosts+"corp.example:5000/hosts.toml") == "" })
 }
 
+func TestWatchOpensTheProxysSocketsWhenTheConfigurationIsMended(t *testing.T) {
+	w := watchHost(t, []string{hostconfig.Docker}, nil)
+	opened := func() int64 { return w.reopened.Load() }
+	w.until("a look at the start", func() bool { return opened() == 1 })
+	replaceFile(t, w.path("etc/sidemirror/config.toml"), "nonsense")
+	w.expect("the new configuration is not used")
+	if opened() != 1 {
+		t.Error("opened for a faulty configuration")
+	}
+	replaceFile(t, w.path("etc/sidemirror/config.toml"), "")
+	w.until("a look at the mended configuration", func() bool { return opened() == 2 })
+	w.until("a word in the log", func() bool { return strings.Contains(w.log.String(), "sockets again") })
+}
+
 func TestWatchSaysWhatIsRefusedOnce(t *testing.T) {
 	w := watchHost(t, []string{hostconfig.Docker}, map[string]string{"etc/docker/daemon.json": "{\n//\n}"})
 	replaceFile(t, w.path("etc/sidemirror/config.toml"), "[registry.'corp.example']\n")
@@ -214,6 +235,14 @@ func TestWatchSaysWhatIsRefusedOnce(t *testing.T) {
 	if n := strings.Count(w.log.String(), "daemon.json:2: is not JSON"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, w.log)
 	}
+}
+
+func TestWatchNoticesThatAnEngineWasStartedAgain(t *testing.T) {
+	w := watchHost(t, []string{hostconfig.Docker}, map[string]string{"etc/docker/daemon.json": "{}", "srv/other.json": "{}"})
+	args := w.read("proc/9/cmdline") + "--config-file\x00/srv/other.json\x00"
+	write(t, w.path("proc/9/cmdline"), args)
+	write(t, w.path("run/docker.pid"), "9")
+	w.until("our part in the file of the new flags", func() bool { return strings.Contains(w.read("srv/other.json"), ourMirror) })
 }
 
 func TestWatchBehindALinkInTheTree(t *testing.T) {

@@ -84,6 +84,9 @@ func (d *daemon) trouble() string {
 	if amiss := d.caches.trouble(); amiss != "" {
 		list = append(list, amiss)
 	}
+	if amiss := d.names.trouble(d.log); amiss != "" {
+		list = append(list, amiss)
+	}
 	if s, ok := d.handler.inForce().service.(troubled); ok && s.Trouble() != "" {
 		list = append(list, s.Trouble())
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,8 @@ import (
 type systemd struct {
 	result string
 	refuse string // the name of the D-Bus error to answer with
+
+	properties map[string]string // by the unit's path and the property's name
 
 	mu    sync.Mutex
 	asked []string
@@ -73,6 +76,13 @@ func (s *systemd) answer(conn net.Conn, in *bufio.Reader) {
 		}
 		member, _ := call.Headers[dbus.FieldMember].Value().(string)
 		reply := &dbus.Message{Type: dbus.TypeMethodReply, Headers: map[dbus.HeaderField]dbus.Variant{dbus.FieldReplySerial: dbus.MakeVariant(call.Serial())}}
+		if path, _ := call.Headers[dbus.FieldPath].Value().(dbus.ObjectPath); member == "Get" {
+			value := dbus.MakeVariant(s.properties[string(path)+" "+call.Body[1].(string)])
+			reply.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(value))
+			reply.Body = []any{value}
+			send(conn, reply)
+			continue
+		}
 		if s.refuse != "" && strings.HasSuffix(member, "Unit") {
 			reply.Type = dbus.TypeError
 			reply.Headers[dbus.FieldErrorName] = dbus.MakeVariant(s.refuse)
@@ -127,6 +137,30 @@ func TestAJobIsWaitedForAndItsResultIsToldApart(t *testing.T) {
 				t.Errorf("asked %q", s.asked)
 			}
 		})
+	}
+}
+
+func TestSocketsAreOpenedAgainOnlyWhereTheyFailed(t *testing.T) {
+	const path = "/org/freedesktop/systemd1/unit/sidemirror_2esocket ActiveState"
+	for state, start := range map[string]bool{"failed": true, "active": false, "inactive": false, "": false} {
+		s := &systemd{result: "done", properties: map[string]string{path: state}}
+		reopened, err := Units{s.dial}.reopen(t.Context())
+		s.wait.Wait()
+		if err != nil || reopened != start {
+			t.Errorf("%q: %v, %v", state, reopened, err)
+		}
+		if want := []string{"StartUnit sidemirror.socket replace"}; start && !slices.Equal(s.asked, want) || !start && s.asked != nil {
+			t.Errorf("%q: asked %q", state, s.asked)
+		}
+	}
+}
+
+func TestTheProxysLineIsSystemds(t *testing.T) {
+	s := &systemd{properties: map[string]string{"/org/freedesktop/systemd1/unit/sidemirror_2eservice StatusText": "serving; amiss"}}
+	text, err := Units{s.dial}.ProxySays(t.Context())
+	s.wait.Wait()
+	if err != nil || text != "serving; amiss" {
+		t.Errorf("%q, %v", text, err)
 	}
 }
 

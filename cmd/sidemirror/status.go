@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidemirror/sidemirror/daemon"
 	"github.com/sidemirror/sidemirror/hostconfig"
 )
 
@@ -31,6 +32,7 @@ type proxyStatus struct {
 	Address string `json:"address"`
 	Answers bool   `json:"answers"`
 	Error   string `json:"error,omitempty"` // why not, and the mend
+	Amiss   string `json:"amiss,omitempty"` // what it says itself is wrong, where systemd runs it
 	Foreign bool   `json:"-"`               // somebody else answers there
 }
 
@@ -69,6 +71,7 @@ read "ok" in what --json prints.`,
 			s := newStatus(plan)
 			if h.Root == "/" {
 				s.Proxy = probe(cmd.Context(), want.Mirror)
+				s.Proxy.ask(cmd.Context(), daemon.Units{}.ProxySays)
 			}
 			s.judge()
 			if asJSON {
@@ -101,7 +104,7 @@ func newStatus(plan hostconfig.Plan) *status {
 }
 
 func (s *status) judge() {
-	s.OK = len(s.Pending)+len(s.Signals)+len(s.Refused) == 0 && (s.Proxy == nil || s.Proxy.Answers)
+	s.OK = len(s.Pending)+len(s.Signals)+len(s.Refused) == 0 && (s.Proxy == nil || s.Proxy.Answers && s.Proxy.Amiss == "")
 	for _, e := range s.Engines {
 		s.OK = s.OK && !inactive(e)
 	}
@@ -137,6 +140,17 @@ func probe(ctx context.Context, address string) *proxyStatus {
 	return s
 }
 
+// ask takes over what a proxy that answers has told systemd is wrong. Whoever may not ask
+// systemd, and a proxy that it does not run, has nothing to tell.
+func (s *proxyStatus) ask(ctx context.Context, says func(context.Context) (string, error)) {
+	if !s.Answers {
+		return
+	}
+	if line, err := says(ctx); err == nil {
+		_, s.Amiss, _ = strings.Cut(line, "; ")
+	}
+}
+
 func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
 	p := &printer{w: w, color: colored(w)}
 	if s.Proxy != nil {
@@ -145,6 +159,9 @@ func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
 			text = s.Proxy.Address + ": " + s.Proxy.Error
 		}
 		p.printf("%-10s  %s\n", "proxy", printable(text))
+		if s.Proxy.Amiss != "" {
+			p.paint(red, "            "+printable(s.Proxy.Amiss))
+		}
 	}
 	pending := make(map[string]string)
 	for _, c := range changes {

@@ -74,6 +74,9 @@ func (s *status) amiss() []string {
 	if s.Proxy != nil && !s.Proxy.Answers {
 		list = append(list, s.Proxy.short())
 	}
+	if s.Proxy != nil && s.Proxy.Amiss != "" {
+		list = append(list, s.Proxy.Amiss)
+	}
 	for _, e := range s.Engines {
 		if inactive(e) {
 			list = append(list, engineName(e)+": "+restartFor(e))

@@ -48,6 +48,8 @@ func TestShortStatusIsThreeLinesWhateverIsAmiss(t *testing.T) {
 		"the proxy is away, and more": {status{Engines: states(docker, deaf), Proxy: &proxyStatus{Address: "http://127.0.0.1:1"}, Refused: []string{"/x", "/y"}},
 			"docker pulls through sidemirror (2 files)",
 			"the proxy does not answer at http://127.0.0.1:1, so engines go to the registries themselves: systemctl status sidemirror (and 2 more: sidemirror status)"},
+		"the proxy says what is amiss": {status{Engines: states(docker), Proxy: &proxyStatus{Answers: true, Amiss: "nothing new is kept: the disk is full"}},
+			"docker pulls through sidemirror (2 files)", "nothing new is kept: the disk is full"},
 		"somebody else is there": {status{Engines: states(docker), Proxy: &proxyStatus{Address: "http://127.0.0.1:1", Foreign: true}},
 			"docker pulls through sidemirror (2 files)", "another program answers at http://127.0.0.1:1, and engines would ask that: ss -ltnp"},
 	} {

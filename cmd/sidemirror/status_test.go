@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -58,6 +60,31 @@ func TestTheProxyIsToldFromNobodyAndFromSomebodyElse(t *testing.T) {
 	server.Close()
 	if s := probe(t.Context(), server.URL); s.Answers || !strings.Contains(s.Error, "start it: sidemirror serve") {
 		t.Errorf("%+v", s)
+	}
+}
+
+func TestWhatTheProxyTellsSystemdIsAmissIsStatusToo(t *testing.T) {
+	for line, want := range map[string]string{
+		"serving 4 registries on 127.0.0.1:5115":                         "",
+		"serving 4 registries on 127.0.0.1:5115; nothing is kept; and b": "nothing is kept; and b",
+		"": "",
+	} {
+		s := status{Proxy: &proxyStatus{Address: "http://127.0.0.1:5115", Answers: true}}
+		s.Proxy.ask(t.Context(), func(context.Context) (string, error) { return line, nil })
+		s.judge()
+		if s.Proxy.Amiss != want || s.OK != (want == "") {
+			t.Errorf("%q: %+v, ok %v", line, s.Proxy, s.OK)
+		}
+		var out strings.Builder
+		if err := s.write(&out, nil); err != nil {
+			t.Fatal(err)
+		}
+		wants(t, out.String(), want, "answers at http://127.0.0.1:5115\n")
+	}
+	s := &proxyStatus{Answers: true}
+	s.ask(t.Context(), func(context.Context) (string, error) { return "x; y", errors.New("no systemd") })
+	if s.Amiss != "" {
+		t.Error("an error's text was believed")
 	}
 }
 
