@@ -158,9 +158,12 @@ func (m *machine) misconfigured(t testing.TB, net *internet) {
 		t.Errorf("the journal does not say what is wrong:\n%s", log)
 	}
 	m.write("/etc/sidemirror/config.toml", good, 0o644)
+	took := m.within(10*time.Second, "the sockets are open again", func() error { return m.active("sidemirror.socket") })
+	t.Logf("the sockets were open %.2f s after the configuration was mended", took.Seconds())
+	m.through(net, "mended")
 	// At the first try: systemd itself refuses what has failed too often just now.
 	m.run("systemctl restart sidemirror")
-	m.through(net, "mended")
+	m.through(net, "mended-restarted")
 }
 
 // outrun has somebody else on our port when the sockets are opened.

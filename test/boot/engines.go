@@ -1,9 +1,6 @@
 package boot
 
-import (
-	"os"
-	"strings"
-)
+import "os"
 
 // readCerts makes containerd read certs.d for CRI, as those who install Kubernetes
 // do; Debian's own configuration has it read nothing.
@@ -14,9 +11,11 @@ func (m *machine) readCerts() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	plugin := "io.containerd.grpc.v1.cri"
-	if strings.Contains(string(stock), "version = 3") {
-		plugin = "io.containerd.cri.v1.images"
+	more := "\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n"
+	if m.suite == sid {
+		// Enough downloads at a time for many pulls, as in daemonJSON. Before containerd
+		// 2.1 this limit is a pull's, since then it is one for all.
+		more += "\n[plugins.\"io.containerd.transfer.v1.local\"]\n  max_concurrent_downloads = 40\n"
 	}
-	m.write(file, string(stock)+"\n[plugins.\""+plugin+"\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n", 0o644)
+	m.write(file, string(stock)+more, 0o644)
 }

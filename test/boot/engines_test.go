@@ -131,9 +131,9 @@ func (m *machine) gone(t *testing.T, s suite) {
 	m.eventually("containerd is configured again", func() error { return m.configured("/etc/containerd/certs.d/ghcr.io/hosts.toml") })
 	m.run("dpkg --purge " + strings.Join(s.engines(), " "))
 	took := m.within(10*time.Second, "nothing of ours is in the engines' folders", func() error {
-		for _, folder := range []string{"/etc/containerd/certs.d", "/etc/docker"} {
-			if _, err := os.Stat(m.path(folder)); !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("there is %s: %v: %s", folder, err, m.run("find "+folder))
+		for _, file := range []string{"/etc/containerd/certs.d", "/etc/docker/certs.d", "/etc/docker/daemon.json"} {
+			if _, err := os.Stat(m.path(file)); !errors.Is(err, fs.ErrNotExist) {
+				return errors.Join(fmt.Errorf("there is %s", m.run("find "+file)), err)
 			}
 		}
 		return nil

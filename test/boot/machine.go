@@ -33,10 +33,11 @@ const mounted = "/run/machine"
 type machine struct {
 	t      testing.TB // the test that is running
 	owner  testing.TB // the test that the machine lives as long as
-	dir    string     // its disks: what was written to the root, Docker's and containerd's folders
-	holder int        // process id
-	nspawn int        // process id, 0 when off
-	leader int        // process id of its systemd, 0 when off
+	suite  suite
+	dir    string // its disks: what was written to the root, Docker's and containerd's folders
+	holder int    // process id
+	nspawn int    // process id, 0 when off
+	leader int    // process id of its systemd, 0 when off
 	boots  int
 	group  *os.File // its control group
 }
@@ -65,7 +66,7 @@ func newMachine(t testing.TB, s suite) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, owner: t, dir: dir}
+	m := &machine{t: t, owner: t, suite: s, dir: dir}
 	// Registered before the holder's end, and so done after it: nothing is mounted then.
 	t.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
@@ -149,7 +150,7 @@ func (m *machine) poweroff() {
 	m.run("systemctl poweroff")
 	m.eventually("the machine is off", func() error {
 		if err := syscall.Kill(m.nspawn, 0); !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("nspawn %d runs: %v", m.nspawn, err)
+			return errors.Join(fmt.Errorf("nspawn %d runs", m.nspawn), err)
 		}
 		return nil
 	})
