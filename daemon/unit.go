@@ -43,12 +43,15 @@ func (u Units) Restart(ctx context.Context, unit string) error {
 // reopen starts our sockets if systemd has closed them, which it does where the proxy
 // failed again and again, and reports whether it had. Those that an administrator
 // has stopped have not failed, and stay so.
+//
+// It starts the proxy, which takes its sockets along: a start that the next connection
+// makes could still run into the limit that closed them.
 func (u Units) reopen(ctx context.Context) (reopened bool, err error) {
 	state, err := u.property(ctx, socketUnit, "Unit", "ActiveState")
 	if err != nil || state != "failed" {
 		return false, err
 	}
-	return true, u.job(ctx, startLimit, "start", socketUnit, (*dbus.Conn).StartUnitContext)
+	return true, u.job(ctx, startLimit, "start", proxyUnit, (*dbus.Conn).StartUnitContext)
 }
 
 // ProxySays is the line that the proxy has given systemd of itself: what it serves and,

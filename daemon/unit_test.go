@@ -149,7 +149,7 @@ func TestSocketsAreOpenedAgainOnlyWhereTheyFailed(t *testing.T) {
 		if err != nil || reopened != start {
 			t.Errorf("%q: %v, %v", state, reopened, err)
 		}
-		if want := []string{"StartUnit sidemirror.socket replace"}; start && !slices.Equal(s.asked, want) || !start && s.asked != nil {
+		if want := []string{"StartUnit sidemirror.service replace"}; start && !slices.Equal(s.asked, want) || !start && s.asked != nil {
 			t.Errorf("%q: asked %q", state, s.asked)
 		}
 	}
