@@ -28,8 +28,9 @@ const mounted = "/run/machine"
 // A machine is a whole Debian with disks and a network of its own. Switched off it
 // can be looked at and changed; on, systemd runs in it.
 //
-// Everything is held by one process that does nothing, in namespaces of its own:
-// with it the mounts, the network and the control group are gone, whatever happens.
+// Everything is held by one process that does nothing, the first of namespaces of its
+// own. It is ended with the test process, whatever becomes of that, and with it go all
+// processes, the mounts and the network.
 type machine struct {
 	t      testing.TB // the test that is running
 	owner  testing.TB // the test that the machine lives as long as
@@ -47,6 +48,7 @@ type machine struct {
 // the overlay, because an overlay cannot lie on another.
 const hold = `set -e
 mount --make-rprivate /
+mount -t proc proc /proc
 umount -R /sys/fs/cgroup 2>/dev/null || umount -R -l /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir "/sys/fs/cgroup/$1"
@@ -54,8 +56,9 @@ mount -t tmpfs tmpfs /run
 mkdir /run/machine
 mount -t overlay overlay -o "lowerdir=$2,upperdir=$3/upper,workdir=$3/work" /run/machine
 chroot /run/machine ip link set lo up
+trap 'exit 0' TERM
 echo held
-exec sleep infinity`
+while :; do sleep 1000 & wait $!; done`
 
 // newMachine makes a machine that is off. It is destroyed with the test.
 func newMachine(t testing.TB, s suite) *machine {
@@ -78,14 +81,14 @@ func newMachine(t testing.TB, s suite) *machine {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("unshare", "--mount", "--net", "sh", "-c", hold, "sh", m.name(), pristine, dir)
+	cmd := exec.Command("sh", "-c", hold, "sh", m.name(), pristine, dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET}
 	process.Start(t, "holder", cmd, func(output string) error {
 		if !strings.HasPrefix(output, "held\n") {
 			return errors.New("it has not mounted the machine's root")
 		}
 		return nil
 	})
-	// unshare and the shell exec what comes after them.
 	m.holder = cmd.Process.Pid
 	t.Cleanup(m.destroy)
 	if m.group, err = os.Open(m.cgroup()); err != nil {
@@ -113,24 +116,20 @@ func (m *machine) boot() {
 	m.t.Helper()
 	began := time.Now()
 	m.boots++
-	pidFile := filepath.Join(m.dir, "nspawn.pid")
 	nspawn := []string{
-		"exec systemd-nspawn", "--directory=" + mounted, "--boot", "--machine=" + m.name(),
-		fmt.Sprintf("--network-namespace-path=/proc/%d/ns/net", m.holder), "--register=no", "--keep-unit",
+		"systemd-nspawn", "--directory=" + mounted, "--boot", "--machine=" + m.name(),
+		"--network-namespace-path=/proc/1/ns/net", "--register=no", "--keep-unit",
 		"--capability=all", "--system-call-filter='add_key keyctl bpf'", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
 		"--bind=" + filepath.Join(m.dir, "docker") + ":/var/lib/docker",
 		"--bind=" + filepath.Join(m.dir, "containerd") + ":/var/lib/containerd",
 	}
 	// Without a terminal nspawn is silent.
-	cmd := exec.Command("nsenter", "--target", strconv.Itoa(m.holder), "--mount", "--net",
-		"script", "--quiet", "--flush", "--return", "--command", "echo $$ >"+pidFile+"; "+strings.Join(nspawn, " "), "/dev/null")
+	cmd := exec.Command("nsenter", "--target", strconv.Itoa(m.holder), "--mount", "--net", "--pid",
+		"script", "--quiet", "--flush", "--return", "--command", strings.Join(nspawn, " "), "/dev/null")
 	cmd.SysProcAttr = m.inGroup()
 	process.Start(m.owner, fmt.Sprintf("console-%d", m.boots), cmd, func(string) error {
 		var err error
-		if m.leader, err = firstPID(m.cgroup("payload", "init.scope", "cgroup.procs")); err != nil {
-			return err
-		}
-		m.nspawn, err = firstPID(pidFile)
+		m.leader, err = firstPID(m.cgroup("payload", "init.scope", "cgroup.procs"))
 		return err
 	})
 	// Before the console is asked to end: it would wait for the machine.
@@ -149,12 +148,13 @@ func (m *machine) poweroff() {
 	m.t.Helper()
 	m.run("systemctl poweroff")
 	m.eventually("the machine is off", func() error {
-		if err := syscall.Kill(m.nspawn, 0); !errors.Is(err, syscall.ESRCH) {
-			return errors.Join(fmt.Errorf("nspawn %d runs", m.nspawn), err)
+		events, err := os.ReadFile(m.cgroup("cgroup.events"))
+		if err == nil && !strings.Contains(string(events), "populated 0\n") {
+			err = errors.New("there are processes in it")
 		}
-		return nil
+		return err
 	})
-	m.nspawn, m.leader = 0, 0
+	m.leader = 0
 }
 
 func (m *machine) reboot() {
@@ -253,7 +253,7 @@ func (m *machine) within(limit time.Duration, what string, done func() error) ti
 // shell makes the command that runs a shell script in the machine: when it is on
 // as root's login would, when it is off in a chroot.
 func (m *machine) shell(ctx context.Context, script string) *exec.Cmd {
-	args := []string{"--target", strconv.Itoa(m.holder), "--mount", "--net", "chroot", mounted}
+	args := []string{"--target", strconv.Itoa(m.holder), "--mount", "--net", "--pid", "chroot", mounted}
 	if m.leader != 0 {
 		args = []string{
 			"--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd",
