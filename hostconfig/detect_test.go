@@ -47,6 +47,17 @@ func TestContainerd28ConfigOfTheRunningProcessCounts(t *testing.T) {
 	}
 }
 
+// To ask one of these for its configuration would be to start Docker by its socket.
+func TestDockerThatOnlySaysSomethingDoesNotRun(t *testing.T) {
+	for _, args := range [][]string{{"--version"}, {"-v"}, {"--validate", "--config-file", "/x.json"}, {"--help"}, {}} {
+		h := host(t, proc(9, "dockerd", 0, append([]string{"/usr/bin/dockerd"}, args...)...))
+		plan := h.plan(t, Desired{Mirror: ourURL, Registries: []string{hub}, Engines: []string{Docker}})
+		if state := plan.Engines[0]; state.Running != (len(args) == 0) {
+			t.Errorf("dockerd %q: %+v", args, state)
+		}
+	}
+}
+
 // Up to 1.7 a file that is imported takes the whole of CRI's section away.
 func TestContainerd20AnImportHidesTheConfigPathBeforeIt(t *testing.T) {
 	for version, inactive := range map[string]bool{"1.7.34": true, "2.3.4": false} {

@@ -126,14 +126,24 @@ func flags(args []string, names ...string) []string {
 }
 
 // dockerd is the host's own: the one with the usual pid file, of which there can be
-// but one.
+// but one. One that only says something, as we ask it for its version, is no daemon;
+// to take it for one would be to start Docker, by asking at its socket.
 func (t *tree) dockerd() *process {
 	for _, p := range t.processes("dockerd") {
-		if pidfile := flag(p.args, "--pidfile", "-p"); p.uid == 0 && (pidfile == "" || pidfile == "/var/run/docker.pid" || pidfile == "/run/docker.pid") {
+		pidfile := flag(p.args, "--pidfile", "-p")
+		usual := pidfile == "" || pidfile == "/var/run/docker.pid" || pidfile == "/run/docker.pid"
+		if p.uid == 0 && usual && !p.says() {
 			return &p
 		}
 	}
 	return nil
+}
+
+// says reports whether a process ends once it has said what its flags ask for.
+func (p process) says() bool {
+	return slices.ContainsFunc(p.args, func(arg string) bool {
+		return slices.Contains([]string{"--version", "-v", "--validate", "--help", "-h"}, arg)
+	})
 }
 
 // containerd is the host's own, as far as it can be told: not the one that dockerd
