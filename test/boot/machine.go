@@ -37,7 +37,6 @@ type machine struct {
 	suite  suite
 	dir    string // its disks: what was written to the root, Docker's and containerd's folders
 	holder int    // process id
-	nspawn int    // process id, 0 when off
 	leader int    // process id of its systemd, 0 when off
 	boots  int
 	group  *os.File // its control group
