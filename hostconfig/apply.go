@@ -265,7 +265,7 @@ func (a *applier) mirrorOf(plan Plan) string {
 		}
 	}
 	if plan.reload {
-		return plan.mirror
+		return plan.Mirror
 	}
 	return ""
 }

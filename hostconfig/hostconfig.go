@@ -109,6 +109,9 @@ type Change struct {
 // Plan is what has to be done to a host. It is settled when there are no Changes and
 // no Signals.
 type Plan struct {
+	// Mirror is our own address, as [Desired] has it.
+	Mirror string
+
 	Engines []State
 	Changes []Change
 
@@ -119,7 +122,6 @@ type Plan struct {
 	// with a slash at its end stands for all that is in that folder.
 	Watch []string
 
-	mirror  string
 	named   []string // engines that are there because somebody says so
 	asks    []ask
 	reload  bool // dockerd has not taken a file that is right

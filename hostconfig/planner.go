@@ -48,7 +48,7 @@ type planner struct {
 func (p *planner) look(ctx context.Context) {
 	s := p.host.signals(p.tree)
 	p.out.told = s != nil
-	p.out.mirror = p.want.Mirror
+	p.out.Mirror = p.want.Mirror
 	if p.out.dockerRuns = s != nil && s.Running(ctx); !p.out.dockerRuns {
 		return
 	}

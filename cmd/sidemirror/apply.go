@@ -32,15 +32,7 @@ everything is as planned.`,
   sudo sidemirror apply --engine containerd   leaves Docker as it is`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h, err := f.host()
-			if err != nil {
-				return err
-			}
-			want, err := f.desired(h)
-			if err != nil {
-				return err
-			}
-			plan, err := hostconfig.Make(cmd.Context(), h, want)
+			h, plan, err := f.plan(cmd.Context())
 			if err != nil {
 				return err
 			}

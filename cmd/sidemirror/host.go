@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -58,6 +59,20 @@ func (f *hostFlags) desired(h *hostconfig.Host) (hostconfig.Desired, error) {
 		return hostconfig.Desired{}, err
 	}
 	return f.want(c)
+}
+
+// plan compares the host with what is wanted of it.
+func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan, error) {
+	h, err := f.host()
+	if err != nil {
+		return nil, hostconfig.Plan{}, err
+	}
+	want, err := f.desired(h)
+	if err != nil {
+		return nil, hostconfig.Plan{}, err
+	}
+	plan, err := hostconfig.Make(ctx, h, want)
+	return h, plan, err
 }
 
 // want is desired of a configuration that was read.

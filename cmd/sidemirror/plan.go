@@ -39,15 +39,7 @@ be done.`,
   sidemirror plan --root /mnt/image --json  for an image that is being built, for a program`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h, err := f.host()
-			if err != nil {
-				return err
-			}
-			want, err := f.desired(h)
-			if err != nil {
-				return err
-			}
-			plan, err := hostconfig.Make(cmd.Context(), h, want)
+			_, plan, err := f.plan(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -56,21 +56,13 @@ read "ok" in what --json prints.`,
 			if asJSON && short {
 				return usageError{errors.New("--json and --short are two ways to say it; give one")}
 			}
-			h, err := f.host()
-			if err != nil {
-				return err
-			}
-			want, err := f.desired(h)
-			if err != nil {
-				return err
-			}
-			plan, err := hostconfig.Make(cmd.Context(), h, want)
+			h, plan, err := f.plan(cmd.Context())
 			if err != nil {
 				return err
 			}
 			s := newStatus(plan)
 			if h.Root == "/" {
-				s.Proxy = probe(cmd.Context(), want.Mirror)
+				s.Proxy = probe(cmd.Context(), plan.Mirror)
 				s.Proxy.ask(cmd.Context(), daemon.Units{}.ProxySays)
 			}
 			s.judge()
