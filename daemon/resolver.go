@@ -25,8 +25,8 @@ const (
 // link-local addresses, at which metadata servers give credentials away, and on some clouds
 // the same address is the name server's: without it no registry is found, and every pull goes past us.
 type resolver struct {
-	file  string                 // resolvConf if empty
-	reach func(netip.Addr) error // an error of EPERM is what the unit denies; nil: by a datagram
+	file  string                     // resolvConf if empty
+	reach func(netip.AddrPort) error // an error of EPERM is what the unit denies; nil: by a datagram
 
 	mu    sync.Mutex
 	state string // of the file, when it was last read
@@ -64,7 +64,7 @@ func (r *resolver) denied(servers []netip.Addr) string {
 		reach = sendNothing
 	}
 	for _, server := range servers {
-		if errors.Is(reach(server), syscall.EPERM) {
+		if errors.Is(reach(netip.AddrPortFrom(server, 53)), syscall.EPERM) {
 			return fmt.Sprintf("the name server %v is kept from this service (IPAddressDeny=), so that no registry is found: systemctl edit sidemirror, [Service] IPAddressAllow=%v; see docs/security.md", server, server.WithZone(""))
 		}
 	}
@@ -72,8 +72,8 @@ func (r *resolver) denied(servers []netip.Addr) string {
 }
 
 // sendNothing sends an empty datagram, which name servers pass over.
-func sendNothing(server netip.Addr) error {
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, 53)))
+func sendNothing(server netip.AddrPort) error {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
 	if err != nil {
 		return err
 	}

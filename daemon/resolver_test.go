@@ -3,12 +3,14 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 )
@@ -16,9 +18,9 @@ import (
 func TestANameServerThatTheUnitDeniesIsTrouble(t *testing.T) {
 	said := new(syncBuffer)
 	asked := 0
-	deny := func(addr netip.Addr) error {
+	deny := func(server netip.AddrPort) error {
 		asked++
-		if addr == netip.MustParseAddr("169.254.169.254") {
+		if server == netip.MustParseAddrPort("169.254.169.254:53") {
 			return fmt.Errorf("write: %w", os.NewSyscallError("write", syscall.EPERM))
 		}
 		return errors.New("no route to host")
@@ -55,9 +57,20 @@ func TestANameServerThatTheUnitDeniesIsTrouble(t *testing.T) {
 	}
 }
 
-// That nobody listens is no denial, nor is it to be waited for.
+// What the unit denies shows only in something that is sent.
 func TestANameServerIsReachedByADatagram(t *testing.T) {
-	if err := sendNothing(netip.MustParseAddr("127.0.0.1")); errors.Is(err, syscall.EPERM) {
-		t.Error(err)
+	server, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	if err := sendNothing(server.LocalAddr().(*net.UDPAddr).AddrPort()); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := server.ReadFrom(make([]byte, 16)); n != 0 || err != nil {
+		t.Errorf("%d bytes came, %v", n, err)
 	}
 }

@@ -35,6 +35,7 @@ func TestSandbox(t *testing.T) {
 			m.settled()
 			m.step("forbidden and allowed", func(t testing.TB) { m.sandboxed(t) })
 			m.step("credential helper", func(t testing.TB) { m.helped(t) })
+			m.step("name server", func(t testing.TB) { m.resolved(t) })
 			m.step("credential of systemd's", func(t testing.TB) { m.credential(t, net) })
 		})
 	}
@@ -65,6 +66,29 @@ func (m *machine) helped(t testing.TB) {
 	if mode := m.run("stat --format=%a:%U /var/lib/sidemirror/.cache/helper/token"); mode != "600:sidemirror\n" {
 		t.Errorf("what the helper keeps is %s", mode)
 	}
+}
+
+// resolved has a cloud's name server, at an address that the unit denies.
+func (m *machine) resolved(t testing.TB) {
+	const server = "169.254.169.254"
+	m.run("ip address replace " + server + "/32 dev lo")
+	m.write("/etc/resolv.conf", "nameserver "+server+"\n", 0o644)
+	m.dropIn("")
+	m.run("systemctl restart sidemirror.service")
+	const says = "the name server " + server + " is kept from this service"
+	if status := m.run("sidemirror status"); !strings.Contains(status, says) {
+		t.Errorf("status does not say that no name can be looked up:\n%s", status)
+	}
+	if short := m.run("sidemirror status --short"); !strings.Contains(short, says) && !strings.Contains(short, "more: sidemirror status") {
+		t.Errorf("nor does status --short:\n%s", short)
+	}
+	// The mend that it names.
+	m.dropIn("[Service]\nIPAddressAllow=" + server + "\n")
+	m.run("systemctl restart sidemirror.service")
+	if status := m.run("sidemirror status"); strings.Contains(status, says) {
+		t.Errorf("mended as status says, it still says:\n%s", status)
+	}
+	m.run("rm /etc/resolv.conf; ip address delete " + server + "/32 dev lo")
 }
 
 // dropIn replaces what the administrator adds to the proxy's unit.
