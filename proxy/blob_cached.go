@@ -18,14 +18,7 @@ func (p *Proxy) holds(c *call, err error) {
 		return
 	}
 	p.note(c, err)
-	if err == nil {
-		p.record(c)
-	}
-}
-
-// record notes on disk that c's repository holds c's blob.
-func (p *Proxy) record(c *call) {
-	if c.upstream != "" {
+	if err == nil && c.upstream != "" {
 		_ = p.cache.HoldBlob(c.repository(), c.Digest, cache.Holding{Upstream: c.upstream}) // lost, it is asked for again
 	}
 }
@@ -93,10 +86,10 @@ func (p *Proxy) fillBlob(a *answer, c *call) error {
 		}
 		if err == nil {
 			c.upstream = f.answered()
-			p.note(c, nil)
+			// Before the last byte: who has it all may count on its being known.
+			p.holds(c, nil)
 			err = p.sendFill(a, c, stream)
 			stream.Close()
-			p.record(c) // writes, which the first byte need not wait for
 		} else if !errors.Is(err, cache.ErrStorage) {
 			p.note(c, err)
 		}
