@@ -51,7 +51,7 @@ func TestACacheThatCannotBeOpenedIsSaidOnceAndServingGoesOn(t *testing.T) {
 	}
 	answer := httptest.NewRecorder()
 	req := httptest.NewRequest(http.MethodGet, "/v2/", nil)
-	req.Host = "127.0.0.1:5115"
+	req.Host = "127.0.0.1:305"
 	if svc.ServeHTTP(answer, req); answer.Code != http.StatusOK {
 		t.Errorf("it answers %d: %s", answer.Code, answer.Body)
 	}

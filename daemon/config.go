@@ -19,7 +19,7 @@ type Config struct {
 	File string
 
 	// Listen (listen, a list of "IP:PORT") are the addresses served; IPv6 ones in
-	// brackets. Sockets that systemd hands over replace them. Default 127.0.0.1:5115.
+	// brackets. Sockets that systemd hands over replace them. Default 127.0.0.1:305.
 	Listen []netip.AddrPort
 
 	// ShutdownTimeout (shutdown_timeout, as "30s") is how long answers under way may
@@ -168,7 +168,7 @@ const (
 func defaults() *Config {
 	c := &Config{
 		File:            DefaultFile,
-		Listen:          []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5115")},
+		Listen:          []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:305")},
 		ShutdownTimeout: 30 * time.Second,
 		from:            make(map[string]origin),
 	}

@@ -10,7 +10,7 @@ import (
 // check looks at what the values mean together.
 func (l *loader) check() {
 	if len(l.c.Listen) == 0 {
-		l.complain("listen", -1, `names no address; write ["127.0.0.1:5115"]`)
+		l.complain("listen", -1, `names no address; write ["127.0.0.1:305"]`)
 	}
 	hosts := make(map[string]string)
 	for i := range l.c.Registries {

@@ -14,7 +14,7 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 		"SIDEMIRROR_ENGINE_CONTAINERD_RESTART=false",
 		"SIDEMIRROR_REGISTRY_DOCKER_IO_UPSTREAMS=https://mirror.example,https://registry-1.docker.io",
 		"SIDEMIRROR_REGISTRY_REGISTRY_CORP_EXAMPLE_5000_CLIENT_AUTH=relay",
-		"SIDEMIRROR_PORT=tcp://10.0.0.1:5115", "SIDEMIRROR_PORT_5115_TCP_ADDR=10.0.0.1", "SIDEMIRROR_SERVICE_HOST=10.0.0.1",
+		"SIDEMIRROR_PORT=tcp://10.0.0.1:305", "SIDEMIRROR_PORT_305_TCP_ADDR=10.0.0.1", "SIDEMIRROR_SERVICE_HOST=10.0.0.1",
 	)
 	if len(c.Listen) != 2 || c.Log.Level != "warn" || len(c.Trust.UIDs) != 0 || c.Engine.Containerd.Restart ||
 		len(c.registry("docker.io").Upstreams) != 2 || c.registry("registry.corp.example:5000").ClientAuth != "relay" {

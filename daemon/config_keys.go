@@ -96,7 +96,7 @@ func set(field any, v value, check func(string) error) *fault {
 	case *[]string:
 		return setList(p, v, unstable.String, "a list of strings", checked(check))
 	case *[]netip.AddrPort:
-		return setList(p, v, unstable.String, `a list of addresses, as ["127.0.0.1:5115"]`, parseListen)
+		return setList(p, v, unstable.String, `a list of addresses, as ["127.0.0.1:305"]`, parseListen)
 	case *[]*url.URL:
 		return setList(p, v, unstable.String, `a list of URLs, as ["https://registry.example"]`, parseUpstream)
 	case *[]uint32:

@@ -41,14 +41,14 @@ func TestDefaultsServeWithoutAFile(t *testing.T) {
 		t.Errorf("registries %q, want %q", names, want)
 	}
 	loaded := mustLoad(t, "")
-	if loaded.Listen[0].String() != "127.0.0.1:5115" || !loaded.Engine.Docker.Enabled || !loaded.Engine.Containerd.Enabled ||
+	if loaded.Listen[0].String() != "127.0.0.1:305" || !loaded.Engine.Docker.Enabled || !loaded.Engine.Containerd.Enabled ||
 		loaded.Engine.Containerd.Restart || !reflect.DeepEqual(loaded.Trust.UIDs, []uint32{0}) {
 		t.Errorf("an empty file gave %+v", loaded)
 	}
 }
 
 const everything = `
-listen = ["127.0.0.1:5115", "[::1]:5116"]
+listen = ["127.0.0.1:305", "[::1]:5116"]
 shutdown_timeout = "1m30s"
 
 [registry."docker.io"]
@@ -126,11 +126,11 @@ func TestAFaultShowsPlaceLineCaretAndMend(t *testing.T) {
 		{"key of another program", "[storage]\ndir = '/x'", `1:2: unknown key "storage"; here may stand listen, shutdown_timeout,`},
 		{"key in a value", "listen.x = 1", `1:1: unknown key "x"; listen is not a table`},
 		{"quoted dots", `"log.level" = "debug"`, `1:1: unknown key "log.level"`},
-		{"syntax", "listen = [\"127.0.0.1:5115\"\nx", "2:1:"},
+		{"syntax", "listen = [\"127.0.0.1:305\"\nx", "2:1:"},
 		{"key twice", "listen = ['127.0.0.1:1']\nlisten = ['127.0.0.1:2']", "2:1:"},
-		{"string for a list", "listen = '127.0.0.1:5115'", `1:10: listen: must be a list of addresses, as ["127.0.0.1:5115"], not a string` + "\n   1 | listen = '127.0.0.1:5115'\n     |          ^"},
-		{"number in a list", "listen = ['127.0.0.1:5115',\n\t5]", "2:2: listen: must be a list of addresses, as [\"127.0.0.1:5115\"], not a whole number\n   2 | \t5]\n     | \t^"},
-		{"list in a list", "listen = [['127.0.0.1:5115']]", "not a list"},
+		{"string for a list", "listen = '127.0.0.1:305'", `1:10: listen: must be a list of addresses, as ["127.0.0.1:305"], not a string` + "\n   1 | listen = '127.0.0.1:305'\n     |          ^"},
+		{"number in a list", "listen = ['127.0.0.1:305',\n\t5]", "2:2: listen: must be a list of addresses, as [\"127.0.0.1:305\"], not a whole number\n   2 | \t5]\n     | \t^"},
+		{"list in a list", "listen = [['127.0.0.1:305']]", "not a list"},
 		{"string for a boolean", "[engine.docker]\nenabled = 'yes'", `2:11: engine.docker.enabled: must be true or false, not a string`},
 		{"number for a duration", "shutdown_timeout = 30", `must be a duration in quotes, as "30s" or "2m", not a whole number`},
 		{"duration without a unit", "shutdown_timeout = '30'", `"30" is not a duration; write a number and a unit`},
@@ -157,14 +157,14 @@ func TestAFaultShowsPlaceLineCaretAndMend(t *testing.T) {
 		{"realm with a path", "[registry.'a.b']\nrealms = ['https://a.b/token']", `write "https://a.b"`},
 		{"any with upstreams", "[registry.'*']\nupstreams = ['https://a.b']", `2:1: registry."*".upstreams: "*" stands for`},
 		{"one host, two registries", "[registry.'a.b']\nhosts = ['m.lan']\n[registry.'c.d']\nhosts = ['n.lan', 'm.lan']", `4:19: registry."c.d".hosts: "m.lan" already means a.b`},
-		{"host with a port", "[registry.'a.b']\nhosts = ['m.lan:5115']", `write "m.lan"`},
+		{"host with a port", "[registry.'a.b']\nhosts = ['m.lan:305']", `write "m.lan"`},
 		{"host that is us", "[registry.'a.b']\nhosts = ['localhost']", "means sidemirror itself"},
 		{"certificate without key", "[registry.'a.b']\ncert = '/x'", "needs its key"},
 		{"key without certificate", "[registry.'a.b']\nkey = '/x'", "needs its certificate"},
 		{"relative path", "[credentials]\nfiles = ['config.json']", "relative path"},
-		{"listen without an address", "listen = [':5115']", `write "127.0.0.1:5115" for this host only`},
-		{"listen without a port", "listen = ['::1']", `write "[::1]:5115"`},
-		{"listen on a name", "listen = ['localhost:5115']", `write "127.0.0.1:5115", "[::1]:5115" or both`},
+		{"listen without an address", "listen = [':305']", `write "127.0.0.1:305" for this host only`},
+		{"listen without a port", "listen = ['::1']", `write "[::1]:305"`},
+		{"listen on a name", "listen = ['localhost:305']", `write "127.0.0.1:305", "[::1]:305" or both`},
 		{"listen on no port", "listen = ['127.0.0.1:0']", "port 0"},
 		{"listen nowhere", "listen = []", "names no address"},
 		{"listen twice", "listen = ['127.0.0.1:1', '127.0.0.1:1']", "is there twice"},

@@ -95,7 +95,7 @@ func parseListen(text string) (netip.AddrPort, error) {
 		}
 		return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), nil
 	}
-	const want = `write IP:PORT, as "127.0.0.1:5115" or "[::1]:5115"`
+	const want = `write IP:PORT, as "127.0.0.1:305" or "[::1]:305"`
 	host, port, splitErr := net.SplitHostPort(text)
 	switch {
 	case splitErr == nil && host == "":
@@ -103,7 +103,7 @@ func parseListen(text string) (netip.AddrPort, error) {
 	case splitErr == nil && strings.EqualFold(host, "localhost"):
 		return addr, fmt.Errorf(`%s has a name, not an address; write "127.0.0.1:%s", "[::1]:%s" or both`, quote(text), port, port)
 	case net.ParseIP(text) != nil:
-		return addr, fmt.Errorf(`%s has no port; write %q`, quote(text), net.JoinHostPort(text, "5115"))
+		return addr, fmt.Errorf(`%s has no port; write %q`, quote(text), net.JoinHostPort(text, "305"))
 	}
 	return addr, fmt.Errorf("%s is not an address to listen on; %s", quote(text), want)
 }

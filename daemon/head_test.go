@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-const wellFormed = "GET /v2/ HTTP/1.1\r\nHost: localhost:5115\r\nAccept: a, b\r\nX-Empty:\r\n\r\n"
+const wellFormed = "GET /v2/ HTTP/1.1\r\nHost: localhost:305\r\nAccept: a, b\r\nX-Empty:\r\n\r\n"
 
 func TestScannerRefusesWhatNetHTTPLetsPass(t *testing.T) {
 	for _, tt := range []struct {

@@ -72,7 +72,7 @@ func listeningSocket(table io.Reader, addr netip.AddrPort) (socket, bool) {
 	return socket{}, false
 }
 
-// parseProcAddr reads "0100007F:13FB": words of 32 bits in the host's order, which is
+// parseProcAddr reads "0100007F:0131": words of 32 bits in the host's order, which is
 // little-endian on what we run on, and the port.
 func parseProcAddr(text string) (netip.AddrPort, bool) {
 	host, port, _ := strings.Cut(text, ":")

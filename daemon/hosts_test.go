@@ -19,7 +19,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig"
 )
 
-const ourMirror = "http://127.0.0.1:5115"
+const ourMirror = "http://127.0.0.1:305"
 
 // dockerd is one that takes its daemon.json when its unit is reloaded, and says at its
 // socket what it has in force.
@@ -106,7 +106,7 @@ func watchHost(t *testing.T, engines []string, files map[string]string) *watched
 	t.Cleanup(func() { _ = os.RemoveAll(short) })
 	socket := filepath.Join(short, "d.sock")
 	for name, text := range map[string]string{
-		"etc/sidemirror/config.toml": "listen = ['127.0.0.1:5115']\n",
+		"etc/sidemirror/config.toml": "listen = ['127.0.0.1:305']\n",
 		"proc/9/status":              "Name:\tdockerd\nPPid:\t1\nUid:\t0\t0\t0\t0\n",
 		"proc/9/cmdline":             "dockerd\x00-H\x00unix://" + socket + "\x00",
 		"proc/9/cgroup":              "0::/system.slice/docker.service\n",

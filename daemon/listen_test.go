@@ -106,7 +106,7 @@ func TestATakenAddressNamesItsHolder(t *testing.T) {
 }
 
 func TestAnAddressOfAnotherHostSaysSo(t *testing.T) {
-	_, err := listenOn(t.Context(), netip.MustParseAddrPort("192.0.2.1:5115"))
+	_, err := listenOn(t.Context(), netip.MustParseAddrPort("192.0.2.1:305"))
 	if err == nil || !strings.Contains(err.Error(), "this host has no such address") {
 		t.Errorf("got %v", err)
 	}
@@ -114,16 +114,16 @@ func TestAnAddressOfAnotherHostSaysSo(t *testing.T) {
 
 // Two lines of real tables of a 64-bit little-endian host.
 const procTable = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:13FB 00000000:0000 0A 00000000:00000000 00:00000000 00000000   990        0 4242 1 0000000000000000 100 0 0 10 0
+   0: 0100007F:0131 00000000:0000 0A 00000000:00000000 00:00000000 00000000   990        0 4242 1 0000000000000000 100 0 0 10 0
    1: 0100007F:13FC 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 4243 1 0000000000000000 20 4 30 10 -1
    2: 00000000000000000000000001000000:13FD 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4244 1 0000000000000000 100 0 0 10 0
 `
 
 func TestListeningSocketIsFoundByAddress(t *testing.T) {
 	for _, tt := range []struct{ addr, inode string }{
-		{"127.0.0.1:5115", "4242"},
-		{"0.0.0.0:5115", "4242"},
-		{"127.0.0.2:5115", ""}, // another address
+		{"127.0.0.1:305", "4242"},
+		{"0.0.0.0:305", "4242"},
+		{"127.0.0.2:305", ""}, // another address
 		{"127.0.0.1:5116", ""}, // connected, not listening
 		{"[::1]:5117", "4244"},
 		{"127.0.0.1:1", ""},
@@ -139,7 +139,7 @@ func FuzzListeningSocket(f *testing.F) {
 	f.Add(procTable)
 	f.Add("0: :0 :0 0A 0 0 0 0 0 0")
 	f.Fuzz(func(t *testing.T, table string) {
-		s, found := listeningSocket(strings.NewReader(table), netip.MustParseAddrPort("127.0.0.1:5115"))
+		s, found := listeningSocket(strings.NewReader(table), netip.MustParseAddrPort("127.0.0.1:305"))
 		if found && s.inode == "" {
 			t.Error("a socket without an inode was found")
 		}

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-const ourURL = "http://127.0.0.1:5115"
+const ourURL = "http://127.0.0.1:305"
 
 var longAgo = time.Date(2021, 3, 4, 5, 6, 7, 89, time.UTC)
 

@@ -52,7 +52,7 @@ func (h *Host) running() bool { return h.Root == "/" || h.live }
 // neither in Engines nor in Leave is to have nothing of ours: the zero value
 // means that all is to be removed.
 type Desired struct {
-	// Mirror is our own address: "http://127.0.0.1:5115".
+	// Mirror is our own address: "http://127.0.0.1:305".
 	Mirror string
 
 	// Registries are names as in references: "docker.io", "registry.corp.example:5000".

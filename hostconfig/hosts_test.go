@@ -9,7 +9,7 @@ import (
 
 const (
 	theirs  = "[host.\"https://mirror.corp.example\"]\n  capabilities = [\"pull\"]\n"
-	ourHost = "[host.\"http://127.0.0.1:5115\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+	ourHost = "[host.\"http://127.0.0.1:305\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
 	rFolder = "/etc/containerd/certs.d/r.example"
 	rHosts  = rFolder + "/hosts.toml"
 )
@@ -88,7 +88,7 @@ func TestHosts07AUsersEditsOutliveUs(t *testing.T) {
 			text := strings.Replace(test.edit, "OURS", ours, 1)
 			text = strings.Replace(text, "UNMARKED", strings.Replace(ours, tableMark+"\n", "", 1), 1)
 			if name == "header added to our host" {
-				text = strings.Replace(text, "\"resolve\"]\n", "\"resolve\"]\n  [host.\"http://127.0.0.1:5115\".header]\n    x-y = \"z\"\n", 1)
+				text = strings.Replace(text, "\"resolve\"]\n", "\"resolve\"]\n  [host.\"http://127.0.0.1:305\".header]\n    x-y = \"z\"\n", 1)
 			}
 			h.put(t, rHosts, text)
 			h.revert(t)
@@ -190,7 +190,7 @@ func TestHosts15And17OnlyWhatEveryVersionKnowsAndNeverPush(t *testing.T) {
 
 func TestHosts16OurOwnAddressIsNoRegistry(t *testing.T) {
 	h := host(t, map[string]string{"/etc/containerd/": ""})
-	plan := h.plan(t, containerdOnly("127.0.0.1:5115", "localhost:5115", "[::1]:5115"))
+	plan := h.plan(t, containerdOnly("127.0.0.1:305", "localhost:305", "[::1]:305"))
 	if len(plan.Refused) != 3 || len(plan.Changes) != 0 {
 		t.Errorf("refused %v, planned %v", plan.Refused, plan.Changes)
 	}

@@ -243,8 +243,8 @@ func TestOwnNames(t *testing.T) {
 		c.Registries[0].Hosts = []string{"docker.lan"}
 	}, manifestHandler)
 	for host, want := range map[string]int{
-		"localhost": 200, "LOCALHOST:5115": 200, "127.0.0.1": 200, "127.8.8.8:1": 200, "[::1]:5115": 200, "[::ffff:127.0.0.1]": 200,
-		"mirror.lan:5115": 200, "192.0.2.1:5115": 200, "docker.lan": 200, "docker.lan.": 200,
+		"localhost": 200, "LOCALHOST:305": 200, "127.0.0.1": 200, "127.8.8.8:1": 200, "[::1]:305": 200, "[::ffff:127.0.0.1]": 200,
+		"mirror.lan:305": 200, "192.0.2.1:305": 200, "docker.lan": 200, "docker.lan.": 200,
 		"evil.test": 404, "docker.lan.evil.test": 404, "192.0.2.2": 404, "localhost.evil.test": 404, "127.0.0.1.evil.test": 404,
 	} {
 		if a := g.do(t, "GET", "/v2/library/a/manifests/v1", "Host", host); a.StatusCode != want {

@@ -146,7 +146,7 @@ func mirrorURL(c *daemon.Config) (string, error) {
 			return "http://" + netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port()).String(), nil
 		}
 	}
-	return "", usageError{fmt.Errorf("%s: listen has no loopback address, by which alone the engines are to reach sidemirror; add \"127.0.0.1:5115\"", c.File)}
+	return "", usageError{fmt.Errorf("%s: listen has no loopback address, by which alone the engines are to reach sidemirror; add \"127.0.0.1:305\"", c.File)}
 }
 
 // undo is the command that gives all back.

@@ -8,7 +8,7 @@ import (
 
 // defaultMirror is looked for in daemon.json where neither a journal nor a
 // configuration can say what was written there.
-const defaultMirror = "http://127.0.0.1:5115"
+const defaultMirror = "http://127.0.0.1:305"
 
 func newRevertCommand(g *globals) *cobra.Command {
 	f := &hostFlags{globals: g}

@@ -28,7 +28,7 @@ func configFile(t *testing.T, text string) string {
 
 func TestWrongUsageIsToldFromFailure(t *testing.T) {
 	bad := configFile(t, "lisen = []\n")
-	taken := configFile(t, "listen = ['192.0.2.1:5115']\n") // TEST-NET-1, no host has it
+	taken := configFile(t, "listen = ['192.0.2.1:305']\n") // TEST-NET-1, no host has it
 	for _, tt := range []struct {
 		args []string
 		code int

@@ -65,11 +65,11 @@ func TestTheProxyIsToldFromNobodyAndFromSomebodyElse(t *testing.T) {
 
 func TestWhatTheProxyTellsSystemdIsAmissIsStatusToo(t *testing.T) {
 	for line, want := range map[string]string{
-		"serving 4 registries on 127.0.0.1:5115":                         "",
-		"serving 4 registries on 127.0.0.1:5115; nothing is kept; and b": "nothing is kept; and b",
+		"serving 4 registries on 127.0.0.1:305":                         "",
+		"serving 4 registries on 127.0.0.1:305; nothing is kept; and b": "nothing is kept; and b",
 		"": "",
 	} {
-		s := status{Proxy: &proxyStatus{Address: "http://127.0.0.1:5115", Answers: true}}
+		s := status{Proxy: &proxyStatus{Address: "http://127.0.0.1:305", Answers: true}}
 		s.Proxy.ask(t.Context(), func(context.Context) (string, error) { return line, nil })
 		s.judge()
 		if s.Proxy.Amiss != want || s.OK != (want == "") {
@@ -79,7 +79,7 @@ func TestWhatTheProxyTellsSystemdIsAmissIsStatusToo(t *testing.T) {
 		if err := s.write(&out, nil); err != nil {
 			t.Fatal(err)
 		}
-		wants(t, out.String(), want, "answers at http://127.0.0.1:5115\n")
+		wants(t, out.String(), want, "answers at http://127.0.0.1:305\n")
 	}
 	s := &proxyStatus{Answers: true}
 	s.ask(t.Context(), func(context.Context) (string, error) { return "x; y", errors.New("no systemd") })

@@ -24,7 +24,7 @@ var served = Info{
 		{Name: "*"},
 	},
 	Default: "docker.io",
-	Listen:  "127.0.0.1:5115",
+	Listen:  "127.0.0.1:305",
 	Version: "v1.2.3",
 }
 
@@ -43,16 +43,16 @@ func get(t *testing.T, info Info, method, host, target string, header ...string)
 
 func TestEveryCommandNamesTheHostThatTheReaderTyped(t *testing.T) {
 	for _, lang := range []string{"en", "zh"} {
-		_, body := get(t, served, "GET", "mirror.example.lan:5115", "/", "Accept-Language", lang)
+		_, body := get(t, served, "GET", "mirror.example.lan:305", "/", "Accept-Language", lang)
 		for _, want := range []string{
-			"docker pull mirror.example.lan:5115/ghcr.io/owner/image:tag",
-			"docker pull mirror.example.lan:5115/library/busybox",
-			"docker tag mirror.example.lan:5115/library/busybox busybox",
-			"docker rmi mirror.example.lan:5115/ghcr.io/owner/image:tag",
-			`"registry-mirrors": ["http://mirror.example.lan:5115"]`,
-			`[host."http://mirror.example.lan:5115"]`,
+			"docker pull mirror.example.lan:305/ghcr.io/owner/image:tag",
+			"docker pull mirror.example.lan:305/library/busybox",
+			"docker tag mirror.example.lan:305/library/busybox busybox",
+			"docker rmi mirror.example.lan:305/ghcr.io/owner/image:tag",
+			`"registry-mirrors": ["http://mirror.example.lan:305"]`,
+			`[host."http://mirror.example.lan:305"]`,
 			`capabilities = ["pull", "resolve"]`,
-			`"insecure-registries": ["mirror.example.lan:5115"]`,
+			`"insecure-registries": ["mirror.example.lan:305"]`,
 			"/etc/containerd/certs.d/docker.io/hosts.toml",
 			"sidemirror revert", "quay.io", "docker.example.lan", "v1.2.3",
 		} {
@@ -61,7 +61,7 @@ func TestEveryCommandNamesTheHostThatTheReaderTyped(t *testing.T) {
 				t.Errorf("%s page lacks %s", lang, want)
 			}
 		}
-		if strings.Contains(body, "127.0.0.1:5115") {
+		if strings.Contains(body, "127.0.0.1:305") {
 			t.Errorf("%s page names the listener beside the Host that was asked for", lang)
 		}
 	}
@@ -75,12 +75,12 @@ func TestNameAndSchemeFitTheWayTheReaderCame(t *testing.T) {
 		wantHost, want  string
 		wantInsecureKey bool
 	}{
-		{"loopback needs no insecure-registries", "127.0.0.1:5115", false, "127.0.0.1:5115", "http://127.0.0.1:5115", false},
-		{"IPv6 loopback keeps its brackets", "[::1]:5115", false, "[::1]:5115", "http://[::1]:5115", false},
+		{"loopback needs no insecure-registries", "127.0.0.1:305", false, "127.0.0.1:305", "http://127.0.0.1:305", false},
+		{"IPv6 loopback keeps its brackets", "[::1]:305", false, "[::1]:305", "http://[::1]:305", false},
 		{"localhost without a port is a registry", "localhost", false, "localhost", "http://localhost", false},
-		{"no Host at all", "", false, "127.0.0.1:5115", "http://127.0.0.1:5115", false},
+		{"no Host at all", "", false, "127.0.0.1:305", "http://127.0.0.1:305", false},
 		{"a bare word would be a user of Docker Hub", "mirror", false, "mirror:80", "http://mirror", true},
-		{"another host without TLS", "10.0.0.1:5115", false, "10.0.0.1:5115", "http://10.0.0.1:5115", true},
+		{"another host without TLS", "10.0.0.1:305", false, "10.0.0.1:305", "http://10.0.0.1:305", true},
 		{"another host with TLS", "mirror.example", true, "mirror.example", "https://mirror.example", false},
 		{"a bare word with TLS", "mirror", true, "mirror:443", "https://mirror", false},
 	} {
@@ -107,17 +107,17 @@ func TestNameAndSchemeFitTheWayTheReaderCame(t *testing.T) {
 }
 
 func TestHostOfOneRegistryIsNotToldToPrefix(t *testing.T) {
-	_, body := get(t, served, "GET", "Docker.Example.lan:5115", "/", "Accept-Language", "en")
-	if !strings.Contains(body, "docker pull Docker.Example.lan:5115/library/busybox") {
+	_, body := get(t, served, "GET", "Docker.Example.lan:305", "/", "Accept-Language", "en")
+	if !strings.Contains(body, "docker pull Docker.Example.lan:305/library/busybox") {
 		t.Error("page lacks the pull by the registry's own host")
 	}
-	if strings.Contains(body, "Docker.Example.lan:5115/ghcr.io") {
+	if strings.Contains(body, "Docker.Example.lan:305/ghcr.io") {
 		t.Error("page shows a prefix that this host does not understand")
 	}
 }
 
 func TestNoRegistryLeavesNoHalfCommand(t *testing.T) {
-	_, body := get(t, Info{}, "GET", "localhost:5115", "/", "Accept-Language", "en")
+	_, body := get(t, Info{}, "GET", "localhost:305", "/", "Accept-Language", "en")
 	if strings.Contains(body, "docker pull") || strings.Contains(body, "docker tag") {
 		t.Error("page shows a pull of a registry that is not served")
 	}
@@ -142,7 +142,7 @@ func TestLanguageFollowsTheReader(t *testing.T) {
 		{"en", "?lang=zh", "zh"},
 		{"zh", "?lang=<script>", "zh"},
 	} {
-		resp, body := get(t, served, "GET", "localhost:5115", "/"+c.query, "Accept-Language", c.accept)
+		resp, body := get(t, served, "GET", "localhost:305", "/"+c.query, "Accept-Language", c.accept)
 		if got := resp.Header.Get("Content-Language"); got != c.want || !strings.Contains(body, `<html lang="`+c.want+`">`) {
 			t.Errorf("Accept-Language %q, %q: page in %q, want %q", c.accept, c.query, got, c.want)
 		}
@@ -153,7 +153,7 @@ func TestLanguageFollowsTheReader(t *testing.T) {
 }
 
 func TestPageCanLoadAndSendNothing(t *testing.T) {
-	resp, body := get(t, served, "GET", "localhost:5115", "/")
+	resp, body := get(t, served, "GET", "localhost:305", "/")
 	style := regexp.MustCompile(`(?s)<style>(.*)</style>`).FindStringSubmatch(body)
 	if style == nil {
 		t.Fatal("no style in the page")
@@ -177,8 +177,8 @@ func TestPageCanLoadAndSendNothing(t *testing.T) {
 }
 
 func TestHeadHasTheLengthAndNoBody(t *testing.T) {
-	full, body := get(t, served, "GET", "localhost:5115", "/")
-	head, empty := get(t, served, "HEAD", "localhost:5115", "/")
+	full, body := get(t, served, "GET", "localhost:305", "/")
+	head, empty := get(t, served, "HEAD", "localhost:305", "/")
 	if empty != "" || head.StatusCode != http.StatusOK {
 		t.Fatalf("HEAD: status %d, %d bytes of body", head.StatusCode, len(empty))
 	}
@@ -197,7 +197,7 @@ func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
 		{"POST", "/", http.StatusMethodNotAllowed},
 		{"OPTIONS", "/", http.StatusMethodNotAllowed},
 	} {
-		resp, _ := get(t, served, c.method, "localhost:5115", c.target)
+		resp, _ := get(t, served, c.method, "localhost:305", c.target)
 		if resp.StatusCode != c.want {
 			t.Errorf("%s %s: status %d, want %d", c.method, c.target, resp.StatusCode, c.want)
 		}

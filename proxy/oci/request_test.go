@@ -45,29 +45,29 @@ func TestEveryFormNamesItsRegistry(t *testing.T) {
 		name, host, target string
 		want               Request
 	}{
-		{"namespace", "127.0.0.1:5115", "/v2/o/i/manifests/v1?ns=ghcr.io",
+		{"namespace", "127.0.0.1:305", "/v2/o/i/manifests/v1?ns=ghcr.io",
 			Request{Kind: Manifest, Form: ByNamespace, Registry: "ghcr.io", Repository: "o/i", Tag: "v1"}},
-		{"namespace of k8s with two components (hubproxy#92)", "127.0.0.1:5115", "/v2/coredns/coredns/manifests/v1?ns=registry.k8s.io",
+		{"namespace of k8s with two components (hubproxy#92)", "127.0.0.1:305", "/v2/coredns/coredns/manifests/v1?ns=registry.k8s.io",
 			Request{Kind: Manifest, Form: ByNamespace, Registry: "registry.k8s.io", Repository: "coredns/coredns", Tag: "v1"}},
-		{"namespace with a port (kuik#191)", "127.0.0.1:5115", "/v2/x/blobs/" + someDigest + "?ns=registry.corp.example:5000",
+		{"namespace with a port (kuik#191)", "127.0.0.1:305", "/v2/x/blobs/" + someDigest + "?ns=registry.corp.example:5000",
 			Request{Kind: Blob, Form: ByNamespace, Registry: "registry.corp.example:5000", Repository: "x", Digest: someDigest}},
-		{"namespace in IPv6 (kuik#191)", "127.0.0.1:5115", "/v2/x/tags/list?ns=%5B%3A%3A1%5D:5000",
+		{"namespace in IPv6 (kuik#191)", "127.0.0.1:305", "/v2/x/tags/list?ns=%5B%3A%3A1%5D:5000",
 			Request{Kind: Tags, Form: ByNamespace, Registry: "[::1]:5000", Repository: "x"}},
-		{"namespace and prefix at once (BuildKit)", "127.0.0.1:5115", "/v2/ghcr.io/o/i/manifests/v1?ns=ghcr.io",
+		{"namespace and prefix at once (BuildKit)", "127.0.0.1:305", "/v2/ghcr.io/o/i/manifests/v1?ns=ghcr.io",
 			Request{Kind: Manifest, Form: ByNamespace, Registry: "ghcr.io", Repository: "o/i", Tag: "v1", Prefixed: true}},
-		{"a repository that looks like another registry", "127.0.0.1:5115", "/v2/docker.io/library/x/manifests/v1?ns=ghcr.io",
+		{"a repository that looks like another registry", "127.0.0.1:305", "/v2/docker.io/library/x/manifests/v1?ns=ghcr.io",
 			Request{Kind: Manifest, Form: ByNamespace, Registry: "ghcr.io", Repository: "docker.io/library/x", Tag: "v1"}},
-		{"prefix", "localhost:5115", "/v2/ghcr.io/o/i/manifests/v1",
+		{"prefix", "localhost:305", "/v2/ghcr.io/o/i/manifests/v1",
 			Request{Kind: Manifest, Form: ByPrefix, Registry: "ghcr.io", Repository: "o/i", Tag: "v1", Prefixed: true}},
-		{"prefix with a port", "localhost:5115", "/v2/registry.corp.example:5000/x/manifests/v1",
+		{"prefix with a port", "localhost:305", "/v2/registry.corp.example:5000/x/manifests/v1",
 			Request{Kind: Manifest, Form: ByPrefix, Registry: "registry.corp.example:5000", Repository: "x", Tag: "v1", Prefixed: true}},
-		{"prefix in IPv6", "localhost:5115", "/v2/[::1]:5000/x/manifests/v1",
+		{"prefix in IPv6", "localhost:305", "/v2/[::1]:5000/x/manifests/v1",
 			Request{Kind: Manifest, Form: ByPrefix, Registry: "[::1]:5000", Repository: "x", Tag: "v1", Prefixed: true}},
-		{"prefix localhost", "localhost:5115", "/v2/localhost/x/manifests/v1",
+		{"prefix localhost", "localhost:305", "/v2/localhost/x/manifests/v1",
 			Request{Kind: Manifest, Form: ByPrefix, Registry: "localhost", Repository: "x", Tag: "v1", Prefixed: true}},
-		{"host", "GHCR.example.lan:5115", "/v2/o/i/manifests/v1",
+		{"host", "GHCR.example.lan:305", "/v2/o/i/manifests/v1",
 			Request{Kind: Manifest, Form: ByHost, Registry: "ghcr.io", Repository: "o/i", Tag: "v1"}},
-		{"default", "127.0.0.1:5115", "/v2/library/alpine/manifests/3.20",
+		{"default", "127.0.0.1:305", "/v2/library/alpine/manifests/3.20",
 			Request{Kind: Manifest, Form: ByDefault, Registry: "docker.io", Repository: "library/alpine", Tag: "3.20"}},
 		{"tag and digest: the digest says which", "h", "/v2/library/a/manifests/v1@" + someDigest,
 			Request{Kind: Manifest, Form: ByDefault, Registry: "docker.io", Repository: "library/a", Digest: someDigest}},
@@ -157,7 +157,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"version 1", "GET", "/v1/_ping", NotFound, 404},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := ParseRequest(request(t, tt.method, "127.0.0.1:5115", tt.target), served{})
+			got, err := ParseRequest(request(t, tt.method, "127.0.0.1:305", tt.target), served{})
 			var e *Error
 			if !errors.As(err, &e) {
 				t.Fatalf("got %+v, %v", got, err)
@@ -208,7 +208,7 @@ func FuzzParseRequest(f *testing.F) {
 		"/v2/", "/v2/auth?scope=repository:a:pull", "/v2/a/b/manifests/v1?ns=ghcr.io", "/v2/ghcr.io/o/i/blobs/" + someDigest,
 		"/v2/[::1]:5000/x/tags/list?n=1&last=b", "/v2/a/b/referrers/" + longDigest + "?artifactType=x", "/v2/a/../b/tags/list",
 	} {
-		f.Add("GET", "127.0.0.1:5115", target)
+		f.Add("GET", "127.0.0.1:305", target)
 	}
 	f.Fuzz(func(t *testing.T, method, host, target string) {
 		u, err := url.ParseRequestURI(target)

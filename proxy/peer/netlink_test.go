@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var testFlow = flow{src: netip.MustParseAddrPort("127.0.0.1:4242"), dst: netip.MustParseAddrPort("127.0.0.1:5115")}
+var testFlow = flow{src: netip.MustParseAddrPort("127.0.0.1:4242"), dst: netip.MustParseAddrPort("127.0.0.1:305")}
 
 // reply is a well-formed answer to request 7 about testFlow, of uid 0.
 func reply() []byte {

@@ -171,7 +171,7 @@ func (m *machine) outrun(t testing.TB, outer *internet) {
 	m.run("systemctl stop sidemirror.socket sidemirror.service")
 	var other net.Listener
 	m.within(5*time.Second, "systemd has let go of the port", func() (err error) {
-		other, err = listenIn(m.holder, "127.0.0.1:5115")
+		other, err = listenIn(m.holder, "127.0.0.1:305")
 		return err
 	})
 	// Whoever it is, it is no registry: it hangs up.

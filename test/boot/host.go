@@ -114,7 +114,7 @@ func (m *machine) directly(net *internet, name string) time.Duration {
 // configured reports whether an engine's file has our part.
 func (m *machine) configured(file string) error {
 	content, err := os.ReadFile(m.path(file))
-	if err == nil && !strings.Contains(string(content), "http://127.0.0.1:5115") {
+	if err == nil && !strings.Contains(string(content), "http://127.0.0.1:305") {
 		err = fmt.Errorf("%s does not have our address", file)
 	}
 	return err

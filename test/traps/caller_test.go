@@ -115,7 +115,7 @@ func TestAttack_WebPageIsRefusedBeforeRouting(t *testing.T) {
 			}
 		}
 	}
-	for _, evil := range []string{"evil.test", "evil.test:5115", "192.0.2.1:5115", "r.example.lan.evil.test", "localhost.evil.test", "127.0.0.1.evil.test"} {
+	for _, evil := range []string{"evil.test", "evil.test:305", "192.0.2.1:305", "r.example.lan.evil.test", "localhost.evil.test", "127.0.0.1.evil.test"} {
 		for _, p := range []string{path("manifests/v1"), "/v2/", "/v2/auth?scope=repository:team/app:pull"} {
 			// 404 with the names that are served, as the worker has it, or a plain refusal.
 			a := r.Get(p, http.Header{"Host": {evil}})
@@ -129,7 +129,7 @@ func TestAttack_WebPageIsRefusedBeforeRouting(t *testing.T) {
 	if n := len(r.up.All()); n != 0 {
 		t.Errorf("%d of these requests came to the upstream", n)
 	}
-	for _, host := range []string{"localhost", "localhost:5115", "127.0.0.1", "127.0.0.1:9", "[::1]:5115", "r.example.lan", "R.Example.LAN:80"} {
+	for _, host := range []string{"localhost", "localhost:305", "127.0.0.1", "127.0.0.1:9", "[::1]:305", "r.example.lan", "R.Example.LAN:80"} {
 		r.whole("Host: "+host, r.Get("/v2/team/app/manifests/v1?ns="+name, http.Header{"Host": {host}}), image.Bytes)
 	}
 	r.whole("Sec-Fetch-Site: none", r.Get(path("manifests/v1"), http.Header{"Sec-Fetch-Site": {"none"}}), image.Bytes)

@@ -19,8 +19,8 @@ func TestSlashIsAPageWithTheHostsName(t *testing.T) {
 	for name, header := range map[string]http.Header{
 		hubName:             host(hubName),
 		w.Address():         {},
-		ghcrName + ":5115":  host(ghcrName + ":5115"),
-		"localhost:5115":    host("localhost:5115"),
+		ghcrName + ":305":  host(ghcrName + ":305"),
+		"localhost:305":    host("localhost:305"),
 		hubName + ", in zh": {"Host": {hubName}, "Accept-Language": {"zh-CN,zh;q=0.9"}},
 	} {
 		a := w.Get("/", header)
@@ -53,7 +53,7 @@ func TestSlashDoesNotEchoMarkupFromTheHost(t *testing.T) {
 func TestBaseWithoutCredentialsIs401WithOurOwnRealm(t *testing.T) {
 	w := start(t)
 	w.challenged("by Host", w.Get("/v2/", host(hubName)), "http://"+hubName+"/v2/auth", "")
-	w.challenged("by Host with a port", w.Get("/v2/", host(ghcrName+":5115")), "http://"+ghcrName+":5115/v2/auth", "")
+	w.challenged("by Host with a port", w.Get("/v2/", host(ghcrName+":305")), "http://"+ghcrName+":305/v2/auth", "")
 	w.challenged("the default", w.Get("/v2/", nil), w.URL()+"/v2/auth", "")
 	w.challenged("by ns", w.Get("/v2/?ns=ghcr.io", nil), w.URL()+"/v2/auth?ns=ghcr.io", "")
 	w.untouched()
