@@ -25,8 +25,9 @@ const module = "github.com/sidemirror/sidemirror"
 // only, cmd → daemon → {proxy, hostconfig}, and proxy → its parts → oci. A new
 // folder has to be entered here together with what it may know.
 var mayImport = map[string][]string{
-	"cmd/sidemirror":   {"daemon", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
-	"daemon":           {"daemon/web", "hostconfig", "proxy", "proxy/cache", "proxy/credential", "proxy/peer"},
+	"cmd/sidemirror":   {"daemon", "daemon/config", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
+	"daemon":           {"daemon/config", "daemon/web", "hostconfig", "proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer"},
+	"daemon/config":    {"proxy/oci"},
 	"daemon/web":       {},
 	"hostconfig":       {},
 	"proxy":            {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
