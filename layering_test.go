@@ -28,15 +28,15 @@ var mayImport = map[string][]string{
 	"cmd/sidemirror":   {"daemon", "daemon/config", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
 	"daemon":           {"daemon/config", "daemon/web", "hostconfig", "proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer"},
 	"daemon/config":    {"proxy/oci"},
-	"daemon/web":       {},
+	"daemon/web":       {"daemon/config"},
 	"hostconfig":       {},
-	"proxy":            {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
+	"proxy":            {"daemon/config", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
 	"proxy/auth":       {"proxy/credential", "proxy/oci"},
 	"proxy/cache":      {"proxy/oci"},
 	"proxy/credential": {},
 	"proxy/oci":        {},
 	"proxy/peer":       {},
-	"proxy/upstream":   {"proxy/auth", "proxy/credential", "proxy/oci"},
+	"proxy/upstream":   {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
 }
 
 // mayUse says which files may import a module that is not everybody's business:
