@@ -25,18 +25,21 @@ const module = "github.com/sidemirror/sidemirror"
 // only, cmd → daemon → {proxy, hostconfig}, and proxy → its parts → oci. A new
 // folder has to be entered here together with what it may know.
 var mayImport = map[string][]string{
-	"cmd/sidemirror":    {"daemon", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
-	"daemon":            {"daemon/web", "hostconfig", "proxy", "proxy/cache", "proxy/credential", "proxy/peer"},
-	"daemon/web":        {},
+	"cmd/sidemirror": {"daemon", "daemon/config", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
+	"daemon":         {"daemon/config", "daemon/web", "hostconfig", "proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer"},
+	"daemon/config":  {"proxy/oci"},
+	"daemon/web":     {},
+
 	"hostconfig":        {"hostconfig/splice"},
 	"hostconfig/splice": {},
-	"proxy":             {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
-	"proxy/auth":        {"proxy/credential", "proxy/oci"},
-	"proxy/cache":       {"proxy/oci"},
-	"proxy/credential":  {},
-	"proxy/oci":         {},
-	"proxy/peer":        {},
-	"proxy/upstream":    {"proxy/auth", "proxy/credential", "proxy/oci"},
+
+	"proxy":            {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
+	"proxy/auth":       {"proxy/credential", "proxy/oci"},
+	"proxy/cache":      {"proxy/oci"},
+	"proxy/credential": {},
+	"proxy/oci":        {},
+	"proxy/peer":       {},
+	"proxy/upstream":   {"proxy/auth", "proxy/credential", "proxy/oci"},
 }
 
 // mayUse says which files may import a module that is not everybody's business:
