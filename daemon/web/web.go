@@ -76,7 +76,7 @@ func Handler(info Info) http.Handler {
 			return
 		}
 		h.Set("Vary", "Accept-Language")
-		h.Set("Content-Language", string(lang))
+		h.Set("Content-Language", lang.tag())
 		h.Set("Content-Type", "text/html; charset=utf-8")
 		h.Set("Cache-Control", "no-cache")
 		h.Set("Content-Length", strconv.Itoa(body.Len()))
@@ -90,6 +90,7 @@ func Handler(info Info) http.Handler {
 type view struct {
 	Info
 	Lang  language
+	Tag   string // of Lang, for the page's own lang attribute
 	Style template.CSS
 
 	// Host names us in an image reference, URL in an engine's configuration.
@@ -118,7 +119,7 @@ func newView(info Info, r *http.Request, lang language, css []byte) view {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
 	}
-	v := view{Info: info, Lang: lang, Style: template.CSS(css), Host: host, URL: scheme + "://" + host}
+	v := view{Info: info, Lang: lang, Tag: lang.tag(), Style: template.CSS(css), Host: host, URL: scheme + "://" + host}
 	v.Plain = r.TLS == nil && !loopback(name)
 	// Without a dot or a port, Docker takes the first component of a reference for
 	// a user of Docker Hub (distribution/reference, splitDockerDomain).
