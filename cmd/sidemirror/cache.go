@@ -15,7 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
-	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 )
 
@@ -48,7 +48,7 @@ sending it sends to the end, and what is removed it fetches again when it is ask
 func (f *cacheFlags) open() (*cache.Dir, error) {
 	dir := f.dir
 	if dir == "" {
-		c, err := daemon.Load(f.globals.configPath, os.Environ())
+		c, err := config.Load(f.globals.configPath, os.Environ())
 		if err != nil {
 			return nil, err
 		}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 )
 
@@ -56,7 +56,7 @@ func selection(olderThan, toSize string, args []string, now time.Time) (cache.Se
 		s.UsedBefore = now.Add(-age)
 	}
 	if toSize != "" {
-		size, err := daemon.ParseSize(toSize)
+		size, err := config.ParseSize(toSize)
 		if err != nil {
 			return s, fmt.Errorf("--to-size: %w", err)
 		}

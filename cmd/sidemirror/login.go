@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
@@ -44,11 +45,11 @@ earlier login stays as it was.`,
 			if err != nil {
 				return flagError(cmd, err)
 			}
-			config, err := daemon.Load(g.configPath, os.Environ())
+			c, err := config.Load(g.configPath, os.Environ())
 			if err != nil {
 				return err
 			}
-			if err := served(config, registry); err != nil {
+			if err := served(c, registry); err != nil {
 				return err
 			}
 			in := prompt{in: cmd.InOrStdin(), out: cmd.ErrOrStderr()}
@@ -56,7 +57,7 @@ earlier login stays as it was.`,
 			if err != nil {
 				return flagError(cmd, err)
 			}
-			return login(cmd, config, registry, namespace, given)
+			return login(cmd, c, registry, namespace, given)
 		},
 	}
 	cmd.Flags().StringVarP(&username, "username", "u", "", "the `user` to log in as")
@@ -65,18 +66,18 @@ earlier login stays as it was.`,
 }
 
 // served says what to add to the configuration where the registry is not in it.
-func served(config *daemon.Config, registry string) error {
-	for _, r := range config.Registries {
+func served(c *config.Config, registry string) error {
+	for _, r := range c.Registries {
 		if r.Name == registry || r.Name == "*" {
 			return nil
 		}
 	}
 	return fmt.Errorf("registry %s is not configured, so nobody would use the login; add this to %s:\n\n[registry.%q]\nupstreams = [%q]",
-		registry, config.File, registry, "https://"+registry)
+		registry, c.File, registry, "https://"+registry)
 }
 
 // login checks the credential, and then keeps it.
-func login(cmd *cobra.Command, config *daemon.Config, registry, namespace string, given credential.Credential) error {
+func login(cmd *cobra.Command, c *config.Config, registry, namespace string, given credential.Credential) error {
 	key := registry
 	if namespace != "" {
 		key += "/" + namespace
@@ -84,13 +85,13 @@ func login(cmd *cobra.Command, config *daemon.Config, registry, namespace string
 	ctx, cancel := context.WithTimeout(cmd.Context(), loginTimeout)
 	defer cancel()
 	info, _ := debug.ReadBuildInfo()
-	if err := config.Login(ctx, registry, given, buildVersion(info)); err != nil {
+	if err := daemon.Login(ctx, c, registry, given, buildVersion(info)); err != nil {
 		if errors.Is(err, &oci.Error{Code: oci.Unauthorized}) || errors.Is(err, &oci.Error{Code: oci.Denied}) {
 			return fmt.Errorf("%s refuses the login, and nothing was kept: %w", key, err)
 		}
 		return fmt.Errorf("whether %s accepts the login is not known, and nothing was kept: %w", key, err)
 	}
-	store := credential.OpenStore(config.Credentials.Store)
+	store := credential.OpenStore(c.Credentials.Store)
 	if err := store.Put(ctx, key, given); err != nil {
 		return explainStore(err)
 	}
@@ -98,8 +99,8 @@ func login(cmd *cobra.Command, config *daemon.Config, registry, namespace string
 	if who == "" {
 		who = "the holder of an identity token"
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "logged in to %s as %s\nkept in %s; the daemon uses it from the next pull on\n", key, who, config.Credentials.Store)
-	for _, r := range config.Registries {
+	fmt.Fprintf(cmd.OutOrStdout(), "logged in to %s as %s\nkept in %s; the daemon uses it from the next pull on\n", key, who, c.Credentials.Store)
+	for _, r := range c.Registries {
 		if r.Name == registry && r.ClientAuth == "relay" {
 			fmt.Fprintf(cmd.ErrOrStderr(), "note: registry.%q has client_auth = \"relay\", with which clients log in themselves and this login is not used\n", registry)
 		}

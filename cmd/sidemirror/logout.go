@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
@@ -28,12 +28,12 @@ gone (exit 0), as with docker.`,
 			if err != nil {
 				return flagError(cmd, err)
 			}
-			config, err := daemon.Load(g.configPath, os.Environ())
+			c, err := config.Load(g.configPath, os.Environ())
 			if err != nil {
 				return err
 			}
 			key := strings.TrimSuffix(registry+"/"+namespace, "/")
-			return logout(cmd, credential.OpenStore(config.Credentials.Store), key)
+			return logout(cmd, credential.OpenStore(c.Credentials.Store), key)
 		},
 	}
 }

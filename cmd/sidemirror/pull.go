@@ -18,7 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 const maxJobs = 64
@@ -49,7 +49,7 @@ that --platform names. As root the daemon's logins are used; others are anonymou
 			if err != nil {
 				return flagError(cmd, err)
 			}
-			c, err := daemon.Load(g.configPath, os.Environ())
+			c, err := config.Load(g.configPath, os.Environ())
 			if err != nil {
 				return err
 			}
@@ -113,7 +113,7 @@ func platformText(p *v1.Platform) string {
 }
 
 // pullAll pulls one image after another. One that fails does not keep the others.
-func pullAll(cmd *cobra.Command, c *daemon.Config, refs []reference.Named, want platforms, jobs int) error {
+func pullAll(cmd *cobra.Command, c *config.Config, refs []reference.Named, want platforms, jobs int) error {
 	if c.Cache.Dir == "" {
 		return fmt.Errorf("nothing would be kept: cache.dir is \"\" in the configuration (%s)", c.File)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 const (
@@ -99,7 +100,7 @@ func serveContent(t *testing.T, c *content, more string) serving {
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	loaded, err := daemon.Load(s.config, nil)
+	loaded, err := config.Load(s.config, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
