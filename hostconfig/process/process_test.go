@@ -61,7 +61,7 @@ type stage struct {
 	*testing.T
 	name     string
 	dir      string // with the socket: only root can make files there
-	programs string // where setuid counts
+	programs string
 	socket   string
 }
 
@@ -81,26 +81,13 @@ func newStage(t *testing.T) *stage {
 		}
 		return dir
 	}
-	s := &stage{T: t, name: "e-" + strings.ToLower(rand.Text()[:10]), dir: folder("/run"), programs: folder(setuidFolder(t))}
+	s := &stage{T: t, name: "e-" + strings.ToLower(rand.Text()[:10]), dir: folder("/run"), programs: folder("")}
 	s.socket = filepath.Join(s.dir, "engine.sock")
 	return s
 }
 
-// setuidFolder is a folder on a file system that honours setuid bits.
-func setuidFolder(t *testing.T) string {
-	t.Helper()
-	for _, dir := range []string{os.TempDir(), "/var/tmp", "/opt"} {
-		var st unix.Statfs_t
-		if unix.Statfs(dir, &st) == nil && st.Flags&unix.ST_NOSUID == 0 {
-			return dir
-		}
-	}
-	t.Fatal("no folder honours setuid bits")
-	return ""
-}
-
 // program copies the test binary, or another program, to a folder under the engine's name.
-func (s *stage) program(folder, from string, mode os.FileMode, uid int) string {
+func (s *stage) program(folder, from string, mode uint32, uid int) string {
 	s.Helper()
 	if from == "" {
 		from = "/proc/self/exe"
@@ -114,10 +101,16 @@ func (s *stage) program(folder, from string, mode os.FileMode, uid int) string {
 		s.Fatal(err)
 	}
 	// The order matters: a change of owner takes the setuid bit away.
-	if err := errors.Join(os.WriteFile(name, data, 0o755), os.Chown(name, uid, 0), os.Chmod(name, mode)); err != nil {
+	if err := errors.Join(os.WriteFile(name, data, 0o755), os.Chown(name, uid, 0), syscall.Chmod(name, mode)); err != nil {
 		s.Fatal(err)
 	}
 	return name
+}
+
+// startSetuid starts a setuid program of root's as uid 12345.
+func (s *stage) startSetuid(from, role string, args ...string) int {
+	s.Helper()
+	return s.start(s.program("home", from, 0o4755, 0), role, 12345, args...)
 }
 
 // start starts a program of this test's own and waits until it is in its role.
@@ -125,11 +118,6 @@ func (s *stage) start(program, role string, uid int, args ...string) int {
 	s.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), actEnv+"="+role)
-	return s.run(cmd, uid, role != "")
-}
-
-func (s *stage) run(cmd *exec.Cmd, uid int, speaks bool) int {
-	s.Helper()
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 	in, err := cmd.StdinPipe()
@@ -148,7 +136,7 @@ func (s *stage) run(cmd *exec.Cmd, uid int, speaks bool) int {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	if speaks {
+	if role != "" {
 		line, err := bufio.NewReader(out).ReadString('\n')
 		if line != "ready\n" {
 			s.Fatalf("%s says %q: %v", cmd, line, err)
@@ -202,13 +190,13 @@ func TestAUsersProcessIsNeverTheEngine(t *testing.T) {
 			return s.start(s.program("home", "", 0o755, 12345), "wait", 12345, "--config", "/tmp/evil.toml")
 		},
 		"setuid sleep": func(s *stage) int {
-			return s.run(exec.Command(s.program("home", "/bin/sleep", 0o4755, 0), "600"), 12345, false)
+			return s.startSetuid("/bin/sleep", "", "600")
 		},
 		"setuid su": func(s *stage) int {
-			return s.run(exec.Command(s.program("home", "/bin/su", 0o4755, 0), "--config", "/tmp/evil.toml"), 12345, false)
+			return s.startSetuid("/bin/su", "", "--command", "true")
 		},
 		"setuid program that becomes root whole": func(s *stage) int {
-			return s.start(s.program("home", "", 0o4755, 0), "become-root", 12345, "--config", "/tmp/evil.toml")
+			return s.startSetuid("", "become-root", "--config", "/tmp/evil.toml")
 		},
 		"root's, from a file of the user's": func(s *stage) int {
 			return s.start(s.program("home", "", 0o755, 12345), "wait", 0, "--config", "/tmp/evil.toml")
@@ -300,7 +288,7 @@ func powerless(t *testing.T, do func()) {
 
 func TestRootWithoutCapabilitiesFindsTheEngineAndNoFake(t *testing.T) {
 	s := newStage(t)
-	fake := s.start(s.program("home", "", 0o4755, 0), "become-root", 12345, "--config", "/tmp/evil.toml")
+	fake := s.startSetuid("", "become-root", "--config", "/tmp/evil.toml")
 	engine := s.start(s.program("bin", "", 0o755, 0), "listen "+s.socket, 0, "--config", "/etc/engine.toml")
 	for name, m := range map[string]Manager{"unit": mainPID(engine), "socket": mainPID(0)} {
 		var p *Process
