@@ -16,6 +16,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/hostconfig"
+	problems "github.com/sidemirror/sidemirror/internal/problem" // the package has a type problem
 )
 
 // safetyPass is for what the kernel does not tell of: a file below a mount that came
@@ -198,7 +199,11 @@ func (k *hosts) say(kept hostconfig.Kept, err, unwatched error) {
 	}
 	for _, fault := range slices.Concat(kept.Refused, []error{err, unwatched}) {
 		if fault != nil {
-			say(logrus.WarnLevel, fault.Error())
+			text := fault.Error()
+			if hint := problems.Hint(fault); hint != "" {
+				text += "; hint: " + hint
+			}
+			say(logrus.WarnLevel, text)
 		}
 	}
 	for _, state := range kept.Engines {

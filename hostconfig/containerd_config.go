@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 const (
@@ -58,8 +60,8 @@ func setConfigPath(name string, base []byte, section []string, folder string) ([
 		out = appendBlock(base, settingMark+eol+settingTable(section, folder, eol), eol)
 	}
 	if _, err := parseTOML(name, out); err != nil {
-		return nil, &refusal{path: name, reason: "has " + strings.Join(section, ".") + " as an inline table or with dotted keys, to which nothing can be added",
-			mend: "write it as a [table]"}
+		return nil, &problem.Problem{Path: name, Text: "has " + strings.Join(section, ".") + " as an inline table or with dotted keys, to which nothing can be added",
+			Hint: "write it as a [table]"}
 	}
 	return out, nil
 }
@@ -69,7 +71,7 @@ func (d *document) override(name string, e expr, folder, eol string) ([]byte, er
 	line := d.data[e.start:e.end]
 	text := bytes.TrimRight(line, "\r\n")
 	if e.value != unstable.String || bytes.ContainsRune(text, '\n') {
-		return nil, &refusal{path: name, line: lineAt(d.data, e.start), reason: "has a config_path that is no string on one line", mend: "write it as one"}
+		return nil, &problem.Problem{Path: name, Line: lineAt(d.data, e.start), Text: "has a config_path that is no string on one line", Hint: "write it as one"}
 	}
 	ending := line[len(text):]
 	ours := settingMark + eol + disabled + string(text) + eol +

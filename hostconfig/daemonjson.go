@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/tailscale/hujson"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 const mirrorsKey = "registry-mirrors"
@@ -28,7 +30,7 @@ type daemonJSON struct {
 func parseDaemonJSON(name string, data []byte) (*daemonJSON, error) {
 	d := &daemonJSON{data: data}
 	if bytes.HasPrefix(data, bom) {
-		return nil, &refusal{path: name, line: 1, reason: "begins with a byte order mark, which dockerd refuses", mend: "save it without one"}
+		return nil, &problem.Problem{Path: name, Line: 1, Text: "begins with a byte order mark, which dockerd refuses", Hint: "save it without one"}
 	}
 	if len(bytes.TrimSpace(data)) == 0 {
 		return d, nil
@@ -36,14 +38,14 @@ func parseDaemonJSON(name string, data []byte) (*daemonJSON, error) {
 	// encoding/json comes first for its limit on nesting, which hujson has not.
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
-		return nil, &refusal{path: name, line: jsonLine(data, err), reason: "is not JSON that dockerd takes (comments and trailing commas are not allowed): " + err.Error(),
-			mend: "mend it: dockerd would not start with it"}
+		return nil, &problem.Problem{Path: name, Line: jsonLine(data, err), Text: "is not JSON that dockerd takes (comments and trailing commas are not allowed): " + err.Error(),
+			Hint: "mend it: dockerd would not start with it"}
 	}
 	var err error
 	d.object, err = hujson.Parse(data)
 	object, ok := d.object.Value.(*hujson.Object)
 	if err != nil || !ok {
-		return nil, &refusal{path: name, reason: "is not a JSON object", mend: `write at least {}`}
+		return nil, &problem.Problem{Path: name, Text: "is not a JSON object", Hint: `write at least {}`}
 	}
 	d.members = object.Members
 	return d, d.check(name)
@@ -68,18 +70,18 @@ func (d *daemonJSON) check(name string) error {
 		m := &d.members[i]
 		key, line := m.Name.Value.(hujson.Literal).String(), lineAt(d.data, m.Name.StartOffset)
 		if seen[key] {
-			return &refusal{path: name, line: line, reason: fmt.Sprintf("has %q twice", key), mend: "remove one of them: dockerd reads the last"}
+			return &problem.Problem{Path: name, Line: line, Text: fmt.Sprintf("has %q twice", key), Hint: "remove one of them: dockerd reads the last"}
 		}
 		seen[key] = true
 		if !slices.Contains(daemonKeys, key) {
-			return &refusal{path: name, line: line, reason: fmt.Sprintf("has %q, which dockerd does not know and would not start with", key), mend: didYouMean(key)}
+			return &problem.Problem{Path: name, Line: line, Text: fmt.Sprintf("has %q, which dockerd does not know and would not start with", key), Hint: didYouMean(key)}
 		}
 		if key != mirrorsKey {
 			continue
 		}
 		d.array = &m.Value
 		if err := json.Unmarshal(d.data[m.Value.StartOffset:m.Value.EndOffset], &d.mirrors); err != nil {
-			return &refusal{path: name, line: line, reason: `has "` + mirrorsKey + `" that is no list of strings`, mend: "make it one"}
+			return &problem.Problem{Path: name, Line: line, Text: `has "` + mirrorsKey + `" that is no list of strings`, Hint: "make it one"}
 		}
 	}
 	return nil

@@ -27,10 +27,10 @@ type docker struct {
 }
 
 func (p *planner) newDocker() *docker {
-	d := &docker{planner: p, json: dockerJSON, running: p.tree.dockerd()}
+	d := &docker{planner: p, json: dockerJSON, running: runningDockerd(p.tree)}
 	// Written at each start, after which flags, version and store may be others.
-	p.tree.watch("/run/docker.pid")
-	p.tree.watch("/run/docker.sock")
+	p.tree.Watch("/run/docker.pid")
+	p.tree.Watch("/run/docker.sock")
 	d.args = p.commandLine(d.running, "docker.service", "/etc/default/docker", "/etc/sysconfig/docker")
 	if name := flag(d.args, "--config-file"); path.IsAbs(name) {
 		d.json = path.Clean(name)
@@ -130,7 +130,7 @@ func (d *docker) settle(state *State) {
 			needs = hubFile
 		}
 		d.setMirrors(state, needs)
-	} else if slices.Contains(conf.Mirrors, d.want.Mirror) || d.journal.find(d.json) != nil {
+	} else if slices.Contains(conf.Mirrors, d.want.Mirror) || d.journal.Find(d.json) != nil {
 		d.unset(Docker, d.json, daemonFile, "this Docker reads hosts.toml instead of registry-mirrors", "")
 	}
 	needs := make(map[string]string)
@@ -229,17 +229,17 @@ func (d *docker) hostsPath(registry string) string {
 
 // settings reads daemon.json; usable is false where it has to be left alone.
 func (d *docker) settings() (conf settings, usable bool) {
-	f, err := d.tree.read(d.json)
+	f, err := d.tree.Read(d.json)
 	if err == nil {
-		_, err = parseDaemonJSON(d.json, f.data)
+		_, err = parseDaemonJSON(d.json, f.Data)
 	}
 	if err != nil {
 		d.refuse(err)
 		return conf, false
 	}
-	if f.exists() && len(strings.TrimSpace(string(f.data))) > 0 {
+	if f.Exists() && len(strings.TrimSpace(string(f.Data))) > 0 {
 		// A key of another type than ours is dockerd's to complain about.
-		_ = json.Unmarshal(f.data, &conf)
+		_ = json.Unmarshal(f.Data, &conf)
 	}
 	return conf, true
 }
@@ -258,7 +258,7 @@ func (d *docker) graphStore(v version, conf settings) bool {
 		return d.live.store != containerdStore
 	}
 	root := cmp.Or(flag(d.args, "--data-root", "-g"), conf.DataRoot, "/var/lib/docker")
-	return !v.atLeast(29, 0) || d.tree.isDir(root+"/image/overlay2")
+	return !v.atLeast(29, 0) || d.tree.IsDir(root+"/image/overlay2")
 }
 
 // planHosts plans the hosts.toml of each registry. keep are the files wanted, and

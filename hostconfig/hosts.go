@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // One line above what we wrote says whose it is. It is also how our part is
@@ -99,7 +101,7 @@ func addHosts(name string, base []byte, m mirror) ([]byte, error) {
 		out = appendBlock(base, block, eol)
 	}
 	if _, err := parseTOML(name, out); err != nil {
-		return nil, &refusal{path: name, reason: "has its hosts as an inline table, to which none can be added", mend: `write them as [host."https://…"] tables`}
+		return nil, &problem.Problem{Path: name, Text: "has its hosts as an inline table, to which none can be added", Hint: `write them as [host."https://…"] tables`}
 	}
 	return out, nil
 }

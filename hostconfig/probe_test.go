@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
 )
 
 // resolver pulls as an engine that reads hosts.toml files: from the server that the one
@@ -71,7 +73,7 @@ func TestEnginesAreAskedWhetherTheyReadWhatWasWritten(t *testing.T) {
 	if want := []string{"docker reads hosts.toml files in /etc/docker/certs.d", "containerd reads hosts.toml files in /srv/hosts"}; !slices.Equal(result.Asked, want) || len(result.Warnings) != 0 {
 		t.Errorf("asked %q, warned %q", result.Asked, result.Warnings)
 	}
-	contains(t, h.get(t, journalFolder+"/journal.json"), "/srv/hosts/docker.io")
+	contains(t, h.get(t, journal.Folder+"/journal.json"), "/srv/hosts/docker.io")
 	for name := range h.snapshot(t) {
 		if strings.Contains(name, probeDomain) {
 			t.Errorf("%s is left", name)

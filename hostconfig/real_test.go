@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 )
 
 // realContainerd starts the containerd of this machine in folders of its own, with registry
@@ -112,11 +114,11 @@ func TestContainerd21To23OurReadingIsContainerds(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			tree, err := openTree("/", nil)
+			tree, err := hostfs.Open("/")
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer tree.close()
+			defer tree.Close()
 			c := &containerd{planner: &planner{tree: tree, host: &Host{Root: "/"}}, config: filepath.Join(dir, "main")}
 			ours, err := c.effective(v)
 			if err != nil {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 var bom = []byte("\xef\xbb\xbf")
@@ -41,7 +43,7 @@ type document struct {
 // parseTOML refuses what the engines refuse, with the line.
 func parseTOML(name string, data []byte) (*document, error) {
 	if bytes.HasPrefix(data, bom) {
-		return nil, &refusal{path: name, line: 1, reason: "begins with a byte order mark, which containerd 2 refuses", mend: "save it without one"}
+		return nil, &problem.Problem{Path: name, Line: 1, Text: "begins with a byte order mark, which containerd 2 refuses", Hint: "save it without one"}
 	}
 	d := &document{data: data, comments: make(map[int]bool)}
 	if err := toml.Unmarshal(data, &d.values); err != nil {
@@ -50,7 +52,7 @@ func parseTOML(name string, data []byte) (*document, error) {
 		if errors.As(err, &at) {
 			line, _ = at.Position()
 		}
-		return nil, &refusal{path: name, line: line, reason: "is not valid TOML: " + err.Error(), mend: "mend it; until then the engine ignores it, and so do we"}
+		return nil, &problem.Problem{Path: name, Line: line, Text: "is not valid TOML: " + err.Error(), Hint: "mend it; until then the engine ignores it, and so do we"}
 	}
 	p := unstable.Parser{KeepComments: true}
 	p.Reset(data)
@@ -70,7 +72,7 @@ func parseTOML(name string, data []byte) (*document, error) {
 		d.exprs = append(d.exprs, e)
 	}
 	if err := p.Error(); err != nil {
-		return nil, &refusal{path: name, reason: "is not valid TOML: " + err.Error(), mend: "mend it"}
+		return nil, &problem.Problem{Path: name, Text: "is not valid TOML: " + err.Error(), Hint: "mend it"}
 	}
 	return d, nil
 }

@@ -90,7 +90,7 @@ func newStatus(plan hostconfig.Plan) *status {
 		s.Pending = append(s.Pending, c.Path)
 	}
 	for _, err := range plan.Refused {
-		s.Refused = append(s.Refused, err.Error())
+		s.Refused = append(s.Refused, withHint(err))
 	}
 	return s
 }
