@@ -12,7 +12,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// built is the binary of this test process, made once by whoever asks first.
+// built is the binary of this test process. The first caller builds it.
 var built struct {
 	once sync.Once
 	path string
