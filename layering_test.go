@@ -25,17 +25,21 @@ const module = "github.com/sidemirror/sidemirror"
 // only, cmd → daemon → {proxy, hostconfig}, and proxy → its parts → oci. A new
 // folder has to be entered here together with what it may know.
 var mayImport = map[string][]string{
-	"cmd/sidemirror":   {"daemon", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
-	"daemon":           {"daemon/web", "hostconfig", "proxy", "proxy/cache", "proxy/credential", "proxy/peer"},
-	"daemon/web":       {},
-	"hostconfig":       {},
-	"proxy":            {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
+	"cmd/sidemirror": {"daemon", "daemon/config", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
+	"daemon":         {"daemon/config", "daemon/web", "hostconfig", "proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer"},
+	"daemon/config":  {"proxy/oci"},
+	"daemon/web":     {"daemon/config"},
+
+	"hostconfig":        {"hostconfig/splice"},
+	"hostconfig/splice": {},
+
+	"proxy":            {"daemon/config", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
 	"proxy/auth":       {"proxy/credential", "proxy/oci"},
 	"proxy/cache":      {"proxy/oci"},
 	"proxy/credential": {},
 	"proxy/oci":        {},
 	"proxy/peer":       {},
-	"proxy/upstream":   {"proxy/auth", "proxy/credential", "proxy/oci"},
+	"proxy/upstream":   {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
 }
 
 // mayUse says which files may import a module that is not everybody's business:
@@ -48,7 +52,7 @@ var mayUse = map[string][]string{
 	"github.com/sirupsen/logrus":  {"cmd/sidemirror/*.go", "daemon/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
 	"github.com/spf13/cobra":      {"cmd/sidemirror/*.go"},
 	"github.com/spf13/pflag":      {"cmd/sidemirror/man.go"},
-	"github.com/tailscale/hujson": {"hostconfig/*.go"},
+	"github.com/tailscale/hujson": {"hostconfig/splice/*.go"},
 }
 
 // testOnly are the modules that only the tests of the product may need: what

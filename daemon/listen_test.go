@@ -123,7 +123,7 @@ func TestListeningSocketIsFoundByAddress(t *testing.T) {
 	for _, tt := range []struct{ addr, inode string }{
 		{"127.0.0.1:305", "4242"},
 		{"0.0.0.0:305", "4242"},
-		{"127.0.0.2:305", ""}, // another address
+		{"127.0.0.2:305", ""},  // another address
 		{"127.0.0.1:5116", ""}, // connected, not listening
 		{"[::1]:5117", "4244"},
 		{"127.0.0.1:1", ""},
