@@ -20,7 +20,9 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 )
 
@@ -38,21 +40,21 @@ const (
 // the configuration again. It dials nobody before it listens, so that no upstream
 // keeps it from starting. It returns nil after an orderly end; an error means that
 // it could not listen, or not read a file that c names.
-func Run(ctx context.Context, c *Config, version string) error {
+func Run(ctx context.Context, c *config.Config, version string) error {
 	d := &daemon{
 		config: c,
 		stderr: os.Stderr,
 	}
-	d.build = func(c *Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
 		return d.caches.newService(c, at, version, log)
 	}
 	return d.run(ctx)
 }
 
 type daemon struct {
-	config *Config
+	config *config.Config
 	stderr io.Writer
-	build  func(*Config, []netip.AddrPort, *logrus.Logger) (service, error)
+	build  func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error)
 
 	caches    caches
 	log       *logrus.Logger
@@ -112,7 +114,7 @@ func (d *daemon) run(ctx context.Context) error {
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	changed := make(chan struct{}, 1)
-	path, content := d.config.File, d.config.source.data
+	path, content := d.config.File, d.config.Contents()
 	d.tasks.Go(func() { watchFile(watching, d.log, path, content, changed) })
 	d.tasks.Go(func() { watchdog(watching, d.alive, d.tell) })
 	d.tasks.Go(func() { d.keepStatus(watching, lookEvery) })
@@ -195,7 +197,7 @@ func (d *daemon) tell(err error) {
 func (d *daemon) publish() {
 	d.uids.Store(&d.config.Trust.UIDs)
 	own := "http://" + reachable(d.addresses(d.config)[0]).String() + "/v2/"
-	if r := d.config.registry(dockerHub); r.ClientAuth == "relay" {
+	if r := d.config.Registry(oci.DockerHub); r.Relay() {
 		// There /v2/ asks the upstream, whose silence is not our death.
 		own = strings.TrimSuffix(own, "v2/")
 	}

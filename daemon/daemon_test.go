@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 func TestUpstreamsAreProbedWhenReadyAndAfterAReload(t *testing.T) {
@@ -128,7 +130,7 @@ func TestATakenAddressEndsTheStart(t *testing.T) {
 	}
 	defer taken.Close()
 	c := mustLoad(t, named("one", freeAddr(t), taken.Addr().String()))
-	d := &daemon{config: c, stderr: io.Discard, build: func(*Config, []netip.AddrPort, *logrus.Logger) (service, error) {
+	d := &daemon{config: c, stderr: io.Discard, build: func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
 		t.Error("a proxy was made nevertheless")
 		return nil, nil
 	}}

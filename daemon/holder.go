@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Bounds for the search after who holds an address: a host has some thousands of
@@ -118,4 +119,14 @@ func readNames(dir string, most int) []string {
 	defer f.Close()
 	names, _ := f.Readdirnames(most) // what could be read is what can be searched
 	return names
+}
+
+// printable replaces what would steer a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
 }

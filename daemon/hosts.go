@@ -15,6 +15,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	problems "github.com/sidemirror/sidemirror/internal/problem" // the package has a type problem
 )
@@ -27,11 +28,11 @@ const safetyPass = 10 * time.Minute
 // leaves everything as it is. It calls load again at SIGHUP and when the
 // configuration at file changes; while that fails, what it said last stays. It
 // returns an error only where it cannot begin.
-func Watch(ctx context.Context, h *hostconfig.Host, file string, load func() (*Config, hostconfig.Desired, error)) error {
+func Watch(ctx context.Context, h *hostconfig.Host, file string, load func() (*config.Config, hostconfig.Desired, error)) error {
 	return newHosts(h, file, load).run(ctx)
 }
 
-func newHosts(h *hostconfig.Host, file string, load func() (*Config, hostconfig.Desired, error)) *hosts {
+func newHosts(h *hostconfig.Host, file string, load func() (*config.Config, hostconfig.Desired, error)) *hosts {
 	k := &hosts{keeper: hostconfig.Keeper{Host: h}, file: file, load: load, log: logrus.New()}
 	if units, ok := h.Units.(Units); ok {
 		k.reopen = units.reopen
@@ -42,7 +43,7 @@ func newHosts(h *hostconfig.Host, file string, load func() (*Config, hostconfig.
 type hosts struct {
 	keeper hostconfig.Keeper
 	file   string
-	load   func() (*Config, hostconfig.Desired, error)
+	load   func() (*config.Config, hostconfig.Desired, error)
 	log    *logrus.Logger
 	reopen func(context.Context) (bool, error) // the proxy's sockets; nil where nobody can
 
@@ -111,9 +112,9 @@ func (k *hosts) reload(ctx context.Context, why string) {
 	k.refused = ""
 	if err != nil {
 		k.refused = err.Error()
-		var faults *configError
+		var faults *config.Error
 		if errors.As(err, &faults) {
-			k.refused = faults.brief()
+			k.refused = faults.Brief()
 		}
 		log.WithField("error", k.refused).Error("the new configuration is not used, the old one stays")
 	} else {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/hostconfig"
 )
 
@@ -135,8 +136,8 @@ func watchHost(t *testing.T, engines []string, files map[string]string) *watched
 		<-served
 	})
 	file := w.path("etc/sidemirror/config.toml")
-	load := func() (*Config, hostconfig.Desired, error) {
-		c, err := Load(file, nil)
+	load := func() (*config.Config, hostconfig.Desired, error) {
+		c, err := config.Load(file, nil)
 		if err != nil {
 			return nil, hostconfig.Desired{}, err
 		}

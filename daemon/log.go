@@ -8,10 +8,12 @@ import (
 	"os"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 // configureLog sets level and format as c has them; a logger in use may be set again.
-func configureLog(l *logrus.Logger, c *Config, toJournal bool) {
+func configureLog(l *logrus.Logger, c *config.Config, toJournal bool) {
 	level, _ := logrus.ParseLevel(c.Log.Level) // one of logLevels, all of which logrus knows
 	l.SetLevel(level)
 	switch {

@@ -13,7 +13,7 @@ func TestJournalKeepsThePriorityOfEachLine(t *testing.T) {
 	var out bytes.Buffer
 	l := logrus.New()
 	l.SetOutput(&out)
-	c := defaults()
+	c := mustLoad(t, "")
 	c.Log.Level = "trace"
 	configureLog(l, c, true)
 	l.WithError(errors.New("two\nlines")).Error("e")
@@ -33,7 +33,7 @@ func TestJournalKeepsThePriorityOfEachLine(t *testing.T) {
 }
 
 func TestEveryLevelAndFormatOfTheConfigurationIsUnderstood(t *testing.T) {
-	for _, level := range logLevels {
+	for _, level := range []string{"error", "warn", "info", "debug", "trace"} {
 		if _, err := logrus.ParseLevel(level); err != nil {
 			t.Error(err)
 		}
@@ -42,7 +42,7 @@ func TestEveryLevelAndFormatOfTheConfigurationIsUnderstood(t *testing.T) {
 		var out bytes.Buffer
 		l := logrus.New()
 		l.SetOutput(&out)
-		c := defaults()
+		c := mustLoad(t, "")
 		c.Log.Format = format
 		configureLog(l, c, false)
 		l.Info("hello")
@@ -65,7 +65,7 @@ func TestTheServersErrorsAreWarnings(t *testing.T) {
 	out := make(lines, 1)
 	l := logrus.New()
 	l.SetOutput(out)
-	configureLog(l, defaults(), true)
+	configureLog(l, mustLoad(t, ""), true)
 	faults, end := errorLog(l)
 	defer end.Close() // TestMain sees that the goroutine behind it ends
 	faults.Print("http: panic serving")

@@ -7,21 +7,23 @@ import (
 	"slices"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 // reload reads the configuration again, and puts it in force whole or not at all.
 func (d *daemon) reload(why string) {
 	d.tell(notifyReloading())
 	log := d.log.WithFields(logrus.Fields{"file": d.config.File, "reason": why})
-	next, err := d.config.reload()
+	next, err := d.config.Reload()
 	if err == nil {
 		err = d.replace(next)
 	}
 	if err != nil {
 		text := err.Error()
-		var faults *configError
+		var faults *config.Error
 		if errors.As(err, &faults) {
-			text = faults.brief()
+			text = faults.Brief()
 		}
 		log.WithField("error", text).Error("the new configuration is not used, the old one stays")
 		d.line.refused("the new configuration is not used: " + text)
@@ -36,7 +38,7 @@ func (d *daemon) reload(why string) {
 
 // replace puts next in force. Whatever can fail comes before the first thing that
 // is seen from outside.
-func (d *daemon) replace(next *Config) error {
+func (d *daemon) replace(next *config.Config) error {
 	var opened map[netip.AddrPort]*net.TCPListener
 	if !d.handed {
 		var err error

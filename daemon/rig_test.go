@@ -18,6 +18,9 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 // fake is a service that answers with what its configuration calls hosts of
@@ -61,13 +64,13 @@ type running struct {
 	fail  error // of the next build
 }
 
-func (r *running) build(c *Config, _ []netip.AddrPort, _ *logrus.Logger) (service, error) {
+func (r *running) build(c *config.Config, _ []netip.AddrPort, _ *logrus.Logger) (service, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.fail != nil {
 		return nil, r.fail
 	}
-	f := &fake{name: strings.Join(c.registry(dockerHub).Hosts, ","), handler: r.stream, closed: make(chan struct{})}
+	f := &fake{name: strings.Join(c.Registry(oci.DockerHub).Hosts, ","), handler: r.stream, closed: make(chan struct{})}
 	r.fakes = append(r.fakes, f)
 	return f, nil
 }
@@ -76,7 +79,7 @@ func (r *running) build(c *Config, _ []netip.AddrPort, _ *logrus.Logger) (servic
 func begin(t *testing.T, file string, stream http.HandlerFunc) *running {
 	t.Helper()
 	r := &running{t: t, file: file, log: new(syncBuffer), told: systemdSocket(t), ended: make(chan error, 1), stream: stream}
-	c, err := Load(file, nil)
+	c, err := config.Load(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,4 +271,22 @@ func waitFor(t *testing.T, so func() bool) {
 			t.Fatal("it did not happen in 15 s")
 		}
 	}
+}
+
+func mustLoad(t *testing.T, text string, environ ...string) *config.Config {
+	t.Helper()
+	c, err := config.Load(writeConfig(t, text), environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func writeConfig(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

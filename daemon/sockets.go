@@ -3,10 +3,13 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
 	"slices"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 // listen takes over what systemd opened, or opens what the configuration names.
@@ -30,7 +33,7 @@ func (d *daemon) listen(ctx context.Context) error {
 
 // warnOfHanded says at which addresses of listen nobody listens, although the engines
 // may have been told them: "apply" writes what listen has, whatever systemd opened.
-func (d *daemon) warnOfHanded(c *Config) {
+func (d *daemon) warnOfHanded(c *config.Config) {
 	var missing []netip.AddrPort
 	for _, want := range c.Listen {
 		if !slices.ContainsFunc(d.addresses(c), func(has netip.AddrPort) bool { return covers(has, want) }) {
@@ -76,7 +79,7 @@ func closeAll(listeners map[netip.AddrPort]*net.TCPListener) {
 }
 
 // addresses are those that are served when c is in force.
-func (d *daemon) addresses(c *Config) []netip.AddrPort {
+func (d *daemon) addresses(c *config.Config) []netip.AddrPort {
 	if !d.handed {
 		return c.Listen
 	}
@@ -94,4 +97,12 @@ func reachable(addr netip.AddrPort) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
 	}
 	return netip.AddrPortFrom(netip.IPv6Loopback(), addr.Port())
+}
+
+func texts[T fmt.Stringer](list []T) []string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = v.String()
+	}
+	return out
 }

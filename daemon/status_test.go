@@ -14,6 +14,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 // What is wrong now is on the line, and no longer than it is wrong.
@@ -67,14 +69,14 @@ func TestTroubleAtTheStartIsOnTheFirstLine(t *testing.T) {
 	}
 	addr := freeAddr(t)
 	file := writeConfig(t, fmt.Sprintf("listen = [%q]\n[cache]\ndir = %q\n", addr, inTheWay+"/cache"))
-	c, err := Load(file, nil)
+	c, err := config.Load(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &running{t: t, log: new(syncBuffer), told: systemdSocket(t), ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(t.Context())
 	d := &daemon{config: c, stderr: r.log}
-	d.build = func(c *Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
 		return d.caches.newService(c, at, "test", log)
 	}
 	go func() { r.ended <- d.run(ctx) }()

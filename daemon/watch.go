@@ -14,6 +14,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 // quiet is how long nothing has to change before changes are told: an editor makes
@@ -240,7 +242,7 @@ func watchFile(ctx context.Context, log *logrus.Logger, path, content string, ch
 
 // glance is what the file says, or why it cannot be read.
 func glance(path string) string {
-	data, err := readFile(path)
+	data, err := config.ReadFile(path)
 	switch {
 	case os.IsNotExist(err):
 		return ""

@@ -8,19 +8,14 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 const (
 	containerdFolder = "/etc/containerd"
 	containerdConfig = containerdFolder + "/config.toml"
 	containerdHosts  = containerdFolder + "/certs.d"
-)
-
-// The sections that hold config_path, by the version of the configuration.
-var (
-	sectionV1 = []string{"plugins", "cri", "registry"}
-	sectionV2 = []string{"plugins", "io.containerd.grpc.v1.cri", "registry"}
-	sectionV3 = []string{"plugins", "io.containerd.cri.v1.images", "registry"}
 )
 
 type containerd struct {
@@ -108,7 +103,7 @@ func (c *containerd) another() string {
 // setAll plans the hosts.toml of each registry, and answers with those wanted.
 func (c *containerd) setAll(state *State, root string) (keep []string) {
 	for _, registry := range c.registries() {
-		if name, _ := c.setHosts(Containerd, state, root, registry, mirror{url: c.want.Mirror}); name != "" {
+		if name, _ := c.setHosts(Containerd, state, root, registry, splice.Hosts{URL: c.want.Mirror}); name != "" {
 			keep = append(keep, name)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -22,7 +23,7 @@ func (c *containerd) setPath(state *State, v version, conf criConfig) {
 		folder = roots[0]
 	}
 	name, fresh, number := c.config, !conf.exists || conf.empty, 2
-	section := sectionV2
+	section := splice.SectionV2
 	switch {
 	case fresh:
 	case conf.version < 2:
@@ -30,7 +31,7 @@ func (c *containerd) setPath(state *State, v version, conf criConfig) {
 			Hint: "have containerd write it anew: containerd config migrate"})
 		return
 	case conf.version > 2:
-		section, number = sectionV3, conf.version
+		section, number = splice.SectionV3, conf.version
 	}
 	// What is read after a drop-in of ours would win over it.
 	later := conf.pathIn != "" && conf.pathIn != c.config && path.Base(conf.pathIn) != dropIn
@@ -47,11 +48,11 @@ func (c *containerd) setPath(state *State, v version, conf criConfig) {
 		why: "CRI looks at hosts.toml files only where config_path names their folder",
 		add: func(base []byte) ([]byte, error) {
 			if fresh && len(base) == 0 {
-				return freshConfig(number, section, folder), nil
+				return splice.NewConfig(number, section, folder), nil
 			} else if fresh && name == c.config {
 				return nil, &problem.Problem{Path: name, Text: "has nothing but comments", Hint: `write "version = 2" into it, or remove it, and run again`}
 			}
-			return setConfigPath(name, base, section, folder)
+			return splice.SetConfigPath(name, base, section, folder)
 		},
 		settled: func([]byte) bool { return false },
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -117,7 +118,7 @@ func (c *criConfig) add(name string, data []byte, main bool) (imports []string, 
 			Address string `toml:"address"`
 		} `toml:"grpc"`
 	}
-	d, err := parseTOML(name, data)
+	empty, err := splice.CheckConfig(name, data)
 	if err != nil {
 		return nil, err
 	}
@@ -125,17 +126,17 @@ func (c *criConfig) add(name string, data []byte, main bool) (imports []string, 
 		return nil, &problem.Problem{Path: name, Text: "is not what containerd takes: " + err.Error(), Hint: "see containerd config default"}
 	}
 	if main {
-		c.version, c.imports, c.empty = values.Version, values.Imports, len(d.exprs) == 0
+		c.version, c.imports, c.empty = values.Version, values.Imports, empty
 	}
 	server, _ := values.Plugins["io.containerd.server.v1.grpc"].(map[string]any) // from version 4 on
 	address, _ := server["address"].(string)
 	c.address = cmp.Or(address, values.GRPC.Address, c.address)
 	for _, plugin := range values.Disabled {
-		if plugin == "cri" || plugin == sectionV2[1] || plugin == sectionV3[1] {
+		if plugin == "cri" || plugin == splice.SectionV2[1] || plugin == splice.SectionV3[1] {
 			c.disabled = true
 		}
 	}
-	for _, section := range [][]string{sectionV1, sectionV2, sectionV3} {
+	for _, section := range [][]string{splice.SectionV1, splice.SectionV2, splice.SectionV3} {
 		plugin, ok := values.Plugins[section[1]].(map[string]any)
 		if !ok {
 			continue

@@ -3,13 +3,14 @@ package hostconfig
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"net/url"
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 const (
@@ -172,9 +173,18 @@ func (d *docker) describe(state *State, v version, graph bool) {
 func (d *docker) setMirrors(state *State, needs string) {
 	ok := d.set(edit{
 		engine: Docker, path: d.json, kind: daemonFile, needs: needs, state: state,
-		why:     "Docker asks the first of registry-mirrors for what is on Docker Hub",
-		add:     func(base []byte) ([]byte, error) { return addMirror(d.json, base, d.want.Mirror) },
-		settled: func(now []byte) bool { return daemonSettled(d.json, now, d.want.Mirror) },
+		why: "Docker asks the first of registry-mirrors for what is on Docker Hub",
+		add: func(base []byte) ([]byte, error) {
+			file, err := splice.ReadDaemon(d.json, base, splice.Version{})
+			if err != nil {
+				return nil, err
+			}
+			return file.AddMirror(d.want.Mirror), nil
+		},
+		settled: func(now []byte) bool {
+			file, err := splice.ReadDaemon(d.json, now, splice.Version{})
+			return err == nil && len(file.Mirrors) > 0 && file.Mirrors[0] == d.want.Mirror
+		},
 	})
 	if !ok || d.live == nil {
 		return
@@ -230,17 +240,15 @@ func (d *docker) hostsPath(registry string) string {
 // settings reads daemon.json; usable is false where it has to be left alone.
 func (d *docker) settings() (conf settings, usable bool) {
 	f, err := d.tree.Read(d.json)
+	var file *splice.Daemon
 	if err == nil {
-		_, err = parseDaemonJSON(d.json, f.Data)
+		file, err = splice.ReadDaemon(d.json, f.Data, splice.Version{})
 	}
 	if err != nil {
 		d.refuse(err)
 		return conf, false
 	}
-	if f.Exists() && len(strings.TrimSpace(string(f.Data))) > 0 {
-		// A key of another type than ours is dockerd's to complain about.
-		_ = json.Unmarshal(f.Data, &conf)
-	}
+	_ = file.Decode(&conf) // dockerd reports a value of another type
 	return conf, true
 }
 
@@ -269,9 +277,9 @@ func (d *docker) planHosts(state *State, conf settings, flags []string) (keep []
 			state.note(fmt.Sprintf("%s is in insecure-registries, which a hosts.toml would overrule: it is left alone", registry))
 			continue
 		}
-		m := mirror{url: d.want.Mirror}
+		m := splice.Hosts{URL: d.want.Mirror}
 		if registry == hub {
-			m.others = carried(slices.Concat(conf.Mirrors, flags), d.want.Mirror)
+			m.Mirrors = carried(slices.Concat(conf.Mirrors, flags), d.want.Mirror)
 		}
 		name, ok := d.setHosts(Docker, state, dockerHosts, registry, m)
 		if name != "" {
@@ -284,15 +292,16 @@ func (d *docker) planHosts(state *State, conf settings, flags []string) (keep []
 
 // carried are the user's mirrors that a hosts.toml for docker.io has to name,
 // since it overrules them.
-func carried(mirrors []string, ours string) []string {
-	var list []string
+func carried(mirrors []string, ours string) []splice.Mirror {
+	var list []splice.Mirror
 	for _, text := range mirrors {
 		u, err := url.Parse(text)
 		if err != nil || u.Host == "" || u.User != nil || text == ours {
 			continue
 		}
-		if text = strings.TrimSuffix(text, "/"); !slices.Contains(list, text) {
-			list = append(list, text)
+		text = strings.TrimSuffix(text, "/")
+		if !slices.ContainsFunc(list, func(m splice.Mirror) bool { return m.URL == text }) {
+			list = append(list, splice.Mirror{URL: text})
 		}
 	}
 	return list

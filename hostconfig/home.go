@@ -5,6 +5,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 // home is where a distribution of containerd's has its files. It writes its
@@ -79,7 +81,7 @@ func (p *planner) others(state *State, name, root string) {
 	}
 	head := string(f.Data[:min(len(f.Data), 2048)])
 	for line := range strings.Lines(head) {
-		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") || strings.HasPrefix(line, markStart) {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") || splice.Marked([]byte(line)) {
 			continue
 		}
 		for _, program := range []string{"Ansible", "kubespray", "Puppet", "Chef", "Salt", "cloud-init", "Terraform"} {

@@ -21,6 +21,12 @@ import (
 
 const ourURL = "http://127.0.0.1:305"
 
+// The marks that the editors write above an entry; [splice.FileMark] is the third.
+const (
+	tableMark   = "# sidemirror: this table is sidemirror's; to undo: sidemirror revert"
+	settingMark = "# sidemirror: this setting is sidemirror's; to undo: sidemirror revert"
+)
+
 var longAgo = time.Date(2021, 3, 4, 5, 6, 7, 89, time.UTC)
 
 // host makes a host's tree from files by their paths, each last changed long ago.

@@ -104,7 +104,7 @@ type Change struct {
 	kind    kind
 	url     string
 	base    []byte // Before without our part
-	interim []byte // what dockerd has to be shown on the way; see clearMirrors
+	interim []byte // what dockerd has to be shown on the way; see interimDaemon
 	needs   string // the path of a change without which this one must not be made
 	undo    bool
 	changed time.Time // when Before came about, by the kernel; zero where there is none

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -249,8 +250,8 @@ func TestNamesWithNewlines(t *testing.T) {
 	const folder = "/etc/containerd/certs.d/a\n[host.\"x\"]"
 	h := host(t, map[string]string{
 		rFolder + "/a\"\n[host.'evil']\n.crt":     "PEM",
-		folder + "/hosts.toml":                    fileMark + "\n" + ourHost, // as if it were one of ours
-		"/etc/containerd/certs.d/b\nc/hosts.toml": fileMark + "\n[broken\n",
+		folder + "/hosts.toml":                    splice.FileMark + "\n" + ourHost, // as if it were one of ours
+		"/etc/containerd/certs.d/b\nc/hosts.toml": splice.FileMark + "\n[broken\n",
 	})
 	want := containerdOnly("r.example", "evil\nname", "x\n../..")
 	plan := h.plan(t, want)
@@ -263,12 +264,12 @@ func TestNamesWithNewlines(t *testing.T) {
 	if _, err := h.try(t, want); err == nil {
 		t.Error("no error")
 	}
-	d, err := parseTOML(rHosts, []byte(h.get(t, rHosts)))
+	file, err := splice.ReadHosts(rHosts, []byte(h.get(t, rHosts)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if hosts, ok := d.values["host"].(map[string]any); !ok || len(hosts) != 1 || hosts[ourURL] == nil {
-		t.Errorf("the name of a file became a host: %v", d.values)
+	if len(file.Hosts) != 1 || file.Hosts[0].Name != ourURL {
+		t.Errorf("the name of a file became a host: %+v", file.Hosts)
 	}
 	h.missing(t, folder+"/hosts.toml")
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 // kind is how a file is edited.
@@ -163,27 +164,25 @@ func (p *planner) strip(k kind, now hostfs.File, entry *journal.Entry, original 
 	}
 	switch k {
 	case hostsFile:
-		return removeHosts(now.Path, now.Data, urls)
+		removed, err := splice.RemoveHosts(now.Path, now.Data, urls)
+		return removed.Rest, removed.Found, removed.Bare, err
 	case configFile:
-		return removeConfigPath(now.Path, now.Data)
+		removed, err := splice.RemoveConfigPath(now.Path, now.Data)
+		return removed.Rest, removed.Found, removed.Bare, err
 	}
 	if p.want.Mirror != "" {
 		urls = append(urls, p.want.Mirror)
 	}
-	rest = now.Data
-	for _, url := range urls {
-		out, had, err := removeMirror(now.Path, rest, url, original)
-		if err != nil {
-			return nil, false, false, err
-		}
-		for found = found || had; had; {
-			if rest, had, err = removeMirror(now.Path, out, url, original); err != nil {
-				return nil, false, false, err
-			}
-			out = rest
-		}
+	file, err := splice.ReadDaemon(now.Path, now.Data, splice.Version{})
+	if err != nil {
+		return nil, false, false, err
 	}
-	return rest, found, found && isFreshDaemonJSON(now.Data), nil
+	was, err := splice.ReadDaemon(now.Path, original, splice.Version{})
+	if err != nil {
+		was = nil // only a hint
+	}
+	removed := file.RemoveMirror(urls, was)
+	return removed.Rest, removed.Found, removed.Bare, nil
 }
 
 // unset plans that a file has nothing of ours. It reports false where that was
@@ -215,13 +214,26 @@ func (p *planner) unset(engine, name string, k kind, why, needs string) bool {
 		kind: k, base: after, needs: needs, undo: true, changed: now.Attrs.Changed,
 	}
 	if k == daemonFile {
-		if c.interim, err = clearedFor(name, now.Data, after); err != nil {
+		if c.interim, err = interimDaemon(name, now.Data, after); err != nil {
 			p.refuse(err)
 			return false
 		}
 	}
 	p.out.Changes = append(p.out.Changes, c)
 	return true
+}
+
+// interimDaemon is what dockerd must read between data and after, if after has no list of mirrors.
+func interimDaemon(name string, data, after []byte) ([]byte, error) {
+	last, err := splice.ReadDaemon(name, after, splice.Version{})
+	if err != nil || last.HasList() {
+		return nil, err
+	}
+	first, err := splice.ReadDaemon(name, data, splice.Version{})
+	if err != nil {
+		return nil, err
+	}
+	return first.ClearMirrors(), nil
 }
 
 func (p *planner) planned(name string) bool {
@@ -274,7 +286,7 @@ func (p *planner) recorded(engine string, k kind) []string {
 // none: what is not in the journal and not readable is not ours to speak of.
 func (p *planner) marked(name string) bool {
 	f, err := p.tree.Read(name)
-	return err == nil && bytes.Contains(f.Data, []byte(markStart))
+	return err == nil && splice.Marked(f.Data)
 }
 
 // registryName is a reference's registry: a host name or an address, with or

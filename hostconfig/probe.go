@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 // probeLimit is for one engine. containerd before 2.3 waits for ever for a host that
@@ -74,7 +76,7 @@ func (a *applier) askOne(ctx context.Context, q ask) (heard bool, err error) {
 	url := "http://" + p.listener.Addr().String()
 	c := Change{
 		Engine: q.engine, Path: path.Join(q.folder, p.registry, "hosts.toml"), kind: hostsFile, url: url,
-		After: mirror{url: url, server: url}.fresh(),
+		After: splice.Hosts{URL: url, Server: url}.File(),
 	}
 	if err := a.place(c); err != nil {
 		return false, fmt.Errorf("%w: %w", errNotAsked, err)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 // resolver pulls as an engine that reads hosts.toml files: from the server that the one
@@ -185,7 +186,7 @@ func TestAProbeWhoseJournalIsLostIsTakenAwayByItsMark(t *testing.T) {
 	if err := os.Mkdir(h.path(folder), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h.put(t, folder+"/hosts.toml", string(mirror{url: "http://127.0.0.1:1", server: "http://127.0.0.1:1"}.fresh()))
+	h.put(t, folder+"/hosts.toml", string(splice.Hosts{URL: "http://127.0.0.1:1", Server: "http://127.0.0.1:1"}.File()))
 	h.revert(t)
 	h.missing(t, folder+"/hosts.toml")
 	if err := os.Remove(h.path(folder)); err != nil { // nobody knows any more who made it

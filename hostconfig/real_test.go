@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 // realContainerd starts the containerd of this machine in folders of its own, with registry
@@ -98,7 +99,7 @@ func TestContainerd21To23OurReadingIsContainerds(t *testing.T) {
 		"version 3":               {map[string]string{"main": v3 + set(criV3, "/srv/a")}, true},
 		"version 3 imports 2":     {map[string]string{"main": v3 + "imports = ['a.toml']\n" + set(criV3, "/srv/a"), "a.toml": v2 + set(criV2, "/srv/b")}, true},
 		"version 2 imports 3":     {map[string]string{"main": v2 + "imports = ['a.toml']\n" + set(criV2, "/srv/a"), "a.toml": v3 + set(criV3, "/srv/b")}, true},
-		"a drop-in as we make it": {map[string]string{"main": v3 + "imports = ['d/*.toml']\n" + set(criV3, "/srv/a:/srv/b"), "d/99-sidemirror.toml": string(freshConfig(3, sectionV3, "/srv/a"))}, true},
+		"a drop-in as we make it": {map[string]string{"main": v3 + "imports = ['d/*.toml']\n" + set(criV3, "/srv/a:/srv/b"), "d/99-sidemirror.toml": string(splice.NewConfig(3, splice.SectionV3, "/srv/a"))}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if test.only2 && !v.atLeast(2, 0) {

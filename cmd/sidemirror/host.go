@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/hostconfig"
 )
 
@@ -76,7 +77,7 @@ func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan
 }
 
 // want is desired of a configuration that was read.
-func (f *hostFlags) want(c *daemon.Config) (hostconfig.Desired, error) {
+func (f *hostFlags) want(c *config.Config) (hostconfig.Desired, error) {
 	url, err := mirrorURL(c)
 	if err != nil {
 		return hostconfig.Desired{}, err
@@ -103,39 +104,39 @@ func (f *hostFlags) want(c *daemon.Config) (hostconfig.Desired, error) {
 
 // load reads the configuration: under --root that of the tree, unless --config
 // names another.
-func (f *hostFlags) load(h *hostconfig.Host) (*daemon.Config, error) {
+func (f *hostFlags) load(h *hostconfig.Host) (*config.Config, error) {
 	if f.globals.configPath != "" || h.Root == "/" {
-		return daemon.Load(f.globals.configPath, os.Environ())
+		return config.Load(f.globals.configPath, os.Environ())
 	}
 	root, err := os.OpenRoot(h.Root)
 	if err != nil {
 		return nil, fmt.Errorf("opening --root: %w", err)
 	}
 	defer root.Close()
-	_, err = root.Stat(strings.TrimPrefix(daemon.DefaultFile, "/"))
+	_, err = root.Stat(strings.TrimPrefix(config.DefaultFile, "/"))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return defaults()
 	case err != nil:
 		return nil, fmt.Errorf("reading the tree's configuration: %w", err)
 	}
-	return daemon.Load(filepath.Join(h.Root, daemon.DefaultFile), os.Environ())
+	return config.Load(filepath.Join(h.Root, config.DefaultFile), os.Environ())
 }
 
 // defaults are those of a tree without a configuration: an empty file, since
 // naming none would be read as this host's own.
-func defaults() (*daemon.Config, error) {
+func defaults() (*config.Config, error) {
 	empty, err := os.CreateTemp("", "sidemirror-*.toml")
 	if err != nil {
 		return nil, fmt.Errorf("making an empty configuration: %w", err)
 	}
 	defer func() { _ = os.Remove(empty.Name()) }()
 	defer empty.Close()
-	return daemon.Load(empty.Name(), os.Environ())
+	return config.Load(empty.Name(), os.Environ())
 }
 
 // mirrorURL is the address that engines on this host reach us by.
-func mirrorURL(c *daemon.Config) (string, error) {
+func mirrorURL(c *config.Config) (string, error) {
 	for _, at := range c.Listen {
 		if at.Addr().IsLoopback() {
 			return "http://" + at.String(), nil

@@ -22,7 +22,7 @@ const (
 
 // globals are the flags that every subcommand has.
 type globals struct {
-	configPath string // --config; "" leaves it to SIDEMIRROR_CONFIG, then to daemon.DefaultFile
+	configPath string // --config; "" leaves it to SIDEMIRROR_CONFIG, then to config.DefaultFile
 }
 
 func main() {

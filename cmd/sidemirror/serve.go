@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 func newServeCommand(g *globals) *cobra.Command {
@@ -32,7 +33,7 @@ Sockets that systemd hands over (sd_listen_fds(3)) are served instead of listen.
 			if err := noCoreDumps(); err != nil {
 				return err
 			}
-			c, err := daemon.Load(g.configPath, os.Environ())
+			c, err := config.Load(g.configPath, os.Environ())
 			if err != nil {
 				return err
 			}

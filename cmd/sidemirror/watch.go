@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/hostconfig"
 )
 
@@ -46,7 +47,7 @@ the files stay as they are. To give them back: sidemirror revert.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 			defer stop()
 			context.AfterFunc(ctx, stop)
-			return daemon.Watch(ctx, h, f.configFile(h), func() (*daemon.Config, hostconfig.Desired, error) {
+			return daemon.Watch(ctx, h, f.configFile(h), func() (*config.Config, hostconfig.Desired, error) {
 				c, err := f.load(h)
 				if err != nil {
 					return nil, hostconfig.Desired{}, err
@@ -69,5 +70,5 @@ func (f *hostFlags) configFile(h *hostconfig.Host) string {
 	if named := os.Getenv("SIDEMIRROR_CONFIG"); named != "" && h.Root == "/" {
 		return named
 	}
-	return filepath.Join(h.Root, daemon.DefaultFile)
+	return filepath.Join(h.Root, config.DefaultFile)
 }

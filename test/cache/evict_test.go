@@ -30,7 +30,7 @@ func TestTrap30_BlobThatTwoRepositoriesShareOutlivesTheEvictionOfOne(t *testing.
 	r.up.Forget()
 	r.pullAs(harness.Client(t), "team/b", b)
 	r.asked("GET", "/blobs/", 0)
-	// And the one that lost something is told so, and gets it again.
+	// The repository that lost a blob gets it again.
 	r.set("max_size", "20GiB")
 	r.pullAs(harness.Client(t), "team/a", a)
 	r.keeps(a.Blobs...)
@@ -88,7 +88,7 @@ func TestTrap31_WhatIsBeingReadIsNotRemovedUnderItsReader(t *testing.T) {
 		t.Error("the reader got other bytes")
 	}
 	resp.Body.Close()
-	// Nobody reads it any more, and the next that comes in makes room.
+	// No client reads it any more, so the next blob makes room by evicting it.
 	small := quirky.NewImage(false, "next", 600<<10)
 	r.up.Add(repo, "next", small)
 	r.Eventually("it is removed", func() bool {

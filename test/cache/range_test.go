@@ -117,8 +117,8 @@ func TestTrap14_RangeIsHonouredColdWhileItFillsAndFromTheCache(t *testing.T) {
 	})
 }
 
-// The last byte of a range waits for the whole blob to be verified. What is before it
-// does not, but for what a buffer holds.
+// The last byte of a range waits until the whole blob is verified. The bytes before it do not wait,
+// except those in a buffer.
 func TestTrap14_RangeOfWhatIsBeingFetchedComesFromTheSameTransfer(t *testing.T) {
 	half := len(layer.Bytes) / 2
 	gate := make(chan struct{})

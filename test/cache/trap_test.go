@@ -170,7 +170,7 @@ func TestTrap20_AHundredClientsMakeOneTransferAndNobodyWaitsForItsEnd(t *testing
 				return
 			}
 			defer resp.Body.Close()
-			// All that the upstream has sent, but for what may be in a buffer on the way.
+			// All that the upstream has sent, except what may be in a buffer on the way.
 			first := make([]byte, half-(128<<10))
 			if _, err := io.ReadFull(resp.Body, first); err != nil {
 				t.Error(err)
@@ -205,7 +205,7 @@ func TestTrap21_SlowFirstClientHoldsUpNobody(t *testing.T) {
 	}
 	fmt.Fprintf(slow, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", blobPath(b))
 	if line, err := bufio.NewReaderSize(slow, 16).ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
-		t.Fatalf("the slow client is told %q, %v", line, err)
+		t.Fatalf("the slow client got %q, %v", line, err)
 	}
 	began := time.Now()
 	harness.Together(4, func(int) { r.whole("the layer", r.Get(blobPath(b), nil), b.Bytes) })

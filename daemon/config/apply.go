@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 // loader makes a Config out of settings.
 type loader struct {
 	c      *Config
-	faults *configError
+	faults *Error
 	values map[string]value // as set, by the key as it is shown
 	// unknown are the tables and keys that were told to be unknown, so that what
 	// is in them is not told again; at most maxDepth parts, joined by a NUL.
@@ -30,7 +30,7 @@ func newLoader(path string, data []byte) *loader {
 	c.source = newSource(path, string(data))
 	return &loader{
 		c:       c,
-		faults:  &configError{source: c.source},
+		faults:  &Error{source: c.source},
 		values:  make(map[string]value),
 		unknown: make(map[string]bool),
 	}
@@ -119,17 +119,17 @@ func unquotedName(s setting) string {
 }
 
 func (l *loader) addRegistry(name string, at origin) *Registry {
-	if r := l.c.registry(name); r != nil {
-		r.named = true
+	if r := l.c.Registry(name); r != nil {
+		r.Named = true
 		return r
 	}
 	if len(l.c.Registries) == maxRegistries {
 		l.faults.add(problem{at: at, text: fmt.Sprintf("there are more than %d registries", maxRegistries)})
 		return nil
 	}
-	l.c.Registries = append(l.c.Registries, defaultRegistry(name))
+	l.c.Registries = append(l.c.Registries, NewRegistry(name))
 	r := &l.c.Registries[len(l.c.Registries)-1]
-	r.named = true
+	r.Named = true
 	return r
 }
 

@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"fmt"
@@ -32,7 +32,7 @@ func environment(environ []string) (map[string]string, error) {
 			continue
 		}
 		if len(text) > maxVariable {
-			return nil, &configError{problems: []problem{{at: origin{variable: name}, text: fmt.Sprintf("has more than %d bytes", maxVariable)}}}
+			return nil, &Error{problems: []problem{{at: origin{variable: name}, text: fmt.Sprintf("has more than %d bytes", maxVariable)}}}
 		}
 		vars[name] = text
 	}

@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"strings"
@@ -17,7 +17,7 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 		"SIDEMIRROR_PORT=tcp://10.0.0.1:305", "SIDEMIRROR_PORT_305_TCP_ADDR=10.0.0.1", "SIDEMIRROR_SERVICE_HOST=10.0.0.1",
 	)
 	if len(c.Listen) != 2 || c.Log.Level != "warn" || len(c.Trust.UIDs) != 0 || c.Engine.Containerd.Restart ||
-		len(c.registry("docker.io").Upstreams) != 2 || c.registry("registry.corp.example:5000").ClientAuth != "relay" {
+		len(c.Registry("docker.io").Upstreams) != 2 || c.Registry("registry.corp.example:5000").ClientAuth != "relay" {
 		t.Errorf("got %+v", c)
 	}
 	if from := c.origin("log.level"); from != "SIDEMIRROR_LOG_LEVEL" {

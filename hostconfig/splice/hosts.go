@@ -1,4 +1,4 @@
-package hostconfig
+package splice
 
 import (
 	"bytes"
@@ -8,33 +8,32 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
-
-	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// One line above what we wrote says whose it is. It is also how our part is
-// found again where the journal is lost.
-const (
-	fileMark  = `# sidemirror: this file is sidemirror's; to undo: sidemirror revert`
-	tableMark = `# sidemirror: this table is sidemirror's; to undo: sidemirror revert`
-	markStart = `# sidemirror: this `
-)
+// Hosts is what a registry's hosts.toml should say.
+type Hosts struct {
+	URL string // sidemirror's address
 
-// mirror is what a registry's hosts.toml shall say.
-type mirror struct {
-	url string // ours
+	// CA and Clients are certificates next to the file. Without these lines the file would switch
+	// them off (containerd, core/remotes/docker/config, loadHostDir). A client is a certificate's
+	// name, or the names of a certificate and its key.
+	CA      []string
+	Clients [][]string
 
-	// ca and clients are the certificates beside the file, which its being there
-	// would turn off (containerd, core/remotes/docker/config, loadHostDir).
-	ca      []string
-	clients [][]string
+	// Server is asked last instead of the registry itself, unless it is empty.
+	Server string
 
-	// server, if not empty, is asked last, in place of the registry itself.
-	server string
+	// Mirrors are asked after sidemirror: Docker's registry-mirrors, which a hosts.toml for
+	// docker.io overrides (moby, daemon/hosts.go, mergeLegacyConfig).
+	Mirrors []Mirror
+}
 
-	// others are asked after ours: Docker's registry-mirrors, which a hosts.toml
-	// for docker.io overrides (moby, daemon/hosts.go, mergeLegacyConfig).
-	others []string
+// Mirror is another mirror of a registry, with its own TLS settings.
+type Mirror struct {
+	URL        string
+	CA         []string
+	Clients    [][]string
+	SkipVerify bool
 }
 
 // table is our [host] table. "referrers" is left out of the capabilities, since
@@ -44,31 +43,31 @@ func table(url, eol string) string {
 	return `[host.` + quoteTOML(url) + `]` + eol + `  capabilities = ["pull", "resolve"]` + eol
 }
 
-// fresh is a whole file.
-func (m mirror) fresh() []byte {
+// File returns a whole hosts.toml.
+func (m Hosts) File() []byte {
 	var b strings.Builder
-	b.WriteString(fileMark + "\n")
-	if len(m.ca) > 0 {
-		b.WriteString("ca = " + quoteList(m.ca) + "\n")
+	b.WriteString(FileMark + "\n")
+	if len(m.CA) > 0 {
+		b.WriteString("ca = " + quoteList(m.CA) + "\n")
 	}
-	if len(m.clients) > 0 {
-		pairs := make([]string, len(m.clients))
-		for i, pair := range m.clients {
+	if len(m.Clients) > 0 {
+		pairs := make([]string, len(m.Clients))
+		for i, pair := range m.Clients {
 			if pairs[i] = quoteList(pair); len(pair) == 1 {
 				pairs[i] = quoteTOML(pair[0])
 			}
 		}
 		b.WriteString("client = [" + strings.Join(pairs, ", ") + "]\n")
 	}
-	if m.server != "" {
-		b.WriteString("server = " + quoteTOML(m.server) + "\n")
+	if m.Server != "" {
+		b.WriteString("server = " + quoteTOML(m.Server) + "\n")
 	}
-	if len(m.ca)+len(m.clients)+len(m.server) > 0 {
+	if len(m.CA)+len(m.Clients)+len(m.Server) > 0 {
 		b.WriteString("\n")
 	}
-	b.WriteString(table(m.url, "\n"))
-	for _, other := range m.others {
-		b.WriteString("\n" + table(other, "\n"))
+	b.WriteString(table(m.URL, "\n"))
+	for _, other := range m.Mirrors {
+		b.WriteString("\n" + table(other.URL, "\n"))
 	}
 	return []byte(b.String())
 }
@@ -81,18 +80,18 @@ func quoteList(list []string) string {
 	return "[" + strings.Join(quoted, ", ") + "]"
 }
 
-// addHosts puts our table into base, before the first other one. An empty file
+// Add inserts sidemirror's table into base, before the first other one. An empty file
 // counts as none, as it does to containerd.
-func addHosts(name string, base []byte, m mirror) ([]byte, error) {
+func (m Hosts) Add(name string, base []byte) ([]byte, error) {
 	if len(base) == 0 {
-		return m.fresh(), nil
+		return m.File(), nil
 	}
 	d, err := parseTOML(name, base)
 	if err != nil {
 		return nil, err
 	}
 	eol := newline(base)
-	block := tableMark + eol + table(m.url, eol)
+	block := tableMark + eol + table(m.URL, eol)
 	var out []byte
 	if i := d.firstHost(); i >= 0 {
 		at := d.aboveComments(d.exprs[i].start)
@@ -101,7 +100,7 @@ func addHosts(name string, base []byte, m mirror) ([]byte, error) {
 		out = appendBlock(base, block, eol)
 	}
 	if _, err := parseTOML(name, out); err != nil {
-		return nil, &problem.Problem{Path: name, Text: "has its hosts as an inline table, to which none can be added", Hint: `write them as [host."https://…"] tables`}
+		return nil, &Problem{Path: name, Text: "has its hosts as an inline table, to which none can be added", Hint: `write them as [host."https://…"] tables`}
 	}
 	return out, nil
 }
@@ -139,7 +138,7 @@ func (d *document) ours(urls []string) int {
 		}
 		if marked {
 			marked = false // only the first host of a file of ours can be ours
-			if isLoopback(e.table[1]) {
+			if IsLoopback(e.table[1]) {
 				return i
 			}
 		}
@@ -170,7 +169,8 @@ func (d *document) tableMarked(e expr) bool {
 	return ok && strings.HasPrefix(text, markStart+"table")
 }
 
-func isLoopback(text string) bool {
+// IsLoopback reports whether the host of a URL is localhost or a loopback address.
+func IsLoopback(text string) bool {
 	u, err := url.Parse(text)
 	if err != nil {
 		return false
@@ -179,34 +179,35 @@ func isLoopback(text string) bool {
 	return u.Hostname() == "localhost" || err == nil && addr.IsLoopback()
 }
 
-// hostsSettled reports whether data has our table as it should be, first of all.
+// Settled reports whether data has our table as it should be, first of all.
 // What else a user wrote into that table is the user's.
-func hostsSettled(name string, data []byte, m mirror) bool {
+func (m Hosts) Settled(name string, data []byte) bool {
 	d, err := parseTOML(name, data)
 	if err != nil {
 		return false
 	}
 	first := d.firstHost()
-	if first < 0 || first != d.ours([]string{m.url}) || d.exprs[first].table[1] != m.url {
+	if first < 0 || first != d.ours([]string{m.URL}) || d.exprs[first].table[1] != m.URL {
 		return false
 	}
 	hosts, _ := d.values["host"].(map[string]any)
-	host, _ := hosts[m.url].(map[string]any)
+	host, _ := hosts[m.URL].(map[string]any)
 	list, ok := host["capabilities"].([]any)
 	return ok && len(list) == 2 && slices.Contains(list, any("pull")) && slices.Contains(list, any("resolve"))
 }
 
-// removeHosts takes our table and our mark out. found is false where there was
-// nothing of ours; bare says that the file was ours and means nothing any more.
-func removeHosts(name string, data []byte, urls []string) (rest []byte, found, bare bool, err error) {
+// RemoveHosts removes sidemirror's table and mark: the marked table, or one for a URL of urls,
+// which the journal recorded for this file.
+func RemoveHosts(name string, data []byte, urls []string) (Removed, error) {
 	d, err := parseTOML(name, data)
 	if err != nil {
-		return nil, false, false, err
+		return Removed{}, err
 	}
 	i := d.ours(urls)
 	if i < 0 {
-		return data, false, false, nil
+		return Removed{Rest: data}, nil
 	}
+	var rest []byte
 	from, to := d.tableLines(i)
 	if to < len(data) {
 		rest = slices.Concat(data[:from], skipBlank(data[to:]))
@@ -216,7 +217,7 @@ func removeHosts(name string, data []byte, urls []string) (rest []byte, found, b
 	if at := d.mark(); at >= 0 && at < from && !d.tableMarked(d.exprs[i]) {
 		rest = splice(rest, at, d.lineEnd(at), "")
 	}
-	return rest, true, d.onlyOurs(i), nil
+	return Removed{Rest: rest, Found: true, Bare: d.onlyOurs(i)}, nil
 }
 
 // tableLines are the lines of the table at index i and of its own sub-tables,
@@ -249,7 +250,7 @@ func skipBlank(data []byte) []byte {
 }
 
 // onlyOurs reports whether, but for the table at index i, the file has only what
-// [mirror.fresh] writes for certificates and for a probe.
+// [Hosts.File] writes for certificates and for a probe.
 func (d *document) onlyOurs(i int) bool {
 	from, to := d.tableLines(i)
 	comments := 0
@@ -268,4 +269,56 @@ func (d *document) onlyOurs(i int) bool {
 		return (e.start < from || e.start >= to) && !written
 	}
 	return at >= 0 && comments == 0 && !slices.ContainsFunc(d.exprs, outside)
+}
+
+// HostsFile is what a hosts.toml says.
+type HostsFile struct {
+	Server string
+	CA     []string
+	Hosts  []Host // in no particular order
+	Ours   bool   // sidemirror's table is marked as such
+}
+
+// Host is one host of a hosts.toml.
+type Host struct {
+	Name  string
+	CA    []string
+	Table bool // it has a table of its own, and is no dotted key or inline table
+}
+
+// ReadHosts parses a hosts.toml.
+func ReadHosts(name string, data []byte) (HostsFile, error) {
+	d, err := parseTOML(name, data)
+	if err != nil {
+		return HostsFile{}, err
+	}
+	server, _ := d.values["server"].(string)
+	file := HostsFile{Server: server, CA: stringsIn(d.values["ca"]), Ours: d.ours(nil) >= 0}
+	tables := make(map[string]bool)
+	for _, e := range d.exprs {
+		if e.kind == unstable.Table && len(e.table) >= 2 && e.table[0] == "host" {
+			tables[e.table[1]] = true
+		}
+	}
+	hosts, _ := d.values["host"].(map[string]any)
+	for name, value := range hosts {
+		fields, _ := value.(map[string]any)
+		file.Hosts = append(file.Hosts, Host{Name: name, CA: stringsIn(fields["ca"]), Table: tables[name]})
+	}
+	return file, nil
+}
+
+// stringsIn returns the strings of a value that is a string or a list.
+func stringsIn(value any) []string {
+	list, ok := value.([]any)
+	if !ok {
+		list = []any{value}
+	}
+	var texts []string
+	for _, item := range list {
+		if text, ok := item.(string); ok {
+			texts = append(texts, text)
+		}
+	}
+	return texts
 }

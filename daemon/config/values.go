@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"errors"
@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/distribution/reference"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 var (
@@ -190,13 +192,13 @@ func checkHost(text string) error {
 
 // checkRegistryName takes what a reference can name as its registry.
 func checkRegistryName(name string) error {
-	if name == anyRegistry {
+	if name == Wildcard {
 		return nil
 	}
 	named, err := reference.ParseNormalizedNamed(name + "/repository")
 	switch {
 	case name == "index.docker.io" || name == dockerHubHost:
-		return fmt.Errorf("%s is Docker Hub, whose registry is called %q", quote(name), dockerHub)
+		return fmt.Errorf("%s is Docker Hub, whose registry is called %q", quote(name), oci.DockerHub)
 	case strings.Contains(name, "://"):
 		return fmt.Errorf(`%s is a URL; a registry has the name that references begin with, as "registry.example:5000"`, quote(name))
 	case strings.Contains(name, "/"):

@@ -1,4 +1,4 @@
-package hostconfig
+package splice
 
 import (
 	"bytes"
@@ -9,47 +9,63 @@ import (
 	"strings"
 
 	"github.com/tailscale/hujson"
-
-	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 const mirrorsKey = "registry-mirrors"
 
-// daemonJSON is a daemon.json that dockerd would take, as far as can be told.
-type daemonJSON struct {
+// Version is an engine's version. The zero value means that it is not known.
+type Version struct{ Major, Minor int }
+
+// Daemon is a daemon.json that dockerd of some version accepts.
+type Daemon struct {
+	Mirrors []string // the value of registry-mirrors
+
 	data    []byte
 	members []hujson.ObjectMember
 	object  hujson.Value
-	array   *hujson.Value // the value of registry-mirrors; nil where there is none
-	mirrors []string
+	array   *hujson.Value // the value of registry-mirrors; nil if there is none
 }
 
-// parseDaemonJSON makes every check that hujson does not: it takes comments and
-// trailing commas, which stop dockerd, and of two keys of one name it edits the
+// ReadDaemon parses a daemon.json and refuses what dockerd of that version refuses: hujson accepts
+// comments and trailing commas, which stop dockerd, and of two keys of one name it edits the
 // first, while dockerd reads the last. An empty file is an object without members.
-func parseDaemonJSON(name string, data []byte) (*daemonJSON, error) {
-	d := &daemonJSON{data: data}
+func ReadDaemon(name string, data []byte, _ Version) (*Daemon, error) {
+	d := &Daemon{data: data}
 	if bytes.HasPrefix(data, bom) {
-		return nil, &problem.Problem{Path: name, Line: 1, Text: "begins with a byte order mark, which dockerd refuses", Hint: "save it without one"}
+		return nil, &Problem{Path: name, Line: 1, Text: "begins with a byte order mark, which dockerd refuses", Hint: "save it without one"}
 	}
 	if len(bytes.TrimSpace(data)) == 0 {
 		return d, nil
 	}
-	// encoding/json comes first for its limit on nesting, which hujson has not.
+	// encoding/json comes first: it limits nesting, which hujson does not.
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
-		return nil, &problem.Problem{Path: name, Line: jsonLine(data, err), Text: "is not JSON that dockerd takes (comments and trailing commas are not allowed): " + err.Error(),
-			Hint: "mend it: dockerd would not start with it"}
+		return nil, &Problem{Path: name, Line: jsonLine(data, err), Text: "is not JSON that dockerd takes (comments and trailing commas are not allowed): " + err.Error(),
+			Hint: "correct it: dockerd would not start with it"}
 	}
 	var err error
 	d.object, err = hujson.Parse(data)
 	object, ok := d.object.Value.(*hujson.Object)
 	if err != nil || !ok {
-		return nil, &problem.Problem{Path: name, Text: "is not a JSON object", Hint: `write at least {}`}
+		return nil, &Problem{Path: name, Text: "is not a JSON object", Hint: `write at least {}`}
 	}
 	d.members = object.Members
-	return d, d.check(name)
+	if err := d.check(name); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
+
+// Decode stores the file's settings in the struct that into points to, as dockerd reads them.
+func (d *Daemon) Decode(into any) error {
+	if d.object.Value == nil {
+		return nil
+	}
+	return json.Unmarshal(d.data, into)
+}
+
+// HasList reports whether registry-mirrors is a list, and neither absent nor null.
+func (d *Daemon) HasList() bool { return d.array != nil && d.array.Value.Kind() == '[' }
 
 func jsonLine(data []byte, err error) int {
 	var syntax *json.SyntaxError
@@ -64,24 +80,24 @@ func jsonLine(data []byte, err error) int {
 }
 
 // check looks at the names of the members and at the mirrors.
-func (d *daemonJSON) check(name string) error {
+func (d *Daemon) check(name string) error {
 	seen := make(map[string]bool)
 	for i := range d.members {
 		m := &d.members[i]
 		key, line := m.Name.Value.(hujson.Literal).String(), lineAt(d.data, m.Name.StartOffset)
 		if seen[key] {
-			return &problem.Problem{Path: name, Line: line, Text: fmt.Sprintf("has %q twice", key), Hint: "remove one of them: dockerd reads the last"}
+			return &Problem{Path: name, Line: line, Text: fmt.Sprintf("has %q twice", key), Hint: "remove one of them: dockerd reads the last"}
 		}
 		seen[key] = true
 		if !slices.Contains(daemonKeys, key) {
-			return &problem.Problem{Path: name, Line: line, Text: fmt.Sprintf("has %q, which dockerd does not know and would not start with", key), Hint: didYouMean(key)}
+			return &Problem{Path: name, Line: line, Text: fmt.Sprintf("has %q, which dockerd does not know and would not start with", key), Hint: didYouMean(key)}
 		}
 		if key != mirrorsKey {
 			continue
 		}
 		d.array = &m.Value
-		if err := json.Unmarshal(d.data[m.Value.StartOffset:m.Value.EndOffset], &d.mirrors); err != nil {
-			return &problem.Problem{Path: name, Line: line, Text: `has "` + mirrorsKey + `" that is no list of strings`, Hint: "make it one"}
+		if err := json.Unmarshal(d.data[m.Value.StartOffset:m.Value.EndOffset], &d.Mirrors); err != nil {
+			return &Problem{Path: name, Line: line, Text: `has "` + mirrorsKey + `" that is no list of strings`, Hint: "make it one"}
 		}
 	}
 	return nil
@@ -94,42 +110,37 @@ func didYouMean(key string) string {
 	return "remove it"
 }
 
-// daemonSettled reports whether our mirror is the first one already.
-func daemonSettled(name string, data []byte, url string) bool {
-	d, err := parseDaemonJSON(name, data)
-	return err == nil && len(d.mirrors) > 0 && d.mirrors[0] == url
-}
-
-// addMirror puts url before all other mirrors. base has it nowhere.
-func addMirror(name string, base []byte, url string) ([]byte, error) {
-	d, err := parseDaemonJSON(name, base)
-	if err != nil {
-		return nil, err
-	}
-	quoted, err := json.Marshal(url)
-	if err != nil {
-		return nil, fmt.Errorf("writing %q as JSON: %w", url, err)
-	}
-	element := string(quoted)
+// AddMirror returns the file with url before all other mirrors. The file must not have it.
+func (d *Daemon) AddMirror(url string) []byte {
+	element := quoteJSON(url)
 	switch {
 	case d.object.Value == nil:
-		return freshDaemonJSON(element), nil
+		return freshDaemonJSON(element)
 	case d.array == nil:
-		return d.addMember(`"` + mirrorsKey + `": [` + element + `]`), nil
+		return d.addMember(`"` + mirrorsKey + `": [` + element + `]`)
 	}
 	array, ok := d.array.Value.(*hujson.Array)
 	if !ok { // null
-		return splice(base, d.array.StartOffset, d.array.EndOffset, "["+element+"]"), nil
+		return splice(d.data, d.array.StartOffset, d.array.EndOffset, "["+element+"]")
 	}
 	at := d.array.StartOffset + 1
 	if len(array.Elements) == 0 {
-		return splice(base, at, at, element), nil
+		return splice(d.data, at, at, element)
 	}
 	before := string(array.Elements[0].BeforeExtra)
 	if before == "" {
-		return splice(base, at, at, element+", "), nil
+		return splice(d.data, at, at, element+", ")
 	}
-	return splice(base, at, at, before+element+","), nil
+	return splice(d.data, at, at, before+element+",")
+}
+
+// quoteJSON returns s as a JSON string.
+func quoteJSON(s string) string {
+	quoted, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // a string always has a JSON form
+	}
+	return string(quoted)
 }
 
 func freshDaemonJSON(element string) []byte {
@@ -138,7 +149,7 @@ func freshDaemonJSON(element string) []byte {
 
 // addMember adds text after the last member, with the white space that it has
 // before it.
-func (d *daemonJSON) addMember(text string) []byte {
+func (d *Daemon) addMember(text string) []byte {
 	if len(d.members) == 0 {
 		at := d.object.StartOffset + 1
 		rest := d.data[at:]
@@ -155,42 +166,52 @@ func (d *daemonJSON) addMember(text string) []byte {
 	return splice(d.data, last.Value.EndOffset, last.Value.EndOffset, ","+space+text)
 }
 
-// removeMirror takes url out. original, if not nil, is what the file was before
-// us: it says whether an empty list, null, or no key at all is left where there
-// was no mirror but ours.
-func removeMirror(name string, data []byte, url string, original []byte) (rest []byte, found bool, err error) {
-	d, err := parseDaemonJSON(name, data)
-	if err != nil {
-		return nil, false, err
+// RemoveMirror removes every mirror of urls. If the original file is known, original is its
+// content: it says whether an empty list, null or no key at all remains when the file had no
+// other mirror.
+func (d *Daemon) RemoveMirror(urls []string, original *Daemon) Removed {
+	removed := Removed{Rest: d.data}
+	bare := d.isFresh()
+	for now := d; ; {
+		i := slices.IndexFunc(now.Mirrors, func(m string) bool { return slices.Contains(urls, m) })
+		if i < 0 {
+			removed.Bare = removed.Found && bare
+			return removed
+		}
+		removed.Rest, removed.Found = now.removeElement(i, original), true
+		next, err := ReadDaemon("", removed.Rest, Version{})
+		if err != nil {
+			panic(err) // removing an element of a valid file leaves a valid file
+		}
+		now = next
 	}
-	i := slices.Index(d.mirrors, url)
-	if i < 0 {
-		return data, false, nil
-	}
+}
+
+// removeElement removes the mirror at index i.
+func (d *Daemon) removeElement(i int, original *Daemon) []byte {
 	elements := d.array.Value.(*hujson.Array).Elements
 	if len(elements) == 1 {
-		was, err := parseDaemonJSON(name, original)
-		if err != nil || was.array == nil {
-			return d.removeMember(), true, nil
+		if original == nil || original.array == nil {
+			return d.removeMember()
 		}
-		value := string(original[was.array.StartOffset:was.array.EndOffset])
-		if was.array.Value.Kind() == '[' {
-			return splice(data, d.array.StartOffset+1, elements[0].EndOffset, ""), true, nil
+		if original.HasList() {
+			return splice(d.data, d.array.StartOffset+1, elements[0].EndOffset, "")
 		}
-		return splice(data, d.array.StartOffset, d.array.EndOffset, value), true, nil
+		value := string(original.data[original.array.StartOffset:original.array.EndOffset])
+		return splice(d.data, d.array.StartOffset, d.array.EndOffset, value)
 	}
 	if i > 0 {
-		return splice(data, elements[i-1].EndOffset, elements[i].EndOffset, ""), true, nil
+		return splice(d.data, elements[i-1].EndOffset, elements[i].EndOffset, "")
 	}
 	next := elements[1]
 	if len(elements[0].BeforeExtra) == 0 {
-		return splice(data, elements[0].StartOffset, next.StartOffset, ""), true, nil
+		return splice(d.data, elements[0].StartOffset, next.StartOffset, "")
 	}
-	return splice(data, d.array.StartOffset+1, next.StartOffset-len(next.BeforeExtra), ""), true, nil
+	return splice(d.data, d.array.StartOffset+1, next.StartOffset-len(next.BeforeExtra), "")
 }
 
 // removeMember takes the whole registry-mirrors member out.
-func (d *daemonJSON) removeMember() []byte {
+func (d *Daemon) removeMember() []byte {
 	i := slices.IndexFunc(d.members, func(m hujson.ObjectMember) bool {
 		return m.Name.Value.(hujson.Literal).String() == mirrorsKey
 	})
@@ -204,34 +225,19 @@ func (d *daemonJSON) removeMember() []byte {
 	return splice(d.data, m.Name.StartOffset, d.members[1].Name.StartOffset, "")
 }
 
-// clearMirrors is data with "registry-mirrors": []. A key that is taken away and
-// reloaded leaves dockerd's old mirrors in force; an empty list clears them.
-func clearMirrors(name string, data []byte) ([]byte, error) {
-	d, err := parseDaemonJSON(name, data)
-	if err != nil || d.array == nil {
-		return nil, err
+// ClearMirrors returns the file with "registry-mirrors": []. If the key disappears and dockerd
+// reloads, its old mirrors stay in force; an empty list clears them. It returns nil if the file has
+// no such key.
+func (d *Daemon) ClearMirrors() []byte {
+	if d.array == nil {
+		return nil
 	}
-	return splice(data, d.array.StartOffset, d.array.EndOffset, "[]"), nil
+	return splice(d.data, d.array.StartOffset, d.array.EndOffset, "[]")
 }
 
-// clearedFor is what dockerd has to be shown between data and after, where after
-// has no list of mirrors at all; nil where it has one.
-func clearedFor(name string, data, after []byte) ([]byte, error) {
-	d, err := parseDaemonJSON(name, after)
-	if err != nil || d.array != nil && d.array.Value.Kind() == '[' {
-		return nil, err
-	}
-	return clearMirrors(name, data)
-}
-
-// isFreshDaemonJSON reports whether data is the file that we make where there is none.
-func isFreshDaemonJSON(data []byte) bool {
-	d, err := parseDaemonJSON("", data)
-	if err != nil || len(d.mirrors) != 1 {
-		return false
-	}
-	element := d.array.Value.(*hujson.Array).Elements[0]
-	return bytes.Equal(data, freshDaemonJSON(string(data[element.StartOffset:element.EndOffset])))
+// isFresh reports whether the file is the one that AddMirror makes if there is none.
+func (d *Daemon) isFresh() bool {
+	return len(d.Mirrors) == 1 && bytes.Equal(d.data, freshDaemonJSON(quoteJSON(d.Mirrors[0])))
 }
 
 // daemonKeys are the keys that dockerd 20.10 to 29 take in daemon.json (moby,

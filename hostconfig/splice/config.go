@@ -1,4 +1,4 @@
-package hostconfig
+package splice
 
 import (
 	"bytes"
@@ -7,8 +7,13 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
+)
 
-	"github.com/sidemirror/sidemirror/internal/problem"
+// The sections of a containerd configuration that contain config_path, by its version.
+var (
+	SectionV1 = []string{"plugins", "cri", "registry"}
+	SectionV2 = []string{"plugins", "io.containerd.grpc.v1.cri", "registry"}
+	SectionV3 = []string{"plugins", "io.containerd.cri.v1.images", "registry"}
 )
 
 const (
@@ -17,9 +22,9 @@ const (
 	disabled = "#sidemirror# "
 )
 
-// freshConfig is a config.toml, or a drop-in for one, of our own.
-func freshConfig(version int, section []string, folder string) []byte {
-	return []byte(fileMark + "\nversion = " + strconv.Itoa(version) + "\n\n" + settingTable(section, folder, "\n"))
+// NewConfig returns a config.toml, or a drop-in for one, that sets config_path and nothing else.
+func NewConfig(version int, section []string, folder string) []byte {
+	return []byte(FileMark + "\nversion = " + strconv.Itoa(version) + "\n\n" + settingTable(section, folder, "\n"))
 }
 
 func settingTable(section []string, folder, eol string) string {
@@ -32,9 +37,9 @@ func settingTable(section []string, folder, eol string) string {
 	return "[" + strings.Join(names, ".") + "]" + eol + "  config_path = " + quoteTOML(folder) + eol
 }
 
-// setConfigPath sets config_path of section in a containerd configuration. A
+// SetConfigPath sets config_path of section in a containerd configuration. A
 // line that sets it already is kept beside ours, switched off.
-func setConfigPath(name string, base []byte, section []string, folder string) ([]byte, error) {
+func SetConfigPath(name string, base []byte, section []string, folder string) ([]byte, error) {
 	d, err := parseTOML(name, base)
 	if err != nil {
 		return nil, err
@@ -60,7 +65,7 @@ func setConfigPath(name string, base []byte, section []string, folder string) ([
 		out = appendBlock(base, settingMark+eol+settingTable(section, folder, eol), eol)
 	}
 	if _, err := parseTOML(name, out); err != nil {
-		return nil, &problem.Problem{Path: name, Text: "has " + strings.Join(section, ".") + " as an inline table or with dotted keys, to which nothing can be added",
+		return nil, &Problem{Path: name, Text: "has " + strings.Join(section, ".") + " as an inline table or with dotted keys, to which nothing can be added",
 			Hint: "write it as a [table]"}
 	}
 	return out, nil
@@ -71,7 +76,7 @@ func (d *document) override(name string, e expr, folder, eol string) ([]byte, er
 	line := d.data[e.start:e.end]
 	text := bytes.TrimRight(line, "\r\n")
 	if e.value != unstable.String || bytes.ContainsRune(text, '\n') {
-		return nil, &problem.Problem{Path: name, Line: lineAt(d.data, e.start), Text: "has a config_path that is no string on one line", Hint: "write it as one"}
+		return nil, &Problem{Path: name, Line: lineAt(d.data, e.start), Text: "has a config_path that is no string on one line", Hint: "write it as one"}
 	}
 	ending := line[len(text):]
 	ours := settingMark + eol + disabled + string(text) + eol +
@@ -79,33 +84,32 @@ func (d *document) override(name string, e expr, folder, eol string) ([]byte, er
 	return splice(d.data, e.start, e.end, ours), nil
 }
 
-// removeConfigPath takes our setting out of a containerd configuration. found is
-// false where there was none; bare says that the file was ours and is empty now.
-func removeConfigPath(name string, data []byte) (rest []byte, found, bare bool, err error) {
+// RemoveConfigPath removes sidemirror's setting from a containerd configuration.
+func RemoveConfigPath(name string, data []byte) (Removed, error) {
 	d, err := parseTOML(name, data)
 	if err != nil {
-		return nil, false, false, err
+		return Removed{}, err
 	}
 	for i, e := range d.exprs {
 		if e.kind != unstable.KeyValue || e.key[len(e.key)-1] != "config_path" {
 			continue
 		}
 		if above, ok := d.above(e.start); ok && strings.HasPrefix(d.line(above), disabled) {
-			return d.enable(e, above)
+			return Removed{Rest: d.enable(e, above), Found: true}, nil
 		} else if ok && d.line(above) == settingMark {
-			return d.dropSetting(above, e), true, false, nil
+			return Removed{Rest: d.dropSetting(above, e), Found: true}, nil
 		}
 		if i == 0 || d.exprs[i-1].kind != unstable.Table || d.exprs[i-1].end != e.start {
 			continue
 		}
 		if rest, found := d.dropTable(d.exprs[i-1], e); found {
-			return rest, true, false, nil
+			return Removed{Rest: rest, Found: true}, nil
 		}
 		if at := d.mark(); at >= 0 {
-			return splice(data, at, d.lineEnd(at), ""), true, len(d.exprs) == 3, nil
+			return Removed{Rest: splice(data, at, d.lineEnd(at), ""), Found: true, Bare: len(d.exprs) == 3}, nil
 		}
 	}
-	return data, false, false, nil
+	return Removed{Rest: data}, nil
 }
 
 // above is the start of the line above the one at start, if that is a comment.
@@ -124,7 +128,7 @@ func (d *document) line(start int) string {
 }
 
 // enable gives the user's line back that override switched off.
-func (d *document) enable(e expr, above int) (rest []byte, found, bare bool, err error) {
+func (d *document) enable(e expr, above int) []byte {
 	from := above
 	if mark, ok := d.above(above); ok && d.line(mark) == settingMark {
 		from = mark
@@ -132,7 +136,7 @@ func (d *document) enable(e expr, above int) (rest []byte, found, bare bool, err
 	text := strings.TrimPrefix(d.line(above), disabled)
 	line := d.data[e.start:e.end]
 	ending := line[len(bytes.TrimRight(line, "\r\n")):]
-	return splice(d.data, from, e.end, text+string(ending)), true, false, nil
+	return splice(d.data, from, e.end, text+string(ending))
 }
 
 // dropSetting takes our two lines out of a table that was there before us.
@@ -163,4 +167,11 @@ func (d *document) dropTable(header, e expr) (rest []byte, found bool) {
 		}
 	}
 	return slices.Concat(d.data[:mark], skipBlank(d.data[e.end:])), true
+}
+
+// CheckConfig refuses a containerd configuration that is not valid TOML. empty is true for a file
+// without any setting.
+func CheckConfig(name string, data []byte) (empty bool, err error) {
+	d, err := parseTOML(name, data)
+	return err == nil && len(d.exprs) == 0, err
 }

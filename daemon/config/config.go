@@ -1,9 +1,13 @@
-package daemon
+// Package config is the configuration of sidemirror: its types and defaults, how it is
+// read from the file and the environment, checked and shown.
+package config
 
 import (
 	"net/netip"
 	"net/url"
 	"time"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 // DefaultFile is read where no other file is named. It may be absent.
@@ -153,17 +157,17 @@ type Registry struct {
 	// HeaderTimeout (header_timeout) bounds the wait for an answer's headers. Default 10 s.
 	HeaderTimeout time.Duration
 
-	// named is set where somebody wrote of this registry, and will want to know of
-	// an upstream that is not there.
-	named bool
+	// Named reports whether the file or the environment names this registry. sidemirror
+	// probes its upstreams at the start then.
+	Named bool
 }
 
-// dockerHub is the registry of a reference that names none, and dockerHubHost its
-// upstream, the only one that does not have the registry's name.
-const (
-	dockerHub     = "docker.io"
-	dockerHubHost = "registry-1.docker.io"
-)
+// Wildcard is the name of the registry that stands for all that are not named.
+const Wildcard = "*"
+
+// dockerHubHost is the upstream of Docker Hub, the only registry whose upstream does not
+// have the registry's name.
+const dockerHubHost = "registry-1.docker.io"
 
 func defaults() *Config {
 	c := &Config{
@@ -172,8 +176,8 @@ func defaults() *Config {
 		ShutdownTimeout: 30 * time.Second,
 		from:            make(map[string]origin),
 	}
-	for _, name := range []string{dockerHub, "ghcr.io", "quay.io", "registry.k8s.io"} {
-		c.Registries = append(c.Registries, defaultRegistry(name))
+	for _, name := range []string{oci.DockerHub, "ghcr.io", "quay.io", "registry.k8s.io"} {
+		c.Registries = append(c.Registries, NewRegistry(name))
 	}
 	c.Credentials.Store = "/var/lib/sidemirror/credentials.json"
 	c.Cache.Dir = "/var/cache/sidemirror"
@@ -189,11 +193,12 @@ func defaults() *Config {
 	return c
 }
 
-func defaultRegistry(name string) Registry {
+// NewRegistry returns the registry called name with every other key at its default.
+func NewRegistry(name string) Registry {
 	r := Registry{Name: name, ClientAuth: "daemon", DialTimeout: 5 * time.Second, HeaderTimeout: 10 * time.Second}
 	switch name {
-	case anyRegistry:
-	case dockerHub:
+	case Wildcard:
+	case oci.DockerHub:
 		r.Upstreams = []*url.URL{{Scheme: "https", Host: dockerHubHost}}
 	default:
 		r.Upstreams = []*url.URL{{Scheme: "https", Host: name}}
@@ -201,11 +206,12 @@ func defaultRegistry(name string) Registry {
 	return r
 }
 
-// anyRegistry is the name of the table for registries that are not named.
-const anyRegistry = "*"
+// Relay reports whether the client answers the upstream's challenges with credentials of
+// its own.
+func (r Registry) Relay() bool { return r.ClientAuth == "relay" }
 
-// registry finds the registry called name, or is nil.
-func (c *Config) registry(name string) *Registry {
+// Registry returns the registry called name, or nil if none is configured.
+func (c *Config) Registry(name string) *Registry {
 	for i := range c.Registries {
 		if c.Registries[i].Name == name {
 			return &c.Registries[i]

@@ -1,4 +1,4 @@
-package hostconfig
+package splice
 
 import (
 	"bytes"
@@ -8,11 +8,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
-
-	"github.com/sidemirror/sidemirror/internal/problem"
 )
-
-var bom = []byte("\xef\xbb\xbf")
 
 // expr is one top-level expression of a TOML file: a table's header, or a key
 // with its value.
@@ -43,7 +39,7 @@ type document struct {
 // parseTOML refuses what the engines refuse, with the line.
 func parseTOML(name string, data []byte) (*document, error) {
 	if bytes.HasPrefix(data, bom) {
-		return nil, &problem.Problem{Path: name, Line: 1, Text: "begins with a byte order mark, which containerd 2 refuses", Hint: "save it without one"}
+		return nil, &Problem{Path: name, Line: 1, Text: "begins with a byte order mark, which containerd 2 refuses", Hint: "save it without one"}
 	}
 	d := &document{data: data, comments: make(map[int]bool)}
 	if err := toml.Unmarshal(data, &d.values); err != nil {
@@ -52,7 +48,7 @@ func parseTOML(name string, data []byte) (*document, error) {
 		if errors.As(err, &at) {
 			line, _ = at.Position()
 		}
-		return nil, &problem.Problem{Path: name, Line: line, Text: "is not valid TOML: " + err.Error(), Hint: "mend it; until then the engine ignores it, and so do we"}
+		return nil, &Problem{Path: name, Line: line, Text: "is not valid TOML: " + err.Error(), Hint: "mend it; until then the engine ignores it, and so do we"}
 	}
 	p := unstable.Parser{KeepComments: true}
 	p.Reset(data)
@@ -72,7 +68,7 @@ func parseTOML(name string, data []byte) (*document, error) {
 		d.exprs = append(d.exprs, e)
 	}
 	if err := p.Error(); err != nil {
-		return nil, &problem.Problem{Path: name, Text: "is not valid TOML: " + err.Error(), Hint: "mend it"}
+		return nil, &Problem{Path: name, Text: "is not valid TOML: " + err.Error(), Hint: "mend it"}
 	}
 	return d, nil
 }
@@ -127,19 +123,6 @@ func (d *document) comment(start int) (string, bool) {
 	return string(bytes.TrimSpace(line)), true
 }
 
-// newline is the line ending that the file uses.
-func newline(data []byte) string {
-	if n := bytes.IndexByte(data, '\n'); n > 0 && data[n-1] == '\r' {
-		return "\r\n"
-	}
-	return "\n"
-}
-
-// chomp takes one newline off the end of data.
-func chomp(data []byte) []byte {
-	return bytes.TrimSuffix(bytes.TrimSuffix(data, []byte("\n")), []byte("\r"))
-}
-
 // quoteTOML writes s as a basic string.
 func quoteTOML(s string) string {
 	const hexDigits = "0123456789ABCDEF"
@@ -155,11 +138,6 @@ func quoteTOML(s string) string {
 		}
 	}
 	return string(append(out, '"'))
-}
-
-// splice replaces data[from:to].
-func splice(data []byte, from, to int, with string) []byte {
-	return slices.Concat(data[:from], []byte(with), data[to:])
 }
 
 // appendBlock puts whole lines at the end of a file that is not empty, after an

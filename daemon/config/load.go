@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"errors"
@@ -34,7 +34,7 @@ func Load(path string, environ []string) (*Config, error) {
 	if path == "" {
 		path, optional = DefaultFile, true
 	}
-	data, err := readFile(path)
+	data, err := ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if !optional {
 			return nil, &missingFileError{path, err}
@@ -52,8 +52,8 @@ func Load(path string, environ []string) (*Config, error) {
 	return c, nil
 }
 
-// reload reads again what c was read from.
-func (c *Config) reload() (*Config, error) { return Load(c.again.path, c.again.environ) }
+// Reload reads again what c was read from.
+func (c *Config) Reload() (*Config, error) { return Load(c.again.path, c.again.environ) }
 
 // missingFileError is a file that was named and is not there: wrong usage.
 type missingFileError struct {
@@ -67,7 +67,11 @@ func (e *missingFileError) Error() string {
 func (e *missingFileError) Unwrap() error { return e.err }
 func (*missingFileError) ExitCode() int   { return 2 }
 
-func readFile(path string) ([]byte, error) {
+// Contents returns the text of the file that c was read from.
+func (c *Config) Contents() string { return c.source.data }
+
+// ReadFile reads a configuration file: a regular file of at most 1 MiB.
+func ReadFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

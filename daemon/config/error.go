@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"cmp"
@@ -30,20 +30,19 @@ type problem struct {
 	secret bool
 }
 
-// configError is a configuration that cannot be used. Error has a line for each
-// problem, those of the file with the line and a caret below.
-type configError struct {
+// Error is a configuration that cannot be used. Its text has a line for each problem, those of the file with the line and a caret below.
+type Error struct {
 	source   source
 	problems []problem
 	more     int // problems beyond maxProblems
 }
 
-// ExitCode is 2: wrong usage.
-func (*configError) ExitCode() int { return 2 }
+// ExitCode returns 2: wrong usage.
+func (*Error) ExitCode() int { return 2 }
 
-func (e *configError) full() bool { return len(e.problems) == maxProblems }
+func (e *Error) full() bool { return len(e.problems) == maxProblems }
 
-func (e *configError) add(p problem) {
+func (e *Error) add(p problem) {
 	if e.full() {
 		e.more++
 		return
@@ -51,8 +50,8 @@ func (e *configError) add(p problem) {
 	e.problems = append(e.problems, p)
 }
 
-// orNil keeps a nil *configError from becoming an error that is not nil.
-func (e *configError) orNil() error {
+// orNil keeps a nil *Error from becoming an error that is not nil.
+func (e *Error) orNil() error {
 	if len(e.problems) == 0 {
 		return nil
 	}
@@ -65,7 +64,7 @@ func (e *configError) orNil() error {
 	return e
 }
 
-func (e *configError) Error() string {
+func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("the configuration cannot be used:\n")
 	for _, p := range e.problems {
@@ -80,8 +79,8 @@ func (e *configError) Error() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// brief has each problem on one line, for the log.
-func (e *configError) brief() string {
+// Brief returns each problem on one line, for the log.
+func (e *Error) Brief() string {
 	lines := make([]string, 0, len(e.problems))
 	for _, p := range e.problems {
 		lines = append(lines, e.source.describe(p.at)+": "+p.text)

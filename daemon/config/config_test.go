@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"bytes"
@@ -92,7 +92,7 @@ format = "json"
 
 func TestEveryKeyArrives(t *testing.T) {
 	c := mustLoad(t, everything)
-	hub, corp := c.registry("docker.io"), c.registry("registry.corp.example:5000")
+	hub, corp := c.Registry("docker.io"), c.Registry("registry.corp.example:5000")
 	for what, ok := range map[string]bool{
 		"listen":       len(c.Listen) == 2 && c.Listen[1].String() == "[::1]:5116",
 		"shutdown":     c.ShutdownTimeout == 90*time.Second,
@@ -102,7 +102,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		"certificates": corp.CA == "/etc/ssl/corp.pem" && corp.Cert == "/etc/ssl/me.pem" && corp.Key == "/etc/ssl/me.key",
 		"realms":       corp.Realms[0] == "https://sso.corp.example",
 		"timeouts":     corp.DialTimeout == 2*time.Second && corp.HeaderTimeout == 500*time.Millisecond,
-		"any":          c.registry("*") != nil && c.registry("*").Upstreams == nil,
+		"any":          c.Registry("*") != nil && c.Registry("*").Upstreams == nil,
 		"credentials":  c.Credentials.Files[0] == "/root/.docker/config.json" && c.Credentials.Store == "/srv/credentials.json",
 		"cache":        c.Cache.Dir == "/srv/cache" && c.Cache.MaxSize == 3<<39 && c.Cache.MinFree == Free{Percent: 2.5},
 		"freshness":    c.Cache.MaxStale == 720*time.Hour && c.Cache.TagTTL == 90*time.Second && c.Cache.FreshnessTimeout == 2*time.Second,
