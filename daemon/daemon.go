@@ -197,7 +197,7 @@ func (d *daemon) tell(err error) {
 func (d *daemon) publish() {
 	d.uids.Store(&d.config.Trust.UIDs)
 	own := "http://" + reachable(d.addresses(d.config)[0]).String() + "/v2/"
-	if r := d.config.Registry(oci.DockerHub); r.ClientAuth == "relay" {
+	if r := d.config.Registry(oci.DockerHub); r.Relay() {
 		// There /v2/ asks the upstream, whose silence is not our death.
 		own = strings.TrimSuffix(own, "v2/")
 	}

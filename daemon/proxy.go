@@ -50,8 +50,10 @@ func (p *registryProxy) Trouble() string {
 // nil, and so may kept, in which it keeps nothing.
 func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, kept *cache.Dir) (*registryProxy, error) {
 	sources := credentials(c, log)
-	page := web.Info{Default: oci.DockerHub, Listen: reachable(at[0]).String(), Version: version}
+	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: reachable(at[0]).String(), Version: version}
 	settings := proxy.Config{
+		Registries:  c.Registries,
+		Page:        web.Handler(page),
 		Default:     oci.DockerHub,
 		OwnHosts:    ownHosts(at),
 		TrustedUIDs: c.Trust.UIDs,
@@ -61,16 +63,6 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 		Version:     version,
 		Log:         log,
 	}
-	for _, r := range c.Registries {
-		relay := r.ClientAuth == "relay"
-		settings.Registries = append(settings.Registries, proxy.Registry{
-			Name: r.Name, Upstreams: r.Upstreams, Hosts: r.Hosts, Relay: relay,
-			CA: r.CA, Cert: r.Cert, Key: r.Key, Realms: r.Realms,
-			Probe: r.Named, DialTimeout: r.DialTimeout, HeaderTimeout: r.HeaderTimeout,
-		})
-		page.Registries = append(page.Registries, web.Registry{Name: r.Name, Hosts: r.Hosts, Relay: relay})
-	}
-	settings.Page = web.Handler(page)
 	p, err := proxy.New(settings)
 	if err != nil {
 		return nil, err

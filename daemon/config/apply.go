@@ -127,7 +127,7 @@ func (l *loader) addRegistry(name string, at origin) *Registry {
 		l.faults.add(problem{at: at, text: fmt.Sprintf("there are more than %d registries", maxRegistries)})
 		return nil
 	}
-	l.c.Registries = append(l.c.Registries, defaultRegistry(name))
+	l.c.Registries = append(l.c.Registries, NewRegistry(name))
 	r := &l.c.Registries[len(l.c.Registries)-1]
 	r.Named = true
 	return r

@@ -31,12 +31,12 @@ func (l *loader) checkRegistry(r *Registry) {
 	upstreams := registryKey(r.Name, "upstreams")
 	_, given := l.c.from[upstreams]
 	switch {
-	case r.Name == anyRegistry && given:
+	case r.Name == Wildcard && given:
 		l.complain(upstreams, -1, `"*" stands for registries that are not named, each its own upstream; leave the key out`)
-	case r.Name == anyRegistry && len(r.Hosts) > 0:
+	case r.Name == Wildcard && len(r.Hosts) > 0:
 		l.complain(registryKey(r.Name, "hosts"), -1, `a host name means one registry, and "*" is none; leave the key out`)
-	case r.Name != anyRegistry && len(r.Upstreams) == 0:
-		l.complain(upstreams, -1, fmt.Sprintf("names no upstream; leave the key out for %q", defaultRegistry(r.Name).Upstreams[0]))
+	case r.Name != Wildcard && len(r.Upstreams) == 0:
+		l.complain(upstreams, -1, fmt.Sprintf("names no upstream; leave the key out for %q", NewRegistry(r.Name).Upstreams[0]))
 	case r.Cert != "" && r.Key == "":
 		l.complain(registryKey(r.Name, "cert"), -1, "a client certificate needs its key: add key")
 	case r.Key != "" && r.Cert == "":

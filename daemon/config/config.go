@@ -162,6 +162,9 @@ type Registry struct {
 	Named bool
 }
 
+// Wildcard is the name of the registry that stands for all that are not named.
+const Wildcard = "*"
+
 // dockerHubHost is the upstream of Docker Hub, the only registry whose upstream does not
 // have the registry's name.
 const dockerHubHost = "registry-1.docker.io"
@@ -174,7 +177,7 @@ func defaults() *Config {
 		from:            make(map[string]origin),
 	}
 	for _, name := range []string{oci.DockerHub, "ghcr.io", "quay.io", "registry.k8s.io"} {
-		c.Registries = append(c.Registries, defaultRegistry(name))
+		c.Registries = append(c.Registries, NewRegistry(name))
 	}
 	c.Credentials.Store = "/var/lib/sidemirror/credentials.json"
 	c.Cache.Dir = "/var/cache/sidemirror"
@@ -190,10 +193,11 @@ func defaults() *Config {
 	return c
 }
 
-func defaultRegistry(name string) Registry {
+// NewRegistry returns the registry called name with every other key at its default.
+func NewRegistry(name string) Registry {
 	r := Registry{Name: name, ClientAuth: "daemon", DialTimeout: 5 * time.Second, HeaderTimeout: 10 * time.Second}
 	switch name {
-	case anyRegistry:
+	case Wildcard:
 	case oci.DockerHub:
 		r.Upstreams = []*url.URL{{Scheme: "https", Host: dockerHubHost}}
 	default:
@@ -202,8 +206,9 @@ func defaultRegistry(name string) Registry {
 	return r
 }
 
-// anyRegistry is the name of the table for registries that are not named.
-const anyRegistry = "*"
+// Relay reports whether the client answers the upstream's challenges with credentials of
+// its own.
+func (r Registry) Relay() bool { return r.ClientAuth == "relay" }
 
 // Registry returns the registry called name, or nil if none is configured.
 func (c *Config) Registry(name string) *Registry {

@@ -30,7 +30,7 @@ func (c *Config) WriteTOML(w io.Writer) error {
 		for _, k := range registryKeys {
 			v := plain(k.field(r))
 			// An empty text or list is a key left out: paths and upstreams may not be written empty.
-			if v == "" || r.Name == anyRegistry && (k.name == "upstreams" || k.name == "hosts") {
+			if v == "" || r.Name == Wildcard && (k.name == "upstreams" || k.name == "hosts") {
 				continue
 			}
 			writeLine(&b, k.name, v, c.origin(registryKey(r.Name, k.name)))

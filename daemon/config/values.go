@@ -192,7 +192,7 @@ func checkHost(text string) error {
 
 // checkRegistryName takes what a reference can name as its registry.
 func checkRegistryName(name string) error {
-	if name == anyRegistry {
+	if name == Wildcard {
 		return nil
 	}
 	named, err := reference.ParseNormalizedNamed(name + "/repository")

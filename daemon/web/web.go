@@ -13,13 +13,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 // Info is what the page tells of the daemon. Nothing in it is a secret: whoever
 // reaches the listener reads it.
 type Info struct {
 	// Registries are listed in this order.
-	Registries []Registry
+	Registries []config.Registry
 
 	// Default names the registry of a pull that names none; empty leaves out what
 	// the page says of it.
@@ -30,18 +32,6 @@ type Info struct {
 
 	// Version is shown at the foot.
 	Version string
-}
-
-// Registry is one row of the page's table.
-type Registry struct {
-	// Name as a reference has it: "ghcr.io". "*" stands for all that are not named.
-	Name string
-
-	// Hosts are names of ours, without ports, that stand for this registry.
-	Hosts []string
-
-	// Relay says that the engine logs in with its own credentials.
-	Relay bool
 }
 
 //go:embed page.html en.html zh.html style.css
@@ -111,7 +101,7 @@ type view struct {
 
 	// Own is the registry that Host stands for, if it stands for one: there the
 	// prefix form is not understood.
-	Own *Registry
+	Own *config.Registry
 
 	// Example is a registry to show the prefix form with, Default's apart.
 	Example string
@@ -140,7 +130,7 @@ func newView(info Info, r *http.Request, lang language, css []byte) view {
 		if slices.ContainsFunc(reg.Hosts, func(h string) bool { return strings.EqualFold(h, name) }) {
 			v.Own = &info.Registries[i]
 		}
-		if reg.Name != info.Default && reg.Name != "*" && (v.Example == "" || reg.Name == "ghcr.io") {
+		if reg.Name != info.Default && reg.Name != config.Wildcard && (v.Example == "" || reg.Name == "ghcr.io") {
 			v.Example = reg.Name
 		}
 	}

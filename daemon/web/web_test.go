@@ -12,14 +12,16 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var served = Info{
-	Registries: []Registry{
+	Registries: []config.Registry{
 		{Name: "docker.io", Hosts: []string{"docker.example.lan"}},
-		{Name: "quay.io", Relay: true},
+		{Name: "quay.io", ClientAuth: "relay"},
 		{Name: "ghcr.io"},
 		{Name: "*"},
 	},

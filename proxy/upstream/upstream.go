@@ -15,26 +15,22 @@ import (
 
 	"golang.org/x/net/http/httpproxy"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// The deadlines of a Config that sets none, and how long a body may bring nothing.
-const (
-	defaultDialTimeout   = 5 * time.Second
-	defaultHeaderTimeout = 10 * time.Second
-	bodyTimeout          = 30 * time.Second
-)
+// bodyTimeout is how long a body may bring nothing.
+const bodyTimeout = 30 * time.Second
 
 // Config says what an upstream is and how it is reached.
 type Config struct {
-	URL       *url.URL // http or https, with or without a path before /v2/
-	CA        string   // path of PEM certificates trusted beside the system's
-	Cert, Key string   // paths of a client certificate, shown to the upstream alone
-	Realms    []string // origins that may be asked for tokens, see auth.RealmPolicy
+	// URL is the upstream: http or https, with or without a path before /v2/.
+	URL *url.URL
 
-	DialTimeout   time.Duration // for a connection, TLS included; 0: 5 s
-	HeaderTimeout time.Duration // for an answer's headers after that; 0: 10 s
+	// Registry is the registry that the upstream belongs to. Its CA, Cert, Key, Realms and
+	// timeouts say how the upstream is reached.
+	Registry config.Registry
 
 	// Unconfigured says that nobody named this upstream in a configuration: it must
 	// then be in public address space.
@@ -67,21 +63,15 @@ type Upstream struct {
 // New makes an upstream. It dials nothing; it fails where a certificate cannot be
 // read.
 func New(c Config) (*Upstream, error) {
-	if c.DialTimeout == 0 {
-		c.DialTimeout = defaultDialTimeout
-	}
-	if c.HeaderTimeout == 0 {
-		c.HeaderTimeout = defaultHeaderTimeout
-	}
 	u := &Upstream{url: c.URL, userAgent: c.UserAgent, health: health{changed: c.Changed}}
 	u.private.Store(isPrivateLiteral(c.URL.Hostname()))
 	env := httpproxy.FromEnvironment()
 
-	roots, err := loadRoots(c.CA)
+	roots, err := loadRoots(c.Registry.CA)
 	if err != nil {
 		return nil, err
 	}
-	clients, err := loadClient(c.Cert, c.Key)
+	clients, err := loadClient(c.Registry.Cert, c.Registry.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +82,7 @@ func New(c Config) (*Upstream, error) {
 	u.auth = &auth.Transport{
 		Base:      u.base,
 		Realm:     roundTripper(u.toRealm),
-		Realms:    auth.RealmPolicy{Upstream: c.URL, Allowed: c.Realms},
+		Realms:    auth.RealmPolicy{Upstream: c.URL, Allowed: c.Registry.Realms},
 		UserAgent: c.UserAgent,
 	}
 	return u, nil

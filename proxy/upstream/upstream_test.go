@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
@@ -93,7 +94,7 @@ func TestATLSUpstreamMustNotRedirectToPlainHTTP(t *testing.T) {
 		http.Redirect(w, r, plain.URL, http.StatusTemporaryRedirect)
 	}))
 	defer registry.Close()
-	u := newUpstream(t, Config{URL: mustURL(registry.URL), CA: writeCA(t, registry)})
+	u := newUpstream(t, Config{URL: mustURL(registry.URL), Registry: config.Registry{CA: writeCA(t, registry)}})
 	if _, err := u.Do(context.Background(), anonymous("/v2/")); err == nil || !strings.Contains(err.Error(), "without TLS") {
 		t.Errorf("%v", err)
 	}
@@ -121,7 +122,7 @@ func TestA401OnTheWayStartsNothing(t *testing.T) {
 		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
 	})
 	realm = elsewhere.URL + "/token"
-	u := newUpstream(t, Config{URL: mustURL(registry.URL), Realms: []string{elsewhere.URL}})
+	u := newUpstream(t, Config{URL: mustURL(registry.URL), Registry: config.Registry{Realms: []string{elsewhere.URL}}})
 	r := anonymous("/v2/o/i/blobs/x")
 	r.Access.Credential = credential.Credential{Username: "u", Password: credential.NewSecret("p"), Generation: "g"}
 	resp, err := u.Do(context.Background(), r)
@@ -290,7 +291,7 @@ func TestASilentUpstreamIsGivenUp(t *testing.T) {
 	release := make(chan struct{})
 	registry := serve(t, func(http.ResponseWriter, *http.Request) { <-release })
 	defer close(release)
-	u := newUpstream(t, Config{URL: mustURL(registry.URL), HeaderTimeout: 50 * time.Millisecond})
+	u := newUpstream(t, Config{URL: mustURL(registry.URL), Registry: config.Registry{HeaderTimeout: 50 * time.Millisecond}})
 	_, err := u.Do(context.Background(), anonymous("/v2/"))
 	var e *oci.Error
 	if !errors.As(err, &e) || e.HTTPStatus() != http.StatusGatewayTimeout {
@@ -325,7 +326,7 @@ func TestTheClientCertificateIsShownToTheUpstreamAlone(t *testing.T) {
 	defer registry.Close()
 
 	cert, key := writePair(t, registry)
-	u := newUpstream(t, Config{URL: mustURL(registry.URL), CA: writeCA(t, registry), Cert: cert, Key: key})
+	u := newUpstream(t, Config{URL: mustURL(registry.URL), Registry: config.Registry{CA: writeCA(t, registry), Cert: cert, Key: key}})
 	resp, err := u.Do(context.Background(), anonymous("/v2/"))
 	if err != nil {
 		t.Fatal(err)
@@ -341,12 +342,11 @@ func TestCertificatesThatCannotBeReadFailAtTheStart(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, c := range map[string]Config{
+	for name, c := range map[string]config.Registry{
 		"no ca": {CA: "/nonexistent.pem"}, "ca without certificate": {CA: empty}, "ca a folder": {CA: "/"},
 		"no key": {Cert: empty, Key: "/nonexistent.pem"}, "no pair": {Cert: empty, Key: empty},
 	} {
-		c.URL = mustURL("https://r.example")
-		if u, err := New(c); err == nil {
+		if u, err := New(Config{URL: mustURL("https://r.example"), Registry: c}); err == nil {
 			u.Close()
 			t.Errorf("%s: no error", name)
 		}
