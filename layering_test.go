@@ -1,5 +1,5 @@
-// Package sidemirror_test keeps the house in order: which folder may know which,
-// and which file may know what from outside.
+// Package sidemirror_test checks the structure: which folder may import which, and which file may
+// import which module.
 package sidemirror_test
 
 import (
@@ -21,9 +21,9 @@ import (
 
 const module = "github.com/sidemirror/sidemirror"
 
-// mayImport says, for each folder, which others of ours it may import: downwards
-// only, cmd → daemon → {proxy, hostconfig}, and proxy → its parts → oci. A new
-// folder has to be entered here together with what it may know.
+// mayImport says, for each folder, which other folders it may import. Imports run downwards:
+// cmd → daemon/* → {proxy, hostconfig}, and proxy → its folders → oci. Enter a new folder here with
+// what it may import.
 var mayImport = map[string][]string{
 	"cmd/sidemirror": {"daemon", "daemon/config", "daemon/sdnotify", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
 	"daemon": {
@@ -50,21 +50,21 @@ var mayImport = map[string][]string{
 	"proxy/upstream":   {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
 }
 
-// mayUse says which files may import a module that is not everybody's business:
-// a pattern of path.Match each, tests apart.
+// mayUse says which files may import a module that only few should know. Each entry is a pattern of
+// path.Match. Tests may import any of them.
 var mayUse = map[string][]string{
 	// One watcher and one voice towards systemd, so that each has one owner.
 	"github.com/fsnotify/fsnotify":     {"daemon/filewatch/*.go"},
 	"github.com/coreos/go-systemd/v22": {"daemon/sdnotify/*.go"},
-	// Leaves return errors: whoever called them knows whether it is worth a line.
+	// Leaves return errors. Their callers know whether an error is worth a line in the log.
 	"github.com/sirupsen/logrus":  {"cmd/sidemirror/*.go", "daemon/*.go", "daemon/logging/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
 	"github.com/spf13/cobra":      {"cmd/sidemirror/*.go"},
 	"github.com/spf13/pflag":      {"cmd/sidemirror/man.go"},
 	"github.com/tailscale/hujson": {"hostconfig/splice/*.go"},
 }
 
-// testOnly are the modules that only the tests of the product may need: what
-// else they want belongs to the test/ module.
+// testOnly lists the modules that only tests of the product need. Other test dependencies belong to
+// the test module.
 var testOnly = []string{"go.uber.org/goleak"}
 
 // vague are names that say nothing of what a folder holds, and internal, which

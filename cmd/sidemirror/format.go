@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// bytesText is a number of bytes for people: "3.4 MiB".
+// bytesText formats a number of bytes for people, such as "3.4 MiB".
 func bytesText(n int64) string {
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
@@ -24,7 +24,7 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f %s", value, unit)
 }
 
-// agoText is how long ago something was, as exactly as anybody wants to know.
+// agoText says how long ago something was, such as "3 hours ago".
 func agoText(at, now time.Time) string {
 	several := func(n int, unit string) string {
 		if n == 1 {
@@ -46,7 +46,7 @@ func agoText(at, now time.Time) string {
 	}
 }
 
-// several counts things: "1 file", "2 files".
+// several formats a count, such as "1 file" or "2 files".
 func several(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
@@ -56,7 +56,7 @@ func several(n int, what string) string {
 
 var daysForm = regexp.MustCompile(`^([0-9]{1,4})([dw])$`)
 
-// parseAge reads a time as people say it: Go's durations, and days and weeks.
+// parseAge parses a duration: Go's form, or a number of days or weeks ("30d", "2w").
 func parseAge(text string) (time.Duration, error) {
 	if m := daysForm.FindStringSubmatch(text); m != nil {
 		n, err := strconv.Atoi(m[1])
@@ -67,12 +67,12 @@ func parseAge(text string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		return 0, fmt.Errorf(`%q is not a time; write a number and a unit, as "12h", "30d" or "2w"`, text)
+		return 0, fmt.Errorf(`%q is not a duration; write a number and a unit, such as "12h", "30d" or "2w"`, text)
 	}
 	return d, nil
 }
 
-// writeJSON writes v for programs, and for people who look what programs get.
+// writeJSON writes v as indented JSON.
 func writeJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
