@@ -25,10 +25,18 @@ const module = "github.com/sidemirror/sidemirror"
 // cmd → daemon/* → {proxy, hostconfig}, and proxy → its folders → oci. Enter a new folder here with
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
-	"cmd/sidemirror": {"daemon", "daemon/config", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
-	"daemon":         {"daemon/config", "daemon/web", "hostconfig", "proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer"},
-	"daemon/config":  {"proxy/oci"},
-	"daemon/web":     {"daemon/config"},
+	"cmd/sidemirror": {"daemon", "daemon/config", "daemon/sdnotify", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
+	"daemon": {
+		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/web",
+		"hostconfig", "proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer",
+	},
+	"daemon/config":                {"proxy/oci"},
+	"daemon/filewatch":             {},
+	"daemon/listener":              {},
+	"daemon/logging":               {},
+	"daemon/sdnotify":              {"daemon/sdnotify/sdnotifytest"},
+	"daemon/sdnotify/sdnotifytest": {},
+	"daemon/web":                   {"daemon/config"},
 
 	"hostconfig":         {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice"},
 	"hostconfig/hostfs":  {},
@@ -48,10 +56,10 @@ var mayImport = map[string][]string{
 // path.Match. Tests may import any of them.
 var mayUse = map[string][]string{
 	// One watcher and one voice towards systemd, so that each has one owner.
-	"github.com/fsnotify/fsnotify":     {"daemon/watch.go"},
-	"github.com/coreos/go-systemd/v22": {"daemon/systemd.go", "daemon/unit.go"},
+	"github.com/fsnotify/fsnotify":     {"daemon/filewatch/*.go"},
+	"github.com/coreos/go-systemd/v22": {"daemon/sdnotify/*.go"},
 	// Leaves return errors. Their callers know whether an error is worth a line in the log.
-	"github.com/sirupsen/logrus":  {"cmd/sidemirror/*.go", "daemon/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
+	"github.com/sirupsen/logrus":  {"cmd/sidemirror/*.go", "daemon/*.go", "daemon/logging/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
 	"github.com/spf13/cobra":      {"cmd/sidemirror/*.go"},
 	"github.com/spf13/pflag":      {"cmd/sidemirror/man.go"},
 	"github.com/tailscale/hujson": {"hostconfig/splice/*.go"},

@@ -40,7 +40,7 @@ func (r *rig) refused(client *http.Client, paths []string, statuses ...int) {
 	}
 }
 
-func TestAttack_WhatRootPulledIsNotGivenToNobody(t *testing.T) {
+func TestWhatRootPulledIsNotServedToAnUntrustedUser(t *testing.T) {
 	for _, scheme := range []string{"Bearer", "Basic"} {
 		r := start(t, private(scheme), nil)
 		r.up.Add("open/app", "v1", other)
@@ -57,7 +57,7 @@ func TestAttack_WhatRootPulledIsNotGivenToNobody(t *testing.T) {
 	}
 }
 
-func TestAttack_WhatOneRepositoryHasIsNotGivenThroughAnother(t *testing.T) {
+func TestWhatOneRepositoryHasIsNotGivenThroughAnother(t *testing.T) {
 	r := start(t, private("Bearer"), nil)
 	r.up.Add("open/app", "v1", other)
 	r.pull()
@@ -73,7 +73,7 @@ func TestAttack_WhatOneRepositoryHasIsNotGivenThroughAnother(t *testing.T) {
 
 // A user who can push to a repository can push a manifest that lists any digest, and digests of
 // layers are no secrets. So the upstream must confirm that the repository has the layer.
-func TestAttack_ManifestThatListsAnothersLayerDoesNotOpenIt(t *testing.T) {
+func TestManifestThatListsAnothersLayerDoesNotOpenIt(t *testing.T) {
 	r := start(t, private("Bearer"), nil)
 	r.pull()
 	r.keeps(image.Blobs...)
@@ -85,7 +85,7 @@ func TestAttack_ManifestThatListsAnothersLayerDoesNotOpenIt(t *testing.T) {
 	r.refused(nobody, []string{path("open/bait", "blobs/"+layer.Digest.String())}, 404)
 }
 
-func TestAttack_WhatOneRegistryHasIsNotGivenThroughAnother(t *testing.T) {
+func TestWhatOneRegistryHasIsNotGivenThroughAnother(t *testing.T) {
 	second := quirky.New(t, quirky.Options{})
 	second.Add(repo, "v1", other)
 	r := start(t, quirky.Options{}, func(_ *quirky.Server, h *harness.Options) {
@@ -108,7 +108,7 @@ func TestAttack_WhatOneRegistryHasIsNotGivenThroughAnother(t *testing.T) {
 	}
 }
 
-func TestAttack_WhatOneUpstreamHadIsNotGivenForItsSuccessor(t *testing.T) {
+func TestWhatOneUpstreamHadIsNotGivenForItsSuccessor(t *testing.T) {
 	r := start(t, quirky.Options{}, nil)
 	r.pull()
 	r.keeps(image.Blobs...)
@@ -122,7 +122,7 @@ func TestAttack_WhatOneUpstreamHadIsNotGivenForItsSuccessor(t *testing.T) {
 	r.refused(harness.Client(t), everything(repo)[1:], 404)
 }
 
-func TestAttack_RevokedAccessEndsWithTheUpstreamsWord(t *testing.T) {
+func TestRevokedAccessEndsWhenTheUpstreamRefuses(t *testing.T) {
 	for _, status := range []int{401, 403} {
 		r := start(t, private("Bearer"), nil)
 		r.pull()
@@ -160,7 +160,7 @@ func TestRefusalsOfTheUpstreamAreNotPaperedOver(t *testing.T) {
 	}
 }
 
-func TestAttack_TokenOfAnotherClientOpensNothingInRelayMode(t *testing.T) {
+func TestTokenOfAnotherClientOpensNothingInRelayMode(t *testing.T) {
 	o := private("Bearer")
 	r := start(t, o, func(_ *quirky.Server, h *harness.Options) {
 		h.Registries[0].Relay, h.Logins = true, nil

@@ -1,4 +1,4 @@
-package daemon
+package listener
 
 import (
 	"bufio"
@@ -12,7 +12,7 @@ import (
 
 const wellFormed = "GET /v2/ HTTP/1.1\r\nHost: localhost:305\r\nAccept: a, b\r\nX-Empty:\r\n\r\n"
 
-func TestScannerRefusesWhatNetHTTPLetsPass(t *testing.T) {
+func TestScannerRefusesWhatNetHTTPAccepts(t *testing.T) {
 	for _, tt := range []struct {
 		name, text string
 		want       error
@@ -51,8 +51,8 @@ func TestScannerRefusesWhatNetHTTPLetsPass(t *testing.T) {
 	}
 }
 
-func TestScannerPassesOnWhatCameBeforeTheFold(t *testing.T) {
-	var s headScanner
+func TestScannerPassesOnWhatPrecedesTheFold(t *testing.T) {
+	var s headerScanner
 	bad := "GET / HTTP/1.1\r\nA: b\r\n"
 	n := s.scan([]byte(wellFormed + bad + " c\r\n\r\n"))
 	if n != len(wellFormed)+len(bad) || s.err == nil {
@@ -61,7 +61,7 @@ func TestScannerPassesOnWhatCameBeforeTheFold(t *testing.T) {
 }
 
 func scanAll(text string, portion int) error {
-	var s headScanner
+	var s headerScanner
 	for len(text) > 0 {
 		n := min(portion, len(text))
 		if s.scan([]byte(text[:n])) < n {
@@ -72,12 +72,12 @@ func scanAll(text string, portion int) error {
 	return nil
 }
 
-// parseAll is how many requests net/http reads out of text before it refuses one,
-// and whether it used what the scanner has to refuse.
+// parseAll returns how many requests net/http reads from text before it refuses one, and
+// whether it accepted something that the scanner must refuse.
 func parseAll(text []byte) (requests int, refusable bool) {
 	r := bufio.NewReader(bytes.NewReader(text))
 	for {
-		// The server passes over blank lines after a POST; here they are never counted.
+		// The server ignores blank lines after a POST; here they never count.
 		for {
 			if c, err := r.Peek(1); err != nil || c[0] != '\r' && c[0] != '\n' {
 				break
@@ -98,7 +98,7 @@ func parseAll(text []byte) (requests int, refusable bool) {
 	}
 }
 
-func FuzzHeadScanner(f *testing.F) {
+func FuzzHeaderScanner(f *testing.F) {
 	f.Add([]byte(wellFormed+wellFormed), 3)
 	f.Add([]byte("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n"), 1)
 	f.Add([]byte("GET / HTTP/1.1\nA: b\n\r \n\n"), 2)
@@ -109,14 +109,14 @@ func FuzzHeadScanner(f *testing.F) {
 		requests, refusable := parseAll(text)
 		err := scanAll(string(text), portion)
 		if err == nil && refusable {
-			t.Fatalf("a Transfer-Encoding went unseen in %q", text)
+			t.Fatalf("a Transfer-Encoding was not noticed in %q", text)
 		}
 		if err == nil {
-			// Taken apart by hand, no head may have a line that begins with a space.
+			// No header may have a line that begins with a space.
 			checkNoFold(t, text, requests)
 			return
 		}
-		// What net/http takes whole must be refused for a reason that is there.
+		// The reason of a refusal must be in the text.
 		lowered := bytes.ToLower(text)
 		found := map[error]bool{
 			errFolded:      bytes.Contains(text, []byte("\n ")) || bytes.Contains(text, []byte("\n\t")) || bytes.Contains(text, []byte("\r ")) || bytes.Contains(text, []byte("\r\t")),
@@ -130,8 +130,8 @@ func FuzzHeadScanner(f *testing.F) {
 	})
 }
 
-// checkNoFold reads the first requests of text, which net/http took, another way:
-// each head up to its empty line, split into lines, each body by its length.
+// checkNoFold reads the first requests of text, which net/http accepted, in another way: each
+// header up to its empty line, split into lines, and each body by its length.
 func checkNoFold(t *testing.T, text []byte, requests int) {
 	for range requests {
 		text = bytes.TrimLeft(text, "\r\n")
@@ -144,12 +144,12 @@ func checkNoFold(t *testing.T, text []byte, requests int) {
 		}
 		for i, line := range bytes.Split(text[:end], []byte("\n")) {
 			if i > 0 && len(line) > 0 && (line[0] == ' ' || line[0] == '\t') {
-				t.Fatalf("a folded line went unseen: %q", line)
+				t.Fatalf("a folded line was not noticed: %q", line)
 			}
 		}
 		req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(text)))
 		if err != nil {
-			t.Fatalf("net/http reads %q alone otherwise: %v", text, err)
+			t.Fatalf("net/http reads %q alone in another way: %v", text, err)
 		}
 		text = text[end+skip+int(req.ContentLength):]
 	}

@@ -1,4 +1,4 @@
-package daemon
+package logging
 
 import (
 	"bytes"
@@ -9,13 +9,11 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-func TestJournalKeepsThePriorityOfEachLine(t *testing.T) {
+func TestEachLineInTheJournalHasItsPriority(t *testing.T) {
 	var out bytes.Buffer
 	l := logrus.New()
 	l.SetOutput(&out)
-	c := mustLoad(t, "")
-	c.Log.Level = "trace"
-	configureLog(l, c, true)
+	Configure(l, "trace", "auto", true)
 	l.WithError(errors.New("two\nlines")).Error("e")
 	l.Warn("w")
 	l.Info("i")
@@ -32,7 +30,7 @@ func TestJournalKeepsThePriorityOfEachLine(t *testing.T) {
 	}
 }
 
-func TestEveryLevelAndFormatOfTheConfigurationIsUnderstood(t *testing.T) {
+func TestEveryLevelAndFormatIsUnderstood(t *testing.T) {
 	for _, level := range []string{"error", "warn", "info", "debug", "trace"} {
 		if _, err := logrus.ParseLevel(level); err != nil {
 			t.Error(err)
@@ -42,9 +40,7 @@ func TestEveryLevelAndFormatOfTheConfigurationIsUnderstood(t *testing.T) {
 		var out bytes.Buffer
 		l := logrus.New()
 		l.SetOutput(&out)
-		c := mustLoad(t, "")
-		c.Log.Format = format
-		configureLog(l, c, false)
+		Configure(l, "info", format, false)
 		l.Info("hello")
 		l.Debug("not at this level")
 		if !strings.HasPrefix(out.String(), want) || strings.Contains(out.String(), "not at") {
@@ -53,7 +49,7 @@ func TestEveryLevelAndFormatOfTheConfigurationIsUnderstood(t *testing.T) {
 	}
 }
 
-// lines is an io.Writer that hands each write to the test.
+// lines is an io.Writer that sends each write to the test.
 type lines chan string
 
 func (l lines) Write(b []byte) (int, error) {
@@ -61,13 +57,13 @@ func (l lines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestTheServersErrorsAreWarnings(t *testing.T) {
+func TestErrorsOfTheServerAreWarnings(t *testing.T) {
 	out := make(lines, 1)
 	l := logrus.New()
 	l.SetOutput(out)
-	configureLog(l, mustLoad(t, ""), true)
-	faults, end := errorLog(l)
-	defer end.Close() // TestMain sees that the goroutine behind it ends
+	Configure(l, "info", "auto", true)
+	faults, end := ForServer(l)
+	defer end.Close() // TestMain checks that its goroutine ends
 	faults.Print("http: panic serving")
 	if got := <-out; got != "<4>level=warning msg=\"http: panic serving\"\n" {
 		t.Errorf("logged %q", got)

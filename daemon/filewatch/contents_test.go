@@ -1,32 +1,40 @@
-package daemon
+package filewatch
 
 import (
 	"context"
-	"io"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
-
-	"github.com/sirupsen/logrus"
+	"time"
 )
 
-// watching follows path, and answers with a wait for the next change that is told.
-func watching(t *testing.T, path string) (changed chan struct{}) {
+// follow follows path and returns a channel that receives its changes.
+func follow(t *testing.T, path string) <-chan struct{} {
 	t.Helper()
-	l := logrus.New()
-	l.SetOutput(io.Discard)
-	changed = make(chan struct{}, 1)
+	c := NewContents()
+	c.Follow(path)
 	ctx, cancel := context.WithCancel(t.Context())
-	done, content := make(chan struct{}), glance(path)
+	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		watchFile(ctx, l, path, content, changed)
+		c.Run(ctx)
 	}()
 	t.Cleanup(func() {
 		cancel()
 		<-done
 	})
-	return changed
+	return c.Changed()
+}
+
+func receive(t *testing.T, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(30 * time.Second):
+		t.Fatal("no change was reported in 30 s")
+	}
 }
 
 func write(t *testing.T, path, text string) {
@@ -57,7 +65,7 @@ func rename(t *testing.T, from, to string) {
 	}
 }
 
-func TestChangesAreNoticedHoweverTheyAreMade(t *testing.T) {
+func TestEveryKindOfChangeIsReported(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		prepare func(t *testing.T, dir string)
@@ -83,7 +91,7 @@ func TestChangesAreNoticedHoweverTheyAreMade(t *testing.T) {
 			},
 			func(t *testing.T, dir string) { write(t, dir+"/etc/config.toml", "2") },
 		}},
-		{"folder exchanged", func(t *testing.T, dir string) {
+		{"folder replaced", func(t *testing.T, dir string) {
 			mkdir(t, dir+"/etc")
 			write(t, dir+"/etc/config.toml", "1")
 			mkdir(t, dir+"/next")
@@ -95,7 +103,7 @@ func TestChangesAreNoticedHoweverTheyAreMade(t *testing.T) {
 			},
 			func(t *testing.T, dir string) { write(t, dir+"/etc/config.toml", "3") },
 		}},
-		{"a ConfigMap's exchange", func(t *testing.T, dir string) {
+		{"exchange of links, as for a ConfigMap", func(t *testing.T, dir string) {
 			mkdir(t, dir+"/etc/..1")
 			write(t, dir+"/etc/..1/config.toml", "1")
 			symlink(t, "..1", dir+"/etc/..data")
@@ -123,9 +131,10 @@ func TestChangesAreNoticedHoweverTheyAreMade(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			tt.prepare(t, dir)
-			changed := watching(t, filepath.Join(dir, "etc", "config.toml"))
+			changed := follow(t, filepath.Join(dir, "etc", "config.toml"))
 			for _, change := range tt.changes {
 				change(t, dir)
 				receive(t, changed)
@@ -134,7 +143,7 @@ func TestChangesAreNoticedHoweverTheyAreMade(t *testing.T) {
 	}
 }
 
-func TestALinkToItselfEndsTheSearch(t *testing.T) {
+func TestLinkToItselfEndsTheSearch(t *testing.T) {
 	dir := t.TempDir()
 	symlink(t, "config.toml", dir+"/config.toml")
 	if steps := stepsOf("/", dir+"/config.toml"); len(steps) != 1 || steps[0] != dir+"/config.toml" {
@@ -142,14 +151,79 @@ func TestALinkToItselfEndsTheSearch(t *testing.T) {
 	}
 }
 
-func TestTheDaemonReloadsByItself(t *testing.T) {
-	addr := freeAddr(t)
-	r := begin(t, writeConfig(t, named("one", addr)), nil)
-	r.rewrite(named("two", addr))
-	r.expect("RELOADING=1")
-	r.expect("READY=1")
-	wantAnswer(t, addr, "two")
-	r.rewrite("nonsense")
-	r.expect("the new configuration is not used")
-	wantAnswer(t, addr, "two")
+func replaceFile(t *testing.T, path, text string) {
+	t.Helper()
+	write(t, path+".new", text)
+	rename(t, path+".new", path)
+}
+
+func TestSameContentsAreNotReported(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	name, other := filepath.Join(dir, "config.toml"), filepath.Join(dir, "other.toml")
+	write(t, name, "1")
+	changed := follow(t, name)
+	replaceFile(t, name, "1")
+	write(t, other, "1")
+	replaceFile(t, name, "2")
+	receive(t, changed)
+	select {
+	case <-changed:
+		t.Error("a second change was reported")
+	case <-time.After(2 * quietPeriod):
+	}
+}
+
+func TestFileThatIsFollowedAgainIsComparedWithItsOldContents(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
+	write(t, first, "1")
+	write(t, second, "1")
+	c := NewContents()
+	c.Follow(first)
+	write(t, first, "2") // nothing runs yet that could see it
+	c.Follow(first, second)
+	c.compare()
+	receive(t, c.Changed())
+	write(t, second, "2")
+	c.compare()
+	receive(t, c.Changed())
+	stop(c)
+}
+
+// stop releases what NewContents acquired.
+func stop(c *Contents) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	c.Run(ctx)
+}
+
+func TestChangesAreFoundWithoutTheKernelsReports(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "config.toml")
+	write(t, name, "1")
+	c := &Contents{changed: make(chan struct{}, 1), poll: true}
+	c.Follow(name)
+	write(t, name, "2")
+	c.compare()
+	receive(t, c.Changed())
+}
+
+func TestStateOfFileThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		pipe:                       "p---------",
+		dir:                        "d---------",
+		filepath.Join(dir, "none"): "no such file",
+	} {
+		if got := stateOf(path); !strings.Contains(got, want) {
+			t.Errorf("the state of %s is %q, want %q in it", path, got, want)
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package daemon
+package sdnotify
 
 import (
 	"context"
@@ -9,28 +9,29 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 )
 
-// How long systemd may take to do what it was asked: dockerd reads its configuration
-// in no time, containerd finds its containers again.
+// Limits of the time that systemd may take for a job. dockerd reads its configuration at
+// once; containerd finds its containers again when it starts.
 const (
 	reloadLimit  = 30 * time.Second
 	restartLimit = 90 * time.Second
 	startLimit   = 10 * time.Second
-	askLimit     = 2 * time.Second
+	queryLimit   = 2 * time.Second
 )
 
-// Our own units, as packages name them.
+// sidemirror's own units, as its packages name them.
 const (
 	socketUnit = "sidemirror.socket"
 	proxyUnit  = "sidemirror.service"
 )
 
-// Units is the running host's systemd, for hostconfig.Host. It is asked over its own
-// socket, which root reaches without a bus, else over the system's bus.
+// Units is the systemd of the running host, reached over its own socket, which root can use
+// without a bus, or else over the system bus. The zero value is ready to use.
 type Units struct {
 	dial func(context.Context) (*dbus.Conn, error)
 }
 
-// Reload has a unit read its configuration again, and waits until it has been told to.
+// Reload makes a unit read its configuration again, and waits until systemd has passed the
+// request on.
 func (u Units) Reload(ctx context.Context, unit string) error {
 	return u.job(ctx, reloadLimit, "reload", unit, (*dbus.Conn).ReloadUnitContext)
 }
@@ -40,13 +41,13 @@ func (u Units) Restart(ctx context.Context, unit string) error {
 	return u.job(ctx, restartLimit, "restart", unit, (*dbus.Conn).RestartUnitContext)
 }
 
-// reopen starts our sockets if systemd has closed them, which it does where the proxy
-// failed again and again, and reports whether it had. Those that an administrator
-// has stopped have not failed, and stay so.
+// ReopenSockets opens sidemirror's sockets again if systemd closed them because the proxy
+// failed again and again, and reports whether it did. Sockets that an administrator stopped
+// have not failed, and stay closed.
 //
-// It starts the proxy, which takes its sockets along: a start that the next connection
-// makes could still run into the limit that closed them.
-func (u Units) reopen(ctx context.Context) (reopened bool, err error) {
+// It starts the proxy, which opens its sockets too: a start by the next connection could
+// still run into the limit that closed them.
+func (u Units) ReopenSockets(ctx context.Context) (reopened bool, err error) {
 	state, err := u.property(ctx, socketUnit, "Unit", "ActiveState")
 	if err != nil || state != "failed" {
 		return false, err
@@ -54,15 +55,15 @@ func (u Units) reopen(ctx context.Context) (reopened bool, err error) {
 	return true, u.job(ctx, startLimit, "start", proxyUnit, (*dbus.Conn).StartUnitContext)
 }
 
-// ProxySays is the line that the proxy has given systemd of itself: what it serves and,
-// behind semicolons, what is amiss. It is empty where systemd does not run it.
-func (u Units) ProxySays(ctx context.Context) (string, error) {
+// ProxyStatus returns the status line of the proxy's unit: what it serves and, after
+// semicolons, its problems. It is empty if systemd does not run the proxy.
+func (u Units) ProxyStatus(ctx context.Context) (string, error) {
 	return u.property(ctx, proxyUnit, "Service", "StatusText")
 }
 
-// property is one of a unit's that is text.
+// property returns a property of a unit that is text.
 func (u Units) property(ctx context.Context, unit, kind, name string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	ctx, cancel := context.WithTimeout(ctx, queryLimit)
 	defer cancel()
 	c, err := u.connect(ctx)
 	if err != nil {
@@ -84,6 +85,7 @@ func (u Units) connect(ctx context.Context) (*dbus.Conn, error) {
 	return dialSystemd(ctx)
 }
 
+// enqueue is a method of dbus.Conn that asks systemd for a job.
 type enqueue func(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<- string) (int, error)
 
 func (u Units) job(ctx context.Context, limit time.Duration, verb, unit string, ask enqueue) error {
@@ -105,7 +107,7 @@ func (u Units) job(ctx context.Context, limit time.Duration, verb, unit string, 
 		}
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("systemd's job to %s %s is not done: %w", verb, unit, ctx.Err())
+		return fmt.Errorf("systemd's job to %s %s did not end in time: %w", verb, unit, ctx.Err())
 	}
 }
 

@@ -1,4 +1,4 @@
-package daemon
+package listener
 
 import (
 	"errors"
@@ -6,30 +6,30 @@ import (
 	"strings"
 )
 
-// headScanner follows the requests that come over one connection, byte by byte in
-// any portions, and refuses what net/http would let pass and an OCI client never
-// sends (security.md §6): a header line that goes on in the next (RFC 9112, 5.2), a
-// Transfer-Encoding, a second Content-Length. net/http has joined the lines, or
-// chosen between the lengths, before a handler sees the request, so that it has to be
-// looked at before. What both refuse is left to net/http, which answers it.
+// headerScanner follows the requests that come over one connection, byte by byte and in any
+// portions. It refuses what net/http would accept and an OCI client never sends: a header line
+// that continues in the next line (RFC 9112, 5.2), a Transfer-Encoding, a second
+// Content-Length. net/http joins the lines and chooses between the lengths before a handler
+// sees the request, so the bytes must be examined first. What both refuse is left to net/http,
+// which responds to it.
 //
-// It must see a request begin where net/http does. Both end a line at LF, a head at
-// an empty line and a body after Content-Length bytes; where the length is not one
-// that net/http reads the same, the request is refused.
-type headScanner struct {
+// The scanner must see a request begin where net/http does. Both end a line at LF, a header at
+// an empty line and a body after Content-Length bytes. If the length is not one that net/http
+// reads in the same way, the scanner refuses the request.
+type headerScanner struct {
 	state  scanState
-	name   []byte // of the header line so far, in lower case, at most maxName
-	value  []byte // of Content-Length so far, at most maxValue
-	length bool   // a Content-Length was seen in this head
+	name   []byte // of the header line so far, in lower case, at most maxName bytes
+	value  []byte // of Content-Length so far, at most maxValue bytes
+	length bool   // this header has a Content-Length
 	body   int64  // bytes of body still to come
 	cr     bool   // the last byte of the line was the CR of an empty line
-	err    error  // why the connection is to be refused
+	err    error  // why the connection is refused
 }
 
 type scanState uint8
 
 const (
-	beforeRequest scanState = iota // where empty lines are passed over (RFC 9112, 2.2)
+	beforeRequest scanState = iota // where empty lines are ignored (RFC 9112, 2.2)
 	inRequestLine
 	atLineStart
 	inName
@@ -39,7 +39,7 @@ const (
 )
 
 const (
-	maxName  = len("transfer-encoding") + 1 // one more, so that a longer name is another
+	maxName  = len("transfer-encoding") + 1 // one more, so that a longer name differs
 	maxValue = 32
 )
 
@@ -50,10 +50,10 @@ var (
 	errWrongLength = errors.New("a request whose Content-Length is not a number")
 )
 
-// scan takes the next bytes, and answers with how many of them may be passed on:
-// all, or those before the byte that makes the connection one to be refused, for which
-// err is the reason. After that it is not to be called again.
-func (s *headScanner) scan(b []byte) int {
+// scan reads the next bytes and returns how many of them may be passed on: all, or those
+// before the byte for which the connection must be refused. err is then the reason, and scan
+// must not be called again.
+func (s *headerScanner) scan(b []byte) int {
 	for i := 0; i < len(b); {
 		if s.state == inBody {
 			skip := min(int64(len(b)-i), s.body)
@@ -72,7 +72,7 @@ func (s *headScanner) scan(b []byte) int {
 	return len(b)
 }
 
-func (s *headScanner) next(c byte) error {
+func (s *headerScanner) next(c byte) error {
 	switch s.state {
 	case beforeRequest:
 		if c != '\r' && c != '\n' {
@@ -100,12 +100,12 @@ func (s *headScanner) next(c byte) error {
 	return nil
 }
 
-func (s *headScanner) startLine(c byte) error {
+func (s *headerScanner) startLine(c byte) error {
 	switch {
 	case c == '\n':
 		s.endHead()
 	case c == '\r' && !s.cr:
-		// The end of the head if LF follows; else net/http refuses the line.
+		// The header ends here if LF follows; otherwise net/http refuses the line.
 		s.cr = true
 	case c == ' ' || c == '\t':
 		return errFolded
@@ -117,7 +117,7 @@ func (s *headScanner) startLine(c byte) error {
 	return nil
 }
 
-func (s *headScanner) endHead() {
+func (s *headerScanner) endHead() {
 	s.cr, s.length = false, false
 	s.state = beforeRequest
 	if s.body > 0 {
@@ -125,7 +125,7 @@ func (s *headScanner) endHead() {
 	}
 }
 
-func (s *headScanner) inName(c byte) error {
+func (s *headerScanner) inName(c byte) error {
 	switch {
 	case c == '\n':
 		s.state = atLineStart // no colon: net/http refuses it
@@ -145,7 +145,7 @@ func (s *headScanner) inName(c byte) error {
 	return nil
 }
 
-func (s *headScanner) endLength() error {
+func (s *headerScanner) endLength() error {
 	n, err := strconv.ParseUint(strings.Trim(strings.TrimSuffix(string(s.value), "\r"), " \t"), 10, 63)
 	if err != nil {
 		return errWrongLength

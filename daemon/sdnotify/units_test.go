@@ -1,4 +1,4 @@
-package daemon
+package sdnotify
 
 import (
 	"bufio"
@@ -16,10 +16,10 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// systemd is one that answers each job with a result, or never where that is empty.
+// systemd answers each job with result, or never if that is empty.
 type systemd struct {
 	result string
-	refuse string // the name of the D-Bus error to answer with
+	refuse string // name of the D-Bus error that answers each job
 
 	properties map[string]string // by the unit's path and the property's name
 
@@ -29,7 +29,7 @@ type systemd struct {
 	wait  sync.WaitGroup
 }
 
-// dial is a connection to s in the manner of systemd's own socket: no bus, no Hello.
+// dial connects to s as to systemd's own socket: there is no bus and no Hello.
 func (s *systemd) dial(context.Context) (*sdbus.Conn, error) {
 	return sdbus.NewConnection(func() (*dbus.Conn, error) {
 		ours, theirs := net.Pipe()
@@ -98,7 +98,7 @@ func (s *systemd) answer(conn net.Conn, in *bufio.Reader) {
 			s.mu.Lock()
 			conns := s.conns
 			s.mu.Unlock()
-			for _, c := range conns { // the signal goes to the second connection of the two
+			for _, c := range conns { // the second of the two connections waits for the signal
 				send(c, &dbus.Message{
 					Type: dbus.TypeSignal,
 					Headers: map[dbus.HeaderField]dbus.Variant{
@@ -114,15 +114,15 @@ func (s *systemd) answer(conn net.Conn, in *bufio.Reader) {
 	}
 }
 
-// send writes with no serial number, which nobody here refers to.
+// send writes m without a serial number, since nothing refers to it.
 func send(conn net.Conn, m *dbus.Message) { _ = m.EncodeTo(conn, binary.LittleEndian) }
 
-func TestAJobIsWaitedForAndItsResultIsToldApart(t *testing.T) {
+func TestReloadWaitsForTheJobAndReportsItsResult(t *testing.T) {
 	for name, test := range map[string]struct{ result, refuse, says string }{
 		"done":   {"done", "", ""},
 		"failed": {"failed", "", `ended with "failed"`},
 		"no job": {"", "org.freedesktop.systemd1.NoSuchUnit", "docker.service"},
-		"hangs":  {"", "", "is not done"},
+		"hangs":  {"", "", "did not end in time"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &systemd{result: test.result, refuse: test.refuse}
@@ -140,11 +140,11 @@ func TestAJobIsWaitedForAndItsResultIsToldApart(t *testing.T) {
 	}
 }
 
-func TestSocketsAreOpenedAgainOnlyWhereTheyFailed(t *testing.T) {
+func TestReopenSocketsStartsTheProxyOnlyAfterAFailure(t *testing.T) {
 	const path = "/org/freedesktop/systemd1/unit/sidemirror_2esocket ActiveState"
 	for state, start := range map[string]bool{"failed": true, "active": false, "inactive": false, "": false} {
 		s := &systemd{result: "done", properties: map[string]string{path: state}}
-		reopened, err := Units{s.dial}.reopen(t.Context())
+		reopened, err := Units{s.dial}.ReopenSockets(t.Context())
 		s.wait.Wait()
 		if err != nil || reopened != start {
 			t.Errorf("%q: %v, %v", state, reopened, err)
@@ -155,18 +155,18 @@ func TestSocketsAreOpenedAgainOnlyWhereTheyFailed(t *testing.T) {
 	}
 }
 
-func TestTheProxysLineIsSystemds(t *testing.T) {
+func TestProxyStatusReturnsTheStatusLineOfTheUnit(t *testing.T) {
 	s := &systemd{properties: map[string]string{"/org/freedesktop/systemd1/unit/sidemirror_2eservice StatusText": "serving; amiss"}}
-	text, err := Units{s.dial}.ProxySays(t.Context())
+	text, err := Units{s.dial}.ProxyStatus(t.Context())
 	s.wait.Wait()
 	if err != nil || text != "serving; amiss" {
 		t.Errorf("%q, %v", text, err)
 	}
 }
 
-func TestWithoutSystemdThereIsAnError(t *testing.T) {
+func TestRestartFailsWithoutSystemd(t *testing.T) {
 	if _, err := os.Stat("/run/systemd/private"); err == nil {
-		t.Skip("systemd runs here, and is not to be asked by a test")
+		t.Skip("systemd runs here, and a test must not send it jobs")
 	}
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
 	if err := (Units{}).Restart(t.Context(), "containerd.service"); err == nil || !strings.Contains(err.Error(), "restart containerd.service") {

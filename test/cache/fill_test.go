@@ -20,7 +20,8 @@ func signed() quirky.Options {
 	return quirky.Options{Blobs: quirky.Blobs{Redirect: http.StatusTemporaryRedirect, OneUse: true, RefuseAuthorization: true, RefuseHEAD: true, NoDigest: true}}
 }
 
-func TestTrap13_SignedURLIsNotUsedAgainForWhatTheCacheHasLost(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#26.
+func TestSignedURLIsNotUsedAgainForWhatTheCacheHasLost(t *testing.T) {
 	r := start(t, signed(), nil)
 	r.pull()
 	r.keeps(image.Blobs...)
@@ -32,7 +33,8 @@ func TestTrap13_SignedURLIsNotUsedAgainForWhatTheCacheHasLost(t *testing.T) {
 	}
 }
 
-func TestTrap13_SignedURLIsNotUsedAgainToResume(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#26.
+func TestSignedURLIsNotUsedAgainToResume(t *testing.T) {
 	o := signed()
 	o.Blobs.Fault = quirky.Fault{Kind: quirky.Cut, At: len(layer.Bytes) / 2, Times: 1}
 	r := start(t, o, nil)
@@ -45,7 +47,8 @@ func TestTrap13_SignedURLIsNotUsedAgainToResume(t *testing.T) {
 	}
 }
 
-func TestTrap15_HeadOnAColdBlobNeitherDownloadsNorKeepsIt(t *testing.T) {
+// Source: harbor#22609.
+func TestHeadOnAColdBlobNeitherDownloadsNorKeepsIt(t *testing.T) {
 	r := start(t, quirky.Options{}, nil)
 	r.status("HEAD", r.Do("HEAD", blobPath(layer), nil), 200)
 	r.asked("GET", "/blobs/", 0)
@@ -61,7 +64,8 @@ func TestTrap15_HeadOnAColdBlobNeitherDownloadsNorKeepsIt(t *testing.T) {
 	r.askedNothing("a HEAD of what is kept")
 }
 
-func TestTrap16_WhatWasCutAtSixtyPercentIsKeptWhole(t *testing.T) {
+// Source: harbor#23600.
+func TestWhatWasCutAtSixtyPercentIsKeptWhole(t *testing.T) {
 	at := len(layer.Bytes) * 6 / 10
 	for _, kind := range []quirky.FaultKind{quirky.Cut, quirky.Reset} {
 		for what, blobs := range map[string]quirky.Blobs{"resumes": {}, "ignores Range": {NoRange: true}, "says no length": {Chunked: true}} {
@@ -78,7 +82,8 @@ func TestTrap16_WhatWasCutAtSixtyPercentIsKeptWhole(t *testing.T) {
 	}
 }
 
-func TestTrap16_AnotherBodyAfterTheCutIsNeitherSplicedNorKept(t *testing.T) {
+// Source: harbor#23600.
+func TestAnotherBodyAfterTheCutIsNeitherSplicedNorKept(t *testing.T) {
 	at := len(layer.Bytes) * 6 / 10
 	for what, change := range map[string]func(*quirky.Blobs){
 		"begins otherwise": func(b *quirky.Blobs) { b.NoRange, b.Fault = true, quirky.Fault{Kind: quirky.Flip, At: 10} },
@@ -102,7 +107,8 @@ func TestTrap16_AnotherBodyAfterTheCutIsNeitherSplicedNorKept(t *testing.T) {
 	}
 }
 
-func TestTrap17_LayerResetOnHTTP2IsKeptWhole(t *testing.T) {
+// Source: kairos#4491.
+func TestLayerResetOnHTTP2IsKeptWhole(t *testing.T) {
 	o := quirky.Options{TLS: true, Blobs: quirky.Blobs{Fault: quirky.Fault{Kind: quirky.Reset, At: len(layer.Bytes) / 2, Times: 1}}}
 	r := start(t, o, nil)
 	r.whole("the layer", r.Get(blobPath(layer), nil), layer.Bytes)
@@ -113,7 +119,8 @@ func TestTrap17_LayerResetOnHTTP2IsKeptWhole(t *testing.T) {
 	}
 }
 
-func TestTrap19_TamperedOrShortBlobDoesNotStay(t *testing.T) {
+// Source: harbor#22555.
+func TestTamperedOrShortBlobDoesNotStay(t *testing.T) {
 	size := len(layer.Bytes)
 	for _, fault := range []quirky.Fault{
 		{Kind: quirky.Flip, At: 0}, {Kind: quirky.Flip, At: size - 1},
@@ -133,7 +140,8 @@ func TestTrap19_TamperedOrShortBlobDoesNotStay(t *testing.T) {
 	}
 }
 
-func TestTrap19_ManifestThatIsNotItsDigestDoesNotStay(t *testing.T) {
+// Source: harbor#22555.
+func TestManifestThatIsNotItsDigestDoesNotStay(t *testing.T) {
 	for _, fault := range []quirky.Fault{{Kind: quirky.Flip, At: 20}, {Kind: quirky.Short, At: 50}, {Kind: quirky.Extra}} {
 		r := start(t, quirky.Options{Manifest: quirky.Manifest{Fault: fault}}, nil)
 		r.status(string(fault.Kind)+" by digest", r.Get(byDigest(), nil), 502)
@@ -146,7 +154,8 @@ func TestTrap19_ManifestThatIsNotItsDigestDoesNotStay(t *testing.T) {
 	}
 }
 
-func TestTrap19_WhatRotsOnDiskAfterwardsIsNotAnsweredAsAManifest(t *testing.T) {
+// Source: harbor#22555.
+func TestWhatRotsOnDiskAfterwardsIsNotAnsweredAsAManifest(t *testing.T) {
 	r := start(t, quirky.Options{}, nil)
 	r.pull()
 	next := r.restart(nil) // what is in memory is not asked of the disk
@@ -154,7 +163,8 @@ func TestTrap19_WhatRotsOnDiskAfterwardsIsNotAnsweredAsAManifest(t *testing.T) {
 	next.whole("the manifest", next.Get(byDigest(), nil), image.Bytes)
 }
 
-func TestTrap20_AHundredClientsMakeOneTransferAndNobodyWaitsForItsEnd(t *testing.T) {
+// Source: zot#4323 and harbor#22570.
+func TestAHundredClientsMakeOneTransferAndNoneWaitsForItsEnd(t *testing.T) {
 	const clients = 100
 	half := len(layer.Bytes) / 2
 	gate := make(chan struct{})
@@ -189,7 +199,8 @@ func TestTrap20_AHundredClientsMakeOneTransferAndNobodyWaitsForItsEnd(t *testing
 	r.keeps(layer)
 }
 
-func TestTrap21_SlowFirstClientHoldsUpNobody(t *testing.T) {
+// Source: zot#2416.
+func TestSlowFirstClientDelaysNoOtherClient(t *testing.T) {
 	// More than the buffers of a connection hold, on both sides of it.
 	big := quirky.NewImage(false, "slow", 24<<20)
 	r := start(t, quirky.Options{}, nil)
@@ -240,7 +251,8 @@ func TestFirstClientThatLeavesTakesTheLayerFromNobody(t *testing.T) {
 	r.keeps(layer)
 }
 
-func TestTrap25_ErrorBodyIsNotKeptUnderATag(t *testing.T) {
+// Source: crproxy.
+func TestErrorBodyIsNotKeptUnderATag(t *testing.T) {
 	page := func(status int, contentType, body string) func(quirky.Part, http.ResponseWriter, *http.Request) bool {
 		return func(_ quirky.Part, w http.ResponseWriter, _ *http.Request) bool {
 			w.Header().Set("Content-Type", contentType)
@@ -284,7 +296,8 @@ func TestTrap25_ErrorBodyIsNotKeptUnderATag(t *testing.T) {
 	}
 }
 
-func TestTrap28_CachedDigestAsksUpstreamNothingUnderALiveGrant(t *testing.T) {
+// Source: zot#4128.
+func TestCachedDigestAsksUpstreamNothingUnderALiveGrant(t *testing.T) {
 	o := private("Bearer")
 	r := start(t, o, nil)
 	r.pull()

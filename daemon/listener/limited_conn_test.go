@@ -1,4 +1,4 @@
-package daemon
+package listener
 
 import (
 	"bufio"
@@ -16,20 +16,18 @@ import (
 	"time"
 )
 
-// serveOn runs the daemon's own server with handler on a listener with these limits.
-func serveOn(t *testing.T, d *door, stall time.Duration, handler http.HandlerFunc) string {
+// serveOn runs a server with handler on a listener with these limits.
+func serveOn(t *testing.T, l *Limiter, stall time.Duration, handler http.HandlerFunc) string {
 	t.Helper()
 	tcp, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	parts := &daemon{work: t.Context()}
-	server := parts.newServer()
-	server.Handler = handler
+	server := NewServer(handler)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = server.Serve(listener{TCPListener: tcp, door: d, stall: stall})
+		_ = server.Serve(limitedListener{TCPListener: tcp, limiter: l, stall: stall})
 	}()
 	t.Cleanup(func() {
 		_ = server.Close()
@@ -38,9 +36,7 @@ func serveOn(t *testing.T, d *door, stall time.Duration, handler http.HandlerFun
 	return tcp.Addr().String()
 }
 
-func openDoor() *door {
-	return &door{trusted: func(net.Conn) bool { return true }, most: 100, strangers: 100}
-}
+func trustAll() *Limiter { return NewLimiter(func(net.Conn) bool { return true }) }
 
 func dial(t *testing.T, addr string) net.Conn {
 	t.Helper()
@@ -60,8 +56,8 @@ func ok(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "ok")
 }
 
-func TestRefusedHeadsAreAnswered400AndClosed(t *testing.T) {
-	addr := serveOn(t, openDoor(), time.Minute, ok)
+func TestRefusedHeaderReturns400AndClosesTheConnection(t *testing.T) {
+	addr := serveOn(t, trustAll(), time.Minute, ok)
 	good := "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	posted := "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n\r\n a"
 	for _, tt := range []struct {
@@ -100,16 +96,16 @@ func TestRefusedHeadsAreAnswered400AndClosed(t *testing.T) {
 	}
 }
 
-func TestHTTP2IsNotSpoken(t *testing.T) {
-	c := dial(t, serveOn(t, openDoor(), time.Minute, ok))
+func TestHTTP2IsNotServed(t *testing.T) {
+	c := dial(t, serveOn(t, trustAll(), time.Minute, ok))
 	_, _ = io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 ") {
-		t.Errorf("the preface is answered by %q, %v", line, err)
+		t.Errorf("the response to the preface is %q, %v", line, err)
 	}
 }
 
-func TestAHeadOf30KiBIsServed(t *testing.T) {
-	addr := serveOn(t, openDoor(), time.Minute, ok)
+func TestHeaderOf30KiBIsServed(t *testing.T) {
+	addr := serveOn(t, trustAll(), time.Minute, ok)
 	c := dial(t, addr)
 	fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: localhost\r\nA: %s\r\n\r\n", strings.Repeat("x", 30<<10))
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -119,7 +115,7 @@ func TestAHeadOf30KiBIsServed(t *testing.T) {
 	_ = resp.Body.Close()
 }
 
-func TestAReaderThatStandsStillIsCut(t *testing.T) {
+func TestClientThatReadsNothingIsDisconnected(t *testing.T) {
 	path := randomFile(t, 64<<20)
 	for _, tt := range []struct {
 		name string
@@ -134,7 +130,7 @@ func TestAReaderThatStandsStillIsCut(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			result := make(chan error, 1)
-			addr := serveOn(t, openDoor(), 50*time.Millisecond, func(w http.ResponseWriter, _ *http.Request) {
+			addr := serveOn(t, trustAll(), 50*time.Millisecond, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Length", fmt.Sprint(64<<20))
 				result <- tt.send(w)
 			})
@@ -146,7 +142,7 @@ func TestAReaderThatStandsStillIsCut(t *testing.T) {
 					t.Errorf("got %v, want a deadline exceeded", err)
 				}
 			case <-time.After(15 * time.Second):
-				t.Error("it was not cut")
+				t.Error("it was not disconnected")
 			}
 		})
 	}
@@ -185,9 +181,9 @@ func randomFile(t *testing.T, size int) string {
 	return path
 }
 
-// A reader who takes several times the stall's length for all of it, but never so
-// long for some of it, gets every byte.
-func TestASlowReaderIsNotCutAndLosesNothing(t *testing.T) {
+// A client that takes several times the stall for the whole, but never as long for a part,
+// receives every byte.
+func TestSlowClientReceivesEveryByte(t *testing.T) {
 	const size, portions = 12 << 20, 40
 	path := randomFile(t, size)
 	want, err := os.ReadFile(path)
@@ -206,7 +202,7 @@ func TestASlowReaderIsNotCutAndLosesNothing(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			const stall = 500 * time.Millisecond
-			addr := serveOn(t, openDoor(), stall, tt.serve)
+			addr := serveOn(t, trustAll(), stall, tt.serve)
 			c := dial(t, addr)
 			if err := c.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
 				t.Fatal(err)
@@ -221,9 +217,9 @@ func TestASlowReaderIsNotCutAndLosesNothing(t *testing.T) {
 			pace := time.NewTicker(stall / 10)
 			defer pace.Stop()
 			for i := range portions {
-				<-pace.C // the reader's slowness is what is tested
+				<-pace.C // this test is about the slowness of the client
 				if _, err := io.ReadFull(resp.Body, got[i*size/portions:(i+1)*size/portions]); err != nil {
-					t.Fatalf("cut after %d of %d portions: %v", i, portions, err)
+					t.Fatalf("disconnected after %d of %d portions: %v", i, portions, err)
 				}
 			}
 			if !bytes.Equal(got, want) {
@@ -234,8 +230,8 @@ func TestASlowReaderIsNotCutAndLosesNothing(t *testing.T) {
 }
 
 func TestNetHTTPFindsReadFrom(t *testing.T) {
-	var c any = &conn{}
+	var c any = &limitedConn{}
 	if _, ok := c.(io.ReaderFrom); !ok {
-		t.Error("conn has no ReadFrom: blobs would be copied through the process")
+		t.Error("limitedConn has no ReadFrom: blobs would be copied through the process")
 	}
 }

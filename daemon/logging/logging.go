@@ -1,4 +1,5 @@
-package daemon
+// Package logging sets up the log of sidemirror's services.
+package logging
 
 import (
 	"bytes"
@@ -8,18 +9,20 @@ import (
 	"os"
 
 	"github.com/sirupsen/logrus"
-
-	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
-// configureLog sets level and format as c has them; a logger in use may be set again.
-func configureLog(l *logrus.Logger, c *config.Config, toJournal bool) {
-	level, _ := logrus.ParseLevel(c.Log.Level) // one of logLevels, all of which logrus knows
-	l.SetLevel(level)
+// Configure sets the level and the format of l, as the keys log.level and log.format have them. toJournal
+// says that l writes to the journal. A logger in use may be configured again.
+func Configure(l *logrus.Logger, level, format string, toJournal bool) {
+	parsed, err := logrus.ParseLevel(level)
+	if err != nil {
+		parsed = logrus.InfoLevel
+	}
+	l.SetLevel(parsed)
 	switch {
-	case c.Log.Format == "json":
+	case format == "json":
 		l.SetFormatter(new(logrus.JSONFormatter))
-	case c.Log.Format == "auto" && toJournal:
+	case format == "auto" && toJournal:
 		l.SetFormatter(journalFormatter{&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true}})
 	default:
 		// https://no-color.org: set to anything at all.
@@ -27,10 +30,11 @@ func configureLog(l *logrus.Logger, c *config.Config, toJournal bool) {
 	}
 }
 
-// journalFormatter puts the priority before each line as sd-daemon(3) has it.
-// journald itself knows the time.
+// journalFormatter puts the priority before each line, as sd-daemon(3) specifies. journald
+// adds the time.
 type journalFormatter struct{ next logrus.Formatter }
 
+// Format implements [logrus.Formatter].
 func (f journalFormatter) Format(e *logrus.Entry) ([]byte, error) {
 	text, err := f.next.Format(e)
 	if err != nil {
@@ -43,7 +47,7 @@ func (f journalFormatter) Format(e *logrus.Entry) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// priority is syslog's (RFC 5424, table 2), from err to debug.
+// priority returns syslog's number for level (RFC 5424, table 2), from err to debug.
 func priority(level logrus.Level) int {
 	switch level {
 	case logrus.WarnLevel:
@@ -56,8 +60,9 @@ func priority(level logrus.Level) int {
 	return 3
 }
 
-// errorLog is for http.Server.ErrorLog. The closer ends a goroutine of logrus's.
-func errorLog(l *logrus.Logger) (*log.Logger, io.Closer) {
+// ForServer returns a logger for http.Server.ErrorLog that writes warnings to l. Closing the
+// closer ends a goroutine of logrus.
+func ForServer(l *logrus.Logger) (*log.Logger, io.Closer) {
 	w := l.WriterLevel(logrus.WarnLevel)
 	return log.New(w, "", 0), w
 }

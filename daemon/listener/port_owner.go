@@ -1,4 +1,4 @@
-package daemon
+package listener
 
 import (
 	"bufio"
@@ -15,8 +15,8 @@ import (
 	"unicode"
 )
 
-// Bounds for the search after who holds an address: a host has some thousands of
-// processes and sockets, and an error message is not worth more than a second.
+// Limits of the search for the owner of an address: a host has some thousands of processes
+// and sockets, and an error message is not worth more than a second.
 const (
 	maxSocketLines = 1 << 16
 	maxProcesses   = 1 << 14
@@ -24,9 +24,9 @@ const (
 	searchTime     = time.Second
 )
 
-// holder says by whom addr is taken, as " by nginx (process 123)", as far as we may
-// know: other users' processes are hidden from all but root.
-func holder(addr netip.AddrPort) string {
+// ownerOf returns who has taken addr, as " by nginx (process 123)", or "" if that is unknown:
+// only root sees the processes of other users.
+func ownerOf(addr netip.AddrPort) string {
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		f, err := os.Open(table)
 		if err != nil {
@@ -40,7 +40,7 @@ func holder(addr netip.AddrPort) string {
 		if pid, name := processWith(s.inode); pid != "" {
 			return fmt.Sprintf(" by %s (process %s)", name, pid)
 		}
-		return fmt.Sprintf(" by a process of user %d (root may see which: ss -ltnp sport = %d)", s.uid, addr.Port())
+		return fmt.Sprintf(" by a process of user %d (as root, see which: ss -ltnp sport = %d)", s.uid, addr.Port())
 	}
 	return ""
 }
@@ -50,9 +50,9 @@ type socket struct {
 	uid   uint32
 }
 
-// listeningSocket finds in a table as /proc/net/tcp (proc_net_tcp.txt in the
-// kernel's documentation) the socket that keeps addr from us: one that listens at its
-// port, there or at all addresses.
+// listeningSocket finds in a table like /proc/net/tcp (proc_net_tcp.txt in the kernel's
+// documentation) the socket that has taken addr: one that listens on its port, at the same
+// address or at all addresses.
 func listeningSocket(table io.Reader, addr netip.AddrPort) (socket, bool) {
 	const listening = "0A"
 	lines := bufio.NewScanner(table)
@@ -74,7 +74,7 @@ func listeningSocket(table io.Reader, addr netip.AddrPort) (socket, bool) {
 }
 
 // parseProcAddr reads "0100007F:0131": words of 32 bits in the host's order, which is
-// little-endian on what we run on, and the port.
+// little-endian on the supported platforms, and the port.
 func parseProcAddr(text string) (netip.AddrPort, bool) {
 	host, port, _ := strings.Cut(text, ":")
 	raw, err := hex.DecodeString(host)
@@ -117,11 +117,11 @@ func readNames(dir string, most int) []string {
 		return nil
 	}
 	defer f.Close()
-	names, _ := f.Readdirnames(most) // what could be read is what can be searched
+	names, _ := f.Readdirnames(most) // the names that could be read are searched
 	return names
 }
 
-// printable replaces what would steer a terminal.
+// printable replaces characters that a terminal would interpret.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
