@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
@@ -244,7 +245,7 @@ func TestStoppingKeepsWhatIsWholeAndEndsWhatIsBeingFetched(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := systemdSocket(t)
+	told := sdnotifytest.Listen(t)
 	d := &daemon{config: c, stderr: new(syncBuffer)}
 	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
 		return d.caches.newService(c, at, "test", log)

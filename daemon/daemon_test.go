@@ -138,3 +138,15 @@ func TestATakenAddressEndsTheStart(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestConfigurationIsReloadedWhenTheFileChanges(t *testing.T) {
+	addr := freeAddr(t)
+	r := begin(t, writeConfig(t, named("one", addr)), nil)
+	r.rewrite(named("two", addr))
+	r.expect("RELOADING=1")
+	r.expect("READY=1")
+	wantAnswer(t, addr, "two")
+	r.rewrite("nonsense")
+	r.expect("the new configuration is not used")
+	wantAnswer(t, addr, "two")
+}

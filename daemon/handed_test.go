@@ -20,6 +20,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 )
 
 const handedOverChild = "DAEMON_TEST_HANDED_OVER"
@@ -80,7 +81,7 @@ type handed struct {
 }
 
 // hand starts a child on the file with sockets, and waits until it says what it serves.
-func hand(t *testing.T, told chan string, file string, sockets ...*os.File) *handed {
+func hand(t *testing.T, told sdnotifytest.Messages, file string, sockets ...*os.File) *handed {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), handedOverChild+"="+file, fmt.Sprintf("LISTEN_FDS=%d", len(sockets)))
@@ -110,7 +111,7 @@ func (h *handed) leave() {
 func TestSocketsOfSystemdReplaceListen(t *testing.T) {
 	socket, addr := held(t, "127.0.0.1:0")
 	other := freeAddr(t)
-	h := hand(t, systemdSocket(t), writeConfig(t, named("x", other, addr)), socket)
+	h := hand(t, sdnotifytest.Listen(t), writeConfig(t, named("x", other, addr)), socket)
 	wantAnswer(t, addr, "child")
 	if got, err := get(t, other); err == nil {
 		t.Errorf("listen is served too: %q", got)
@@ -124,7 +125,7 @@ func TestSocketsOfSystemdReplaceListen(t *testing.T) {
 func TestBothOfSystemdsSocketsAreServed(t *testing.T) {
 	four, at4 := held(t, "127.0.0.1:0")
 	six, at6 := held(t, "[::1]:0")
-	told := systemdSocket(t)
+	told := sdnotifytest.Listen(t)
 	h := hand(t, told, writeConfig(t, named("x", at4)), six, four)
 	wantAnswer(t, at4, "child")
 	wantAnswer(t, at6, "child")
@@ -136,7 +137,7 @@ func TestBothOfSystemdsSocketsAreServed(t *testing.T) {
 
 func TestTheWatchdogAsksAtIPv6WhereThereIsNothingElse(t *testing.T) {
 	socket, addr := held(t, "[::1]:0")
-	told := systemdSocket(t)
+	told := sdnotifytest.Listen(t)
 	t.Setenv("WATCHDOG_USEC", "600000")
 	h := hand(t, told, writeConfig(t, named("x", addr)), socket)
 	h.expect("WATCHDOG=1")
@@ -167,7 +168,7 @@ func TestCovers(t *testing.T) {
 // systemd does it, under engines that keep their connections and ones that do not.
 func TestARestartWithSystemdsSocketLosesNothing(t *testing.T) {
 	socket, addr := held(t, "127.0.0.1:0")
-	told := systemdSocket(t)
+	told := sdnotifytest.Listen(t)
 	file := writeConfig(t, named("x", addr))
 	h := hand(t, told, file, socket)
 

@@ -16,7 +16,11 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/filewatch"
+	"github.com/sidemirror/sidemirror/daemon/logging"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
+	problems "github.com/sidemirror/sidemirror/internal/problem" // the package has a type problem
 )
 
 // safetyPass is for what the kernel does not tell of: a file below a mount that came
@@ -33,8 +37,8 @@ func Watch(ctx context.Context, h *hostconfig.Host, file string, load func() (*c
 
 func newHosts(h *hostconfig.Host, file string, load func() (*config.Config, hostconfig.Desired, error)) *hosts {
 	k := &hosts{keeper: hostconfig.Keeper{Host: h}, file: file, load: load, log: logrus.New()}
-	if units, ok := h.Units.(Units); ok {
-		k.reopen = units.reopen
+	if units, ok := h.Units.(sdnotify.Units); ok {
+		k.reopen = units.ReopenSockets
 	}
 	return k
 }
@@ -47,7 +51,7 @@ type hosts struct {
 	reopen func(context.Context) (bool, error) // the proxy's sockets; nil where nobody can
 
 	want    hostconfig.Desired
-	files   *watcher
+	files   *filewatch.Watcher
 	again   *time.Timer
 	said    map[string]bool // what was logged, and still holds
 	refused string          // why the newest configuration is not used
@@ -55,15 +59,16 @@ type hosts struct {
 }
 
 func (k *hosts) run(ctx context.Context) error {
-	content := glance(k.file) // before it is read, so that no change falls between the two
+	file := filewatch.NewContents()
+	file.Follow(k.file)
 	c, want, err := k.load()
 	if err != nil {
 		return err
 	}
-	configureLog(k.log, c, stderrIsJournal())
+	logging.Configure(k.log, c.Log.Level, c.Log.Format, sdnotify.StderrIsJournal())
 	k.want = want
-	if k.files, err = newWatcher(k.log); err != nil {
-		return fmt.Errorf("%w; see fs.inotify.max_user_instances", err)
+	if k.files, err = filewatch.New(); err != nil {
+		return err
 	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -75,12 +80,11 @@ func (k *hosts) run(ctx context.Context) error {
 	defer tasks.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	changed := make(chan struct{}, 1)
-	tasks.Go(func() { watchFile(ctx, k.log, k.file, content, changed) })
-	tasks.Go(func() { k.files.run(ctx) })
+	tasks.Go(func() { file.Run(ctx) })
+	tasks.Go(func() { k.files.Run(ctx) })
 
 	k.round(ctx)
-	k.tell(notifyReady(k.status))
+	k.tell(sdnotify.Ready(k.status))
 	k.openSockets(ctx)
 	sockets := time.NewTicker(safetyPass)
 	defer sockets.Stop()
@@ -89,13 +93,13 @@ func (k *hosts) run(ctx context.Context) error {
 		case <-sockets.C:
 			k.openSockets(ctx)
 		case <-ctx.Done():
-			k.tell(notifyStopping(0))
+			k.tell(sdnotify.Stopping(0))
 			return nil
 		case <-hup:
 			k.reload(ctx, "SIGHUP")
-		case <-changed:
+		case <-file.Changed():
 			k.reload(ctx, "the file changed")
-		case <-k.files.changed:
+		case <-k.files.Changed():
 			k.round(ctx)
 		case <-k.again.C:
 			k.round(ctx)
@@ -105,7 +109,7 @@ func (k *hosts) run(ctx context.Context) error {
 
 // reload asks what is wanted now.
 func (k *hosts) reload(ctx context.Context, why string) {
-	k.tell(notifyReloading())
+	k.tell(sdnotify.Reloading())
 	log := k.log.WithFields(logrus.Fields{"file": k.file, "reason": why})
 	c, want, err := k.load()
 	k.refused = ""
@@ -117,12 +121,12 @@ func (k *hosts) reload(ctx context.Context, why string) {
 		}
 		log.WithField("error", k.refused).Error("the new configuration is not used, the old one stays")
 	} else {
-		configureLog(k.log, c, stderrIsJournal())
+		logging.Configure(k.log, c.Log.Level, c.Log.Format, sdnotify.StderrIsJournal())
 		k.want = want
 		log.Info("configuration reloaded")
 	}
 	k.round(ctx)
-	k.tell(notifyReady(k.status))
+	k.tell(sdnotify.Ready(k.status))
 	if err == nil {
 		k.openSockets(ctx)
 	}
@@ -152,7 +156,7 @@ func (k *hosts) round(ctx context.Context) {
 		kept, err := k.keeper.Round(ctx, k.want)
 		more, unwatched := false, error(nil)
 		if ctx.Err() == nil { // else nothing is watched any more
-			more, unwatched = k.files.follow(k.keeper.Host.Root, k.below(kept.Watch)...)
+			more, unwatched = k.files.Follow(k.keeper.Host.Root, k.below(kept.Watch)...)
 		}
 		k.say(kept, err, unwatched)
 		k.again.Reset(safetyPass)
@@ -199,7 +203,11 @@ func (k *hosts) say(kept hostconfig.Kept, err, unwatched error) {
 	}
 	for _, fault := range slices.Concat(kept.Refused, []error{err, unwatched}) {
 		if fault != nil {
-			say(logrus.WarnLevel, fault.Error())
+			text := fault.Error()
+			if hint := problems.Hint(fault); hint != "" {
+				text += "; hint: " + hint
+			}
+			say(logrus.WarnLevel, text)
 		}
 	}
 	for _, state := range kept.Engines {
@@ -210,7 +218,7 @@ func (k *hosts) say(kept hostconfig.Kept, err, unwatched error) {
 	k.said = holds
 	if now := k.summary(kept, err); now != k.status {
 		k.status = now
-		k.tell(notifyStatus(now))
+		k.tell(sdnotify.Status(now))
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 	"github.com/sidemirror/sidemirror/hostconfig"
 )
 
@@ -99,7 +100,7 @@ func (w *watched) until(what string, ok func() bool) (took time.Duration) {
 
 func watchHost(t *testing.T, engines []string, files map[string]string) *watched {
 	t.Helper()
-	w := &watched{running: &running{t: t, log: new(syncBuffer), told: systemdSocket(t)}, root: t.TempDir()}
+	w := &watched{running: &running{t: t, log: new(syncBuffer), told: sdnotifytest.Listen(t)}, root: t.TempDir()}
 	short, err := os.MkdirTemp("", "sd") // sun_path
 	if err != nil {
 		t.Fatal(err)
@@ -309,4 +310,27 @@ func cpu(t *testing.T) time.Duration {
 		t.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+const quiet = 250 * time.Millisecond
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func symlink(t *testing.T, target, path string) {
+	t.Helper()
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mkdir(t *testing.T, path string) {
+	t.Helper()
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
 }

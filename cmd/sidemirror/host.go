@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sidemirror/sidemirror/daemon"
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
 )
 
@@ -48,7 +48,7 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 	}
 	h := &hostconfig.Host{Root: root, Present: f.engines}
 	if root == "/" {
-		h.Units = daemon.Units{}
+		h.Units = sdnotify.Units{}
 	}
 	return h, nil
 }

@@ -11,7 +11,7 @@ set -eu
 
 containerd=2.4.2
 dockerd=29.7.2
-# moby's Go module counts by itself: this version of it is that dockerd.
+# moby's Go module has version numbers of its own: this one is that dockerd.
 moby=v2.0.0-beta.24
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 

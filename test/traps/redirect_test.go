@@ -19,7 +19,8 @@ func signed() quirky.Options {
 	return o
 }
 
-func TestTrap12_AuthorizationIsNotKeptOverARedirect(t *testing.T) {
+// Source: opa#6728.
+func TestAuthorizationIsNotKeptOverARedirect(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		o := signed()
 		o.Blobs.Redirect = status
@@ -43,7 +44,8 @@ func TestTrap12_AuthorizationIsNotKeptOverARedirect(t *testing.T) {
 	}
 }
 
-func TestTrap12_TokenStaysWithItsOriginWhereverTheRedirectGoes(t *testing.T) {
+// Source: opa#6728.
+func TestTokenStaysWithItsOriginWhereverTheRedirectGoes(t *testing.T) {
 	for what, to := range map[string]func(up *quirky.Server, signed string) string{
 		"another host": func(_ *quirky.Server, s string) string { return s },
 		"a path of the token server's host": func(up *quirky.Server, s string) string {
@@ -66,7 +68,8 @@ func TestTrap12_TokenStaysWithItsOriginWhereverTheRedirectGoes(t *testing.T) {
 	}
 }
 
-func TestTrap13_SignedURLIsNotUsedTwice(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#26.
+func TestSignedURLIsNotUsedTwice(t *testing.T) {
 	o := signed()
 	o.Blobs.OneUse = true
 	r := start(t, o, nil)
@@ -83,7 +86,8 @@ func TestTrap13_SignedURLIsNotUsedTwice(t *testing.T) {
 	}
 }
 
-func TestTrap13_RequestResumedAfterItsSignatureIsUsedUpAsksForANewOne(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#26.
+func TestRequestResumedAfterItsSignatureIsUsedUpAsksForANewOne(t *testing.T) {
 	o := signed()
 	o.Blobs.OneUse, o.Blobs.Fault = true, quirky.Fault{Kind: quirky.Reset, At: len(layer.Bytes) / 2, Times: 1}
 	r := start(t, o, nil)
@@ -117,7 +121,7 @@ func TestRelativeLocationIsFollowed(t *testing.T) {
 	}
 }
 
-func TestAttack_UnauthorizedBlobStoreGetsNoTokenExchange(t *testing.T) {
+func TestUnauthorizedBlobStoreGetsNoTokenExchange(t *testing.T) {
 	o := signed()
 	o.Intercept = func(part quirky.Part, w http.ResponseWriter, _ *http.Request) bool {
 		if part == quirky.BlobStore {
@@ -138,7 +142,7 @@ func TestAttack_UnauthorizedBlobStoreGetsNoTokenExchange(t *testing.T) {
 	r.count(quirky.Token, "", "", 1)
 }
 
-func TestAttack_RedirectLoopIsEnded(t *testing.T) {
+func TestRedirectLoopIsEnded(t *testing.T) {
 	o := signed()
 	var up *quirky.Server
 	o.Intercept = func(part quirky.Part, w http.ResponseWriter, r *http.Request) bool {
@@ -154,7 +158,7 @@ func TestAttack_RedirectLoopIsEnded(t *testing.T) {
 	}
 }
 
-func TestAttack_RedirectToPlainHTTPIsRefused(t *testing.T) {
+func TestRedirectToPlainHTTPIsRefused(t *testing.T) {
 	plain := quirky.New(t, quirky.Options{})
 	o := signed()
 	o.TLS = true
@@ -166,7 +170,7 @@ func TestAttack_RedirectToPlainHTTPIsRefused(t *testing.T) {
 	}
 }
 
-func TestAttack_RedirectToMetadataIsRefused(t *testing.T) {
+func TestRedirectToMetadataIsRefused(t *testing.T) {
 	for _, host := range []string{
 		"169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "100.100.100.200", "[::ffff:a9fe:a9fe]",
 		"2852039166", "0xa9fea9fe", "169.254.43518", "0251.0376.0251.0376", "0.0.0.0", "metadata.test",
@@ -188,7 +192,7 @@ func TestAttack_RedirectToMetadataIsRefused(t *testing.T) {
 	}
 }
 
-func TestAttack_LocationThatIsNoPlaceIsRefused(t *testing.T) {
+func TestLocationThatIsNoPlaceIsRefused(t *testing.T) {
 	for _, location := range []string{"", "file:///etc/passwd", "ftp://127.0.0.2/x", "http://u:p@127.0.0.2/x", "http://", "://", "javascript:1"} {
 		o := signed()
 		o.Blobs.Location = func(string) string { return location }
