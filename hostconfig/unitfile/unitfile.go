@@ -196,3 +196,18 @@ func isName(name string) bool {
 	}
 	return name != ""
 }
+
+// Words returns the words of one variable of a file such as /etc/default/docker, none if the file or
+// the variable does not exist.
+func Words(h *hostfs.Host, file, variable string) ([]string, error) {
+	f, err := h.Read(file)
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range logicalLines(f.Data, "#") {
+		if name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "="); ok && strings.TrimSpace(name) == variable {
+			return split(strings.Join(split(value), " ")), nil
+		}
+	}
+	return nil, nil
+}
