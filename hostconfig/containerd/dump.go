@@ -22,7 +22,7 @@ func (c *containerd) crossCheck(ctx context.Context, s *engine.State) {
 		return
 	}
 	var said config
-	text := c.Running.Output(ctx, program, "--config", c.config, "config", "dump")
+	text := c.Running.Output(ctx, c.conf.sum, program, "--config", c.config, "config", "dump")
 	if strings.TrimSpace(text) == "" {
 		return
 	}

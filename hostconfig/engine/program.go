@@ -44,7 +44,7 @@ func (h *Host) Version(ctx context.Context, name, program string, packages ...st
 		return version.Find(said)
 	}
 	if at := h.Program(program); h.Running != nil && at != "" {
-		if said := version.Find(h.Running.Output(ctx, at, "--version")); said != "" {
+		if said := version.Find(h.Running.Output(ctx, "", at, "--version")); said != "" {
 			return said
 		}
 	}

@@ -15,8 +15,9 @@ type Running interface {
 	Users(name string) []int
 
 	// Output runs one of the host's programs and returns what it prints. It is empty if the
-	// program is not one that root can trust, fails, or says too much.
-	Output(ctx context.Context, program string, args ...string) string
+	// program is not one that root can trust, fails, or says too much. basis names what the output
+	// depends on, besides program and arguments: for the same basis it may be remembered.
+	Output(ctx context.Context, basis, program string, args ...string) string
 
 	// Lookup resolves a host name.
 	Lookup(ctx context.Context, name string) ([]netip.Addr, error)
@@ -48,4 +49,15 @@ type Info struct {
 	// ConfigPath is containerd's registry.config_path, if KnowsConfigPath.
 	ConfigPath      string
 	KnowsConfigPath bool
+}
+
+// Units is the service manager that engines run under.
+type Units interface {
+	// Reload and Restart do that to a unit, named with its suffix ("docker.service"), and return
+	// when the job is done.
+	Reload(ctx context.Context, unit string) error
+	Restart(ctx context.Context, unit string) error
+
+	// MainPID returns the process id of a unit's main process, 0 if it has none.
+	MainPID(ctx context.Context, unit string) (int, error)
 }
