@@ -154,7 +154,7 @@ func (c *composer) set(w *wantedFile) {
 // plan returns the change that a file needs, or nil if it needs none.
 func (c *composer) plan(w *wantedFile) (*Change, error) {
 	first := w.claims[0]
-	entry, err := merge(w)
+	entry, err := oneEntry(w)
 	if err != nil {
 		return nil, err
 	}
@@ -192,8 +192,8 @@ func (c *composer) plan(w *wantedFile) (*Change, error) {
 	}, nil
 }
 
-// merge returns the one entry that is right for all edits of a file.
-func merge(w *wantedFile) (engine.Entry, error) {
+// oneEntry returns the one entry that is right for all edits of a file.
+func oneEntry(w *wantedFile) (engine.Entry, error) {
 	entry := w.claims[0].edit.Entry
 	for _, cl := range w.claims[1:] {
 		merged, ok := entry.Merge(cl.edit.Entry)

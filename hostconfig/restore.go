@@ -71,7 +71,7 @@ func (c *composer) unwanted() []unwantedFile {
 		}
 	}
 	for _, e := range c.host.Journal.Files {
-		if p := c.planOf(e.Engine); !slices.Contains(c.want.Leave, e.Engine) && !c.held(e.Engine) {
+		if p := c.planOf(e.Engine); !slices.Contains(c.want.Leave, e.Engine) && !c.held(e.Engine) && !c.retained(e.Engine, engine.Kind(e.Kind)) {
 			add(unwantedFile{e.Engine, engine.Kind(e.Kind), e.Path, p})
 		}
 	}
@@ -83,7 +83,7 @@ func (c *composer) unwanted() []unwantedFile {
 			add(unwantedFile{p.State.Engine, engine.HostsTOML, name, p})
 		}
 		for _, file := range p.Configs {
-			if file.Kind == engine.DaemonJSON || c.marked(file.Path) {
+			if !c.retained(p.State.Engine, file.Kind) && (file.Kind == engine.DaemonJSON || c.marked(file.Path)) {
 				add(unwantedFile{p.State.Engine, file.Kind, file.Path, p})
 			}
 		}
@@ -122,6 +122,11 @@ func (c *composer) planOf(name string) *engine.Plan {
 // held reports whether nothing of an engine should change for now.
 func (c *composer) held(name string) bool {
 	return slices.ContainsFunc(c.plans, func(p *engine.Plan) bool { return p.State.Engine == name && p.Hold != nil })
+}
+
+// retained reports whether files of a kind keep the entry of an engine.
+func (c *composer) retained(name string, k engine.Kind) bool {
+	return slices.ContainsFunc(c.plans, func(p *engine.Plan) bool { return p.State.Engine == name && slices.Contains(p.Retain, k) })
 }
 
 func (c *composer) planned(name string) bool {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
 func TestStatusSaysWhatIsMissingAndWhatIsRefused(t *testing.T) {
@@ -76,7 +78,7 @@ func TestWhatTheProxyTellsSystemdIsAmissIsStatusToo(t *testing.T) {
 			t.Errorf("%q: %+v, ok %v", line, s.Proxy, s.OK)
 		}
 		var out strings.Builder
-		if err := s.write(&out, nil); err != nil {
+		if err := s.write(&out); err != nil {
 			t.Fatal(err)
 		}
 		wants(t, out.String(), want, "answers at http://127.0.0.1:305\n")
@@ -91,6 +93,6 @@ func TestWhatTheProxyTellsSystemdIsAmissIsStatusToo(t *testing.T) {
 func TestStatusOfANameThatWouldDriveTheTerminal(t *testing.T) {
 	var out strings.Builder
 	p := &printer{w: &out}
-	p.file("/a\x1b[31m\nb", "missing")
+	p.file(engine.File{Path: "/a\x1b[31m\nb", State: engine.Missing})
 	wants(t, out.String(), `/a\u001b[31m\u000ab  missing`)
 }

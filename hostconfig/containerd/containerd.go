@@ -168,7 +168,7 @@ func (c *containerd) Plan(_ context.Context, s engine.State, want engine.Desired
 		p.Hold = engine.AsProblem(c.err, "containerd-config-unreadable")
 		return p
 	}
-	p.State.Through = []engine.Kind{engine.HostsTOML}
+	p.State.Through, p.Retain = []engine.Kind{engine.HostsTOML}, []engine.Kind{engine.ConfigTOML}
 	hosts := certsd.Folder{Host: c.Host, Path: c.hosts()}
 	for _, registry := range want.Registries {
 		hosts.Plan(&p, registry, want.Mirror, nil)

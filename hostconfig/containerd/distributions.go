@@ -46,7 +46,7 @@ func (b bundled) Detect(context.Context) (engine.State, bool) {
 
 func (b bundled) Plan(_ context.Context, s engine.State, want engine.Desired) engine.Plan {
 	p := engine.Plan{State: s, Folders: []string{b.hosts}}
-	if !slices.Contains(want.Engines, engine.Containerd) {
+	if !s.Present || !slices.Contains(want.Engines, engine.Containerd) {
 		return p
 	}
 	p.State.Through = []engine.Kind{engine.HostsTOML}

@@ -13,6 +13,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/hostconfig/unitfile"
 	"github.com/sidemirror/sidemirror/hostconfig/version"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -62,7 +63,7 @@ func (d *docker) Detect(ctx context.Context) (engine.State, bool) {
 	d.args, d.err = d.commandLine()
 	d.json = daemonJSON
 	if name := process.Flag(d.args, "--config-file"); name != "" && d.err == nil {
-		d.json, d.err = configFile(name)
+		d.json, d.err = configFile(name, d.daemon == nil)
 	}
 	if !s.Present {
 		return s, true
@@ -267,9 +268,9 @@ func without(list []string, item string) []string {
 	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == item })
 }
 
-// configFile checks the path of a --config-file.
-func configFile(name string) (string, error) {
-	if !path.IsAbs(name) {
+// configFile checks the path of a --config-file, which comes from a unit if fromUnit is true.
+func configFile(name string, fromUnit bool) (string, error) {
+	if !path.IsAbs(name) || fromUnit && unitfile.Unresolved(name) {
 		return daemonJSON, &problem.Problem{
 			Code: "docker-config-unresolved", Path: name, Text: "dockerd's --config-file is not an absolute path that can be known from outside",
 			Hint: "write the absolute path in docker.service",

@@ -61,7 +61,7 @@ func (d *docker) commandLine() ([]string, error) {
 		}
 	}
 	for _, arg := range args {
-		if unitfile.Unresolved(arg) && (strings.Contains(arg, "$") || strings.HasPrefix(arg, "--config-file")) {
+		if strings.Contains(arg, "$") {
 			return nil, &problem.Problem{
 				Code: "docker-flags-unresolved", Path: "docker.service", Text: "dockerd's flags depend on a variable whose value cannot be found: " + arg,
 				Hint: "start Docker, or set the variable in the unit's Environment=",

@@ -35,6 +35,10 @@ type Plan struct {
 	// Configs are further files that the engine reads, and that are restored in the same way.
 	Configs []Config
 
+	// Retain are kinds of files whose entry stays although no edit asks for it: what a person allowed
+	// once is not taken back because the next run was not told again.
+	Retain []Kind
+
 	// Guards are pairs of files of which one makes the other safe.
 	Guards []Guard
 
