@@ -47,7 +47,7 @@ func TestDocker45StillVerifiesDockerHub(t *testing.T) {
 			}
 
 			r.do(t, 0, "apply")
-			if got := r.hub(t); got != throughUs {
+			if got := r.byDocker(t, ""); got != throughUs {
 				t.Errorf("after apply Docker pulls %s", got)
 			}
 			r.sidemirror.Stop()
@@ -60,14 +60,6 @@ func TestDocker45StillVerifiesDockerHub(t *testing.T) {
 			r.refused(t, "after revert")
 		})
 	}
-}
-
-// hub pulls from Docker Hub by Docker.
-func (r *rig) hub(t *testing.T) by {
-	t.Helper()
-	return r.pulled(t, func(repository, digest string) error {
-		return r.host.PullDocker(t.Context(), repository, "v1", digest)
-	})
 }
 
 // refused checks that dockerd takes nothing from a Docker Hub that it cannot verify. Of
@@ -120,7 +112,7 @@ func (r *rig) provesTheTrap(t *testing.T, config string) {
 		t.Fatal(err)
 	}
 	r.host.StartDocker(t)
-	if got := r.hub(t); got != direct {
+	if got := r.byDocker(t, ""); got != direct {
 		t.Errorf("dockerd %s with a loopback mirror and no hosts.toml pulls %q: the trap is not there any more", r.info(t).ServerVersion, got)
 	}
 	var err error

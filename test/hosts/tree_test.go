@@ -20,11 +20,11 @@ import (
 // type, mode, owner, target, time of change of a file, and the sum of its bytes.
 type tree map[string]string
 
-// takeTree reads /etc and all of /var/lib but the engines' own.
+// takeTree reads /etc, /srv and all of /var/lib except the engines' own folders.
 func (r *rig) takeTree(t *testing.T) tree {
 	t.Helper()
 	taken := tree{}
-	for _, top := range []string{"etc", "var/lib"} {
+	for _, top := range []string{"etc", "var/lib", "srv"} {
 		err := filepath.WalkDir(filepath.Join(r.host.Root, top), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -94,7 +94,7 @@ func (r *rig) sameTree(t *testing.T, when string, first tree) {
 func TestTreesThatDifferAreSaidTo(t *testing.T) {
 	r := &rig{host: &engine.Host{Root: t.TempDir()}}
 	at := func(name string) string { return filepath.Join(r.host.Root, "etc", name) }
-	errs := []error{os.MkdirAll(at("folder"), 0o755), os.MkdirAll(filepath.Join(r.host.Root, "var/lib/docker/of-its-own"), 0o755), os.Symlink("a", at("link"))}
+	errs := []error{os.MkdirAll(at("folder"), 0o755), os.Mkdir(filepath.Join(r.host.Root, "srv"), 0o755), os.MkdirAll(filepath.Join(r.host.Root, "var/lib/docker/of-its-own"), 0o755), os.Symlink("a", at("link"))}
 	for _, name := range []string{"bytes", "mode", "time", "gone", "same"} {
 		errs = append(errs, os.WriteFile(at(name), []byte(name), 0o644))
 	}

@@ -126,6 +126,9 @@ func Start(t testing.TB, o Options) *Registry {
 	return r
 }
 
+// Stop ends the registry before the end of the test.
+func (r *Registry) Stop() { r.daemon.Stop() }
+
 // Requests returns how many requests for a path the registry has answered: all of
 // them, and those whose User-Agent was ours.
 func (r *Registry) Requests(path string) (all, ours int) {
