@@ -43,6 +43,12 @@ func (h *Host) StartContainerd(t testing.TB) {
 	}, "/usr/bin/containerd")
 }
 
+// StopEngines stops both engines, as if they were removed.
+func (h *Host) StopEngines() {
+	h.docker.Stop()
+	h.containerd.Stop()
+}
+
 // ContainerdRuns reports whether containerd, once started, has not ended.
 func (h *Host) ContainerdRuns() bool { return h.containerd != nil && h.containerd.Runs() }
 
