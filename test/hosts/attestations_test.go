@@ -39,7 +39,7 @@ func TestDocker29PullsAttestedImagesThroughSidemirrorAlone(t *testing.T) {
 						}
 					}
 					pull("the first time")
-					if !strings.Contains(r.sidemirror.Log(), "/v2/"+repository+"/referrers/") && !strings.Contains(r.sidemirror.Log(), "referrers") {
+					if r.askedFor("referrers", repository) == 0 {
 						t.Error("dockerd asked sidemirror for no referrers, so this test shows nothing")
 					}
 					pull("again")
@@ -54,14 +54,19 @@ func TestDocker29PullsAttestedImagesThroughSidemirrorAlone(t *testing.T) {
 // hostsFiles are the host's hosts.toml files by their paths.
 func (r *rig) hostsFiles(t *testing.T) map[string]string {
 	t.Helper()
+	return r.hostsFilesBelow(t, "/etc/docker/certs.d", "/etc/containerd/certs.d")
+}
+
+func (r *rig) hostsFilesBelow(t *testing.T, folders ...string) map[string]string {
+	t.Helper()
 	found := map[string]string{}
-	for _, folder := range []string{"/etc/docker/certs.d", "/etc/containerd/certs.d"} {
+	for _, folder := range folders {
 		err := filepath.WalkDir(filepath.Join(r.host.Root, folder), func(path string, entry fs.DirEntry, err error) error {
 			if err == nil && entry.Name() == "hosts.toml" {
 				name := strings.TrimPrefix(path, r.host.Root)
 				found[name] = r.read(t, name)
 			}
-			return nil
+			return nil // a folder that is not there holds no file
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -59,11 +59,14 @@ func (r *rig) pulledFrom(t *testing.T, from *registry.Registry, pull func(reposi
 	return ""
 }
 
-// asked is how many requests about a repository we have had.
-func (r *rig) asked(repository string) int {
+// asked is how many requests about a repository sidemirror has had.
+func (r *rig) asked(repository string) int { return r.askedFor("", repository) }
+
+// askedFor counts those for one kind of content.
+func (r *rig) askedFor(kind, repository string) int {
 	lines := 0
 	for line := range strings.Lines(r.sidemirror.Log()) {
-		if strings.Contains(line, "msg=request ") && strings.Contains(line, " repository="+repository+" ") {
+		if strings.Contains(line, "msg=request ") && strings.Contains(line, " repository="+repository+" ") && strings.Contains(line, " kind="+kind) {
 			lines++
 		}
 	}
@@ -121,6 +124,9 @@ func (r *rig) dockerOwn(t *testing.T, own *registry.Registry, first bool, when s
 	}
 	if asked := r.asked(repository); asked > 0 != first {
 		t.Errorf("%s, Docker pulls what another mirror has, and asks sidemirror %d times first", when, asked)
+	}
+	if strings.Contains(r.host.DockerLog(), "failed to decode") {
+		t.Errorf("%s, Docker finds a hosts.toml invalid", when)
 	}
 }
 
