@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 )
 
@@ -38,7 +39,7 @@ type cacheFolder struct {
 
 // newService makes the proxy that c describes, with its cache. Where the folder
 // cannot be had, it serves without: a pull is never worse for our being there.
-func (s *caches) newService(c *Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
+func (s *caches) newService(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	var f *cacheFolder
 	amiss := ""
 	if c.Cache.Dir != "" {
@@ -61,7 +62,7 @@ func (s *caches) newService(c *Config, at []netip.AddrPort, version string, log 
 }
 
 // serve makes a proxy that keeps what it serves in f; in nothing if f is nil.
-func (f *cacheFolder) serve(s *caches, c *Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
+func (f *cacheFolder) serve(s *caches, c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	if f == nil {
 		p, err := newProxy(c, at, version, log, nil)
 		if err != nil {
@@ -74,11 +75,11 @@ func (f *cacheFolder) serve(s *caches, c *Config, at []netip.AddrPort, version s
 		s.release(f)
 		return nil, err
 	}
-	f.SetLimits(c.cacheLimits())
+	f.SetLimits(cacheLimits(c))
 	return &cachingProxy{registryProxy: p, folder: f, release: func() { s.release(f) }}, nil
 }
 
-func (c *Config) cacheLimits() cache.Limits {
+func cacheLimits(c *config.Config) cache.Limits {
 	return cache.Limits{
 		MaxSize:      int64(c.Cache.MaxSize),
 		MinFree:      int64(c.Cache.MinFree.Bytes),
@@ -89,7 +90,7 @@ func (c *Config) cacheLimits() cache.Limits {
 // acquire opens c's cache, or gives the one that is open. Two for one folder, by
 // whatever path, would clear away each other's fills; and one that was removed, or
 // has another mounted over it, is not the one at its path any more.
-func (s *caches) acquire(c *Config, log *logrus.Logger) (*cacheFolder, error) {
+func (s *caches) acquire(c *config.Config, log *logrus.Logger) (*cacheFolder, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	path := filepath.Clean(c.Cache.Dir)
@@ -100,7 +101,7 @@ func (s *caches) acquire(c *Config, log *logrus.Logger) (*cacheFolder, error) {
 			return s.open[i], nil
 		}
 	}
-	dir, err := cache.Open(path, c.cacheLimits())
+	dir, err := cache.Open(path, cacheLimits(c))
 	if err != nil {
 		return nil, fmt.Errorf("opening the cache %s (let the user that sidemirror runs as write there, or set cache.dir): %w", path, err)
 	}

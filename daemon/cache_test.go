@@ -16,17 +16,19 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
 // withCache is a configuration that keeps things in dir.
-func withCache(t *testing.T, dir, more string) *Config {
+func withCache(t *testing.T, dir, more string) *config.Config {
 	t.Helper()
 	return mustLoad(t, fmt.Sprintf("listen = [%q]\n[cache]\ndir = %q\n%s", freeAddr(t), dir, more))
 }
 
 // forTest makes a service as the daemon does, and gives what it logs.
-func (s *caches) forTest(t *testing.T, c *Config) (service, *syncBuffer) {
+func (s *caches) forTest(t *testing.T, c *config.Config) (service, *syncBuffer) {
 	t.Helper()
 	said := new(syncBuffer)
 	log := logrus.New()
@@ -217,7 +219,7 @@ func TestLoginDoesNotOpenTheCache(t *testing.T) {
 	defer upstream.Close()
 	dir := filepath.Join(t.TempDir(), "cache")
 	c := withCache(t, dir, fmt.Sprintf("[registry.'a.example']\nupstreams = [%q]\n", upstream.URL))
-	_ = c.Login(t.Context(), "a.example", credential.Credential{Username: "me", Password: credential.NewSecret("x")}, "test")
+	_ = Login(t.Context(), c, "a.example", credential.Credential{Username: "me", Password: credential.NewSecret("x")}, "test")
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("it is there: %v", err)
 	}
@@ -239,13 +241,9 @@ func TestStoppingKeepsWhatIsWholeAndEndsWhatIsBeingFetched(t *testing.T) {
 	}))
 	dir, addr := t.TempDir(), freeAddr(t)
 	file := writeConfig(t, fmt.Sprintf("listen = [%q]\nshutdown_timeout = '50ms'\n[cache]\ndir = %q\nmin_free = '0B'\n[registry.'a.example']\nupstreams = [%q]\n", addr, dir, upstream.URL))
-	c, err := Load(file, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	told := systemdSocket(t)
-	d := &daemon{config: c, stderr: new(syncBuffer)}
-	d.build = func(c *Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+	told := sdnotifytest.Listen(t)
+	d := &daemon{source: config.Source{Path: file}, stderr: new(syncBuffer)}
+	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
 		return d.caches.newService(c, at, "test", log)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

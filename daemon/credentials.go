@@ -7,11 +7,12 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
 // credentials gives the sources that c names, in their order. log may be nil.
-func credentials(c *Config, log *logrus.Logger) []*toldSource {
+func credentials(c *config.Config, log *logrus.Logger) []*toldSource {
 	sources := []*toldSource{told(credential.OpenStore(c.Credentials.Store), log, lookForFaults)}
 	for _, path := range c.Credentials.Files {
 		sources = append(sources, told(&credential.File{Path: path}, log, lookForFaults))

@@ -9,16 +9,18 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// Login asks registry, as c has it, whether it accepts cred. The error is
-// proxy.Proxy's: an *oci.Error where the registry or its token server said no.
+// Login asks registry, as c configures it, whether it accepts cred. The error is
+// proxy.Proxy's: an *oci.Error if the registry or its token server refused.
 // version is sent in the User-Agent.
-func (c *Config) Login(ctx context.Context, registry string, cred credential.Credential, version string) error {
+func Login(ctx context.Context, c *config.Config, registry string, cred credential.Credential, version string) error {
 	p, err := newProxy(c, c.Listen, version, nil, nil)
 	if err != nil {
 		return err
@@ -46,11 +48,13 @@ func (p *registryProxy) Trouble() string {
 
 // newProxy makes the proxy that c describes, listening at the addresses at. log may be
 // nil, and so may kept, in which it keeps nothing.
-func newProxy(c *Config, at []netip.AddrPort, version string, log *logrus.Logger, kept *cache.Dir) (*registryProxy, error) {
+func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, kept *cache.Dir) (*registryProxy, error) {
 	sources := credentials(c, log)
-	page := web.Info{Default: dockerHub, Listen: reachable(at[0]).String(), Version: version}
-	config := proxy.Config{
-		Default:     dockerHub,
+	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: reachable(at[0]).String(), Version: version}
+	settings := proxy.Config{
+		Registries:  c.Registries,
+		Page:        web.Handler(page),
+		Default:     oci.DockerHub,
 		OwnHosts:    ownHosts(at),
 		TrustedUIDs: c.Trust.UIDs,
 		Credentials: asked(sources),
@@ -59,17 +63,7 @@ func newProxy(c *Config, at []netip.AddrPort, version string, log *logrus.Logger
 		Version:     version,
 		Log:         log,
 	}
-	for _, r := range c.Registries {
-		relay := r.ClientAuth == "relay"
-		config.Registries = append(config.Registries, proxy.Registry{
-			Name: r.Name, Upstreams: r.Upstreams, Hosts: r.Hosts, Relay: relay,
-			CA: r.CA, Cert: r.Cert, Key: r.Key, Realms: r.Realms,
-			Probe: r.named, DialTimeout: r.DialTimeout, HeaderTimeout: r.HeaderTimeout,
-		})
-		page.Registries = append(page.Registries, web.Registry{Name: r.Name, Hosts: r.Hosts, Relay: relay})
-	}
-	config.Page = web.Handler(page)
-	p, err := proxy.New(config)
+	p, err := proxy.New(settings)
 	if err != nil {
 		return nil, err
 	}

@@ -1,42 +1,41 @@
 package daemon
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/logging"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 )
 
 // reload reads the configuration again, and puts it in force whole or not at all.
 func (d *daemon) reload(why string) {
-	d.tell(notifyReloading())
+	d.notify(sdnotify.Reloading())
 	log := d.log.WithFields(logrus.Fields{"file": d.config.File, "reason": why})
-	next, err := d.config.reload()
+	next, err := d.source.Load()
 	if err == nil {
 		err = d.replace(next)
 	}
 	if err != nil {
-		text := err.Error()
-		var faults *configError
-		if errors.As(err, &faults) {
-			text = faults.brief()
-		}
+		text := config.Brief(err)
 		log.WithField("error", text).Error("the new configuration is not used, the old one stays")
 		d.line.refused("the new configuration is not used: " + text)
-		d.tell(notifyReady(d.line.text()))
+		d.notify(sdnotify.Ready(d.line.text()))
 		return
 	}
 	log.WithField("addresses", texts(d.addresses(d.config))).Info("configuration reloaded")
 	d.line.trouble(d.trouble())
-	d.tell(notifyReady(d.line.text()))
+	d.notify(sdnotify.Ready(d.line.text()))
 	d.handler.current.probe()
 }
 
 // replace puts next in force. Whatever can fail comes before the first thing that
 // is seen from outside.
-func (d *daemon) replace(next *Config) error {
+func (d *daemon) replace(next *config.Config) error {
 	var opened map[netip.AddrPort]*net.TCPListener
 	if !d.handed {
 		var err error
@@ -49,7 +48,7 @@ func (d *daemon) replace(next *Config) error {
 		closeAll(opened)
 		return err
 	}
-	configureLog(d.log, next, d.toJournal)
+	logging.Configure(d.log, next.Log.Level, next.Log.Format, d.toJournal)
 	if d.handed {
 		d.warnOfHanded(next)
 	}

@@ -3,15 +3,20 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
 	"slices"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 )
 
 // listen takes over what systemd opened, or opens what the configuration names.
 func (d *daemon) listen(ctx context.Context) error {
-	handed, err := handedOver()
+	handed, err := sdnotify.Sockets()
 	if err != nil {
 		return err
 	}
@@ -30,7 +35,7 @@ func (d *daemon) listen(ctx context.Context) error {
 
 // warnOfHanded says at which addresses of listen nobody listens, although the engines
 // may have been told them: "apply" writes what listen has, whatever systemd opened.
-func (d *daemon) warnOfHanded(c *Config) {
+func (d *daemon) warnOfHanded(c *config.Config) {
 	var missing []netip.AddrPort
 	for _, want := range c.Listen {
 		if !slices.ContainsFunc(d.addresses(c), func(has netip.AddrPort) bool { return covers(has, want) }) {
@@ -59,7 +64,7 @@ func (d *daemon) open(ctx context.Context, addrs []netip.AddrPort) (map[netip.Ad
 		if d.listeners[addr] != nil {
 			continue
 		}
-		l, err := listenOn(ctx, addr)
+		l, err := listener.Open(ctx, addr)
 		if err != nil {
 			closeAll(opened)
 			return nil, err
@@ -76,7 +81,7 @@ func closeAll(listeners map[netip.AddrPort]*net.TCPListener) {
 }
 
 // addresses are those that are served when c is in force.
-func (d *daemon) addresses(c *Config) []netip.AddrPort {
+func (d *daemon) addresses(c *config.Config) []netip.AddrPort {
 	if !d.handed {
 		return c.Listen
 	}
@@ -94,4 +99,12 @@ func reachable(addr netip.AddrPort) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
 	}
 	return netip.AddrPortFrom(netip.IPv6Loopback(), addr.Port())
+}
+
+func texts[T fmt.Stringer](list []T) []string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = v.String()
+	}
+	return out
 }

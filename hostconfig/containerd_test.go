@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 const (
@@ -42,7 +44,7 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 			files: map[string]string{"/etc/containerd/conf.d/cri.toml": "version = 2\n" + runcV2}, note: "inactive", writes: "/etc/containerd/conf.d/cri.toml",
 			text: "version = 2\n" + runcV2 + "\n" + settingMark + "\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
 		"1.6 without a file": {version: "1.6.20", note: "inactive", writes: containerdConfig,
-			text: fileMark + "\nversion = 2\n\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
+			text: splice.FileMark + "\nversion = 2\n\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
 		"21 2.2, nothing set": {version: "2.2.7", config: "version = 3\n", note: "#12636", writes: containerdConfig,
 			text: "version = 3\n\n" + settingMark + "\n" + criV3 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
 		"22 2.1, a list": {version: "2.1.9", config: "version = 3\n" + criV3 + "\nconfig_path = \"/a:/b\"\n", note: "config_path is a list", writes: containerdConfig,
@@ -55,10 +57,10 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 		"25 cri disabled": {version: "1.7.34", config: "disabled_plugins = [\"cri\"]\n", note: "CRI is switched off"},
 		"26 root v2 on 2.3, imports": {version: "2.3.4", config: "version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n",
 			files: map[string]string{"/etc/containerd/conf.d/": ""}, note: "inactive", writes: "/etc/containerd/conf.d/99-sidemirror.toml",
-			text: fileMark + "\nversion = 2\n\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
+			text: splice.FileMark + "\nversion = 2\n\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
 		"26 root v4 on 2.3, imports": {version: "2.3.4", config: "version = 4\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n",
 			files: map[string]string{"/etc/containerd/conf.d/": ""}, note: "inactive", writes: "/etc/containerd/conf.d/99-sidemirror.toml",
-			text: fileMark + "\nversion = 4\n\n" + criV3 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
+			text: splice.FileMark + "\nversion = 4\n\n" + criV3 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
 		"27 conf.d without imports": {version: "2.3.4", config: "version = 3\n",
 			files: map[string]string{"/etc/containerd/conf.d/x.toml": "version = 3\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"},
 			note:  "inactive", writes: containerdConfig, text: "version = 3\n\n" + settingMark + "\n" + criV3 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
@@ -206,25 +208,6 @@ func TestContainerdIsNotAskedTheSameTwice(t *testing.T) {
 	h.put(t, containerdConfig, "version = 3\n# new\n")
 	if s := h.plan(t, containerdOnly("r.example")).Engines[1]; s.Hosts != "/srv/hosts" {
 		t.Errorf("%+v", s)
-	}
-}
-
-func TestContainerdConfigWithoutAJournalIsGivenBackByItsMarks(t *testing.T) {
-	for _, text := range []string{
-		"version = 2\n" + criV2 + "\n  config_path = '' # why\n" + runcV2,
-		"version = 2\n" + criV2 + "\n" + runcV2,
-		"version = 2\n" + runcV2,
-		"version = 2",
-		"version = 2\r\n" + criV2,
-	} {
-		out, err := setConfigPath("f", []byte(text), sectionV2, containerdHosts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rest, found, _, err := removeConfigPath("f", out)
-		if err != nil || !found || string(rest) != text {
-			t.Errorf("%q became %q: %v, %v", text, rest, found, err)
-		}
 	}
 }
 

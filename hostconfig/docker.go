@@ -3,13 +3,14 @@ package hostconfig
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"net/url"
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 const (
@@ -27,10 +28,10 @@ type docker struct {
 }
 
 func (p *planner) newDocker() *docker {
-	d := &docker{planner: p, json: dockerJSON, running: p.tree.dockerd()}
+	d := &docker{planner: p, json: dockerJSON, running: runningDockerd(p.tree)}
 	// Written at each start, after which flags, version and store may be others.
-	p.tree.watch("/run/docker.pid")
-	p.tree.watch("/run/docker.sock")
+	p.tree.Watch("/run/docker.pid")
+	p.tree.Watch("/run/docker.sock")
 	d.args = p.commandLine(d.running, "docker.service", "/etc/default/docker", "/etc/sysconfig/docker")
 	if name := flag(d.args, "--config-file"); path.IsAbs(name) {
 		d.json = path.Clean(name)
@@ -130,7 +131,7 @@ func (d *docker) settle(state *State) {
 			needs = hubFile
 		}
 		d.setMirrors(state, needs)
-	} else if slices.Contains(conf.Mirrors, d.want.Mirror) || d.journal.find(d.json) != nil {
+	} else if slices.Contains(conf.Mirrors, d.want.Mirror) || d.journal.Find(d.json) != nil {
 		d.unset(Docker, d.json, daemonFile, "this Docker reads hosts.toml instead of registry-mirrors", "")
 	}
 	needs := make(map[string]string)
@@ -172,9 +173,18 @@ func (d *docker) describe(state *State, v version, graph bool) {
 func (d *docker) setMirrors(state *State, needs string) {
 	ok := d.set(edit{
 		engine: Docker, path: d.json, kind: daemonFile, needs: needs, state: state,
-		why:     "Docker asks the first of registry-mirrors for what is on Docker Hub",
-		add:     func(base []byte) ([]byte, error) { return addMirror(d.json, base, d.want.Mirror) },
-		settled: func(now []byte) bool { return daemonSettled(d.json, now, d.want.Mirror) },
+		why: "Docker asks the first of registry-mirrors for what is on Docker Hub",
+		add: func(base []byte) ([]byte, error) {
+			file, err := splice.ReadDaemon(d.json, base, splice.Version{})
+			if err != nil {
+				return nil, err
+			}
+			return file.AddMirror(d.want.Mirror), nil
+		},
+		settled: func(now []byte) bool {
+			file, err := splice.ReadDaemon(d.json, now, splice.Version{})
+			return err == nil && len(file.Mirrors) > 0 && file.Mirrors[0] == d.want.Mirror
+		},
 	})
 	if !ok || d.live == nil {
 		return
@@ -229,18 +239,16 @@ func (d *docker) hostsPath(registry string) string {
 
 // settings reads daemon.json; usable is false where it has to be left alone.
 func (d *docker) settings() (conf settings, usable bool) {
-	f, err := d.tree.read(d.json)
+	f, err := d.tree.Read(d.json)
+	var file *splice.Daemon
 	if err == nil {
-		_, err = parseDaemonJSON(d.json, f.data)
+		file, err = splice.ReadDaemon(d.json, f.Data, splice.Version{})
 	}
 	if err != nil {
 		d.refuse(err)
 		return conf, false
 	}
-	if f.exists() && len(strings.TrimSpace(string(f.data))) > 0 {
-		// A key of another type than ours is dockerd's to complain about.
-		_ = json.Unmarshal(f.data, &conf)
-	}
+	_ = file.Decode(&conf) // dockerd reports a value of another type
 	return conf, true
 }
 
@@ -258,7 +266,7 @@ func (d *docker) graphStore(v version, conf settings) bool {
 		return d.live.store != containerdStore
 	}
 	root := cmp.Or(flag(d.args, "--data-root", "-g"), conf.DataRoot, "/var/lib/docker")
-	return !v.atLeast(29, 0) || d.tree.isDir(root+"/image/overlay2")
+	return !v.atLeast(29, 0) || d.tree.IsDir(root+"/image/overlay2")
 }
 
 // planHosts plans the hosts.toml of each registry. keep are the files wanted, and
@@ -269,9 +277,9 @@ func (d *docker) planHosts(state *State, conf settings, flags []string) (keep []
 			state.note(fmt.Sprintf("%s is in insecure-registries, which a hosts.toml would overrule: it is left alone", registry))
 			continue
 		}
-		m := mirror{url: d.want.Mirror}
+		m := splice.Hosts{URL: d.want.Mirror}
 		if registry == hub {
-			m.others = carried(slices.Concat(conf.Mirrors, flags), d.want.Mirror)
+			m.Mirrors = carried(slices.Concat(conf.Mirrors, flags), d.want.Mirror)
 		}
 		name, ok := d.setHosts(Docker, state, dockerHosts, registry, m)
 		if name != "" {
@@ -284,15 +292,16 @@ func (d *docker) planHosts(state *State, conf settings, flags []string) (keep []
 
 // carried are the user's mirrors that a hosts.toml for docker.io has to name,
 // since it overrules them.
-func carried(mirrors []string, ours string) []string {
-	var list []string
+func carried(mirrors []string, ours string) []splice.Mirror {
+	var list []splice.Mirror
 	for _, text := range mirrors {
 		u, err := url.Parse(text)
 		if err != nil || u.Host == "" || u.User != nil || text == ours {
 			continue
 		}
-		if text = strings.TrimSuffix(text, "/"); !slices.Contains(list, text) {
-			list = append(list, text)
+		text = strings.TrimSuffix(text, "/")
+		if !slices.ContainsFunc(list, func(m splice.Mirror) bool { return m.URL == text }) {
+			list = append(list, splice.Mirror{URL: text})
 		}
 	}
 	return list

@@ -15,9 +15,17 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 const ourURL = "http://127.0.0.1:305"
+
+// The marks that the editors write above an entry; [splice.FileMark] is the third.
+const (
+	tableMark   = "# sidemirror: this table is sidemirror's; to undo: sidemirror revert"
+	settingMark = "# sidemirror: this setting is sidemirror's; to undo: sidemirror revert"
+)
 
 var longAgo = time.Date(2021, 3, 4, 5, 6, 7, 89, time.UTC)
 
@@ -195,7 +203,7 @@ func notes(plan Plan) string {
 }
 
 func refusals(plan Plan) string {
-	return fmt.Sprint(errors.Join(plan.Refused...))
+	return problem.Format("", errors.Join(plan.Refused...))
 }
 
 func contains(t *testing.T, text string, parts ...string) {

@@ -6,13 +6,18 @@ import (
 	"path"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // registryFolder is where a containerd resolver looks for a registry below root:
 // host_port_ where that exists, else host:port (core/remotes/docker/config, hostPaths).
-func registryFolder(t *tree, root, registry string) string {
+func registryFolder(t *hostfs.Host, root, registry string) string {
 	if i := strings.LastIndex(registry, ":"); i > 0 {
-		if other := path.Join(root, registry[:i]+"_"+registry[i+1:]+"_"); t.isDir(other) {
+		if other := path.Join(root, registry[:i]+"_"+registry[i+1:]+"_"); t.IsDir(other) {
 			return other
 		}
 	}
@@ -21,31 +26,31 @@ func registryFolder(t *tree, root, registry string) string {
 
 // setHosts plans one registry's hosts.toml. name is the file, empty where it is
 // not ours to write; ok says that it has, or will have, our table first.
-func (p *planner) setHosts(engine string, state *State, root, registry string, m mirror) (name string, ok bool) {
+func (p *planner) setHosts(engine string, state *State, root, registry string, m splice.Hosts) (name string, ok bool) {
 	folder := registryFolder(p.tree, root, registry)
 	name = path.Join(folder, "hosts.toml")
-	if !p.tree.isDir(folder) && p.tree.isDir(path.Join(root, "_default")) {
+	if !p.tree.IsDir(folder) && p.tree.IsDir(path.Join(root, "_default")) {
 		state.note(fmt.Sprintf("%s is served by %s/_default, which a folder of its own would overrule; make %s/hosts.toml and run again", registry, root, folder))
 		return "", false
 	}
-	now, err := p.tree.read(name)
+	now, err := p.tree.Read(name)
 	if err != nil {
 		p.refuse(err)
 		return name, false
 	}
-	if owner := otherOwner(now.data); owner != "" {
+	if owner := otherOwner(now.Data); owner != "" {
 		state.note(fmt.Sprintf("%s is written by %s, which would undo us: configure the mirror there", name, owner))
 		return "", false
 	}
-	entry := p.journal.find(name)
-	if len(now.data) == 0 || entry.isOurs(now.data) {
+	entry := p.journal.Find(name)
+	if len(now.Data) == 0 || entry.IsOurs(now.Data) {
 		if err := p.certificates(folder, &m); err != nil {
 			p.refuse(err)
 			return name, false
 		}
 	}
-	if now.exists() && !entry.isOurs(now.data) {
-		if err := p.checkHosts(state, now, m.url, entry); err != nil {
+	if now.Exists() && !entry.IsOurs(now.Data) {
+		if err := p.checkHosts(state, now, m.URL, entry); err != nil {
 			p.refuse(err)
 			return name, false
 		}
@@ -53,8 +58,8 @@ func (p *planner) setHosts(engine string, state *State, root, registry string, m
 	ok = p.set(edit{
 		engine: engine, path: name, kind: hostsFile, state: state,
 		why:     registry + " is asked of sidemirror first, and of the registry itself where that does not answer",
-		add:     func(base []byte) ([]byte, error) { return addHosts(name, base, m) },
-		settled: func(now []byte) bool { return hostsSettled(name, now, m) },
+		add:     func(base []byte) ([]byte, error) { return m.Add(name, base) },
+		settled: func(now []byte) bool { return m.Settled(name, now) },
 	})
 	return name, ok
 }
@@ -73,8 +78,8 @@ func otherOwner(data []byte) string {
 // certificates carries over what the folder's *.crt, *.cert and *.key files say
 // (containerd, loadCertFiles): a hosts.toml beside them turns them off. The names
 // stay relative, which containerd takes as relative to the folder.
-func (p *planner) certificates(folder string, m *mirror) error {
-	list, err := p.tree.names(folder)
+func (p *planner) certificates(folder string, m *splice.Hosts) error {
+	list, err := p.tree.Names(folder)
 	if err != nil {
 		return err
 	}
@@ -88,73 +93,58 @@ func (p *planner) certificates(folder string, m *mirror) error {
 			continue
 		}
 		if !utf8.ValidString(name) {
-			return &refusal{path: path.Join(folder, name), reason: "has a name that is not UTF-8, which no hosts.toml can say", mend: "rename it"}
+			return &problem.Problem{Path: path.Join(folder, name), Text: "has a name that is not UTF-8, which no hosts.toml can say", Hint: "rename it"}
 		}
-		if !p.tree.isFile(path.Join(folder, name)) {
-			return &refusal{path: path.Join(folder, name), reason: "cannot be read, and named in hosts.toml would make every pull fail", mend: "mend or remove it"}
+		if !p.tree.IsFile(path.Join(folder, name)) {
+			return &problem.Problem{Path: path.Join(folder, name), Text: "cannot be read, and named in hosts.toml would make every pull fail", Hint: "mend or remove it"}
 		}
 		if strings.HasSuffix(name, ".crt") {
-			m.ca = append(m.ca, name)
+			m.CA = append(m.CA, name)
 			continue
 		}
 		pair := []string{name}
 		if key := strings.TrimSuffix(name, ".cert") + ".key"; has[key] {
 			pair = append(pair, key)
 		}
-		m.clients = append(m.clients, pair)
+		m.Clients = append(m.Clients, pair)
 	}
 	return nil
 }
 
 // checkHosts looks at a hosts.toml of somebody else's.
-func (p *planner) checkHosts(state *State, now file, ours string, entry *entry) error {
-	d, err := parseTOML(now.path, now.data)
+func (p *planner) checkHosts(state *State, now hostfs.File, ours string, entry *journal.Entry) error {
+	file, err := splice.ReadHosts(now.Path, now.Data)
 	if err != nil {
 		return err
 	}
-	if server := d.values["server"]; server == "https://docker.io" || server == "docker.io" {
+	if server := file.Server; server == "https://docker.io" || server == "docker.io" {
 		// microk8s ships it.
-		state.note(fmt.Sprintf("%s has the server %q, which is no registry: what its hosts do not have fails there; write https://registry-1.docker.io", now.path, server))
+		state.note(fmt.Sprintf("%s has the server %q, which is no registry: what its hosts do not have fails there; write https://registry-1.docker.io", now.Path, server))
 	}
-	hosts, _ := d.values["host"].(map[string]any)
-	tables := make(map[string]bool)
-	for _, e := range d.exprs {
-		if e.kind.String() == "Table" && len(e.table) >= 2 && e.table[0] == "host" {
-			tables[e.table[1]] = true
+	for _, h := range file.Hosts {
+		name := h.Name
+		if !h.Table {
+			state.note(fmt.Sprintf(`%s has the host %q as a dotted key or an inline table, which containerd 2 drops silently; write it as a [host."…"] table`, now.Path, name))
 		}
-	}
-	for name, value := range hosts {
-		if !tables[name] {
-			state.note(fmt.Sprintf(`%s has the host %q as a dotted key or an inline table, which containerd 2 drops silently; write it as a [host."…"] table`, now.path, name))
+		if name == ours && entry == nil && !file.Ours {
+			state.note(fmt.Sprintf("%s has %s already, not by us: it is left alone", now.Path, name))
 		}
-		if name == ours && entry == nil && d.ours(nil) < 0 {
-			state.note(fmt.Sprintf("%s has %s already, not by us: it is left alone", now.path, name))
-		}
-		if err := p.checkCA(now.path, value); err != nil {
+		if err := p.checkCA(now.Path, h.CA); err != nil {
 			return err
 		}
 	}
-	return p.checkCA(now.path, d.values)
+	return p.checkCA(now.Path, file.CA)
 }
 
 // checkCA refuses a file that names a certificate which is not there: containerd
 // fails every pull with it, and it would look like our doing.
-func (p *planner) checkCA(name string, values any) error {
-	table, _ := values.(map[string]any)
-	list, ok := table["ca"].([]any)
-	if !ok {
-		list = []any{table["ca"]}
-	}
-	for _, item := range list {
-		ca, ok := item.(string)
-		if !ok {
-			continue
-		}
+func (p *planner) checkCA(name string, list []string) error {
+	for _, ca := range list {
 		if !path.IsAbs(ca) {
 			ca = path.Join(path.Dir(name), ca)
 		}
-		if !p.tree.isFile(ca) {
-			return &refusal{path: name, reason: fmt.Sprintf("names the certificate %s, which does not exist, so that every pull fails", ca), mend: "mend the name or remove the line"}
+		if !p.tree.IsFile(ca) {
+			return &problem.Problem{Path: name, Text: fmt.Sprintf("names the certificate %s, which does not exist, so that every pull fails", ca), Hint: "mend the name or remove the line"}
 		}
 	}
 	return nil
@@ -163,5 +153,5 @@ func (p *planner) checkCA(name string, values any) error {
 // isOwn reports whether registry is where mirror listens: its port, on loopback.
 func isOwn(mirror, registry string) bool {
 	u, err := url.Parse(mirror)
-	return err == nil && u.Port() != "" && strings.HasSuffix(registry, ":"+u.Port()) && isLoopback("http://"+registry)
+	return err == nil && u.Port() != "" && strings.HasSuffix(registry, ":"+u.Port()) && splice.IsLoopback("http://"+registry)
 }

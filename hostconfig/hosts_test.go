@@ -1,10 +1,11 @@
 package hostconfig
 
 import (
-	"bytes"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 const (
@@ -22,7 +23,7 @@ func TestHosts01And06FolderIsMadeAndTakenAway(t *testing.T) {
 	h := host(t, map[string]string{"/etc/containerd/": ""})
 	before := h.snapshot(t)
 	h.apply(t, containerdOnly("r.example"))
-	if got, want := h.get(t, rHosts), fileMark+"\n"+ourHost; got != want {
+	if got, want := h.get(t, rHosts), splice.FileMark+"\n"+ourHost; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	h.revert(t)
@@ -172,20 +173,6 @@ func TestHosts13ADefaultIsNotOverruled(t *testing.T) {
 	contains(t, notes(plan), "_default", "/etc/docker/certs.d, which alone has corp.example")
 	h.apply(t, want)
 	h.missing(t, rFolder)
-}
-
-func TestHosts15And17OnlyWhatEveryVersionKnowsAndNeverPush(t *testing.T) {
-	for _, base := range []string{"", theirs, "server = \"https://s\""} {
-		out, err := addHosts("f", []byte(base), mirror{url: ourURL, others: []string{"https://o"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, word := range []string{"referrers", "push", "skip_verify", "dial_timeout"} {
-			if bytes.Contains(out, []byte(word)) {
-				t.Errorf("%s in\n%s", word, out)
-			}
-		}
-	}
 }
 
 func TestHosts16OurOwnAddressIsNoRegistry(t *testing.T) {

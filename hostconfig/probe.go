@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 // probeLimit is for one engine. containerd before 2.3 waits for ever for a host that
@@ -74,15 +76,15 @@ func (a *applier) askOne(ctx context.Context, q ask) (heard bool, err error) {
 	url := "http://" + p.listener.Addr().String()
 	c := Change{
 		Engine: q.engine, Path: path.Join(q.folder, p.registry, "hosts.toml"), kind: hostsFile, url: url,
-		After: mirror{url: url, server: url}.fresh(),
+		After: splice.Hosts{URL: url, Server: url}.File(),
 	}
 	if err := a.place(c); err != nil {
 		return false, fmt.Errorf("%w: %w", errNotAsked, err)
 	}
 	defer func() {
-		if real, err := a.tree.resolve(c.Path); err != nil {
+		if real, err := a.tree.Resolve(c.Path); err != nil {
 			a.fail(c.Path, err)
-		} else if err := a.tree.remove(real, c.After); err != nil {
+		} else if err := a.tree.Remove(real, c.After); err != nil {
 			a.fail(c.Path, err)
 		}
 	}()
@@ -113,14 +115,14 @@ func (a *applier) askOne(ctx context.Context, q ask) (heard bool, err error) {
 
 // place writes a file that is not in the plan.
 func (a *applier) place(c Change) error {
-	now, err := a.tree.read(c.Path)
+	now, err := a.tree.Read(c.Path)
 	if err != nil {
 		return err
 	}
-	if err := a.journal.record(&c, now); err != nil {
+	if err := a.journal.Record(c.edit(), now); err != nil {
 		return err
 	}
-	if err := a.journal.save(); err != nil {
+	if err := a.journal.Save(); err != nil {
 		return err
 	}
 	return a.put(now, c)

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 // resolver pulls as an engine that reads hosts.toml files: from the server that the one
@@ -71,7 +74,7 @@ func TestEnginesAreAskedWhetherTheyReadWhatWasWritten(t *testing.T) {
 	if want := []string{"docker reads hosts.toml files in /etc/docker/certs.d", "containerd reads hosts.toml files in /srv/hosts"}; !slices.Equal(result.Asked, want) || len(result.Warnings) != 0 {
 		t.Errorf("asked %q, warned %q", result.Asked, result.Warnings)
 	}
-	contains(t, h.get(t, journalFolder+"/journal.json"), "/srv/hosts/docker.io")
+	contains(t, h.get(t, journal.Folder+"/journal.json"), "/srv/hosts/docker.io")
 	for name := range h.snapshot(t) {
 		if strings.Contains(name, probeDomain) {
 			t.Errorf("%s is left", name)
@@ -183,7 +186,7 @@ func TestAProbeWhoseJournalIsLostIsTakenAwayByItsMark(t *testing.T) {
 	if err := os.Mkdir(h.path(folder), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h.put(t, folder+"/hosts.toml", string(mirror{url: "http://127.0.0.1:1", server: "http://127.0.0.1:1"}.fresh()))
+	h.put(t, folder+"/hosts.toml", string(splice.Hosts{URL: "http://127.0.0.1:1", Server: "http://127.0.0.1:1"}.File()))
 	h.revert(t)
 	h.missing(t, folder+"/hosts.toml")
 	if err := os.Remove(h.path(folder)); err != nil { // nobody knows any more who made it

@@ -12,6 +12,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
 // realContainerd starts the containerd of this machine in folders of its own, with registry
@@ -96,7 +99,7 @@ func TestContainerd21To23OurReadingIsContainerds(t *testing.T) {
 		"version 3":               {map[string]string{"main": v3 + set(criV3, "/srv/a")}, true},
 		"version 3 imports 2":     {map[string]string{"main": v3 + "imports = ['a.toml']\n" + set(criV3, "/srv/a"), "a.toml": v2 + set(criV2, "/srv/b")}, true},
 		"version 2 imports 3":     {map[string]string{"main": v2 + "imports = ['a.toml']\n" + set(criV2, "/srv/a"), "a.toml": v3 + set(criV3, "/srv/b")}, true},
-		"a drop-in as we make it": {map[string]string{"main": v3 + "imports = ['d/*.toml']\n" + set(criV3, "/srv/a:/srv/b"), "d/99-sidemirror.toml": string(freshConfig(3, sectionV3, "/srv/a"))}, true},
+		"a drop-in as we make it": {map[string]string{"main": v3 + "imports = ['d/*.toml']\n" + set(criV3, "/srv/a:/srv/b"), "d/99-sidemirror.toml": string(splice.NewConfig(3, splice.SectionV3, "/srv/a"))}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if test.only2 && !v.atLeast(2, 0) {
@@ -112,11 +115,11 @@ func TestContainerd21To23OurReadingIsContainerds(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			tree, err := openTree("/", nil)
+			tree, err := hostfs.Open("/")
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer tree.close()
+			defer tree.Close()
 			c := &containerd{planner: &planner{tree: tree, host: &Host{Root: "/"}}, config: filepath.Join(dir, "main")}
 			ours, err := c.effective(v)
 			if err != nil {

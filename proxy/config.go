@@ -2,11 +2,11 @@ package proxy
 
 import (
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
@@ -15,7 +15,7 @@ import (
 // as it is and fails only on what it has to read from disk (certificates).
 type Config struct {
 	// Registries are the registries served, each name once.
-	Registries []Registry
+	Registries []config.Registry
 
 	// Default names the registry of a request that names none: "docker.io".
 	Default string
@@ -60,43 +60,4 @@ type Freshness struct {
 	// MaxStale is for how long what is kept is served while the upstream is out of
 	// reach, in trouble or asks to be left alone. 0: not at all.
 	MaxStale time.Duration
-}
-
-// Registry is one registry served: the name that references use and where its
-// content is fetched from.
-type Registry struct {
-	// Name as a reference has it: "docker.io", "registry.corp.example:5000". "*"
-	// stands for every registry that is not named; it has no Upstreams and is
-	// served to trusted engines only.
-	Name string
-
-	// Upstreams are tried in order: http or https, with or without a path.
-	Upstreams []*url.URL
-
-	// Hosts are host names of ours (no port) that stand for this registry.
-	Hosts []string
-
-	// Relay hands challenges to the client (the worker's way) instead of answering
-	// them with the daemon's credentials.
-	Relay bool
-
-	// CA is the path of PEM certificates to trust beside the system's, for the
-	// upstreams, their token servers and their redirects.
-	CA string
-
-	// Cert and Key are the paths of a PEM client certificate and its key, shown to
-	// the upstreams alone.
-	Cert, Key string
-
-	// Realms are origins ("https://sso.corp.example") that may be asked for tokens
-	// beside the upstream's own.
-	Realms []string
-
-	// Probe has the upstreams asked once after the start, so that the log says at
-	// once which of them cannot be reached.
-	Probe bool
-
-	// DialTimeout bounds a connection's being made, TLS included; HeaderTimeout the
-	// wait for an answer's headers after that. 0 means 5 s and 10 s.
-	DialTimeout, HeaderTimeout time.Duration
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 )
@@ -31,7 +32,8 @@ type rig struct {
 // newRig serves Docker Hub from the upstreams given.
 func newRig(t *testing.T, change func(*Config), upstreams ...http.HandlerFunc) *rig {
 	t.Helper()
-	hub := Registry{Name: "docker.io"}
+	hub := config.NewRegistry("docker.io")
+	hub.Upstreams = nil
 	for _, h := range upstreams {
 		s := httptest.NewServer(h)
 		t.Cleanup(s.Close)
@@ -42,7 +44,7 @@ func newRig(t *testing.T, change func(*Config), upstreams ...http.HandlerFunc) *
 		hub.Upstreams = append(hub.Upstreams, u)
 	}
 	g := &rig{log: &bytes.Buffer{}}
-	c := Config{Registries: []Registry{hub}, Default: "docker.io", TrustedUIDs: []uint32{uint32(os.Getuid())}, Log: logrus.New()}
+	c := Config{Registries: []config.Registry{hub}, Default: "docker.io", TrustedUIDs: []uint32{uint32(os.Getuid())}, Log: logrus.New()}
 	c.Log.SetOutput(g.log)
 	if change != nil {
 		change(&c)
@@ -177,8 +179,8 @@ func TestManifestsThatAreRefused(t *testing.T) {
 			w.Header().Set("Docker-Content-Digest", fooDigest.String())
 			_, _ = io.WriteString(w, aManifest)
 		},
-		"compressed": func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Encoding", "gzip")
+		"compressed as was not asked for": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "br")
 			_, _ = io.WriteString(w, aManifest)
 		},
 		"cut": func(w http.ResponseWriter, r *http.Request) {
@@ -280,7 +282,7 @@ func TestARequestThatComesBackIsEnded(t *testing.T) {
 func TestTheWildcardServesTrustedEnginesAlone(t *testing.T) {
 	wild := func(uid uint32) func(*Config) {
 		return func(c *Config) {
-			c.Registries = append(c.Registries, Registry{Name: "*"})
+			c.Registries = append(c.Registries, config.NewRegistry(config.Wildcard))
 			c.TrustedUIDs = []uint32{uid}
 		}
 	}

@@ -9,12 +9,10 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
-
-// wildcard is the name that stands for every registry that is not named.
-const wildcard = "*"
 
 // maxWild bounds the registries served by the wildcard at a time.
 const maxWild = 64
@@ -42,7 +40,7 @@ type routes struct {
 	table      map[string]string // hosts and registries → first upstream, for people
 
 	config Config // for making registries by the wildcard
-	any    *Registry
+	any    *config.Registry
 
 	mu   sync.Mutex
 	wild map[string]*registry
@@ -62,7 +60,7 @@ func newRoutes(c Config) (*routes, error) {
 		r.own[strings.ToLower(h)] = true
 	}
 	for _, rc := range c.Registries {
-		if rc.Name == wildcard {
+		if rc.Name == config.Wildcard {
 			r.any = &rc
 			continue
 		}
@@ -82,12 +80,12 @@ func newRoutes(c Config) (*routes, error) {
 	return r, nil
 }
 
-func (r *routes) make(rc Registry) (*registry, error) {
-	reg := &registry{name: rc.Name, relay: rc.Relay, probe: rc.Probe}
+func (r *routes) make(rc config.Registry) (*registry, error) {
+	reg := &registry{name: rc.Name, relay: rc.Relay(), probe: rc.Named}
 	for _, u := range rc.Upstreams {
 		up, err := upstream.New(upstream.Config{
-			URL: u, CA: rc.CA, Cert: rc.Cert, Key: rc.Key, Realms: rc.Realms,
-			DialTimeout: rc.DialTimeout, HeaderTimeout: rc.HeaderTimeout,
+			URL:       u,
+			Registry:  rc,
 			UserAgent: "sidemirror/" + r.config.Version,
 			Changed:   func(err error) { r.say(rc.Name, u, err) },
 		})
@@ -140,17 +138,20 @@ func (r *routes) lookup(name string) *registry {
 		reg.pool.Close()
 		delete(r.wild, old)
 	}
+	// The wildcard's timeouts count; its certificates are for no registry in particular.
+	timeouts := config.Registry{DialTimeout: r.any.DialTimeout, HeaderTimeout: r.any.HeaderTimeout}
 	u := &url.URL{Scheme: "https", Host: name}
 	up, err := upstream.New(upstream.Config{
-		URL: u, Unconfigured: true,
-		DialTimeout: r.any.DialTimeout, HeaderTimeout: r.any.HeaderTimeout,
-		UserAgent: "sidemirror/" + r.config.Version,
-		Changed:   func(err error) { r.say(name, u, err) },
+		URL:          u,
+		Registry:     timeouts,
+		Unconfigured: true,
+		UserAgent:    "sidemirror/" + r.config.Version,
+		Changed:      func(err error) { r.say(name, u, err) },
 	})
 	if err != nil { // it reads no certificate, so there is nothing to fail
 		return nil
 	}
-	reg := &registry{name: name, relay: r.any.Relay, wild: true, pool: upstream.Pool{up}}
+	reg := &registry{name: name, relay: r.any.Relay(), wild: true, pool: upstream.Pool{up}}
 	r.wild[name] = reg
 	return reg
 }

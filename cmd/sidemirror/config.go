@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 func newConfigCommand(g *globals) *cobra.Command {
@@ -35,7 +35,7 @@ FILE may be the file that is going to replace the one in force.`,
 			if len(args) == 1 {
 				path = args[0]
 			}
-			c, err := daemon.Load(path, os.Environ())
+			c, err := config.Load(path, os.Environ())
 			if err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ func newConfigShowCommand(g *globals) *cobra.Command {
 where it comes from: the default, a line of the file, or a variable.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := daemon.Load(g.configPath, os.Environ())
+			c, err := config.Load(g.configPath, os.Environ())
 			if err != nil {
 				return err
 			}

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
@@ -125,7 +125,7 @@ func TestRefusedLoginKeepsNothingAndLosesNothing(t *testing.T) {
 			refused := func(before string) {
 				t.Helper()
 				code, out, errs := h.run(t, strings.NewReader("c4n4ry-wrong"), "login", h.registry, "-u", "me", "--password-stdin")
-				if code != exitFailed || out != "" || !strings.Contains(errs, "refuses the login") || !strings.Contains(errs, "nothing was kept") {
+				if code != exitFailed || out != "" || !strings.Contains(errs, "refused the login") || !strings.Contains(errs, "nothing was stored") {
 					t.Errorf("exit %d, %q, %q", code, out, errs)
 				}
 				if got := h.kept(t, "a/b"); got != before {
@@ -146,7 +146,7 @@ func TestLoginToARegistryThatIsAwayIsNotCalledRefused(t *testing.T) {
 	h := newHost(t, srv.URL, "")
 	srv.Close()
 	code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", h.registry, "-u", "me", "--password-stdin")
-	if code != exitFailed || strings.Contains(errs, "refuses the login") || !strings.Contains(errs, "nothing was kept") {
+	if code != exitFailed || strings.Contains(errs, "refused the login") || !strings.Contains(errs, "nothing was stored") {
 		t.Errorf("exit %d: %s", code, errs)
 	}
 	if got := h.kept(t, "a/b"); got != "" {
@@ -168,22 +168,22 @@ func TestUnknownRegistrySaysWhatToConfigure(t *testing.T) {
 	if err := os.WriteFile(h.config, append(text, advice...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	config, err := daemon.Load(h.config, nil)
+	c, err := config.Load(h.config, nil)
 	if err != nil {
 		t.Fatalf("its advice does not load: %v", err)
 	}
-	if err := served(config, "registry.corp.example:5000"); err != nil {
+	if err := served(c, "registry.corp.example:5000"); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestWildcardTakesALoginForAnyRegistry(t *testing.T) {
 	h := newHost(t, "http://127.0.0.1:1", "[registry.\"*\"]\n")
-	config, err := daemon.Load(h.config, nil)
+	c, err := config.Load(h.config, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := served(config, "registry.corp.example:5000"); err != nil {
+	if err := served(c, "registry.corp.example:5000"); err != nil {
 		t.Error(err)
 	}
 }

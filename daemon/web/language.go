@@ -14,6 +14,14 @@ const (
 	chinese language = "zh"
 )
 
+// tag returns the language as HTML and HTTP name it: the Chinese of the page is Simplified Chinese.
+func (l language) tag() string {
+	if l == chinese {
+		return "zh-CN"
+	}
+	return string(l)
+}
+
 // maxRanges bounds the language ranges read: browsers send fewer than ten.
 const maxRanges = 32
 

@@ -13,13 +13,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 // Info is what the page tells of the daemon. Nothing in it is a secret: whoever
 // reaches the listener reads it.
 type Info struct {
 	// Registries are listed in this order.
-	Registries []Registry
+	Registries []config.Registry
 
 	// Default names the registry of a pull that names none; empty leaves out what
 	// the page says of it.
@@ -30,18 +32,6 @@ type Info struct {
 
 	// Version is shown at the foot.
 	Version string
-}
-
-// Registry is one row of the page's table.
-type Registry struct {
-	// Name as a reference has it: "ghcr.io". "*" stands for all that are not named.
-	Name string
-
-	// Hosts are names of ours, without ports, that stand for this registry.
-	Hosts []string
-
-	// Relay says that the engine logs in with its own credentials.
-	Relay bool
 }
 
 //go:embed page.html en.html zh.html style.css
@@ -86,7 +76,7 @@ func Handler(info Info) http.Handler {
 			return
 		}
 		h.Set("Vary", "Accept-Language")
-		h.Set("Content-Language", string(lang))
+		h.Set("Content-Language", lang.tag())
 		h.Set("Content-Type", "text/html; charset=utf-8")
 		h.Set("Cache-Control", "no-cache")
 		h.Set("Content-Length", strconv.Itoa(body.Len()))
@@ -100,6 +90,7 @@ func Handler(info Info) http.Handler {
 type view struct {
 	Info
 	Lang  language
+	Tag   string // of Lang, for the page's own lang attribute
 	Style template.CSS
 
 	// Host names us in an image reference, URL in an engine's configuration.
@@ -110,7 +101,7 @@ type view struct {
 
 	// Own is the registry that Host stands for, if it stands for one: there the
 	// prefix form is not understood.
-	Own *Registry
+	Own *config.Registry
 
 	// Example is a registry to show the prefix form with, Default's apart.
 	Example string
@@ -128,7 +119,7 @@ func newView(info Info, r *http.Request, lang language, css []byte) view {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
 	}
-	v := view{Info: info, Lang: lang, Style: template.CSS(css), Host: host, URL: scheme + "://" + host}
+	v := view{Info: info, Lang: lang, Tag: lang.tag(), Style: template.CSS(css), Host: host, URL: scheme + "://" + host}
 	v.Plain = r.TLS == nil && !loopback(name)
 	// Without a dot or a port, Docker takes the first component of a reference for
 	// a user of Docker Hub (distribution/reference, splitDockerDomain).
@@ -139,7 +130,7 @@ func newView(info Info, r *http.Request, lang language, css []byte) view {
 		if slices.ContainsFunc(reg.Hosts, func(h string) bool { return strings.EqualFold(h, name) }) {
 			v.Own = &info.Registries[i]
 		}
-		if reg.Name != info.Default && reg.Name != "*" && (v.Example == "" || reg.Name == "ghcr.io") {
+		if reg.Name != info.Default && reg.Name != config.Wildcard && (v.Example == "" || reg.Name == "ghcr.io") {
 			v.Example = reg.Name
 		}
 	}

@@ -12,14 +12,16 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var served = Info{
-	Registries: []Registry{
+	Registries: []config.Registry{
 		{Name: "docker.io", Hosts: []string{"docker.example.lan"}},
-		{Name: "quay.io", Relay: true},
+		{Name: "quay.io", ClientAuth: "relay"},
 		{Name: "ghcr.io"},
 		{Name: "*"},
 	},
@@ -143,7 +145,8 @@ func TestLanguageFollowsTheReader(t *testing.T) {
 		{"zh", "?lang=<script>", "zh"},
 	} {
 		resp, body := get(t, served, "GET", "localhost:305", "/"+c.query, "Accept-Language", c.accept)
-		if got := resp.Header.Get("Content-Language"); got != c.want || !strings.Contains(body, `<html lang="`+c.want+`">`) {
+		want := language(c.want).tag()
+		if got := resp.Header.Get("Content-Language"); got != want || !strings.Contains(body, `<html lang="`+want+`">`) {
 			t.Errorf("Accept-Language %q, %q: page in %q, want %q", c.accept, c.query, got, c.want)
 		}
 		if resp.Header.Get("Vary") != "Accept-Language" {

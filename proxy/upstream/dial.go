@@ -25,7 +25,7 @@ type dialer struct {
 }
 
 func (d dialer) dial(ctx context.Context, network, addr string, check func(netip.Addr) error) (net.Conn, error) {
-	n := net.Dialer{Timeout: d.DialTimeout, KeepAlive: 30 * time.Second, Resolver: d.resolver}
+	n := net.Dialer{Timeout: d.Registry.DialTimeout, KeepAlive: 30 * time.Second, Resolver: d.resolver}
 	if !d.proxies[addr] {
 		n.Control = func(_, address string, _ syscall.RawConn) error {
 			ap, err := netip.ParseAddrPort(address)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 func TestAddressesAreClassified(t *testing.T) {
@@ -119,7 +121,7 @@ func TestTheResolvedAddressIsWhatCounts(t *testing.T) {
 		"metadata.test": {"169.254.169.254"}, "loop.test": {"127.0.0.1"}, "mapped.test": {"::ffff:127.0.0.1"}, "both.test": {"::1", "127.0.0.1"},
 	})
 	u := newUpstream(t, Config{URL: mustURL("https://registry.example"), resolver: r})
-	d := dialer{Config: Config{resolver: r, DialTimeout: time.Second}, upstream: u}
+	d := dialer{Config: Config{resolver: r, Registry: config.Registry{DialTimeout: time.Second}}, upstream: u}
 	for _, host := range []string{"metadata.test", "loop.test", "mapped.test", "both.test"} {
 		conn, err := d.toRedirect(context.Background(), "tcp", host+":1")
 		if err == nil {
@@ -198,6 +200,9 @@ func mustURL(s string) *url.URL {
 
 func newUpstream(t *testing.T, c Config) *Upstream {
 	t.Helper()
+	if c.Registry.DialTimeout == 0 {
+		c.Registry.DialTimeout = 5 * time.Second
+	}
 	u, err := New(c)
 	if err != nil {
 		t.Fatal(err)

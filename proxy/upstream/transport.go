@@ -47,8 +47,8 @@ func newTransport(c Config, env *httpproxy.Config, tlsc *tls.Config, dial dialFu
 		DialContext: dial,
 
 		TLSClientConfig:       tlsc,
-		TLSHandshakeTimeout:   c.DialTimeout,
-		ResponseHeaderTimeout: c.HeaderTimeout,
+		TLSHandshakeTimeout:   c.Registry.DialTimeout,
+		ResponseHeaderTimeout: c.Registry.HeaderTimeout,
 		ForceAttemptHTTP2:     true,
 		// A connection that died without a word is found before it costs a pull.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
@@ -93,7 +93,7 @@ func TestATLSUpstreamMustNotRedirectToPlainHTTP(t *testing.T) {
 		http.Redirect(w, r, plain.URL, http.StatusTemporaryRedirect)
 	}))
 	defer registry.Close()
-	u := newUpstream(t, Config{URL: mustURL(registry.URL), CA: writeCA(t, registry)})
+	u := newUpstream(t, Config{URL: mustURL(registry.URL), Registry: config.Registry{CA: writeCA(t, registry)}})
 	if _, err := u.Do(context.Background(), anonymous("/v2/")); err == nil || !strings.Contains(err.Error(), "without TLS") {
 		t.Errorf("%v", err)
 	}
@@ -121,7 +121,7 @@ func TestA401OnTheWayStartsNothing(t *testing.T) {
 		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
 	})
 	realm = elsewhere.URL + "/token"
-	u := newUpstream(t, Config{URL: mustURL(registry.URL), Realms: []string{elsewhere.URL}})
+	u := newUpstream(t, Config{URL: mustURL(registry.URL), Registry: config.Registry{Realms: []string{elsewhere.URL}}})
 	r := anonymous("/v2/o/i/blobs/x")
 	r.Access.Credential = credential.Credential{Username: "u", Password: credential.NewSecret("p"), Generation: "g"}
 	resp, err := u.Do(context.Background(), r)
@@ -211,46 +211,6 @@ func TestAfterA429NothingIsAskedUntilRetryAfter(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeReachedIsLeftAloneAndSaidOnce(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	var said []error
-	u := newUpstream(t, Config{URL: mustURL("http://" + address), Changed: func(err error) { said = append(said, err) }})
-	pool := Pool{u}
-	for range 3 {
-		if _, _, err := pool.Do(context.Background(), anonymous("/v2/")); !OutOfReach(err) {
-			t.Fatal(err)
-		}
-	}
-	if len(said) != 1 || said[0] == nil || !strings.Contains(said[0].Error(), "connection refused") {
-		t.Errorf("said %v", said)
-	}
-	if len(pool.order(false)) != 0 || len(pool.order(true)) != 1 {
-		t.Error("an impatient caller waits for it, or a patient one does not")
-	}
-	if l, err = net.Listen("tcp", address); err != nil {
-		t.Fatal(err)
-	}
-	back := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = back.Serve(l) }()
-	defer func() { back.Close(); <-done }()
-	patient := anonymous("/v2/")
-	patient.Patient = true
-	resp, _, err := pool.Do(context.Background(), patient)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if len(said) != 2 || said[1] != nil || len(pool.order(false)) != 1 {
-		t.Errorf("said %v", said)
-	}
-}
-
 func TestThePoolGoesOnButForA401(t *testing.T) {
 	status := func(code int) *Upstream {
 		s := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
@@ -286,18 +246,6 @@ func TestThePoolGoesOnButForA401(t *testing.T) {
 	}
 }
 
-func TestASilentUpstreamIsGivenUp(t *testing.T) {
-	release := make(chan struct{})
-	registry := serve(t, func(http.ResponseWriter, *http.Request) { <-release })
-	defer close(release)
-	u := newUpstream(t, Config{URL: mustURL(registry.URL), HeaderTimeout: 50 * time.Millisecond})
-	_, err := u.Do(context.Background(), anonymous("/v2/"))
-	var e *oci.Error
-	if !errors.As(err, &e) || e.HTTPStatus() != http.StatusGatewayTimeout {
-		t.Errorf("%v", err)
-	}
-}
-
 func TestAnUntrustedCertificateIsNamed(t *testing.T) {
 	registry := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	registry.Config.ErrorLog = quiet()
@@ -325,7 +273,7 @@ func TestTheClientCertificateIsShownToTheUpstreamAlone(t *testing.T) {
 	defer registry.Close()
 
 	cert, key := writePair(t, registry)
-	u := newUpstream(t, Config{URL: mustURL(registry.URL), CA: writeCA(t, registry), Cert: cert, Key: key})
+	u := newUpstream(t, Config{URL: mustURL(registry.URL), Registry: config.Registry{CA: writeCA(t, registry), Cert: cert, Key: key}})
 	resp, err := u.Do(context.Background(), anonymous("/v2/"))
 	if err != nil {
 		t.Fatal(err)
@@ -341,12 +289,11 @@ func TestCertificatesThatCannotBeReadFailAtTheStart(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, c := range map[string]Config{
+	for name, c := range map[string]config.Registry{
 		"no ca": {CA: "/nonexistent.pem"}, "ca without certificate": {CA: empty}, "ca a folder": {CA: "/"},
 		"no key": {Cert: empty, Key: "/nonexistent.pem"}, "no pair": {Cert: empty, Key: empty},
 	} {
-		c.URL = mustURL("https://r.example")
-		if u, err := New(c); err == nil {
+		if u, err := New(Config{URL: mustURL("https://r.example"), Registry: c}); err == nil {
 			u.Close()
 			t.Errorf("%s: no error", name)
 		}

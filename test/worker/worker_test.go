@@ -19,8 +19,8 @@ func TestSlashIsAPageWithTheHostsName(t *testing.T) {
 	for name, header := range map[string]http.Header{
 		hubName:             host(hubName),
 		w.Address():         {},
-		ghcrName + ":305":  host(ghcrName + ":305"),
-		"localhost:305":    host("localhost:305"),
+		ghcrName + ":305":   host(ghcrName + ":305"),
+		"localhost:305":     host("localhost:305"),
 		hubName + ", in zh": {"Host": {hubName}, "Accept-Language": {"zh-CN,zh;q=0.9"}},
 	} {
 		a := w.Get("/", header)

@@ -1,0 +1,243 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// loader makes a Config out of settings.
+type loader struct {
+	c      *Config
+	faults *Error
+	values map[string]value // as set, by the key as it is shown
+	// unknown are the tables and keys that were told to be unknown, so that what
+	// is in them is not told again; at most maxDepth parts, joined by a NUL.
+	unknown map[string]bool
+}
+
+// maxDepth is the number of parts of the deepest known key and one more.
+const maxDepth = 4
+
+// maxRegistries bounds the registries, which cost a connection pool each.
+const maxRegistries = 256
+
+func newLoader(path string, data []byte) *loader {
+	c := defaults()
+	c.File = path
+	c.source = newSource(path, string(data))
+	return &loader{
+		c:       c,
+		faults:  &Error{source: c.source},
+		values:  make(map[string]value),
+		unknown: make(map[string]bool),
+	}
+}
+
+// apply sets what s says.
+func (l *loader) apply(s setting) {
+	if l.inUnknown(s.path) {
+		return
+	}
+	if s.path[0] == "registry" {
+		l.applyRegistry(s)
+		return
+	}
+	for _, k := range keys {
+		if slices.Equal(strings.Split(k.name, "."), s.path) {
+			l.set(k.name, k.field(l.c), k.check, s.value, origin{offset: s.offset})
+			return
+		}
+	}
+	// The longest part of the path that is a table decides what could have been meant.
+	depth := 0
+	for depth < len(s.path) && isTable(s.path[:depth+1]) {
+		depth++
+	}
+	if depth == len(s.path) {
+		l.wantTable(s, fmt.Sprintf("[%s]", strings.Join(s.path, ".")))
+		return
+	}
+	if isKey(s.path[:depth+1]) {
+		depth++
+	}
+	l.tellUnknown(s, depth, children(s.path[:depth]))
+}
+
+func (l *loader) applyRegistry(s setting) {
+	const form = `[registry."docker.io"]`
+	at := origin{offset: s.offset}
+	if len(s.path) == 1 {
+		l.wantTable(s, form)
+		return
+	}
+	name := s.path[1]
+	if whole := unquotedName(s); whole != "" {
+		l.mark(s.path[:3])
+		l.faults.add(problem{at: at, text: fmt.Sprintf("a registry's name has to be in quotes: write [registry.%q]", whole), secret: true})
+		return
+	}
+	if err := checkRegistryName(name); err != nil {
+		l.mark(s.path[:2])
+		l.faults.add(problem{at: at, text: err.Error(), secret: true})
+		return
+	}
+	r := l.addRegistry(name, at)
+	if r == nil {
+		l.mark(s.path[:2])
+		return
+	}
+	if len(s.path) == 2 {
+		l.wantTable(s, fmt.Sprintf("[registry.%q]", name))
+		return
+	}
+	for _, k := range registryKeys {
+		if len(s.path) == 3 && k.name == s.path[2] {
+			l.set(registryKey(name, k.name), k.field(r), k.check, s.value, at)
+			return
+		}
+	}
+	l.tellUnknown(s, 2, registryKeyNames())
+}
+
+// unquotedName is the name that [registry.docker.io] or registry.docker.io.hosts
+// was meant to have, or "".
+func unquotedName(s setting) string {
+	parts := s.path[1:]
+	if s.value.kind != unstable.Table && s.value.kind != unstable.InlineTable {
+		parts = parts[:len(parts)-1]
+	}
+	if len(parts) < 2 || len(parts) > 32 || slices.Contains(registryKeyNames(), s.path[2]) {
+		return ""
+	}
+	if name := strings.Join(parts, "."); checkRegistryName(name) == nil {
+		return name
+	}
+	return ""
+}
+
+func (l *loader) addRegistry(name string, at origin) *Registry {
+	if r := l.c.Registry(name); r != nil {
+		r.Named = true
+		return r
+	}
+	if len(l.c.Registries) == maxRegistries {
+		l.faults.add(problem{at: at, text: fmt.Sprintf("there are more than %d registries", maxRegistries)})
+		return nil
+	}
+	l.c.Registries = append(l.c.Registries, NewRegistry(name))
+	r := &l.c.Registries[len(l.c.Registries)-1]
+	r.Named = true
+	return r
+}
+
+func (l *loader) set(key string, field any, check func(string) error, v value, at origin) {
+	if f := set(field, v, check); f != nil {
+		if at.variable == "" {
+			at.offset = f.offset
+		}
+		l.faults.add(problem{at: at, text: key + ": " + f.text})
+		return
+	}
+	l.c.from[key] = at
+	l.values[key] = v
+}
+
+func (l *loader) wantTable(s setting, form string) {
+	if s.value.kind == unstable.Table || s.value.kind == unstable.InlineTable {
+		return
+	}
+	l.mark(s.path)
+	l.faults.add(problem{
+		at:     origin{offset: s.offset},
+		text:   fmt.Sprintf("%s is %s and has to be a table: write %s", strings.Join(s.path, "."), article(s.value.kind), form),
+		secret: true,
+	})
+}
+
+// tellUnknown says that the part of the path at depth is not known there, with
+// the one that is most like it or, where none is, all.
+func (l *loader) tellUnknown(s setting, depth int, known []string) {
+	l.mark(s.path[:depth+1])
+	if l.faults.full() {
+		l.faults.more++
+		return
+	}
+	text := "unknown key " + quote(s.path[depth])
+	if near := nearest(s.path[depth], known); near != "" {
+		text += fmt.Sprintf("; did you mean %q?", near)
+	} else if other := elsewhere(s.path[depth]); other != "" {
+		text += "; it belongs in " + other
+	} else if len(known) > 0 {
+		text += "; here may stand " + strings.Join(known, ", ")
+	} else {
+		text += "; " + strings.Join(s.path[:depth], ".") + " is not a table"
+	}
+	l.faults.add(problem{at: origin{offset: s.offset}, text: text, secret: true})
+}
+
+// elsewhere is the table that has a key called name, or "".
+func elsewhere(name string) string {
+	if slices.Contains(registryKeyNames(), name) {
+		return `[registry."NAME"]`
+	}
+	for _, k := range keys {
+		if table, last, ok := cutLast(k.name); ok && last == name {
+			return "[" + table + "]"
+		}
+	}
+	return ""
+}
+
+func cutLast(dotted string) (table, last string, ok bool) {
+	i := strings.LastIndexByte(dotted, '.')
+	if i < 0 {
+		return "", dotted, false
+	}
+	return dotted[:i], dotted[i+1:], true
+}
+
+func (l *loader) mark(path []string) { l.unknown[strings.Join(path, "\x00")] = true }
+
+func (l *loader) inUnknown(path []string) bool {
+	for n := 1; n <= min(len(path), maxDepth); n++ {
+		if l.unknown[strings.Join(path[:n], "\x00")] {
+			return true
+		}
+	}
+	return false
+}
+
+func isTable(path []string) bool { return len(children(path)) > 0 }
+
+func isKey(path []string) bool {
+	return slices.ContainsFunc(keys, func(k key[Config]) bool { return slices.Equal(strings.Split(k.name, "."), path) })
+}
+
+// children are the names that may stand in the table at path.
+func children(path []string) []string {
+	var names []string
+	for _, k := range keys {
+		parts := strings.Split(k.name, ".")
+		if len(parts) > len(path) && slices.Equal(parts[:len(path)], path) && !slices.Contains(names, parts[len(path)]) {
+			names = append(names, parts[len(path)])
+		}
+	}
+	if len(path) == 0 {
+		names = append(names, "registry")
+	}
+	return names
+}
+
+func registryKeyNames() []string {
+	names := make([]string, len(registryKeys))
+	for i, k := range registryKeys {
+		names[i] = k.name
+	}
+	return names
+}
+
+// registryKey is a registry's key as it is shown, and as the maps by key have it.
+func registryKey(registry, name string) string { return fmt.Sprintf("registry.%q.%s", registry, name) }

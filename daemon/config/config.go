@@ -1,0 +1,218 @@
+// Package config is the configuration of sidemirror: its types and defaults, how it is
+// read from the file and the environment, checked and shown.
+package config
+
+import (
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
+)
+
+// DefaultFile is read where no other file is named. It may be absent.
+const DefaultFile = "/etc/sidemirror/config.toml"
+
+// Config is the whole configuration: what [Load] made of the defaults, the file
+// and the environment, checked. Each field says which key sets it; keys of
+// tables are written with a dot ("log.level" is level in [log]). A key's variable
+// in the environment is SIDEMIRROR_ and the key in capitals, everything else in it turned
+// to "_" (SIDEMIRROR_LOG_LEVEL), with commas between the elements of a list.
+type Config struct {
+	// File is the file that was read, or DefaultFile where there is none.
+	File string
+
+	// Listen (listen, a list of "IP:PORT") are the addresses served; IPv6 ones in
+	// brackets. Sockets that systemd hands over replace them. Default 127.0.0.1:305.
+	Listen []netip.AddrPort
+
+	// ShutdownTimeout (shutdown_timeout, as "30s") is how long answers under way may
+	// go on after SIGTERM. Default 30 s.
+	ShutdownTimeout time.Duration
+
+	// Registries ([registry."NAME"]) are the registries served. docker.io, ghcr.io,
+	// quay.io and registry.k8s.io are there without being named; a table of such a
+	// name changes only the keys that it has.
+	Registries []Registry
+
+	// Credentials is [credentials].
+	Credentials struct {
+		// Files (files, a list of absolute paths) are files as Docker's config.json or
+		// containers' auth.json, asked in this order after Store. Default none.
+		Files []string
+
+		// Store (store, an absolute path) is the file that "sidemirror login" keeps
+		// credentials in. Default /var/lib/sidemirror/credentials.json.
+		Store string
+	}
+
+	// Cache is [cache].
+	Cache struct {
+		// Dir (dir, an absolute path) is the folder that what was pulled is kept in; ""
+		// keeps nothing. Default /var/cache/sidemirror.
+		Dir string
+
+		// MaxSize (max_size, as "20GiB") is how much content is kept; what was used
+		// longest ago goes first. Default 20 GiB.
+		MaxSize Size
+
+		// MinFree (min_free, as "10%" or "5GiB") is how much of the folder's filesystem
+		// is left free, however little is kept. Default 10 %.
+		MinFree Free
+
+		// MaxStale (max_stale) is for how long what is kept is served while the
+		// registry is out of reach or in trouble; 0 not at all. Default 168 h.
+		MaxStale time.Duration
+
+		// TagTTL (tag_ttl) is for how long a tag is believed to mean what it did
+		// without asking the registry. Default 0: it is asked at each pull.
+		TagTTL time.Duration
+
+		// FreshnessTimeout (freshness_timeout) is how long the registry is waited for
+		// where something is kept to answer with. Default 5 s.
+		FreshnessTimeout time.Duration
+	}
+
+	// Trust is [trust].
+	Trust struct {
+		// UIDs (uids, a list of user ids) are the users whose processes are served with
+		// the daemon's credentials; everybody else is anonymous. Default 0, root, which
+		// Docker and containerd run as.
+		UIDs []uint32
+	}
+
+	// Engine is [engine]: which engines' configuration "plan", "apply" and "revert" look after.
+	Engine struct {
+		// Docker is [engine.docker].
+		Docker struct {
+			// Enabled (enabled) is whether Docker is looked after. Default true.
+			Enabled bool
+		}
+
+		// Containerd is [engine.containerd].
+		Containerd struct {
+			// Enabled (enabled) is whether containerd is looked after. Default true.
+			Enabled bool
+
+			// Restart (restart) allows config_path to be set in containerd's own
+			// configuration, which takes a restart of it. Default false.
+			Restart bool
+		}
+	}
+
+	// Log is [log].
+	Log struct {
+		// Level (level) is the least important level logged: "error", "warn", "info",
+		// "debug" or "trace". Default "info".
+		Level string
+
+		// Format (format) is "text", "json", or "auto": with journald's <N> before each
+		// line and no time where standard error is the journal, text elsewhere. Default "auto".
+		Format string
+	}
+
+	source source
+	from   map[string]origin
+}
+
+// Registry is one [registry."NAME"]. NAME is as references have it, with its port
+// if it has one. "*" stands for every registry that is not named.
+type Registry struct {
+	// Name is NAME.
+	Name string
+
+	// Upstreams (upstreams, a list of http or https URLs) are where the registry's content is
+	// fetched from, tried in order. Default https://NAME; "*" takes none.
+	Upstreams []*url.URL
+
+	// Hosts (hosts, a list of host names without port) are names of ours which, in a request's
+	// Host header, mean this registry. Default none.
+	Hosts []string
+
+	// ClientAuth (client_auth) is who answers the upstream's challenges: "daemon", with the
+	// daemon's credentials, or "relay", the client with its own. Default "daemon".
+	ClientAuth string
+
+	// CA (ca, an absolute path) are PEM certificates trusted beside the system's. Default none.
+	CA string
+
+	// Cert and Key (cert and key, absolute paths, both or neither) are a PEM client
+	// certificate and its key, shown to the upstreams. Default none.
+	Cert, Key string
+
+	// Realms (realms, a list of origins as "https://sso.corp.example") are token servers
+	// allowed beside the upstream's own: they are sent the credential. Default none.
+	Realms []string
+
+	// DialTimeout (dial_timeout) bounds the making of a connection, TLS included.
+	// Default 5 s.
+	DialTimeout time.Duration
+
+	// HeaderTimeout (header_timeout) bounds the wait for an answer's headers. Default 10 s.
+	HeaderTimeout time.Duration
+
+	// Named reports whether the file or the environment names this registry. sidemirror
+	// probes its upstreams at the start then.
+	Named bool
+}
+
+// Wildcard is the name of the registry that stands for all that are not named.
+const Wildcard = "*"
+
+// dockerHubHost is the upstream of Docker Hub, the only registry whose upstream does not
+// have the registry's name.
+const dockerHubHost = "registry-1.docker.io"
+
+func defaults() *Config {
+	c := &Config{
+		File:            DefaultFile,
+		Listen:          []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:305")},
+		ShutdownTimeout: 30 * time.Second,
+		from:            make(map[string]origin),
+	}
+	for _, name := range []string{oci.DockerHub, "ghcr.io", "quay.io", "registry.k8s.io"} {
+		c.Registries = append(c.Registries, NewRegistry(name))
+	}
+	c.Credentials.Store = "/var/lib/sidemirror/credentials.json"
+	c.Cache.Dir = "/var/cache/sidemirror"
+	c.Cache.MaxSize = 20 << 30
+	c.Cache.MinFree = Free{Percent: 10}
+	c.Cache.MaxStale = 7 * 24 * time.Hour
+	c.Cache.FreshnessTimeout = 5 * time.Second
+	c.Trust.UIDs = []uint32{0}
+	c.Engine.Docker.Enabled = true
+	c.Engine.Containerd.Enabled = true
+	c.Log.Level = "info"
+	c.Log.Format = "auto"
+	return c
+}
+
+// NewRegistry returns the registry called name with every other key at its default.
+func NewRegistry(name string) Registry {
+	r := Registry{Name: name, ClientAuth: "daemon", DialTimeout: 5 * time.Second, HeaderTimeout: 10 * time.Second}
+	switch name {
+	case Wildcard:
+	case oci.DockerHub:
+		r.Upstreams = []*url.URL{{Scheme: "https", Host: dockerHubHost}}
+	default:
+		r.Upstreams = []*url.URL{{Scheme: "https", Host: name}}
+	}
+	return r
+}
+
+// Relay reports whether the client answers the upstream's challenges with credentials of
+// its own.
+func (r Registry) Relay() bool { return r.ClientAuth == "relay" }
+
+// Contents returns the text of the file that c was read from; "" if there was none.
+func (c *Config) Contents() string { return c.source.data }
+
+// Registry returns the registry called name, or nil if none is configured.
+func (c *Config) Registry(name string) *Registry {
+	for i := range c.Registries {
+		if c.Registries[i].Name == name {
+			return &c.Registries[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"sort"
+	"strings"
+	"unicode"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+const (
+	variablePrefix = "SIDEMIRROR_"
+	configVariable = variablePrefix + "CONFIG"
+)
+
+// maxVariable bounds a variable's value, in bytes; the kernel allows 128 KiB.
+const maxVariable = 64 << 10
+
+// environment picks what is ours out of environ. Kubernetes and Docker's links give
+// every container variables about a service called sidemirror; they are not ours.
+func environment(environ []string) (map[string]string, error) {
+	vars := make(map[string]string)
+	for _, entry := range environ {
+		name, text, _ := strings.Cut(entry, "=")
+		rest, ours := strings.CutPrefix(name, variablePrefix)
+		if !ours || rest == "NAME" || rest == "PORT" || strings.HasPrefix(rest, "PORT_") ||
+			strings.HasPrefix(rest, "SERVICE_") || strings.HasPrefix(rest, "ENV_") {
+			continue
+		}
+		if len(text) > maxVariable {
+			return nil, &Error{problems: []problem{{at: origin{variable: name}, text: fmt.Sprintf("has more than %d bytes", maxVariable)}}}
+		}
+		vars[name] = text
+	}
+	return vars, nil
+}
+
+// variable is one that may be set: what it is called, the keys that it stands
+// for, and how they are set. More than one key, and it cannot be used.
+type variable struct {
+	keys  []string
+	apply func(text string)
+}
+
+func (l *loader) applyEnvironment(vars map[string]string) {
+	known := l.variables()
+	names := make([]string, 0, len(vars))
+	for name := range vars {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		v, ok := known[name]
+		switch {
+		case name == configVariable:
+		case !ok:
+			l.faults.add(problem{at: origin{variable: name}, text: unknownVariable(name, known)})
+		case len(v.keys) > 1:
+			l.faults.add(problem{at: origin{variable: name}, text: fmt.Sprintf("means any of %s; set it in the file", strings.Join(v.keys, ", "))})
+		default:
+			v.apply(vars[name])
+		}
+	}
+}
+
+// variables are all that may be set, by name.
+func (l *loader) variables() map[string]*variable {
+	known := make(map[string]*variable)
+	add := func(name, key string, field any, check func(string) error) {
+		if known[name] == nil {
+			known[name] = new(variable)
+		}
+		known[name].keys = append(known[name].keys, key)
+		known[name].apply = func(text string) {
+			l.set(key, field, check, variableValue(field, text), origin{variable: name})
+		}
+	}
+	for _, k := range keys {
+		add(variableName(k.name), k.name, k.field(l.c), k.check)
+	}
+	for i := range l.c.Registries {
+		r := &l.c.Registries[i]
+		for _, k := range registryKeys {
+			add(variableName("registry."+r.Name+"."+k.name), registryKey(r.Name, k.name), k.field(r), k.check)
+		}
+	}
+	return known
+}
+
+// variableName is the variable of a dotted key.
+func variableName(key string) string {
+	return variablePrefix + strings.Map(func(r rune) rune {
+		if r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
+			return unicode.ToUpper(r)
+		}
+		return '_'
+	}, key)
+}
+
+func unknownVariable(name string, known map[string]*variable) string {
+	names := []string{configVariable}
+	for n := range known {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	near := nearest(name, names)
+	ofRegistry := strings.HasPrefix(name, variablePrefix+"REGISTRY_")
+	// The names of two registries are alike by their common parts alone.
+	if near != "" && (!ofRegistry || editDistance(name, near) <= 2) {
+		return fmt.Sprintf("unknown variable; did you mean %s?", near)
+	}
+	if ofRegistry {
+		return "unknown variable; it names no registry that is configured, or no key of one"
+	}
+	return "unknown variable; no key is called so"
+}
+
+// variableValue is text as the value that a file would have for field. An empty
+// text is an empty list.
+func variableValue(field any, text string) value {
+	elem := unstable.String
+	switch field.(type) {
+	case *bool:
+		return value{kind: unstable.Bool, text: text}
+	case *[]uint32:
+		elem = unstable.Integer
+	case *[]string, *[]netip.AddrPort, *[]*url.URL:
+	default:
+		return value{kind: unstable.String, text: text}
+	}
+	list := value{kind: unstable.Array}
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			list.elems = append(list.elems, value{kind: elem, text: part})
+		}
+	}
+	return list
+}

@@ -1,0 +1,177 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// key is one key of the configuration: field points at what it sets.
+type key[T any] struct {
+	name  string
+	field func(*T) any
+	// check, if not nil, refuses a text, saying what to write instead.
+	check func(text string) error
+}
+
+// keys are those that are not a registry's, in the order that "config show" has them.
+var keys = []key[Config]{
+	{name: "listen", field: func(c *Config) any { return &c.Listen }},
+	{name: "shutdown_timeout", field: func(c *Config) any { return &c.ShutdownTimeout }},
+	{name: "credentials.files", field: func(c *Config) any { return &c.Credentials.Files }, check: checkPath},
+	{name: "credentials.store", field: func(c *Config) any { return &c.Credentials.Store }, check: checkPath},
+	{name: "cache.dir", field: func(c *Config) any { return &c.Cache.Dir }, check: checkPathOrNone},
+	{name: "cache.max_size", field: func(c *Config) any { return &c.Cache.MaxSize }},
+	{name: "cache.min_free", field: func(c *Config) any { return &c.Cache.MinFree }},
+	{name: "cache.max_stale", field: func(c *Config) any { return (*age)(&c.Cache.MaxStale) }},
+	{name: "cache.tag_ttl", field: func(c *Config) any { return (*age)(&c.Cache.TagTTL) }},
+	{name: "cache.freshness_timeout", field: func(c *Config) any { return &c.Cache.FreshnessTimeout }, check: checkNotZero},
+	{name: "trust.uids", field: func(c *Config) any { return &c.Trust.UIDs }},
+	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
+	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
+	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},
+	{name: "log.level", field: func(c *Config) any { return &c.Log.Level }, check: oneOf(logLevels...)},
+	{name: "log.format", field: func(c *Config) any { return &c.Log.Format }, check: oneOf(logFormats...)},
+}
+
+// registryKeys are those of [registry."NAME"].
+var registryKeys = []key[Registry]{
+	{name: "upstreams", field: func(r *Registry) any { return &r.Upstreams }},
+	{name: "hosts", field: func(r *Registry) any { return &r.Hosts }, check: checkHost},
+	{name: "client_auth", field: func(r *Registry) any { return &r.ClientAuth }, check: oneOf("daemon", "relay")},
+	{name: "ca", field: func(r *Registry) any { return &r.CA }, check: checkPath},
+	{name: "cert", field: func(r *Registry) any { return &r.Cert }, check: checkPath},
+	{name: "key", field: func(r *Registry) any { return &r.Key }, check: checkPath},
+	{name: "realms", field: func(r *Registry) any { return &r.Realms }, check: checkRealm},
+	{name: "dial_timeout", field: func(r *Registry) any { return &r.DialTimeout }, check: checkNotZero},
+	{name: "header_timeout", field: func(r *Registry) any { return &r.HeaderTimeout }, check: checkNotZero},
+}
+
+// isKeyName says whether the last part of a dotted key is the name of one that is known.
+func isKeyName(dotted string) bool {
+	name := strings.Trim(dotted[strings.LastIndexByte(dotted, '.')+1:], " \t\"'")
+	return slices.ContainsFunc(registryKeys, func(k key[Registry]) bool { return k.name == name }) ||
+		slices.ContainsFunc(keys, func(k key[Config]) bool {
+			return k.name[strings.LastIndexByte(k.name, '.')+1:] == name
+		})
+}
+
+// value is a value of the file, or of a variable made to look like one.
+type value struct {
+	kind   unstable.Kind
+	text   string  // of a scalar: strings unquoted, others as written
+	elems  []value // of an array
+	offset int     // where it starts, or the key where the parser does not say
+}
+
+// fault is what is wrong with a value, and where in it.
+type fault struct {
+	offset int
+	text   string
+}
+
+// set gives v to what field points at.
+func set(field any, v value, check func(string) error) *fault {
+	switch p := field.(type) {
+	case *string:
+		return setText(p, v, `a string in quotes`, checked(check))
+	case *bool:
+		return setScalar(p, v, unstable.Bool, "true or false", strconv.ParseBool)
+	case *time.Duration:
+		return setText(p, v, `a duration in quotes, as "30s" or "2m"`, func(text string) (time.Duration, error) {
+			return parseDuration(text, check)
+		})
+	case *age:
+		return setText(p, v, `a duration in quotes, as "30m" or "168h"`, parseAge)
+	case *Size:
+		return setText(p, v, `a size in quotes, as "20GiB"`, parseMaxSize)
+	case *Free:
+		return setText(p, v, `a size or a part of the disk in quotes, as "10%" or "5GiB"`, parseFree)
+	case *[]string:
+		return setList(p, v, unstable.String, "a list of strings", checked(check))
+	case *[]netip.AddrPort:
+		return setList(p, v, unstable.String, `a list of addresses, as ["127.0.0.1:305"]`, parseListen)
+	case *[]*url.URL:
+		return setList(p, v, unstable.String, `a list of URLs, as ["https://registry.example"]`, parseUpstream)
+	case *[]uint32:
+		return setList(p, v, unstable.Integer, "a list of user ids, as [0, 1000]", parseUID)
+	}
+	panic(fmt.Sprintf("daemon: a key of type %T", field))
+}
+
+func checked(check func(string) error) func(string) (string, error) {
+	return func(text string) (string, error) {
+		if check == nil {
+			return text, nil
+		}
+		return text, check(text)
+	}
+}
+
+func setText[T any](p *T, v value, want string, parse func(string) (T, error)) *fault {
+	return setScalar(p, v, unstable.String, want, parse)
+}
+
+func setScalar[T any](p *T, v value, kind unstable.Kind, want string, parse func(string) (T, error)) *fault {
+	if v.kind != kind {
+		return &fault{v.offset, fmt.Sprintf("must be %s, not %s", want, article(v.kind))}
+	}
+	parsed, err := parse(v.text)
+	if err != nil {
+		return &fault{v.offset, err.Error()}
+	}
+	*p = parsed
+	return nil
+}
+
+// maxElements bounds a list: each element costs a listener, a connection pool or a watch.
+const maxElements = 256
+
+func setList[T any](p *[]T, v value, kind unstable.Kind, want string, parse func(string) (T, error)) *fault {
+	if v.kind != unstable.Array {
+		return &fault{v.offset, fmt.Sprintf("must be %s, not %s", want, article(v.kind))}
+	}
+	if len(v.elems) > maxElements {
+		return &fault{v.offset, fmt.Sprintf("has %d elements; at most %d are taken", len(v.elems), maxElements)}
+	}
+	list := make([]T, len(v.elems))
+	seen := make(map[string]bool)
+	for i, elem := range v.elems {
+		if f := setScalar(&list[i], elem, kind, want, parse); f != nil {
+			return f
+		}
+		if text := fmt.Sprint(list[i]); seen[text] {
+			return &fault{elem.offset, fmt.Sprintf("%s is there twice", quote(elem.text))}
+		} else {
+			seen[text] = true
+		}
+	}
+	*p = list
+	return nil
+}
+
+func article(kind unstable.Kind) string {
+	switch kind {
+	case unstable.String:
+		return "a string"
+	case unstable.Bool:
+		return "a boolean"
+	case unstable.Integer:
+		return "a whole number"
+	case unstable.Float:
+		return "a number"
+	case unstable.Array:
+		return "a list"
+	case unstable.InlineTable, unstable.Table:
+		return "a table"
+	case unstable.ArrayTable:
+		return "a list of tables"
+	}
+	return "a date or time"
+}

@@ -1,0 +1,149 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// WriteTOML writes every value in force as a file that Load takes, each with a
+// comment saying where it comes from: default, file and line, or variable.
+func (c *Config) WriteTOML(w io.Writer) error {
+	var b strings.Builder
+	table := ""
+	for _, k := range keys {
+		in, name, _ := cutLast(k.name)
+		if in != table {
+			fmt.Fprintf(&b, "\n[%s]\n", in)
+			table = in
+		}
+		writeLine(&b, name, plain(k.field(c)), c.origin(k.name))
+	}
+	for i := range c.Registries {
+		r := &c.Registries[i]
+		fmt.Fprintf(&b, "\n[registry.%s]\n", tomlText(r.Name))
+		for _, k := range registryKeys {
+			v := plain(k.field(r))
+			// An empty text or list is a key left out: paths and upstreams may not be written empty.
+			if v == "" || r.Name == Wildcard && (k.name == "upstreams" || k.name == "hosts") {
+				continue
+			}
+			writeLine(&b, k.name, v, c.origin(registryKey(r.Name, k.name)))
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// WriteJSON writes the same for programs: objects by table, in them for each key
+// {"value": …, "from": …}; durations as texts.
+func (c *Config) WriteJSON(w io.Writer) error {
+	type shown struct {
+		Value any    `json:"value"`
+		From  string `json:"from"`
+	}
+	top := make(map[string]any)
+	for _, k := range keys {
+		in := top
+		parts := strings.Split(k.name, ".")
+		for _, part := range parts[:len(parts)-1] {
+			if in[part] == nil {
+				in[part] = make(map[string]any)
+			}
+			in = in[part].(map[string]any)
+		}
+		in[parts[len(parts)-1]] = shown{plain(k.field(c)), c.origin(k.name)}
+	}
+	registries := make(map[string]map[string]shown)
+	for i := range c.Registries {
+		r := &c.Registries[i]
+		registries[r.Name] = make(map[string]shown)
+		for _, k := range registryKeys {
+			registries[r.Name][k.name] = shown{plain(k.field(r)), c.origin(registryKey(r.Name, k.name))}
+		}
+	}
+	top["registry"] = registries
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(top)
+}
+
+// plain is what field points at, as a text, a boolean, or a list of texts or numbers.
+func plain(field any) any {
+	switch p := field.(type) {
+	case *string:
+		return *p
+	case *bool:
+		return *p
+	case *time.Duration:
+		return p.String()
+	case *age:
+		return time.Duration(*p).String()
+	case *Size:
+		return p.String()
+	case *Free:
+		return p.String()
+	case *[]uint32:
+		return append([]uint32{}, *p...)
+	case *[]netip.AddrPort:
+		return texts(*p)
+	case *[]*url.URL:
+		return texts(*p)
+	case *[]string:
+		return append([]string{}, *p...)
+	}
+	panic(fmt.Sprintf("daemon: a key of type %T", field))
+}
+
+func texts[T fmt.Stringer](list []T) []string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = v.String()
+	}
+	return out
+}
+
+func writeLine(b *strings.Builder, name string, v any, from string) {
+	fmt.Fprintf(b, "%s = %s  # %s\n", name, tomlValue(v), printable(from))
+}
+
+func tomlValue(v any) string {
+	switch v := v.(type) {
+	case string:
+		return tomlText(v)
+	case []string:
+		out := make([]string, len(v))
+		for i, text := range v {
+			out[i] = tomlText(text)
+		}
+		return "[" + strings.Join(out, ", ") + "]"
+	case []uint32:
+		return strings.ReplaceAll(fmt.Sprint(v), " ", ", ")
+	}
+	return fmt.Sprint(v)
+}
+
+// tomlText is a basic string. Go's own quoting has escapes that TOML has not.
+func tomlText(text string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range text {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case strconv.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			fmt.Fprintf(&b, `\U%08X`, r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}

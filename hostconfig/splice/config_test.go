@@ -1,0 +1,22 @@
+package splice
+
+import "testing"
+
+func TestRemoveConfigPathFindsTheSettingByItsMark(t *testing.T) {
+	for _, text := range []string{
+		"version = 2\n" + criV2 + "\n  config_path = '' # why\n" + runcV2,
+		"version = 2\n" + criV2 + "\n" + runcV2,
+		"version = 2\n" + runcV2,
+		"version = 2",
+		"version = 2\r\n" + criV2,
+	} {
+		out, err := SetConfigPath("f", []byte(text), SectionV2, certsFolder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := RemoveConfigPath("f", out)
+		if err != nil || !r.Found || string(r.Rest) != text {
+			t.Errorf("%q became %q: %v, %v", text, r.Rest, r.Found, err)
+		}
+	}
+}

@@ -1,0 +1,20 @@
+package splice
+
+import (
+	"bytes"
+	"testing"
+)
+
+func TestAddWritesOnlyWordsThatEveryVersionKnows(t *testing.T) {
+	for _, base := range []string{"", theirs, "server = \"https://s\""} {
+		out, err := Hosts{URL: ourURL, Mirrors: []Mirror{{URL: "https://o"}}}.Add("f", []byte(base))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range []string{"referrers", "push", "skip_verify", "dial_timeout"} {
+			if bytes.Contains(out, []byte(word)) {
+				t.Errorf("%s in\n%s", word, out)
+			}
+		}
+	}
+}
