@@ -118,10 +118,10 @@ func TestFilesFollowTheEnginesVersions(t *testing.T) {
 				}
 				r.do(t, 0, "apply")
 				r.do(t, 0, "plan")
-				if way := r.byCRI(t, hubName); way != throughUs {
+				if way := r.byCRI(t, hubName); way != viaSidemirror {
 					t.Errorf("CRI pulls %s", way)
 				}
-				if way := r.byDocker(t, ""); way != throughUs {
+				if way := r.byDocker(t, ""); way != viaSidemirror {
 					t.Errorf("Docker pulls %s", way)
 				}
 				for name, content := range r.hostsFiles(t) {

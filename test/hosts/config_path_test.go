@@ -48,7 +48,7 @@ func TestConfigPathIsNotSetNextToWhatContainerd1Refuses(t *testing.T) {
 				before, _ := r.host.ConfigDump(t.Context())
 				first := r.takeTree(t)
 				stdout, stderr, code := r.run(t, "apply", "--engine", "containerd", "--restart-containerd")
-				want := throughUs
+				want := viaSidemirror
 				if c.names != "" {
 					want = direct
 					if out := stdout + stderr; !strings.Contains(out, c.names) {
@@ -109,7 +109,7 @@ func TestTheStatusKnowsWhetherContainerd2ReadsAListOfFolders(t *testing.T) {
 				r.do(t, 0, "apply", "--engine", "containerd")
 				want := direct
 				if c.mirrored {
-					want = throughUs
+					want = viaSidemirror
 				}
 				for _, name := range []string{hubName, otherName} {
 					if way := r.byCRI(t, name); way != want {
@@ -124,7 +124,7 @@ func TestTheStatusKnowsWhetherContainerd2ReadsAListOfFolders(t *testing.T) {
 	})
 }
 
-// The files can say something else than the running containerd has in force: somebody has
+// The files can say something else than the running containerd has in force: an admin has
 // edited them and not restarted it.
 func TestTheStatusIsThatOfTheRunningContainerd(t *testing.T) {
 	engine.NeedRoot(t)
@@ -135,13 +135,13 @@ func TestTheStatusIsThatOfTheRunningContainerd(t *testing.T) {
 			way                 by
 		}{
 			{"set after the start", criV2, certsPath, direct},
-			{"taken out after the start", certsPath, criV2, throughUs},
-			{"another folder after the start", certsPath, strings.Replace(certsPath, "containerd/certs.d", "containerd/other.d", 1), throughUs},
+			{"taken out after the start", certsPath, criV2, viaSidemirror},
+			{"another folder after the start", certsPath, strings.Replace(certsPath, "containerd/certs.d", "containerd/other.d", 1), viaSidemirror},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				r.put(t, map[string]string{config: c.running})
 				r.host.StartContainerd(t)
-				if c.way == throughUs {
+				if c.way == viaSidemirror {
 					r.do(t, 0, "apply", "--engine", "containerd")
 				}
 				r.put(t, map[string]string{config: c.file})
@@ -156,4 +156,24 @@ func TestTheStatusIsThatOfTheRunningContainerd(t *testing.T) {
 			})
 		}
 	})
+}
+
+// With registry.mirrors and config_path containerd runs without CRI, and the node is lost
+// (containerd#12612). This is why sidemirror then leaves config_path alone.
+func TestContainerdWithMirrorsAndAConfigPathHasNoCRI(t *testing.T) {
+	engine.NeedRoot(t)
+	const both = criV2 + "[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/etc/containerd/certs.d\"\n" +
+		"[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"other.test\"]\nendpoint = [\"https://reg.test\"]\n"
+	for _, g := range engine.Generations() {
+		t.Run(string(g), func(t *testing.T) {
+			r := newRig(t, rigOptions{generation: g, files: map[string]string{config: both}})
+			if err := r.host.PullCRI(t.Context(), otherName+"/alice/image:v1", ""); err == nil || !strings.Contains(err.Error(), "unknown service runtime.v1.ImageService") {
+				t.Errorf("pulling by CRI: %v", err)
+			}
+			before := r.takeTree(t)
+			r.do(t, 0, "apply", "--restart-containerd")
+			r.do(t, 0, "revert")
+			r.sameTree(t, "after revert", before)
+		})
+	}
 }

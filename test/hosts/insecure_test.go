@@ -27,16 +27,16 @@ var insecure = []struct {
 
 	hub, other, six by // the way of a pull by Docker after apply
 }{
-	{name: "name", member: `"insecure-registries": ["reg.test"]`, hub: throughUs, other: direct, six: throughUs},
-	{name: "host of Docker Hub", member: `"insecure-registries": ["registry-1.docker.io"]`, hub: direct, other: throughUs, six: throughUs},
-	{name: "http URL", member: `"insecure-registries": ["http://reg.test"]`, hub: throughUs, other: direct, six: throughUs},
-	{name: "https URL in capitals", member: `"insecure-registries": ["HTTPS://six.test"]`, hub: throughUs, other: throughUs, six: direct},
-	{name: "IPv4 network", member: `"insecure-registries": ["198.51.100.0/24"]`, hub: direct, other: direct, six: throughUs},
-	{name: "IPv4 network by one of its hosts", member: `"insecure-registries": ["198.51.100.77/24"]`, hub: direct, other: direct, six: throughUs},
-	{name: "IPv6 network", member: `"insecure-registries": ["2001:db8::/64"]`, hub: throughUs, other: throughUs, six: direct},
-	{name: "flag", member: `"log-level": "info"`, flags: []string{"--insecure-registry=reg.test"}, hub: throughUs, other: direct, six: throughUs},
+	{name: "name", member: `"insecure-registries": ["reg.test"]`, hub: viaSidemirror, other: direct, six: viaSidemirror},
+	{name: "host of Docker Hub", member: `"insecure-registries": ["registry-1.docker.io"]`, hub: direct, other: viaSidemirror, six: viaSidemirror},
+	{name: "http URL", member: `"insecure-registries": ["http://reg.test"]`, hub: viaSidemirror, other: direct, six: viaSidemirror},
+	{name: "https URL in capitals", member: `"insecure-registries": ["HTTPS://six.test"]`, hub: viaSidemirror, other: viaSidemirror, six: direct},
+	{name: "IPv4 network", member: `"insecure-registries": ["198.51.100.0/24"]`, hub: direct, other: direct, six: viaSidemirror},
+	{name: "IPv4 network by one of its hosts", member: `"insecure-registries": ["198.51.100.77/24"]`, hub: direct, other: direct, six: viaSidemirror},
+	{name: "IPv6 network", member: `"insecure-registries": ["2001:db8::/64"]`, hub: viaSidemirror, other: viaSidemirror, six: direct},
+	{name: "flag", member: `"log-level": "info"`, flags: []string{"--insecure-registry=reg.test"}, hub: viaSidemirror, other: direct, six: viaSidemirror},
 	{name: "two flags", member: `"log-level": "info"`, flags: []string{"--insecure-registry", "six.test", "--insecure-registry", "198.51.100.0/24"}, hub: direct, other: direct, six: direct},
-	{name: "other network", member: `"insecure-registries": ["203.0.113.0/24", "reg.test:5000"]`, hub: throughUs, other: throughUs, six: throughUs},
+	{name: "other network", member: `"insecure-registries": ["203.0.113.0/24", "reg.test:5000"]`, hub: viaSidemirror, other: viaSidemirror, six: viaSidemirror},
 }
 
 // A hosts.toml overrides insecure-registries. The host does not know the registries'

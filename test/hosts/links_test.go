@@ -100,11 +100,11 @@ func TestLinkedFoldersHaveOneFileThatIsWrittenOnce(t *testing.T) {
 				r.do(t, 0, "apply")
 				r.sameTree(t, "after a second apply", applied)
 				for _, name := range []string{hubName, otherName} {
-					if way := r.byCRI(t, name); way != throughUs {
+					if way := r.byCRI(t, name); way != viaSidemirror {
 						t.Errorf("after apply CRI pulls from %s %s", name, way)
 					}
 				}
-				if way := r.byDocker(t, ""); way != throughUs {
+				if way := r.byDocker(t, ""); way != viaSidemirror {
 					t.Errorf("after apply Docker pulls %s", way)
 				}
 				r.do(t, 0, "revert")

@@ -16,9 +16,9 @@ const logLimit = 2 * time.Second
 type by string
 
 const (
-	direct    by = "straight to the registry"
-	throughUs by = "through sidemirror"
-	fellBack  by = "straight to the registry, after asking sidemirror"
+	direct        by = "straight to the registry"
+	viaSidemirror by = "through sidemirror"
+	fellBack      by = "straight to the registry, after asking sidemirror"
 )
 
 // pulled pulls a new image by pull, which gets its repository and digest, and reports which
@@ -51,7 +51,7 @@ func (r *rig) pulledFrom(t *testing.T, from *registry.Registry, pull func(reposi
 		case all > ours && lines > 0:
 			return fellBack
 		case ours > 0 && all == ours && lines >= len(image.Platform):
-			return throughUs
+			return viaSidemirror
 		}
 		seen = fmt.Sprintf("the registry had %d requests, %d of them from sidemirror, which had %d", all, ours, lines)
 	}

@@ -1,5 +1,5 @@
-// Package hosts_test runs the real sidemirror on hosts with real engines of every
-// generation: apply, pull, revert, as a person would, and counts who asked whom.
+// Package hosts_test runs the real sidemirror on hosts with real engines of every generation:
+// it applies, pulls and reverts as a person would, and counts which way each pull went.
 package hosts_test
 
 import (

@@ -45,7 +45,7 @@ func (r *rig) tellsCRI(t *testing.T, way by) {
 	t.Helper()
 	s := r.status(t)
 	told := s.engine(t, "containerd")
-	if active := told.Mirror == "hosts.toml"; active != (way == throughUs) {
+	if active := told.Mirror == "hosts.toml"; active != (way == viaSidemirror) {
 		t.Errorf("CRI pulls %s, and the status says %+v", way, told)
 	}
 }

@@ -15,10 +15,10 @@ func (r *rig) tellsDocker(t *testing.T, hub, other by) {
 	t.Helper()
 	s := r.status(t)
 	told := s.engine(t, "docker")
-	if hosts := told.Mirror == "hosts.toml"; hosts != (other == throughUs) {
+	if hosts := told.Mirror == "hosts.toml"; hosts != (other == viaSidemirror) {
 		t.Errorf("Docker pulls from reg.test %s, and the status says %+v", other, told)
 	}
-	if active := told.Mirror != ""; active != (hub == throughUs) {
+	if active := told.Mirror != ""; active != (hub == viaSidemirror) {
 		t.Errorf("Docker pulls from Docker Hub %s, and the status says %+v", hub, told)
 	}
 }
@@ -39,9 +39,9 @@ func TestTheStatusSaysOfDockerWhatItsPullsDo(t *testing.T) {
 			hub, other  by
 		}{
 			{name: "mirror by flag", generations: []engine.Generation{engine.Bookworm, engine.Trixie}, flags: []string{mirrorFlag}, hub: direct, other: direct},
-			{name: "mirror by flag", generations: []engine.Generation{engine.Built}, flags: []string{mirrorFlag}, hub: throughUs, other: throughUs},
-			{name: "storage driver", generations: []engine.Generation{engine.Built}, files: map[string]string{daemonJSON: "{\"storage-driver\": \"overlay2\"}\n"}, hub: throughUs, other: direct},
-			{name: "storage driver by flag", generations: []engine.Generation{engine.Built}, flags: []string{"--storage-driver=vfs"}, hub: throughUs, other: direct},
+			{name: "mirror by flag", generations: []engine.Generation{engine.Built}, flags: []string{mirrorFlag}, hub: viaSidemirror, other: viaSidemirror},
+			{name: "storage driver", generations: []engine.Generation{engine.Built}, files: map[string]string{daemonJSON: "{\"storage-driver\": \"overlay2\"}\n"}, hub: viaSidemirror, other: direct},
+			{name: "storage driver by flag", generations: []engine.Generation{engine.Built}, flags: []string{"--storage-driver=vfs"}, hub: viaSidemirror, other: direct},
 			{name: "default folder", generations: []engine.Generation{engine.Built}, files: map[string]string{
 				"/etc/docker/certs.d/_default/hosts.toml": fmt.Sprintf("[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", own.URL),
 			}, hub: direct, other: direct},

@@ -50,7 +50,7 @@ func TestDaemonJSONInEveryFormThatDockerReads(t *testing.T) {
 				r.dockerOwn(t, own, false, "before apply")
 				first := r.takeTree(t)
 				r.do(t, 0, "apply")
-				if got := r.byDocker(t, ""); got != throughUs {
+				if got := r.byDocker(t, ""); got != viaSidemirror {
 					t.Errorf("after apply Docker pulls from Docker Hub %s", got)
 				}
 				r.dockerOwn(t, own, true, "after apply")

@@ -113,7 +113,7 @@ func TestSidemirrorsOwnAddressInRegistryMirrorsIsRecognised(t *testing.T) {
 				r.do(t, 0, "apply")
 				r.do(t, 0, "plan")
 				r.do(t, 0, "apply")
-				if got := r.byDocker(t, ""); got != throughUs {
+				if got := r.byDocker(t, ""); got != viaSidemirror {
 					t.Errorf("after apply Docker pulls from Docker Hub %s", got)
 				}
 				r.dockerOwn(t, own, true, "after apply")
@@ -122,7 +122,7 @@ func TestSidemirrorsOwnAddressInRegistryMirrorsIsRecognised(t *testing.T) {
 				r.do(t, 0, "revert")
 				// sidemirror's address goes, although the admin wrote it: nothing serves it then.
 				if left := withoutDaemonJSON(first.unlike(r.takeTree(t))); len(left) > 0 {
-					t.Errorf("after revert, the tree is not the first one:\n%s", strings.Join(left, "\n"))
+					t.Errorf("after revert, the tree is not what it was:\n%s", strings.Join(left, "\n"))
 				}
 				r.sidemirror.Stop()
 				r.host.StartDocker(t)
