@@ -103,10 +103,10 @@ func TestMirrorsOfDockerAreCarriedIntoAHostsFileWithoutHosts(t *testing.T) {
 func TestSidemirrorsOwnAddressInRegistryMirrorsIsRecognised(t *testing.T) {
 	engine.NeedRoot(t)
 	each(t, []engine.Generation{engine.Bookworm, engine.Sid, engine.Built}, func(t *testing.T, g engine.Generation) {
+		own := registry.Start(t, registry.Options{})
+		r := newRig(t, rigOptions{generation: g})
 		for _, address := range []string{"http://127.0.0.1:305/", "http://127.0.0.1:305", "http://localhost:305/", "HTTP://127.0.0.1:305/"} {
 			t.Run(address, func(t *testing.T) {
-				own := registry.Start(t, registry.Options{})
-				r := newRig(t, rigOptions{generation: g})
 				r.put(t, map[string]string{"/etc/docker/daemon.json": dockerJSON(g, fmt.Sprintf(`"registry-mirrors": [%q, %q]`, address, own.URL))})
 				r.host.StartDocker(t)
 				first := r.takeTree(t)
@@ -124,7 +124,6 @@ func TestSidemirrorsOwnAddressInRegistryMirrorsIsRecognised(t *testing.T) {
 				if left := withoutDaemonJSON(first.unlike(r.takeTree(t))); len(left) > 0 {
 					t.Errorf("after revert, the tree is not what it was:\n%s", strings.Join(left, "\n"))
 				}
-				r.sidemirror.Stop()
 				r.host.StartDocker(t)
 				r.dockerOwn(t, own, false, "after revert and a restart of Docker")
 				if mirrors := r.info(t).RegistryConfig.Mirrors; len(mirrors) == 0 || !strings.Contains(mirrors[len(mirrors)-1], own.Host) {
