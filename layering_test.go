@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"proxy":            {"daemon/config", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
 	"proxy/auth":       {"proxy/credential", "proxy/oci"},
 	"proxy/cache":      {"proxy/oci"},
-	"proxy/credential": {},
+	"proxy/credential": {"proxy/oci"},
 	"proxy/oci":        {},
 	"proxy/peer":       {},
 	"proxy/upstream":   {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
