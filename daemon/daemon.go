@@ -35,9 +35,9 @@ import (
 // the configuration again. It dials nobody before it listens, so that no upstream
 // keeps it from starting. It returns nil after an orderly end; an error means that
 // it could not listen, or not read a file that c names.
-func Run(ctx context.Context, c *config.Config, version string) error {
+func Run(ctx context.Context, source config.Source, version string) error {
 	d := &daemon{
-		config: c,
+		source: source,
 		stderr: os.Stderr,
 	}
 	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
@@ -47,6 +47,7 @@ func Run(ctx context.Context, c *config.Config, version string) error {
 }
 
 type daemon struct {
+	source config.Source
 	config *config.Config
 	stderr io.Writer
 	build  func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error)
@@ -71,6 +72,13 @@ type daemon struct {
 }
 
 func (d *daemon) run(ctx context.Context) error {
+	files := filewatch.NewContents()
+	defer files.Close()
+	files.Follow(d.source.File())
+	var err error
+	if d.config, err = d.source.Load(); err != nil {
+		return err
+	}
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	d.work = work
@@ -108,8 +116,6 @@ func (d *daemon) run(ctx context.Context) error {
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	files := filewatch.NewContents()
-	files.Follow(d.config.File)
 	d.tasks.Go(func() { files.Run(watching) })
 	d.tasks.Go(func() { sdnotify.Watchdog(watching, d.alive, d.notify) })
 	d.tasks.Go(func() { d.keepStatus(watching, lookEvery) })

@@ -129,8 +129,8 @@ func TestATakenAddressEndsTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	c := mustLoad(t, named("one", freeAddr(t), taken.Addr().String()))
-	d := &daemon{config: c, stderr: io.Discard, build: func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
+	file := writeConfig(t, named("one", freeAddr(t), taken.Addr().String()))
+	d := &daemon{source: config.Source{Path: file}, stderr: io.Discard, build: func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
 		t.Error("a proxy was made nevertheless")
 		return nil, nil
 	}}

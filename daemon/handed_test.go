@@ -29,11 +29,7 @@ const handedOverChild = "DAEMON_TEST_HANDED_OVER"
 // descriptors from 3 on. It is told to end by the end of its standard input.
 func child() int {
 	_ = os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // between fork and exec systemd knows it; exec.Cmd does not
-	c, err := config.Load(os.Getenv(handedOverChild), nil)
-	if err != nil {
-		return 2
-	}
-	d := &daemon{config: c, stderr: os.Stderr, build: func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
+	d := &daemon{source: config.Source{Path: os.Getenv(handedOverChild)}, stderr: os.Stderr, build: func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
 		return &fake{name: "child", handler: trickle, closed: make(chan struct{})}, nil
 	}}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -17,16 +16,12 @@ import (
 func (d *daemon) reload(why string) {
 	d.notify(sdnotify.Reloading())
 	log := d.log.WithFields(logrus.Fields{"file": d.config.File, "reason": why})
-	next, err := d.config.Reload()
+	next, err := d.source.Load()
 	if err == nil {
 		err = d.replace(next)
 	}
 	if err != nil {
-		text := err.Error()
-		var faults *config.Error
-		if errors.As(err, &faults) {
-			text = faults.Brief()
-		}
+		text := config.Brief(err)
 		log.WithField("error", text).Error("the new configuration is not used, the old one stays")
 		d.line.refused("the new configuration is not used: " + text)
 		d.notify(sdnotify.Ready(d.line.text()))

@@ -82,13 +82,9 @@ func (r *running) build(c *config.Config, _ []netip.AddrPort, _ *logrus.Logger) 
 func begin(t *testing.T, file string, stream http.HandlerFunc) *running {
 	t.Helper()
 	r := &running{t: t, file: file, log: new(syncBuffer), told: sdnotifytest.Listen(t), ended: make(chan error, 1), stream: stream}
-	c, err := config.Load(file, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	r.cancel = cancel
-	d := &daemon{config: c, stderr: r.log, build: r.build}
+	d := &daemon{source: config.Source{Path: file}, stderr: r.log, build: r.build}
 	go func() { r.ended <- d.run(ctx) }()
 	select {
 	case got := <-r.told:

@@ -70,13 +70,9 @@ func TestTroubleAtTheStartIsOnTheFirstLine(t *testing.T) {
 	}
 	addr := freeAddr(t)
 	file := writeConfig(t, fmt.Sprintf("listen = [%q]\n[cache]\ndir = %q\n", addr, inTheWay+"/cache"))
-	c, err := config.Load(file, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := &running{t: t, log: new(syncBuffer), told: sdnotifytest.Listen(t), ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(t.Context())
-	d := &daemon{config: c, stderr: r.log}
+	d := &daemon{source: config.Source{Path: file}, stderr: r.log}
 	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
 		return d.caches.newService(c, at, "test", log)
 	}

@@ -119,7 +119,7 @@ func pullAll(cmd *cobra.Command, c *config.Config, refs []reference.Named, want 
 	if c.Cache.Dir == "" {
 		return fmt.Errorf("the cache is off: cache.dir is \"\" in %s", c.File)
 	}
-	base, err := mirrorURL(c)
+	base, err := c.MirrorURL()
 	if err != nil {
 		return err
 	}

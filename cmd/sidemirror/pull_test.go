@@ -100,13 +100,9 @@ func serveContent(t *testing.T, c *content, more string) serving {
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	loaded, err := config.Load(s.config, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- daemon.Run(ctx, loaded, "test") }()
+	go func() { ended <- daemon.Run(ctx, config.Source{Path: s.config}, "test") }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -31,7 +31,7 @@ type Contents struct {
 	poll   bool
 }
 
-// NewContents returns a Contents that follows no files yet. Run must be called.
+// NewContents returns a Contents that follows no files yet.
 func NewContents() *Contents {
 	c := &Contents{changed: make(chan struct{}, 1)}
 	w, err := New()
@@ -41,6 +41,13 @@ func NewContents() *Contents {
 	}
 	c.watcher = w
 	return c
+}
+
+// Close releases what NewContents acquired. Call it when Run has returned.
+func (c *Contents) Close() {
+	if c.watcher != nil {
+		c.watcher.Close()
+	}
 }
 
 // Changed receives one value for all that changed since the last one was received.

@@ -24,6 +24,7 @@ func follow(t *testing.T, path string) <-chan struct{} {
 	t.Cleanup(func() {
 		cancel()
 		<-done
+		c.Close()
 	})
 	return c.Changed()
 }
@@ -181,6 +182,7 @@ func TestFileThatIsFollowedAgainIsComparedWithItsOldContents(t *testing.T) {
 	write(t, first, "1")
 	write(t, second, "1")
 	c := NewContents()
+	defer c.Close()
 	c.Follow(first)
 	write(t, first, "2") // nothing runs yet that could see it
 	c.Follow(first, second)
@@ -189,14 +191,6 @@ func TestFileThatIsFollowedAgainIsComparedWithItsOldContents(t *testing.T) {
 	write(t, second, "2")
 	c.compare()
 	receive(t, c.Changed())
-	stop(c)
-}
-
-// stop releases what NewContents acquired.
-func stop(c *Contents) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	c.Run(ctx)
 }
 
 func TestChangesAreFoundWithoutTheKernelsReports(t *testing.T) {

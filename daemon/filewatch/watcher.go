@@ -30,8 +30,7 @@ type Watcher struct {
 	names map[string]bool // paths whose change counts; with a slash at the end, all inside
 }
 
-// New returns a Watcher that follows nothing yet. It reports nothing before Run is called,
-// and Run must be called: it releases what New acquired.
+// New returns a Watcher that follows nothing yet, and reports nothing before Run is called.
 func New() (*Watcher, error) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -43,9 +42,11 @@ func New() (*Watcher, error) {
 // Changed receives one value for all that changed since the last one was received.
 func (w *Watcher) Changed() <-chan struct{} { return w.changed }
 
+// Close releases what New acquired. Call it when Run has returned.
+func (w *Watcher) Close() { _ = w.fs.Close() }
+
 // Run collects changes until ctx is done. It uses no time while nothing changes.
 func (w *Watcher) Run(ctx context.Context) {
-	defer w.fs.Close()
 	report := time.NewTimer(quietPeriod)
 	report.Stop()
 	defer report.Stop()

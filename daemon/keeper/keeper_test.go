@@ -1,6 +1,7 @@
-package daemon
+package keeper
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -31,6 +32,8 @@ type dockerd struct {
 	mu      sync.Mutex
 	mirrors []string
 	reloads int
+
+	reopened atomic.Int64
 }
 
 func (d *dockerd) Reload(_ context.Context, unit string) error {
@@ -52,6 +55,12 @@ func (d *dockerd) Reload(_ context.Context, unit string) error {
 
 func (*dockerd) Restart(context.Context, string) error { return nil }
 
+// ReopenSockets counts how often the proxy's sockets were to be opened.
+func (d *dockerd) ReopenSockets(context.Context) (bool, error) {
+	d.reopened.Add(1)
+	return true, nil
+}
+
 func (d *dockerd) count() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -66,12 +75,18 @@ func (d *dockerd) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 
 // watched is a host's tree that Watch keeps, with a dockerd that runs.
 type watched struct {
-	*running
+	t      *testing.T
+	log    *syncBuffer
+	told   sdnotifytest.Messages
 	root   string
 	docker *dockerd
 	stop   func() error
+}
 
-	reopened atomic.Int64 // how often the proxy's sockets were to be opened
+// expect waits until systemd is notified of want.
+func (w *watched) expect(want string) {
+	w.t.Helper()
+	w.told.Wait(w.t, want, w.log.String)
 }
 
 func (w *watched) path(name string) string { return filepath.Join(w.root, name) }
@@ -100,7 +115,7 @@ func (w *watched) until(what string, ok func() bool) (took time.Duration) {
 
 func watchHost(t *testing.T, engines []string, files map[string]string) *watched {
 	t.Helper()
-	w := &watched{running: &running{t: t, log: new(syncBuffer), told: sdnotifytest.Listen(t)}, root: t.TempDir()}
+	w := &watched{t: t, log: new(syncBuffer), told: sdnotifytest.Listen(t), root: t.TempDir()}
 	short, err := os.MkdirTemp("", "sd") // sun_path
 	if err != nil {
 		t.Fatal(err)
@@ -136,27 +151,10 @@ func watchHost(t *testing.T, engines []string, files map[string]string) *watched
 		_ = server.Close()
 		<-served
 	})
-	file := w.path("etc/sidemirror/config.toml")
-	load := func() (*config.Config, hostconfig.Desired, error) {
-		c, err := config.Load(file, nil)
-		if err != nil {
-			return nil, hostconfig.Desired{}, err
-		}
-		want := hostconfig.Desired{Mirror: ourMirror, Engines: engines}
-		for _, r := range c.Registries {
-			want.Registries = append(want.Registries, r.Name)
-		}
-		return c, want, nil
-	}
 	h := &hostconfig.Host{Root: w.root, Versions: map[string]string{hostconfig.Docker: "20.10.24", hostconfig.Containerd: "2.1.9"}, Units: w.docker}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	k := newHosts(h, file, load)
-	k.log.SetOutput(w.log)
-	k.reopen = func(context.Context) (bool, error) {
-		w.reopened.Add(1)
-		return true, nil
-	}
+	k := newKeeper(Settings{Source: config.Source{Root: w.root}, Options: Options{Engines: engines}, Host: h}, w.log)
 	go func() { done <- k.run(ctx) }()
 	w.stop = sync.OnceValue(func() error {
 		cancel()
@@ -206,7 +204,7 @@ func TestWatchTakesUpItsOwnConfigurationAndNewEngines(t *testing.T) {
 	w.until("the new registry", func() bool { return strings.Contains(w.read(hosts+"corp.example:5000/hosts.toml"), ourMirror) })
 
 	replaceFile(t, w.path("etc/sidemirror/config.toml"), "nonsense")
-	w.expect("the new configuration is not used")
+	w.expect("the new configuration cannot be used")
 	if w.read(hosts+"corp.example:5000/hosts.toml") == "" {
 		t.Error("a faulty configuration took effect")
 	}
@@ -216,10 +214,10 @@ func TestWatchTakesUpItsOwnConfigurationAndNewEngines(t *testing.T) {
 
 func TestWatchOpensTheProxysSocketsWhenTheConfigurationIsMended(t *testing.T) {
 	w := watchHost(t, []string{hostconfig.Docker}, nil)
-	opened := func() int64 { return w.reopened.Load() }
+	opened := func() int64 { return w.docker.reopened.Load() }
 	w.until("a look at the start", func() bool { return opened() == 1 })
 	replaceFile(t, w.path("etc/sidemirror/config.toml"), "nonsense")
-	w.expect("the new configuration is not used")
+	w.expect("the new configuration cannot be used")
 	if opened() != 1 {
 		t.Error("opened for a faulty configuration")
 	}
@@ -231,7 +229,7 @@ func TestWatchOpensTheProxysSocketsWhenTheConfigurationIsMended(t *testing.T) {
 func TestWatchSaysWhatIsRefusedOnce(t *testing.T) {
 	w := watchHost(t, []string{hostconfig.Docker}, map[string]string{"etc/docker/daemon.json": "{\n//\n}"})
 	replaceFile(t, w.path("etc/sidemirror/config.toml"), "[registry.'corp.example']\n")
-	w.until("a round after the first", func() bool { return strings.Contains(w.log.String(), "configuration reloaded") })
+	w.until("a round after the first", func() bool { return strings.Contains(w.log.String(), "reason=\"the file changed\"") })
 	write(t, w.path("etc/docker/daemon.json"), "{}")
 	w.until("our part", func() bool { return strings.Contains(w.read("etc/docker/daemon.json"), ourMirror) })
 	if n := strings.Count(w.log.String(), "daemon.json:2: is not JSON"); n != 1 {
@@ -326,6 +324,31 @@ func symlink(t *testing.T, target, path string) {
 	if err := os.Symlink(target, path); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func replaceFile(t *testing.T, path, text string) {
+	t.Helper()
+	write(t, path+".new", text)
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 func mkdir(t *testing.T, path string) {

@@ -1,8 +1,7 @@
-package peer
+package sockdiag
 
 import (
 	"encoding/binary"
-	"net"
 	"net/netip"
 	"testing"
 
@@ -11,7 +10,7 @@ import (
 
 var testFlow = flow{src: netip.MustParseAddrPort("127.0.0.1:4242"), dst: netip.MustParseAddrPort("127.0.0.1:305")}
 
-// reply is a well-formed answer to request 7 about testFlow, of uid 0.
+// reply is a well-formed reply to request 7 about testFlow, of uid 0.
 func reply() []byte {
 	native := binary.NativeEndian
 	b := make([]byte, unix.SizeofNlMsghdr+messageSize)
@@ -28,8 +27,8 @@ func reply() []byte {
 	return b
 }
 
-func TestOddRepliesAreNobody(t *testing.T) {
-	if got, err := parseReply(reply(), 7, testFlow); err != nil || got.Inode != 99 {
+func TestMalformedRepliesAreErrors(t *testing.T) {
+	if got, _, err := parseReply(reply(), 7, testFlow); err != nil || got.Inode != 99 {
 		t.Fatalf("the reply that the others are made from: %+v, %v", got, err)
 	}
 	const body = unix.SizeofNlMsghdr
@@ -61,7 +60,7 @@ func TestOddRepliesAreNobody(t *testing.T) {
 		"inode 0, uid 0": func(b []byte) []byte { native.PutUint32(b[body+68:], 0); return b },
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, err := parseReply(spoil(reply()), 7, testFlow); err == nil {
+			if got, _, err := parseReply(spoil(reply()), 7, testFlow); err == nil {
 				t.Errorf("taken for %+v", got)
 			}
 		})
@@ -75,36 +74,14 @@ func FuzzParseReply(f *testing.F) {
 	binary.NativeEndian.PutUint16(errorReply[4:], unix.NLMSG_ERROR)
 	f.Add(errorReply)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		caller, err := parseReply(b, 7, testFlow)
-		switch {
-		case err != nil && caller != (Caller{}):
-			t.Errorf("an error and yet %+v", caller)
-		case err == nil && (caller.Inode == 0 || caller.State != tcpEstablished):
-			t.Errorf("no error for %+v", caller)
+		for _, want := range []flow{testFlow, {src: testFlow.src}} {
+			socket, _, err := parseReply(b, 7, want)
+			switch {
+			case err != nil && socket != (Socket{}):
+				t.Errorf("an error and yet %+v", socket)
+			case err == nil && (socket.Inode == 0 || socket.State != tcpEstablished && socket.State != tcpListen):
+				t.Errorf("no error for %+v", socket)
+			}
 		}
 	})
-}
-
-func BenchmarkLookup(b *testing.B) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	client, err := net.Dial("tcp4", l.Addr().String())
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer client.Close()
-	server, err := l.Accept()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer server.Close()
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := Lookup(server); err != nil {
-			b.Fatal(err)
-		}
-	}
 }
