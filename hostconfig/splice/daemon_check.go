@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -89,9 +90,26 @@ func (d *Daemon) checkType(m member) error {
 	if errors.As(err, &wrong) {
 		line = lineAt(d.text, m.value.start+int(wrong.Offset)-1)
 		return refuse("daemon-json-value", d.name, line, "see https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file",
-			"%q has a JSON %s where dockerd expects another type", m.key, wrong.Value)
+			"%q has a JSON %s where dockerd expects %s", m.key, wrong.Value, expected(wrong.Type))
 	}
 	return refuse("daemon-json-value", d.name, line, "correct the value", "%q has a value that dockerd refuses: %v", m.key, err)
+}
+
+// expected names a type in words.
+func expected(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	case reflect.Int, reflect.Int64, reflect.Uint32:
+		return "a whole number"
+	}
+	return "another type"
 }
 
 // memorySize is a size with a unit, as go-units reads it.

@@ -65,16 +65,21 @@ func (d *Daemon) inside(m *member) span {
 // emptied returns the edit for a list that has only sidemirror's mirrors.
 func (d *Daemon) emptied(m *member, original []byte) (from span, with string) {
 	_, was := decode(original)
-	object, list := members(was)
+	_, list := members(was)
 	old := (&Daemon{members: list}).list()
 	repeated := slices.ContainsFunc(d.members, func(o member) bool { return o.key == mirrorsKey && o.name != m.name })
-	switch text := string(bytes.TrimSpace(was)); {
-	case original != nil && object.empty() && len(d.members) == 1 && (text == "" || text == "null"):
+	text := bytes.TrimSpace(was)
+	isNull := bytes.HasPrefix(text, []byte("null"))
+	switch {
+	case original != nil && len(d.members) == 1 && (len(text) == 0 || isNull):
 		from = d.object
 		if len(was) == 0 && bytes.HasPrefix(d.text[from.end:], []byte("\n")) {
 			from.end++
 		}
-		return from, text
+		if isNull {
+			with = "null"
+		}
+		return from, with
 	case repeated || old != nil && was[old.value.start] == '[':
 		return d.inside(m), "" // repeated: without this list the other one would count
 	case old != nil && !old.value.empty():

@@ -223,13 +223,13 @@ func (h Hosts) Settled(name string, data []byte) bool {
 	}
 	var others []Mirror
 	for i, e := range d.exprs {
-		if i == first || !e.isHost() {
-			continue
-		}
-		if !slices.Contains(own, i) {
+		switch {
+		case i == first || e.kind != unstable.Table || e.table[0] != "host" || len(e.table) < 2:
+		case slices.Contains(own, i):
+			others = append(others, d.mirror(e.table[1]))
+		case e.isHost() || !slices.ContainsFunc(own, func(o int) bool { return d.exprs[o].table[1] == e.table[1] }):
 			return true // the user's own hosts replace the other mirrors
 		}
-		others = append(others, d.mirror(e.table[1]))
 	}
 	return slices.EqualFunc(others, h.others(), func(a, b Mirror) bool {
 		return SameURL(a.URL, b.URL) && tlsLines(a, "", "") == tlsLines(b, "", "")

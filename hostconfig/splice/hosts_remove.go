@@ -33,7 +33,7 @@ func RemoveHosts(name string, data []byte, urls []string) (Removed, error) {
 		}
 	}
 	bare := d.onlyOwn(own)
-	if at := d.fileMark(); at >= 0 && at < len(rest) && d.exprs[own[0]].start > at {
+	if at := d.fileMark(); at >= 0 && at < d.exprs[own[0]].start {
 		rest = splice(rest, at, d.lineEnd(at), "")
 	}
 	return Removed{Rest: rest, Found: true, Bare: bare}, nil
@@ -67,10 +67,8 @@ func (d *document) tableLines(i int) (from, to int) {
 		}
 		to = e.end
 	}
-	for _, mark := range []string{tableMark, FileMark} {
-		if above, ok := d.marked(from, mark); ok {
-			return above, to
-		}
+	if above, ok := d.marked(from, tableMark); ok {
+		return above, to
 	}
 	return from, to
 }
