@@ -33,7 +33,8 @@ var mayImport = map[string][]string{
 	"hostconfig":        {"hostconfig/splice"},
 	"hostconfig/splice": {},
 
-	"proxy":            {"daemon/config", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
+	"proxy":            {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
+	"proxy/access":     {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
 	"proxy/auth":       {"proxy/credential", "proxy/oci"},
 	"proxy/cache":      {"proxy/oci"},
 	"proxy/credential": {},

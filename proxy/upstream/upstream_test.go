@@ -49,7 +49,8 @@ func TestARedirectGetsNoneOfTheRequestsSecrets(t *testing.T) {
 		})
 		u := newUpstream(t, Config{URL: mustURL(registry.URL), UserAgent: "ua"})
 		r := get("/v2/o/i/blobs/x")
-		r.Header = http.Header{"Authorization": {"Bearer canary"}, "Range": {"bytes=1-"}, "If-Range": {`"x"`}, "Accept": {"a/b"}, "Cookie": {"c"}, "X-Custom": {"y"}}
+		r.Authorization = credential.NewSecret("Bearer canary")
+		r.Header = http.Header{"Range": {"bytes=1-"}, "If-Range": {`"x"`}, "Accept": {"a/b"}, "Cookie": {"c"}, "X-Custom": {"y"}}
 		resp, err := u.Do(context.Background(), r)
 		if err != nil {
 			t.Fatal(err)
@@ -223,7 +224,7 @@ func TestWhatCannotBeReachedIsLeftAloneAndSaidOnce(t *testing.T) {
 	u := newUpstream(t, Config{URL: mustURL("http://" + address), Changed: func(err error) { said = append(said, err) }})
 	pool := Pool{u}
 	for range 3 {
-		if _, _, err := pool.Do(context.Background(), anonymous("/v2/")); !OutOfReach(err) {
+		if _, _, err := pool.Do(context.Background(), anonymous("/v2/"), nil); !OutOfReach(err) {
 			t.Fatal(err)
 		}
 	}
@@ -242,7 +243,7 @@ func TestWhatCannotBeReachedIsLeftAloneAndSaidOnce(t *testing.T) {
 	defer func() { back.Close(); <-done }()
 	patient := anonymous("/v2/")
 	patient.Patient = true
-	resp, _, err := pool.Do(context.Background(), patient)
+	resp, _, err := pool.Do(context.Background(), patient, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +277,7 @@ func TestThePoolGoesOnButForA401(t *testing.T) {
 			for _, code := range tt.codes {
 				pool = append(pool, status(code))
 			}
-			resp, _, err := pool.Do(context.Background(), anonymous("/v2/"))
+			resp, _, err := pool.Do(context.Background(), anonymous("/v2/"), nil)
 			if err == nil {
 				resp.Body.Close()
 			}
