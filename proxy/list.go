@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -26,6 +27,7 @@ func (p *Proxy) serveList(w *response, r *request) error {
 		key := r.LocalPath() + "?" + r.Query.Encode() + " " + string(rune(r.Form))
 		if err == nil {
 			l.Seen, l.Learned = time.Now(), r.learned(u)
+			p.grants.AllowList(r.caller, r.repository(), u.Name())
 			_ = p.cache.SetAnswer(r.repository(), key, *l) // a lost record is asked for again
 		} else if stored := p.storedList(r, key, err); stored != nil {
 			l, err, w.line.cache = stored, nil, "stale"
@@ -54,7 +56,11 @@ func (p *Proxy) storedList(r *request, key string, err error) *cache.Answer {
 	if readErr != nil {
 		return nil
 	}
-	if age := time.Since(stored.Seen); age < 0 || age >= p.freshness.MaxStale || !p.awayAllows(r, stored.Learned, err) {
+	age := time.Since(stored.Seen)
+	if age < 0 || age >= p.freshness.MaxStale || !upstream.Away(err, stored.Upstream) {
+		return nil
+	}
+	if !p.grants.MayListWhileAway(r.caller, r.repository(), stored.Learned) {
 		return nil
 	}
 	return stored
@@ -71,6 +77,9 @@ func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, e
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New("a " + strconv.Itoa(resp.StatusCode))
 	}
+	if err == nil && !isList(r.Kind, body) {
+		err = errors.New("something that is not a list of " + r.Kind.String())
+	}
 	if err != nil {
 		return nil, u, &oci.Error{Code: oci.Unavailable, Message: u.Host() + " sent " + err.Error()}
 	}
@@ -84,6 +93,20 @@ func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, e
 		page.Header["Link"] = next
 	}
 	return page, u, nil
+}
+
+// isList reports whether body is a list of that kind: a sign-in page with status 200 is not.
+func isList(kind oci.Kind, body []byte) bool {
+	var list struct {
+		Tags, Manifests json.RawMessage
+	}
+	if json.Unmarshal(body, &list) != nil {
+		return false
+	}
+	if kind == oci.Tags {
+		return list.Tags != nil
+	}
+	return list.Manifests != nil
 }
 
 // localLink makes `<https://upstream/v2/…?n=…&last=…>; rel="next"` (RFC 8288) lead to the same

@@ -116,6 +116,14 @@ func TestTheDaemonsLoginServesTrustedCallersOnly(t *testing.T) {
 	}
 }
 
+func TestWithoutRecordsALoginIsNamedByItsGeneration(t *testing.T) {
+	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+	c, err := Policy{Credentials: login("a")}.Identify(r, Target{Registry: "docker.io", Upstreams: []string{hub}}, true)
+	if err != nil || c.At(hub).Recorded() != "store:a" {
+		t.Errorf("%q, %v", c.At(hub).Recorded(), err)
+	}
+}
+
 func TestAClientsAuthorizationIsUsedInRelayModeOnly(t *testing.T) {
 	if id := client(t, "Bearer x").At(hub); id.Authorization.Reveal() != "Bearer x" {
 		t.Error("relay mode drops the client's header")
@@ -308,6 +316,41 @@ func TestARefusalEndsTheGrantAtThatUpstreamForThatIdentity(t *testing.T) {
 	g.Allow(a, repo, hub)
 	if kept.at[recordKey(repo, hub, a.At(hub).name)].IsZero() {
 		t.Error("a grant after a refusal is not on record")
+	}
+}
+
+func TestAListIsGivenWhileAwayToTheIdentityItWasSentToOnly(t *testing.T) {
+	g, kept, c := newGrants(t)
+	e := engine(t, "a")
+	known := cache.Learned{Upstream: hub, By: e.At(hub).Recorded(), Since: c.at}
+	if g.MayListWhileAway(e, repo, known) {
+		t.Error("without a grant")
+	}
+	g.AllowList(e, repo, hub)
+	if !g.MayListWhileAway(e, repo, known) {
+		t.Error("the identity that it was sent to does not get it")
+	}
+	if g.May(e, repo, before(hub)) || g.MayWhileAway(e, repo, before(hub)) {
+		t.Error("a list makes a grant for content")
+	}
+	g.Allow(engine(t, "b"), repo, hub)
+	g.Allow(stranger(t), repo, hub)
+	for name, other := range map[string]Caller{"another login": engine(t, "b"), "an untrusted caller": stranger(t), "a token": client(t, "Bearer x")} {
+		if g.MayListWhileAway(other, repo, known) {
+			t.Errorf("%s gets it", name)
+		}
+	}
+	if g.MayListWhileAway(client(t, "Bearer x"), repo, cache.Learned{Upstream: hub}) {
+		t.Error("a token gets what another token learned")
+	}
+	start := c.at
+	c.at = start.Add(week)
+	if g.MayListWhileAway(e, repo, known) {
+		t.Error("after max_stale")
+	}
+	c.at = start
+	if g.Revoke(e, repo, hub); g.MayListWhileAway(e, repo, known) {
+		t.Errorf("after a refusal: %v", kept.at)
 	}
 }
 

@@ -101,7 +101,30 @@ func (g *Grants) Revoke(c Caller, r cache.Repository, upstream string) {
 	g.mu.Unlock()
 	if !id.bearer {
 		g.records.Ungrant(r, upstream, id.name)
+		g.records.Ungrant(r, upstream, id.name+forLists)
 	}
+}
+
+// forLists marks the record of a grant for lists of tags and referrers, which opens no content.
+const forLists = " lists"
+
+// AllowList records that the upstream has just given the caller a list of r. That is no grant
+// for content: a mirror may answer anything to a request for a list.
+func (g *Grants) AllowList(c Caller, r cache.Repository, upstream string) {
+	if id := c.At(upstream); !id.bearer {
+		_ = g.records.Grant(r, upstream, id.name+forLists)
+	}
+}
+
+// MayListWhileAway reports whether the caller may have a list of r although its upstream
+// cannot be asked: only what the upstream told the same identity, and has not refused it
+// since.
+func (g *Grants) MayListWhileAway(c Caller, r cache.Repository, known cache.Learned) bool {
+	id := c.At(known.Upstream)
+	if !c.knows(known.Upstream) || id.Recorded() == "" || id.Recorded() != known.By {
+		return false
+	}
+	return g.recent(g.records.Granted(r, known.Upstream, id.name+forLists))
 }
 
 // May reports whether the caller may have content of r without asking, given how the content
@@ -129,8 +152,13 @@ func (g *Grants) MayWhileAway(c Caller, r cache.Repository, known cache.Learned)
 		return false
 	}
 	made := g.records.Granted(r, known.Upstream, id.name)
+	return g.recent(made) && covers(id, made, known)
+}
+
+// recent reports whether a grant made then counts while an upstream is away.
+func (g *Grants) recent(made time.Time) bool {
 	age := g.now().Sub(made)
-	return !made.IsZero() && age >= 0 && age < g.maxStale && covers(id, made, known)
+	return !made.IsZero() && age >= 0 && age < g.maxStale
 }
 
 // covers reports whether a grant that was made then covers what is known.

@@ -44,15 +44,16 @@ func (id Identity) Recorded() string {
 }
 
 // daemonIdentity returns the identity of the daemon's own credential. name makes a name of
-// secrets.
+// secrets that survives a restart; without it the credential's generation serves.
 func daemonIdentity(c credential.Credential, name func(secrets ...string) string) Identity {
 	if c.IsZero() {
 		return Identity{name: anonymous}
 	}
-	return Identity{
-		Credential: c,
-		name:       name(c.Username, c.Password.Reveal(), c.IdentityToken.Reveal()),
+	id := Identity{Credential: c, name: c.Generation}
+	if name != nil {
+		id.name = name(c.Username, c.Password.Reveal(), c.IdentityToken.Reveal())
 	}
+	return id
 }
 
 // clientIdentity returns the identity of a caller who sends its own Authorization.

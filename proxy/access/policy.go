@@ -18,7 +18,7 @@ type Policy struct {
 	Credentials credential.Source
 
 	// Name makes a name for the holder of secrets that stays the same across restarts and
-	// does not reveal them.
+	// does not reveal them. It may be nil if nothing is recorded.
 	Name func(secrets ...string) string
 }
 
