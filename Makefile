@@ -3,24 +3,30 @@ VERSION ?= $(shell packaging/version.sh)
 PREFIX ?= /usr/local
 FUZZTIME ?= 5s
 
+# Any Go from 1.21 on fetches the toolchain that go.mod pins, Debian's too.
+export GOTOOLCHAIN ?= $(shell packaging/toolchain.sh)
+
 LINT = go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run
 
-.PHONY: build files install uninstall packages demo test test-engines test-boot lint fuzz bench clean help
+.PHONY: build files install uninstall packages release demo test test-engines test-boot lint fuzz bench clean help
 
 build: ## Build the one static binary, bin/sidemirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
 
-files: build ## Make what is installed beside it: manual pages, completions, notices
+files: build ## Make the files that are installed with it: manual pages, completions, notices
 	VERSION='$(VERSION)' packaging/files.sh bin/sidemirror bin/files
 
-install: ## Install what "make files" made below PREFIX (/usr/local), in DESTDIR if set
+install: ## Install what "make files" made, below PREFIX (/usr/local), in DESTDIR if set
 	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' packaging/install.sh install
 
-uninstall: ## Give the engines' files back and remove what "make install" put there
+uninstall: ## Give the engines' files back and remove what "make install" installed
 	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' packaging/install.sh uninstall
 
 packages: ## Build deb and rpm for amd64 and arm64 into dist/
 	VERSION='$(VERSION)' packaging/build.sh dist
+
+release: ## Build packages, SBOMs and signed apt and dnf repositories; see packaging/release.sh
+	VERSION='$(VERSION)' packaging/release.sh dist/release
 
 demo: build ## Watch an engine pull a private image through sidemirror (needs only Go)
 	cd test && SIDEMIRROR_BINARY=$(CURDIR)/bin/sidemirror CGO_ENABLED=0 go run -trimpath ./demo
@@ -34,7 +40,7 @@ test-engines: ## Run the tests on whole hosts with the engines of every age, not
 test-boot: ## Install the packages on booted systems of every suite, not only trixie
 	tools/test.sh boot
 
-lint: ## Check format, imports, modules and the code itself
+lint: ## Check format, imports, modules, wording and the code itself
 	$(LINT) ./...
 	cd test && $(LINT) --config ../.golangci.yml ./...
 	cd tools && $(LINT) --config ../.golangci.yml ./...
@@ -50,7 +56,7 @@ lint: ## Check format, imports, modules and the code itself
 fuzz: ## Fuzz every target longer: make fuzz FUZZTIME=1m
 	FUZZTIME=$(FUZZTIME) tools/test.sh fuzz
 
-bench: ## Measure beside nginx and distribution, on this machine; writes bench/RESULTS.md
+bench: ## Measure next to nginx and distribution, on this machine; writes bench/RESULTS.md
 	bench/setup.sh
 	cd bench && go run .
 

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// upstreamRate is what each transfer from the upstream gets, bytes/s: a 256 MiB blob takes a
-// second, so that those who ask meanwhile do ask for something that is not there yet.
+// upstreamRate is the rate of each transfer from the upstream, in bytes/s. A 256 MiB blob takes a
+// second, so clients that ask meanwhile ask for something that is not complete yet.
 const upstreamRate = 256 * mib
 
 // burst is one cold burst.
@@ -18,11 +18,11 @@ type burst struct {
 	first, gap time.Duration // the worst client's
 }
 
-// coldBurst is many clients who ask at once for a blob that nobody has yet.
+// coldBurst has many clients ask at the same time for a blob that is not stored yet.
 func (b *bench) coldBurst(ctx context.Context) error {
 	t := table{
 		title: "Cold burst",
-		note: fmt.Sprintf("Clients who ask at once for one blob of 256 MiB that is not kept yet, from an upstream that gives each transfer %d MiB/s. "+
+		note: fmt.Sprintf("Clients that ask at the same time for one blob of 256 MiB that is not stored yet, from an upstream that gives each transfer %d MiB/s. "+
 			"Medians of %d rounds, a new blob each; transfers, first byte and longest wait are the worst of all rounds and clients.", upstreamRate/mib, b.rounds()),
 		head: []string{"server", "clients", "transfers", "last byte", "latest first byte", "longest wait for a byte"},
 	}
@@ -83,7 +83,7 @@ func (b *bench) burstOf(ctx context.Context, clients int, t *table) error {
 	figure := fmt.Sprintf("cold burst, %d clients", clients)
 	b.judge(worst[sidemirror].transfers == 1, figure, "1 upstream transfer", fmt.Sprint(worst[sidemirror].transfers))
 	b.judge(ours <= theirs, figure, "last byte no later than nginx proxy_cache_lock", fmt.Sprintf("%.2f × (%s to %s)", float64(ours)/float64(theirs), seconds(ours), seconds(theirs)))
-	b.judge(worst[sidemirror].first < idle, figure, fmt.Sprintf("nobody idle while it fills: first byte within %v", idle), millis(worst[sidemirror].first))
+	b.judge(worst[sidemirror].first < idle, figure, fmt.Sprintf("no client waits for the fill: first byte within %v", idle), millis(worst[sidemirror].first))
 	return nil
 }
 

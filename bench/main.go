@@ -1,5 +1,5 @@
-// Command bench measures sidemirror beside nginx and distribution, on one machine,
-// in one run, and says which of the numbers that it is meant to reach it reaches.
+// Command bench measures sidemirror next to nginx and distribution, on one machine and in one run,
+// and says which of the numbers to reach it reaches.
 package main
 
 import (

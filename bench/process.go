@@ -23,15 +23,15 @@ type process struct {
 // stopTimeout is how long a server may take to end before it is killed.
 const stopTimeout = 10 * time.Second
 
-// spawn starts a program with env as its whole environment beside PATH. What it
-// prints goes to the file log, /dev/null as a rule: a write a line, as to a journal.
+// spawn starts a program with env and PATH as its whole environment. What it prints goes to the
+// file log, usually /dev/null, one write per line, as to a journal.
 func spawn(name, log string, env []string, argv ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	//nolint:noctx // it is ended by stop, in order, not by a context's SIGKILL
+	//nolint:noctx // stop ends it in order; a context would kill it
 	p := &process{name: name, cmd: exec.Command(argv[0], argv[1:]...), exited: make(chan struct{})}
 	p.cmd.Env = append(env, "PATH="+os.Getenv("PATH"))
 	p.cmd.Stdout, p.cmd.Stderr = out, out

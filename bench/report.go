@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// report is what has been measured so far.
+// report holds what has been measured so far.
 type report struct {
 	verdicts []verdict
 	tables   []table
@@ -22,7 +22,7 @@ type verdict struct {
 	reached           bool
 }
 
-// table is one figure, server by server. Its note says how it was measured.
+// table is one figure for each server. Its note says how it was measured.
 type table struct {
 	title, note string
 	head        []string
@@ -33,7 +33,7 @@ func (r *report) judge(reached bool, figure, want, got string) {
 	r.verdicts = append(r.verdicts, verdict{figure, want, got, reached})
 }
 
-// summary is the verdicts as a table.
+// summary returns the verdicts as a table.
 func (r *report) summary() table {
 	t := table{title: "Numbers to reach", head: []string{"figure", "at least as good as", "reached", ""}}
 	for _, v := range r.verdicts {
@@ -42,7 +42,7 @@ func (r *report) summary() table {
 	return t
 }
 
-// write writes t for people, aligned; in Markdown with its note.
+// write writes t with aligned columns. Markdown has the note too.
 func (t table) write(w io.Writer, markdown bool) {
 	widths := make([]int, len(t.head))
 	for _, row := range append([][]string{t.head}, t.rows...) {
@@ -55,7 +55,7 @@ func (t table) write(w io.Writer, markdown bool) {
 		edge, between = "|", " | "
 		fmt.Fprintf(w, "## %s\n\n", t.title)
 		if t.note != "" {
-			fmt.Fprintf(w, "%s\n\n", t.note)
+			fmt.Fprintf(w, "%s\n\n", wrap(t.note))
 		}
 	} else {
 		fmt.Fprintf(w, "\n%s\n", t.title)
@@ -91,8 +91,9 @@ func (t table) write(w io.Writer, markdown bool) {
 func (r *report) markdown(w io.Writer, facts [][2]string, when time.Time, took time.Duration) {
 	fmt.Fprintf(w, `# Results
 
-Written by `+"`make bench`"+` on %s in %.0f s; [README.md](README.md) says what is compared, and why it is fair. The figures of one run
-can be compared with each other, those of two machines cannot.
+`+"`make bench`"+` wrote this file on %s in %.0f s. [README.md](README.md) says what is
+compared, and why it is fair. Figures of one run can be compared with each other, those of two
+machines cannot.
 
 `, when.UTC().Format("2006-01-02 15:04 UTC"), took.Seconds())
 	machine := table{title: "The machine", head: []string{"what", "which"}}
@@ -104,7 +105,29 @@ can be compared with each other, those of two machines cannot.
 	}
 }
 
-// median is the middle of values, of two middles the mean; the values stay as they are.
+// wrap breaks text into lines of at most 100 characters, as prose in this repository has them.
+func wrap(text string) string {
+	const width = 100
+	var b strings.Builder
+	column := 0
+	for word := range strings.FieldsSeq(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case column == 0:
+		case column+1+n > width:
+			b.WriteByte('\n')
+			column = 0
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += n
+	}
+	return b.String()
+}
+
+// median returns the middle of values, or the mean of the two middle ones. It does not reorder values.
 func median[T ~int | ~int64 | ~float64](values []T) T {
 	if len(values) == 0 {
 		return 0
@@ -114,7 +137,7 @@ func median[T ~int | ~int64 | ~float64](values []T) T {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// samples are what was measured in each round, by server.
+// samples holds the value of each round, by server.
 type samples[T cmp.Ordered] map[string][]T
 
 func (s samples[T]) add(name string, v T) { s[name] = append(s[name], v) }

@@ -219,8 +219,8 @@ func writeBlob(dir string, b *blob) error {
 	return errors.Join(err, f.Close())
 }
 
-// distributionConf is what distribution is shipped with (config-example.yml), but for
-// the health check of its folder, which nobody asks for here.
+// distributionConf is the configuration that distribution ships (config-example.yml), without the
+// health check of its folder, which no client asks for here.
 const distributionConf = `version: 0.1
 log:
   fields:
@@ -246,9 +246,9 @@ func (b *bench) distribution(dir, address, upstream string) ([]string, error) {
 	return []string{b.tools.registry, "serve", path}, os.WriteFile(path, []byte(config), 0o600)
 }
 
-// freeAddress is a host:port of loopback on which nobody listens.
+// freeAddress returns a free host:port on loopback.
 func freeAddress() (string, error) {
-	//nolint:noctx // listening on loopback waits for nobody
+	//nolint:noctx // listening on loopback does not block
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err

@@ -45,7 +45,7 @@ func (b *bench) start100k(ctx context.Context) error {
 	}
 	b.tables = append(b.tables, table{
 		title: "Start",
-		note: fmt.Sprintf("From exec to READY=1 on $NOTIFY_SOCKET, and to the end of the first answer of 200 to GET /v2/ by who tries each millisecond; medians of %d starts. "+
+		note: fmt.Sprintf("From exec to READY=1 on $NOTIFY_SOCKET, and to the end of the first answer of 200 to GET /v2/, which is tried each millisecond; medians of %d starts. "+
 			"The blobs are small files in the cache's own layout.", times),
 		head: []string{"blobs kept", "to READY", "worst", "to the first 200", "worst"},
 		rows: [][]string{

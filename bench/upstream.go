@@ -30,7 +30,7 @@ type upstream struct {
 
 // newUpstream listens on a free port.
 func newUpstream() (*upstream, error) {
-	//nolint:noctx // listening on loopback waits for nobody
+	//nolint:noctx // listening on loopback does not block
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err

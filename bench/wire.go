@@ -68,10 +68,10 @@ func (w *wire) send(method, path, header string) error {
 	return err
 }
 
-// answer reads the head of what comes back, which has to be a 200, and gives it with
-// the length of the body. Of another answer it gives the beginning as an error.
+// answer reads the head of the response and returns it with the length of the body. If the status is
+// not 200, the error has the beginning of the body.
 func (w *wire) answer(method string) (http.Header, int64, error) {
-	//nolint:bodyclose // who dialled closes the connection: to read on here would be to copy
+	//nolint:bodyclose // the caller, who dialled, closes the connection; reading on here would copy the body
 	resp, err := http.ReadResponse(w.in, &http.Request{Method: method})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the answer's head: %w", err)

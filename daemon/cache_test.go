@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
@@ -240,12 +241,8 @@ func TestStoppingKeepsWhatIsWholeAndEndsWhatIsBeingFetched(t *testing.T) {
 	}))
 	dir, addr := t.TempDir(), freeAddr(t)
 	file := writeConfig(t, fmt.Sprintf("listen = [%q]\nshutdown_timeout = '50ms'\n[cache]\ndir = %q\nmin_free = '0B'\n[registry.'a.example']\nupstreams = [%q]\n", addr, dir, upstream.URL))
-	c, err := config.Load(file, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	told := systemdSocket(t)
-	d := &daemon{config: c, stderr: new(syncBuffer)}
+	told := sdnotifytest.Listen(t)
+	d := &daemon{source: config.Source{Path: file}, stderr: new(syncBuffer)}
 	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
 		return d.caches.newService(c, at, "test", log)
 	}

@@ -12,27 +12,22 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/filewatch"
+	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/daemon/logging"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
-)
-
-// Limits of a request (security.md §6).
-const (
-	headerTimeout = 5 * time.Second
-	idleTimeout   = 2 * time.Minute
-
-	// maxHeader is 32 KiB: net/http reads 4096 bytes more than it is told to.
-	maxHeader = 32<<10 - 4096
 )
 
 // Run serves as c says until ctx is done, then lets what is under way finish for
@@ -40,9 +35,9 @@ const (
 // the configuration again. It dials nobody before it listens, so that no upstream
 // keeps it from starting. It returns nil after an orderly end; an error means that
 // it could not listen, or not read a file that c names.
-func Run(ctx context.Context, c *config.Config, version string) error {
+func Run(ctx context.Context, source config.Source, version string) error {
 	d := &daemon{
-		config: c,
+		source: source,
 		stderr: os.Stderr,
 	}
 	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
@@ -52,6 +47,7 @@ func Run(ctx context.Context, c *config.Config, version string) error {
 }
 
 type daemon struct {
+	source config.Source
 	config *config.Config
 	stderr io.Writer
 	build  func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error)
@@ -60,7 +56,7 @@ type daemon struct {
 	log       *logrus.Logger
 	toJournal bool
 	uids      atomic.Pointer[[]uint32]
-	door      *door
+	limiter   *listener.Limiter
 	handler   railSwitch
 	server    *http.Server
 	handed    bool // systemd opened the sockets, listen does not count
@@ -76,13 +72,20 @@ type daemon struct {
 }
 
 func (d *daemon) run(ctx context.Context) error {
+	files := filewatch.NewContents()
+	defer files.Close()
+	files.Follow(d.source.File())
+	var err error
+	if d.config, err = d.source.Load(); err != nil {
+		return err
+	}
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	d.work = work
 	d.log = logrus.New()
 	d.log.SetOutput(d.stderr)
-	d.toJournal = d.stderr == os.Stderr && stderrIsJournal()
-	configureLog(d.log, d.config, d.toJournal)
+	d.toJournal = d.stderr == os.Stderr && sdnotify.StderrIsJournal()
+	logging.Configure(d.log, d.config.Log.Level, d.config.Log.Format, d.toJournal)
 	if err := d.listen(ctx); err != nil {
 		return err
 	}
@@ -91,7 +94,7 @@ func (d *daemon) run(ctx context.Context) error {
 		closeAll(d.listeners)
 		return err
 	}
-	faults, faultsEnd := errorLog(d.log)
+	faults, faultsEnd := logging.ForServer(d.log)
 	defer faultsEnd.Close()
 	d.server = d.newServer()
 	d.server.ErrorLog = faults
@@ -108,17 +111,15 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.log.WithFields(logrus.Fields{"addresses": texts(d.addresses(d.config)), "file": d.config.File}).Info("serving")
 	d.line.trouble(d.trouble())
-	d.tell(notifyReady(d.line.text()))
+	d.notify(sdnotify.Ready(d.line.text()))
 	d.handler.current.probe()
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	changed := make(chan struct{}, 1)
-	path, content := d.config.File, d.config.Contents()
-	d.tasks.Go(func() { watchFile(watching, d.log, path, content, changed) })
-	d.tasks.Go(func() { watchdog(watching, d.alive, d.tell) })
+	d.tasks.Go(func() { files.Run(watching) })
+	d.tasks.Go(func() { sdnotify.Watchdog(watching, d.alive, d.notify) })
 	d.tasks.Go(func() { d.keepStatus(watching, lookEvery) })
-	err = d.wait(ctx, hup, changed)
+	err = d.wait(ctx, hup, files.Changed())
 	stopWatching()
 	d.stop(ctx, cut)
 	return err
@@ -140,26 +141,24 @@ func (d *daemon) wait(ctx context.Context, hup <-chan os.Signal, changed <-chan 
 }
 
 func (d *daemon) newServer() *http.Server {
-	d.door = newDoor(func() []uint32 { return *d.uids.Load() })
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	return &http.Server{
-		Handler:           &d.handler,
-		Protocols:         &protocols,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		BaseContext:       func(net.Listener) context.Context { return d.work },
-		ConnContext:       peer.ConnContext,
-		// "OPTIONS *" is for the handler to refuse like the rest.
-		DisableGeneralOptionsHandler: true,
-	}
+	d.limiter = listener.NewLimiter(d.trusts)
+	server := listener.NewServer(&d.handler)
+	server.BaseContext = func(net.Listener) context.Context { return d.work }
+	server.ConnContext = peer.ConnContext
+	return server
+}
+
+// trusts reports whether a trusted user, or the user that sidemirror runs as, opened c. The
+// watchdog's own connections must not be shut out by those of other users.
+func (d *daemon) trusts(c net.Conn) bool {
+	caller, err := peer.Lookup(c)
+	return err == nil && (caller.UID == uint32(os.Getuid()) || slices.Contains(*d.uids.Load(), caller.UID))
 }
 
 // serve accepts on l until it is closed.
 func (d *daemon) serve(l *net.TCPListener) {
 	d.accepting.Go(func() {
-		err := d.server.Serve(listener{TCPListener: l, door: d.door, stall: writeStall})
+		err := d.server.Serve(listener.Limit(l, d.limiter))
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 			return
 		}
@@ -186,10 +185,10 @@ func (d *daemon) alive(ctx context.Context) error {
 	return resp.Body.Close()
 }
 
-// tell is for systemd's not hearing us, which keeps nobody from pulling.
-func (d *daemon) tell(err error) {
+// notify logs that systemd could not be notified, which does not affect pulls.
+func (d *daemon) notify(err error) {
 	if err != nil {
-		d.log.WithError(err).Warn("systemd was not told")
+		d.log.WithError(err).Warn("systemd could not be notified")
 	}
 }
 

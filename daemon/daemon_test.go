@@ -129,12 +129,24 @@ func TestATakenAddressEndsTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	c := mustLoad(t, named("one", freeAddr(t), taken.Addr().String()))
-	d := &daemon{config: c, stderr: io.Discard, build: func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
+	file := writeConfig(t, named("one", freeAddr(t), taken.Addr().String()))
+	d := &daemon{source: config.Source{Path: file}, stderr: io.Discard, build: func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
 		t.Error("a proxy was made nevertheless")
 		return nil, nil
 	}}
 	if err := d.run(t.Context()); err == nil || !strings.Contains(err.Error(), "the address is taken by") {
 		t.Errorf("got %v", err)
 	}
+}
+
+func TestConfigurationIsReloadedWhenTheFileChanges(t *testing.T) {
+	addr := freeAddr(t)
+	r := begin(t, writeConfig(t, named("one", addr)), nil)
+	r.rewrite(named("two", addr))
+	r.expect("RELOADING=1")
+	r.expect("READY=1")
+	wantAnswer(t, addr, "two")
+	r.rewrite("nonsense")
+	r.expect("the new configuration is not used")
+	wantAnswer(t, addr, "two")
 }

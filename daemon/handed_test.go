@@ -20,6 +20,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 )
 
 const handedOverChild = "DAEMON_TEST_HANDED_OVER"
@@ -28,11 +29,7 @@ const handedOverChild = "DAEMON_TEST_HANDED_OVER"
 // descriptors from 3 on. It is told to end by the end of its standard input.
 func child() int {
 	_ = os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // between fork and exec systemd knows it; exec.Cmd does not
-	c, err := config.Load(os.Getenv(handedOverChild), nil)
-	if err != nil {
-		return 2
-	}
-	d := &daemon{config: c, stderr: os.Stderr, build: func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
+	d := &daemon{source: config.Source{Path: os.Getenv(handedOverChild)}, stderr: os.Stderr, build: func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
 		return &fake{name: "child", handler: trickle, closed: make(chan struct{})}, nil
 	}}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -80,7 +77,7 @@ type handed struct {
 }
 
 // hand starts a child on the file with sockets, and waits until it says what it serves.
-func hand(t *testing.T, told chan string, file string, sockets ...*os.File) *handed {
+func hand(t *testing.T, told sdnotifytest.Messages, file string, sockets ...*os.File) *handed {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), handedOverChild+"="+file, fmt.Sprintf("LISTEN_FDS=%d", len(sockets)))
@@ -110,7 +107,7 @@ func (h *handed) leave() {
 func TestSocketsOfSystemdReplaceListen(t *testing.T) {
 	socket, addr := held(t, "127.0.0.1:0")
 	other := freeAddr(t)
-	h := hand(t, systemdSocket(t), writeConfig(t, named("x", other, addr)), socket)
+	h := hand(t, sdnotifytest.Listen(t), writeConfig(t, named("x", other, addr)), socket)
 	wantAnswer(t, addr, "child")
 	if got, err := get(t, other); err == nil {
 		t.Errorf("listen is served too: %q", got)
@@ -124,7 +121,7 @@ func TestSocketsOfSystemdReplaceListen(t *testing.T) {
 func TestBothOfSystemdsSocketsAreServed(t *testing.T) {
 	four, at4 := held(t, "127.0.0.1:0")
 	six, at6 := held(t, "[::1]:0")
-	told := systemdSocket(t)
+	told := sdnotifytest.Listen(t)
 	h := hand(t, told, writeConfig(t, named("x", at4)), six, four)
 	wantAnswer(t, at4, "child")
 	wantAnswer(t, at6, "child")
@@ -136,7 +133,7 @@ func TestBothOfSystemdsSocketsAreServed(t *testing.T) {
 
 func TestTheWatchdogAsksAtIPv6WhereThereIsNothingElse(t *testing.T) {
 	socket, addr := held(t, "[::1]:0")
-	told := systemdSocket(t)
+	told := sdnotifytest.Listen(t)
 	t.Setenv("WATCHDOG_USEC", "600000")
 	h := hand(t, told, writeConfig(t, named("x", addr)), socket)
 	h.expect("WATCHDOG=1")
@@ -167,7 +164,7 @@ func TestCovers(t *testing.T) {
 // systemd does it, under engines that keep their connections and ones that do not.
 func TestARestartWithSystemdsSocketLosesNothing(t *testing.T) {
 	socket, addr := held(t, "127.0.0.1:0")
-	told := systemdSocket(t)
+	told := sdnotifytest.Listen(t)
 	file := writeConfig(t, named("x", addr))
 	h := hand(t, told, file, socket)
 

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -9,30 +8,28 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/logging"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 )
 
 // reload reads the configuration again, and puts it in force whole or not at all.
 func (d *daemon) reload(why string) {
-	d.tell(notifyReloading())
+	d.notify(sdnotify.Reloading())
 	log := d.log.WithFields(logrus.Fields{"file": d.config.File, "reason": why})
-	next, err := d.config.Reload()
+	next, err := d.source.Load()
 	if err == nil {
 		err = d.replace(next)
 	}
 	if err != nil {
-		text := err.Error()
-		var faults *config.Error
-		if errors.As(err, &faults) {
-			text = faults.Brief()
-		}
+		text := config.Brief(err)
 		log.WithField("error", text).Error("the new configuration is not used, the old one stays")
 		d.line.refused("the new configuration is not used: " + text)
-		d.tell(notifyReady(d.line.text()))
+		d.notify(sdnotify.Ready(d.line.text()))
 		return
 	}
 	log.WithField("addresses", texts(d.addresses(d.config))).Info("configuration reloaded")
 	d.line.trouble(d.trouble())
-	d.tell(notifyReady(d.line.text()))
+	d.notify(sdnotify.Ready(d.line.text()))
 	d.handler.current.probe()
 }
 
@@ -51,7 +48,7 @@ func (d *daemon) replace(next *config.Config) error {
 		closeAll(opened)
 		return err
 	}
-	configureLog(d.log, next, d.toJournal)
+	logging.Configure(d.log, next.Log.Level, next.Log.Format, d.toJournal)
 	if d.handed {
 		d.warnOfHanded(next)
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -20,6 +21,8 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -41,20 +44,20 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Probe tells systemd of itself, so that a test sees what came first.
 func (f *fake) Probe(ctx context.Context) {
-	_ = notify(probed)
+	_ = sdnotify.Status(probed)
 	<-ctx.Done()
 }
 
 func (f *fake) Close() { close(f.closed) }
 
-const probed = "X_PROBED=1"
+const probed = "probed"
 
 // running is a daemon in the test's own process, its systemd being the test.
 type running struct {
 	t      *testing.T
 	file   string
 	log    *syncBuffer
-	told   chan string // what systemd is told
+	told   sdnotifytest.Messages
 	cancel context.CancelFunc
 	ended  chan error
 	stream http.HandlerFunc
@@ -78,14 +81,10 @@ func (r *running) build(c *config.Config, _ []netip.AddrPort, _ *logrus.Logger) 
 // begin starts a daemon on the file, and waits until it is ready.
 func begin(t *testing.T, file string, stream http.HandlerFunc) *running {
 	t.Helper()
-	r := &running{t: t, file: file, log: new(syncBuffer), told: systemdSocket(t), ended: make(chan error, 1), stream: stream}
-	c, err := config.Load(file, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := &running{t: t, file: file, log: new(syncBuffer), told: sdnotifytest.Listen(t), ended: make(chan error, 1), stream: stream}
 	ctx, cancel := context.WithCancel(t.Context())
 	r.cancel = cancel
-	d := &daemon{config: c, stderr: r.log, build: r.build}
+	d := &daemon{source: config.Source{Path: file}, stderr: r.log, build: r.build}
 	go func() { r.ended <- d.run(ctx) }()
 	select {
 	case got := <-r.told:
@@ -104,53 +103,10 @@ func begin(t *testing.T, file string, stream http.HandlerFunc) *running {
 	return r
 }
 
-// systemdSocket is a NOTIFY_SOCKET.
-func systemdSocket(t *testing.T) chan string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "sd") // t.TempDir is too long for sun_path
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "n")
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("NOTIFY_SOCKET", path)
-	told, done := make(chan string, 1000), make(chan struct{})
-	go func() {
-		defer close(done)
-		for b := make([]byte, 64<<10); ; {
-			n, err := c.Read(b)
-			if err != nil {
-				return
-			}
-			told <- string(b[:n])
-		}
-	}()
-	t.Cleanup(func() {
-		_ = c.Close()
-		<-done
-		_ = os.RemoveAll(dir)
-	})
-	return told
-}
-
-// expect waits until systemd is told something with want in it; each message is
-// taken to end with a newline.
+// expect waits until systemd is notified of want.
 func (r *running) expect(want string) {
 	r.t.Helper()
-	timeout := time.After(15 * time.Second)
-	for {
-		select {
-		case got := <-r.told:
-			if strings.Contains(got+"\n", want) {
-				return
-			}
-		case <-timeout:
-			r.t.Fatalf("systemd was not told %q; log:\n%s", want, r.log)
-		}
-	}
+	r.told.Wait(r.t, want, r.log.String)
 }
 
 // end waits for run's return; it may be asked again.
@@ -289,4 +245,22 @@ func writeConfig(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// keepAlive returns a connection over which one request was answered.
+func keepAlive(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	return c
 }

@@ -10,11 +10,13 @@ import (
 	"slices"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 )
 
 // listen takes over what systemd opened, or opens what the configuration names.
 func (d *daemon) listen(ctx context.Context) error {
-	handed, err := handedOver()
+	handed, err := sdnotify.Sockets()
 	if err != nil {
 		return err
 	}
@@ -62,7 +64,7 @@ func (d *daemon) open(ctx context.Context, addrs []netip.AddrPort) (map[netip.Ad
 		if d.listeners[addr] != nil {
 			continue
 		}
-		l, err := listenOn(ctx, addr)
+		l, err := listener.Open(ctx, addr)
 		if err != nil {
 			closeAll(opened)
 			return nil, err

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 )
 
 // lookEvery is how often it is looked for trouble that comes and goes without a
@@ -58,7 +60,7 @@ func (l *statusLine) text() string {
 // keepStatus keeps the line true until ctx is done. What it looks at may be files on a
 // server that is gone, whence a goroutine of its own.
 func (d *daemon) keepStatus(ctx context.Context, every time.Duration) {
-	if !heard() {
+	if !sdnotify.Enabled() {
 		return
 	}
 	tick := time.NewTicker(every)
@@ -70,7 +72,7 @@ func (d *daemon) keepStatus(ctx context.Context, every time.Duration) {
 		case <-tick.C:
 		}
 		if d.line.trouble(d.trouble()) && ctx.Err() == nil {
-			d.tell(notifyStatus(d.line.text()))
+			d.notify(sdnotify.Status(d.line.text()))
 		}
 	}
 }

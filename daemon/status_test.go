@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 )
 
 // What is wrong now is on the line, and no longer than it is wrong.
@@ -37,7 +38,7 @@ func TestTheStatusLineFollowsTroubleThatComesAndGoes(t *testing.T) {
 	}
 	d.handler.swap(newGeneration(t.Context(), svc))
 	d.publish()
-	r := &running{t: t, log: new(syncBuffer), told: systemdSocket(t)}
+	r := &running{t: t, log: new(syncBuffer), told: sdnotifytest.Listen(t)}
 	ctx, cancel := context.WithCancel(t.Context())
 	d.tasks.Go(func() { d.keepStatus(ctx, 20*time.Millisecond) })
 	defer func() {
@@ -69,13 +70,9 @@ func TestTroubleAtTheStartIsOnTheFirstLine(t *testing.T) {
 	}
 	addr := freeAddr(t)
 	file := writeConfig(t, fmt.Sprintf("listen = [%q]\n[cache]\ndir = %q\n", addr, inTheWay+"/cache"))
-	c, err := config.Load(file, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &running{t: t, log: new(syncBuffer), told: systemdSocket(t), ended: make(chan error, 1)}
+	r := &running{t: t, log: new(syncBuffer), told: sdnotifytest.Listen(t), ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(t.Context())
-	d := &daemon{config: c, stderr: r.log}
+	d := &daemon{source: config.Source{Path: file}, stderr: r.log}
 	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
 		return d.caches.newService(c, at, "test", log)
 	}

@@ -3,16 +3,14 @@ package daemon
 import (
 	"context"
 	"time"
+
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 )
 
 const (
 	// linger is for what came in while the rest finished. An engine that is cut off
 	// goes on where it was, which costs it less than the wait of those behind it.
 	linger = 2 * time.Second
-
-	// silence is for connections over which nothing has come yet. Clients in Go keep
-	// such in reserve, and miss them no more than idle ones.
-	silence = 250 * time.Millisecond
 )
 
 // stop ends in order: what is under way finishes, then nothing more comes in, what
@@ -24,7 +22,7 @@ const (
 func (d *daemon) stop(ctx context.Context, cut context.CancelFunc) {
 	limit := d.config.ShutdownTimeout
 	d.log.WithField("timeout", limit.String()).Info("stopping")
-	d.tell(notifyStopping(limit + linger))
+	d.notify(sdnotify.Stopping(limit + linger))
 	// Idle connections are closed now, and the others after their next answer: an
 	// engine repeats a request that comes too late for one.
 	d.server.SetKeepAlivesEnabled(false)
@@ -57,29 +55,11 @@ func (d *daemon) stop(ctx context.Context, cut context.CancelFunc) {
 // do not try again.
 func (d *daemon) shut(ctx context.Context, patience time.Duration) {
 	closeAll(d.listeners)
-	d.accepting.Wait() // from here on the door counts them all
+	d.accepting.Wait() // from here on the limiter counts every connection
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if !d.door.empties(ctx) {
+	if !d.limiter.Drain(ctx) {
 		d.log.Warn("cutting what did not finish in time")
 	}
 	_ = d.server.Close() // its errors are those of broken connections
-}
-
-// empties waits until nobody is left but those who have been silent for a while, and
-// reports whether that came before ctx was done.
-func (d *door) empties(ctx context.Context) bool {
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for began := time.Now(); ; {
-		all, silent := d.all.Load(), d.silent.Load()
-		if all == 0 || all == silent && time.Since(began) > silence {
-			return true
-		}
-		select {
-		case <-ctx.Done():
-			return all == silent
-		case <-tick.C:
-		}
-	}
 }

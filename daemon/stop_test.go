@@ -12,10 +12,7 @@ func TestWhileStreamsFinishNewRequestsAreServed(t *testing.T) {
 	release := make(chan struct{})
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), lasting(release))
-	idle := dial(t, addr)
-	if !answers(idle) {
-		t.Fatal("no answer")
-	}
+	idle := keepAlive(t, addr)
 	body := stream(t, addr)
 	r.cancel()
 	r.expect("STOPPING=1\nEXTEND_TIMEOUT_USEC=37000000\nSTATUS=finishing what is under way\n")
@@ -135,10 +132,7 @@ func TestAStreamOfAnOlderConfigurationFinishesToo(t *testing.T) {
 func TestAnIdleDaemonEndsAtOnce(t *testing.T) {
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), nil)
-	idle := dial(t, addr)
-	if !answers(idle) {
-		t.Fatal("no answer")
-	}
+	keepAlive(t, addr)
 	began := time.Now()
 	r.cancel()
 	if err := r.end(); err != nil {

@@ -1,7 +1,6 @@
 package hostconfig
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,12 +10,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // applier carries out one plan.
 type applier struct {
-	tree     *tree
-	journal  *journal
+	tree     *hostfs.Host
+	journal  *journal.Journal
 	signaler signaler
 	result   Result
 	errs     []error
@@ -38,17 +41,17 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 }
 
 func carryOut(ctx context.Context, h *Host, plan Plan, asking bool) (Result, error) {
-	t, err := openTree(h.Root, h.step)
+	t, err := h.open()
 	if err != nil {
 		return Result{}, err
 	}
-	defer t.close()
-	unlock, err := t.lock()
+	defer t.Close()
+	unlock, err := t.Lock()
 	if err != nil {
 		return Result{}, err
 	}
 	defer unlock.Close()
-	j, err := loadJournal(t)
+	j, err := journal.Load(t)
 	if err != nil {
 		return Result{}, err
 	}
@@ -57,10 +60,10 @@ func carryOut(ctx context.Context, h *Host, plan Plan, asking bool) (Result, err
 		reload: plan.reload, restart: plan.restart && plan.pending,
 		failed: make(map[string]bool), done: make(map[string]bool), errs: slices.Clone(plan.Refused),
 	}
-	if err := j.clean(); err != nil {
+	if err := j.Clean(); err != nil {
 		return a.result, err
 	}
-	t.inPlace = j.intend
+	t.InPlace = j.InPlace
 	if err := a.record(plan); err != nil {
 		return a.result, err
 	}
@@ -90,33 +93,31 @@ func (a *applier) fail(name string, err error) {
 func (a *applier) record(plan Plan) error {
 	for i := range plan.Changes {
 		c := &plan.Changes[i]
-		now, err := a.tree.read(c.Path)
-		if err == nil && c.undo && same(now.data, c.After) {
+		now, err := a.tree.Read(c.Path)
+		if err == nil && c.undo && hostfs.Same(now.Data, c.After) {
 			a.done[c.Path] = true // by the run before, while this one was planned
 			continue
 		}
-		if err == nil && !same(now.data, c.Before) {
-			err = &refusal{path: c.Path, reason: "was changed by somebody else since it was planned", mend: "run again"}
+		if err == nil && !hostfs.Same(now.Data, c.Before) {
+			err = &problem.Problem{Path: c.Path, Text: "was changed by somebody else since it was planned", Hint: "run again"}
 		}
 		if err != nil {
 			a.fail(c.Path, err)
 			continue
 		}
-		if e := a.journal.find(c.Path); c.undo && e != nil && c.interim != nil {
-			e.Ours = append(e.Ours, hash(c.interim))
+		if e := a.journal.Find(c.Path); c.undo && e != nil && c.interim != nil {
+			e.Wrote(c.interim)
 		} else if !c.undo {
-			if err := a.journal.record(c, now); err != nil {
+			if err := a.journal.Record(c.edit(), now); err != nil {
 				return err
 			}
 		}
 	}
-	if !a.journal.keepNamed(plan.named) && len(plan.Changes) == 0 {
+	if !a.journal.KeepNamed(plan.named) && len(plan.Changes) == 0 {
 		return nil
 	}
-	return a.journal.save()
+	return a.journal.Save()
 }
-
-func same(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
 
 // change makes one change of the plan.
 func (a *applier) change(ctx context.Context, c Change) {
@@ -124,14 +125,14 @@ func (a *applier) change(ctx context.Context, c Change) {
 		return
 	}
 	if c.needs != "" && a.failed[c.needs] {
-		a.fail(c.Path, &refusal{path: c.Path, reason: "is left as it is, because " + c.needs + " could not be changed before it", mend: "mend that and run again"})
+		a.fail(c.Path, &problem.Problem{Path: c.Path, Text: "is left as it is, because " + c.needs + " could not be changed before it", Hint: "mend that and run again"})
 		return
 	}
 	if c.undo {
 		a.undo(ctx, c)
 		return
 	}
-	now, err := a.tree.read(c.Path)
+	now, err := a.tree.Read(c.Path)
 	if err == nil {
 		err = a.put(now, c)
 	}
@@ -145,35 +146,35 @@ func (a *applier) change(ctx context.Context, c Change) {
 }
 
 // put writes a file that is to have our part.
-func (a *applier) put(now file, c Change) error {
-	at := now.attrs
+func (a *applier) put(now hostfs.File, c Change) error {
+	at := now.Attrs
 	at.Mtime = time.Time{}
-	if !now.exists() {
-		at = attrs{Mode: 0o644, UID: unix.Geteuid(), GID: unix.Getegid()}
-		for _, dir := range a.tree.missing(now.real) {
-			if err := a.tree.makeFolder(dir, 0o755); err != nil {
+	if !now.Exists() {
+		at = hostfs.Attrs{Mode: 0o644, UID: unix.Geteuid(), GID: unix.Getegid()}
+		for _, dir := range a.tree.Missing(now.Real) {
+			if err := a.tree.MakeFolder(dir, 0o755); err != nil {
 				return err
 			}
 		}
 	}
-	return a.tree.write(now.real, c.Before, c.After, at)
+	return a.tree.Write(now.Real, c.Before, c.After, at)
 }
 
 // undo gives one file back: to the byte and to the time where nobody else
 // wrote to it.
 func (a *applier) undo(ctx context.Context, c Change) {
-	now, err := a.tree.read(c.Path)
+	now, err := a.tree.Read(c.Path)
 	if err != nil {
 		a.fail(c.Path, err)
 		return
 	}
-	at, before := now.attrs, c.Before
+	at, before := now.Attrs, c.Before
 	at.Mtime = time.Time{}
-	if e := a.journal.find(c.Path); e != nil && e.Existed && c.After != nil && hash(c.After) == e.Original {
+	if e := a.journal.Find(c.Path); e != nil && e.Existed && c.After != nil && hostfs.Hash(c.After) == e.Original {
 		at.Mtime = e.Attrs.Mtime
 	}
 	if c.interim != nil && a.signaler != nil && a.signaler.Running(ctx) {
-		if err := a.tree.write(now.real, before, c.interim, now.attrs); err != nil {
+		if err := a.tree.Write(now.Real, before, c.interim, now.Attrs); err != nil {
 			a.fail(c.Path, err)
 			return
 		}
@@ -183,9 +184,9 @@ func (a *applier) undo(ctx context.Context, c Change) {
 		a.reload = a.reload || c.kind == daemonFile
 	}
 	if c.After == nil {
-		err = a.tree.remove(now.real, before)
+		err = a.tree.Remove(now.Real, before)
 	} else {
-		err = a.tree.write(now.real, before, c.After, at)
+		err = a.tree.Write(now.Real, before, c.After, at)
 	}
 	if err != nil {
 		a.fail(c.Path, err)
@@ -275,30 +276,30 @@ func (a *applier) mirrorOf(plan Plan) string {
 func (a *applier) finish() error {
 	p := &planner{tree: a.tree, journal: a.journal}
 	for _, e := range slices.Clone(a.journal.Files) {
-		now, err := a.tree.read(e.Path)
+		now, err := a.tree.Read(e.Path)
 		if err != nil {
 			continue // refused and reported where it was to be changed
 		}
-		if now.exists() && e.isOurs(now.data) {
+		if now.Exists() && e.IsOurs(now.Data) {
 			continue
 		}
-		if now.exists() {
-			if _, found, _, err := p.strip(e.Kind, now, e, nil); found || err != nil {
+		if now.Exists() {
+			if _, found, _, err := p.strip(kind(e.Kind), now, e, nil); found || err != nil {
 				continue
 			}
 		}
-		a.journal.drop(e.Path)
+		a.journal.Drop(e.Path)
 	}
-	a.journal.keepNamed(nil)
+	a.journal.KeepNamed(nil)
 	for _, dir := range slices.Backward(slices.Clone(a.journal.Folders)) {
-		below := func(e *entry) bool { return strings.HasPrefix(e.Real, dir+"/") }
+		below := func(e *journal.Entry) bool { return strings.HasPrefix(e.Real, dir+"/") }
 		if slices.ContainsFunc(a.journal.Files, below) {
 			continue
 		}
-		if err := a.tree.removeFolder(dir); err != nil {
+		if err := a.tree.RemoveFolder(dir); err != nil {
 			return err
 		}
 		a.journal.Folders = without(a.journal.Folders, dir)
 	}
-	return a.journal.save()
+	return a.journal.Save()
 }

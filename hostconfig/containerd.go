@@ -27,8 +27,8 @@ type containerd struct {
 }
 
 func (p *planner) newContainerd() *containerd {
-	c := &containerd{planner: p, config: containerdConfig, running: p.tree.containerd()}
-	p.tree.watch("/run/containerd/containerd.sock") // made anew at each start
+	c := &containerd{planner: p, config: containerdConfig, running: runningContainerd(p.tree)}
+	p.tree.Watch("/run/containerd/containerd.sock") // made anew at each start
 	args := p.commandLine(c.running, "containerd.service")
 	if name := flag(args, "--config", "-c"); path.IsAbs(name) && !inHome(name) {
 		c.config = path.Clean(name)
@@ -72,7 +72,7 @@ func (c *containerd) plan(ctx context.Context) []State {
 	}
 	states := []State{state}
 	for _, h := range homes {
-		if c.tree.isDir(h.folder) {
+		if c.tree.IsDir(h.folder) {
 			other := State{Engine: Containerd, Home: h.name, Present: true, Hosts: h.hosts, Mirror: "hosts.toml"}
 			keep = append(keep, c.setAll(&other, h.hosts)...)
 			c.others(&other, "", h.hosts)
@@ -93,8 +93,8 @@ func (c *containerd) another() string {
 	if c.running == nil || installed == "" || !path.IsAbs(c.running.args[0]) {
 		return ""
 	}
-	name, err := c.tree.follow(c.running.args[0])
-	if real, err2 := c.tree.follow(installed); err != nil || err2 != nil || real != name {
+	name, err := c.tree.Follow(c.running.args[0])
+	if real, err2 := c.tree.Follow(installed); err != nil || err2 != nil || real != name {
 		return c.running.args[0]
 	}
 	return ""
@@ -195,12 +195,12 @@ func (c *containerd) restartPending(name string) bool {
 	if c.running == nil || name == "" {
 		return false
 	}
-	entry := c.journal.find(name)
-	f, err := c.tree.read(name)
-	if err != nil || !entry.isOurs(f.data) {
+	entry := c.journal.Find(name)
+	f, err := c.tree.Read(name)
+	if err != nil || !entry.IsOurs(f.Data) {
 		return false
 	}
-	started := c.tree.started(c.running.pid)
+	started := startedAt(c.tree, c.running.pid)
 	// A time to come is of a clock that was set since, and would never be behind us.
-	return !started.IsZero() && f.attrs.changed.After(started.Add(time.Second)) && f.attrs.changed.Before(time.Now())
+	return !started.IsZero() && f.Attrs.Changed.After(started.Add(time.Second)) && f.Attrs.Changed.Before(time.Now())
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // dropIn sorts behind the other files of a conf.d, since the last one wins.
@@ -26,8 +27,8 @@ func (c *containerd) setPath(state *State, v version, conf criConfig) {
 	switch {
 	case fresh:
 	case conf.version < 2:
-		c.refuse(&refusal{path: name, line: 1, reason: "has no version, or version 1, which containerd 2 does not take any more",
-			mend: "have containerd write it anew: containerd config migrate"})
+		c.refuse(&problem.Problem{Path: name, Line: 1, Text: "has no version, or version 1, which containerd 2 does not take any more",
+			Hint: "have containerd write it anew: containerd config migrate"})
 		return
 	case conf.version > 2:
 		section, number = splice.SectionV3, conf.version
@@ -49,7 +50,7 @@ func (c *containerd) setPath(state *State, v version, conf criConfig) {
 			if fresh && len(base) == 0 {
 				return splice.NewConfig(number, section, folder), nil
 			} else if fresh && name == c.config {
-				return nil, &refusal{path: name, reason: "has nothing but comments", mend: `write "version = 2" into it, or remove it, and run again`}
+				return nil, &problem.Problem{Path: name, Text: "has nothing but comments", Hint: `write "version = 2" into it, or remove it, and run again`}
 			}
 			return splice.SetConfigPath(name, base, section, folder)
 		},
@@ -64,7 +65,7 @@ func (c *containerd) glob(imports []string) string {
 		if !path.IsAbs(pattern) {
 			pattern = path.Join(path.Dir(c.config), pattern)
 		}
-		if ok, err := path.Match(path.Base(pattern), dropIn); ok && err == nil && c.tree.isDir(path.Dir(pattern)) {
+		if ok, err := path.Match(path.Base(pattern), dropIn); ok && err == nil && c.tree.IsDir(path.Dir(pattern)) {
 			return pattern
 		}
 	}
@@ -79,14 +80,14 @@ func (c *containerd) warnOfSecondRoot(state *State, conf criConfig) {
 		roots = []string{containerdHosts, dockerHosts} // what 2.2 and later have built in
 	}
 	for _, root := range roots[min(1, len(roots)):] {
-		list, err := c.tree.names(root)
+		list, err := c.tree.Names(root)
 		if err != nil {
 			c.refuse(err)
 			continue
 		}
 		var only []string
 		for _, item := range list {
-			if !c.tree.isDir(path.Join(roots[0], item.Name())) && !slices.Contains(c.want.Registries, item.Name()) {
+			if !c.tree.IsDir(path.Join(roots[0], item.Name())) && !slices.Contains(c.want.Registries, item.Name()) {
 				only = append(only, item.Name())
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // criConfig is what matters to us of containerd's configuration.
@@ -58,19 +59,19 @@ func (c *containerd) effective(v version) (criConfig, error) {
 			continue
 		}
 		if seen[name] = true; len(seen) > maxImports {
-			return conf, &refusal{path: c.config, reason: fmt.Sprintf("imports more than %d files", maxImports), mend: "look what they are"}
+			return conf, &problem.Problem{Path: c.config, Text: fmt.Sprintf("imports more than %d files", maxImports), Hint: "look what they are"}
 		}
-		f, err := c.tree.read(name)
+		f, err := c.tree.Read(name)
 		switch {
 		case err != nil:
 			return conf, err
-		case !f.exists() && name == c.config:
+		case !f.Exists() && name == c.config:
 			return conf, nil
-		case !f.exists():
-			return conf, &refusal{path: c.config, reason: "imports " + quotePath(name) + ", which does not exist, so that containerd would not start", mend: "make that file, or take it out of imports"}
+		case !f.Exists():
+			return conf, &problem.Problem{Path: c.config, Text: "imports " + problem.QuotePath(name) + ", which does not exist, so that containerd would not start", Hint: "make that file, or take it out of imports"}
 		}
-		fmt.Fprintf(sum, "%q %x\n", name, sha256.Sum256(f.data))
-		imports, err := conf.add(name, f.data, name == c.config)
+		fmt.Fprintf(sum, "%q %x\n", name, sha256.Sum256(f.Data))
+		imports, err := conf.add(name, f.Data, name == c.config)
 		if err != nil {
 			return conf, err
 		}
@@ -101,9 +102,9 @@ func (c *containerd) imported(file, pattern string, v version) ([]string, error)
 		return []string{pattern}, nil
 	}
 	if _, err := path.Match(pattern, ""); err != nil {
-		return nil, &refusal{path: file, reason: fmt.Sprintf("imports %q, which is no pattern, so that containerd would not start", pattern), mend: "mend it"}
+		return nil, &problem.Problem{Path: file, Text: fmt.Sprintf("imports %q, which is no pattern, so that containerd would not start", pattern), Hint: "mend it"}
 	}
-	return c.tree.glob(pattern)
+	return c.tree.Glob(pattern)
 }
 
 // add reads one file over what those before it said.
@@ -122,7 +123,7 @@ func (c *criConfig) add(name string, data []byte, main bool) (imports []string, 
 		return nil, err
 	}
 	if err := toml.Unmarshal(data, &values); err != nil {
-		return nil, &refusal{path: name, reason: "is not what containerd takes: " + err.Error(), mend: "see containerd config default"}
+		return nil, &problem.Problem{Path: name, Text: "is not what containerd takes: " + err.Error(), Hint: "see containerd config default"}
 	}
 	if main {
 		c.version, c.imports, c.empty = values.Version, values.Imports, empty

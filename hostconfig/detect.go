@@ -58,11 +58,11 @@ func (p *planner) version(ctx context.Context, e engine) string {
 			return v
 		}
 	}
-	f, err := p.tree.read("/var/lib/dpkg/status")
+	f, err := p.tree.Read("/var/lib/dpkg/status")
 	if err != nil {
 		return ""
 	}
-	return packageVersion(f.data, e.packages())
+	return packageVersion(f.Data, e.packages())
 }
 
 // askVersion executes a program for its version, once for each program: watch looks
@@ -146,11 +146,11 @@ func (p *planner) commandLine(running *process, unit string, more ...string) []s
 	}
 	var words []string
 	for _, name := range append(more, p.unitFiles(unit)...) {
-		f, err := p.tree.read(name)
+		f, err := p.tree.Read(name)
 		if err != nil {
 			continue
 		}
-		for line := range strings.SplitSeq(string(f.data), "\n") {
+		for line := range strings.SplitSeq(string(f.Data), "\n") {
 			if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, ";") {
 				words = append(words, strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\"'", r) })...)
 			}
@@ -165,7 +165,7 @@ func (p *planner) unitFiles(unit string) []string {
 	for _, folder := range []string{"/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system"} {
 		main := path.Join(folder, unit)
 		names = append(names, main)
-		list, err := p.tree.names(main + ".d")
+		list, err := p.tree.Names(main + ".d")
 		if err != nil {
 			continue
 		}

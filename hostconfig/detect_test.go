@@ -318,3 +318,5 @@ func FuzzProcess(f *testing.F) {
 		}
 	})
 }
+
+const immutable = 0x10 // FS_IMMUTABLE_FL of linux/fs.h

@@ -28,10 +28,10 @@ type docker struct {
 }
 
 func (p *planner) newDocker() *docker {
-	d := &docker{planner: p, json: dockerJSON, running: p.tree.dockerd()}
+	d := &docker{planner: p, json: dockerJSON, running: runningDockerd(p.tree)}
 	// Written at each start, after which flags, version and store may be others.
-	p.tree.watch("/run/docker.pid")
-	p.tree.watch("/run/docker.sock")
+	p.tree.Watch("/run/docker.pid")
+	p.tree.Watch("/run/docker.sock")
 	d.args = p.commandLine(d.running, "docker.service", "/etc/default/docker", "/etc/sysconfig/docker")
 	if name := flag(d.args, "--config-file"); path.IsAbs(name) {
 		d.json = path.Clean(name)
@@ -131,7 +131,7 @@ func (d *docker) settle(state *State) {
 			needs = hubFile
 		}
 		d.setMirrors(state, needs)
-	} else if slices.Contains(conf.Mirrors, d.want.Mirror) || d.journal.find(d.json) != nil {
+	} else if slices.Contains(conf.Mirrors, d.want.Mirror) || d.journal.Find(d.json) != nil {
 		d.unset(Docker, d.json, daemonFile, "this Docker reads hosts.toml instead of registry-mirrors", "")
 	}
 	needs := make(map[string]string)
@@ -239,10 +239,10 @@ func (d *docker) hostsPath(registry string) string {
 
 // settings reads daemon.json; usable is false where it has to be left alone.
 func (d *docker) settings() (conf settings, usable bool) {
-	f, err := d.tree.read(d.json)
+	f, err := d.tree.Read(d.json)
 	var file *splice.Daemon
 	if err == nil {
-		file, err = splice.ReadDaemon(d.json, f.data, splice.Version{})
+		file, err = splice.ReadDaemon(d.json, f.Data, splice.Version{})
 	}
 	if err != nil {
 		d.refuse(err)
@@ -266,7 +266,7 @@ func (d *docker) graphStore(v version, conf settings) bool {
 		return d.live.store != containerdStore
 	}
 	root := cmp.Or(flag(d.args, "--data-root", "-g"), conf.DataRoot, "/var/lib/docker")
-	return !v.atLeast(29, 0) || d.tree.isDir(root+"/image/overlay2")
+	return !v.atLeast(29, 0) || d.tree.IsDir(root+"/image/overlay2")
 }
 
 // planHosts plans the hosts.toml of each registry. keep are the files wanted, and

@@ -26,7 +26,7 @@ func inHome(file string) bool {
 
 // k0s and snap tell of engines that are left alone, with the reason.
 func (p *planner) k0s() []State {
-	if !p.tree.isDir("/etc/k0s/containerd.d") {
+	if !p.tree.IsDir("/etc/k0s/containerd.d") {
 		return nil
 	}
 	s := State{Engine: Containerd, Home: "k0s", Present: true, Mirror: "left alone"}
@@ -36,7 +36,7 @@ func (p *planner) k0s() []State {
 
 func (p *planner) snap() []State {
 	const folder = "/var/snap/docker/current/config"
-	if !p.tree.isDir(folder) {
+	if !p.tree.IsDir(folder) {
 		return nil
 	}
 	s := State{Engine: Docker, Home: "snap", Present: true, Config: folder + "/daemon.json", Mirror: "left alone"}
@@ -51,7 +51,7 @@ const maxRootless = 8
 // home, whose folders that user may exchange for links at any time.
 func (p *planner) rootless(version string) []State {
 	var list []State
-	for _, proc := range p.tree.processes("dockerd") {
+	for _, proc := range processes(p.tree, "dockerd") {
 		if proc.uid == 0 || len(list) == maxRootless {
 			continue
 		}
@@ -72,14 +72,14 @@ func (p *planner) rootless(version string) []State {
 // others tells of programs that write the same files, in words that a person can
 // act on. name is a configuration file of the engine's, root its hosts.toml folder.
 func (p *planner) others(state *State, name, root string) {
-	if root != "" && p.tree.isDir(path.Join(root, "_backup")) {
+	if root != "" && p.tree.IsDir(path.Join(root, "_backup")) {
 		state.note(fmt.Sprintf("%s/_backup is Spegel's: it moves away what is in that folder whenever it starts; run one of the two", root))
 	}
-	f, err := p.tree.read(name)
+	f, err := p.tree.Read(name)
 	if err != nil {
 		return // refused, with the reason, where it is to be edited
 	}
-	head := string(f.data[:min(len(f.data), 2048)])
+	head := string(f.Data[:min(len(f.Data), 2048)])
 	for line := range strings.Lines(head) {
 		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") || splice.Marked([]byte(line)) {
 			continue
@@ -91,7 +91,7 @@ func (p *planner) others(state *State, name, root string) {
 			}
 		}
 	}
-	if path.Ext(name) == ".json" && strings.Contains(string(f.data), "nvidia-container-runtime") {
+	if path.Ext(name) == ".json" && strings.Contains(string(f.Data), "nvidia-container-runtime") {
 		state.note(fmt.Sprintf("%s names NVIDIA's runtime: nvidia-ctk writes the whole file anew whenever it is run, and forgets \"features\"", name))
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 const ourURL = "http://127.0.0.1:305"
@@ -201,7 +203,7 @@ func notes(plan Plan) string {
 }
 
 func refusals(plan Plan) string {
-	return fmt.Sprint(errors.Join(plan.Refused...))
+	return problem.Format("", errors.Join(plan.Refused...))
 }
 
 func contains(t *testing.T, text string, parts ...string) {

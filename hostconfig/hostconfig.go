@@ -11,7 +11,11 @@ package hostconfig
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
 )
 
 // Docker and Containerd are the engines, as [Desired] and [State] name them.
@@ -106,6 +110,11 @@ type Change struct {
 	changed time.Time // when Before came about, by the kernel; zero where there is none
 }
 
+// edit is what the journal records of a change before it is made.
+func (c *Change) edit() journal.Edit {
+	return journal.Edit{Engine: c.Engine, Kind: string(c.kind), Path: c.Path, URL: c.url, Base: c.base, Contents: [][]byte{c.After, c.interim}}
+}
+
 // Plan is what has to be done to a host. It is settled when there are no Changes and
 // no Signals.
 type Plan struct {
@@ -160,15 +169,25 @@ type Result struct {
 	Warnings []string `json:"warnings"`
 }
 
+// open opens the host's tree.
+func (h *Host) open() (*hostfs.Host, error) {
+	t, err := hostfs.Open(h.Root)
+	if err != nil {
+		return nil, err
+	}
+	t.Step = h.step
+	return t, nil
+}
+
 // Make compares the host with want. It only reads. The error is for what keeps
 // it from looking at all; a file that is refused is in the plan.
 func Make(ctx context.Context, h *Host, want Desired) (Plan, error) {
-	t, err := openTree(h.Root, h.step)
+	t, err := h.open()
 	if err != nil {
 		return Plan{}, err
 	}
-	defer t.close()
-	j, err := loadJournal(t)
+	defer t.Close()
+	j, err := journal.Load(t)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -185,7 +204,7 @@ func Make(ctx context.Context, h *Host, want Desired) (Plan, error) {
 		e.undo()
 		p.out.Engines = append(p.out.Engines, State{Engine: e.name(), Present: p.present(e), Running: e.runs()})
 	}
-	p.out.Watch = t.seen()
+	p.out.Watch = slices.DeleteFunc(t.Seen(), func(name string) bool { return strings.HasPrefix(name, journal.Folder) })
 	return p.out, nil
 }
 

@@ -3,7 +3,6 @@ package hostconfig
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,7 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // bind mounts a file over itself, as container runtimes do with single files.
@@ -53,7 +54,7 @@ func TestAReadOnlyFileSystemIsRefusedByThePlan(t *testing.T) {
 	bind(t, h.path(dockerFolder), unix.MS_RDONLY)
 	before := h.snapshot(t)
 	plan := h.plan(t, desired("docker.io"))
-	contains(t, refusals(plan), hubHosts+": is on a read-only file system; make it writable, or write this file into the host's image")
+	contains(t, refusals(plan), hubHosts+": on a read-only file system\nhint: make it writable, or write this file into the host's image")
 	if len(plan.Changes) != 1 || plan.Changes[0].Engine != Containerd {
 		t.Errorf("%+v", plan.Changes)
 	}
@@ -71,7 +72,7 @@ func TestOnlyTheFoldersWrittenToNeedToBeWritable(t *testing.T) {
 	before := h.snapshot(t)
 	h.apply(t, dockerOnly()) // which makes the journal's folder
 	bind(t, h.Root, 0)
-	for _, name := range []string{dockerFolder, journalFolder} {
+	for _, name := range []string{dockerFolder, journal.Folder} {
 		bind(t, h.path(name), 0)
 	}
 	if err := unix.Mount("", h.Root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
@@ -81,7 +82,7 @@ func TestOnlyTheFoldersWrittenToNeedToBeWritable(t *testing.T) {
 	contains(t, h.get(t, dockerHosts+"/r.example/hosts.toml"), ourHost)
 	h.revert(t)
 	after := h.snapshot(t)
-	delete(after, journalFolder) // empty, for the service's next start
+	delete(after, journal.Folder) // empty, for the service's next start
 	sameTree(t, before, after)
 	h.apply(t, dockerOnly())
 }
@@ -144,7 +145,7 @@ func TestRootWithoutCapabilities(t *testing.T) {
 		"root's":     {0, 0, 0o600, ""},
 		"a group's":  {0, 34, 0o640, "/etc/docker/daemon.json: belongs to user 0 and group 34, to whom root without capabilities"},
 		"a user's":   {12, 34, 0o644, "run sidemirror apply, or chown 0:0 it"},
-		"unreadable": {12, 34, 0o600, "it is not for root without capabilities"},
+		"unreadable": {12, 34, 0o600, "root without capabilities"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}", "/etc/containerd/": ""})
@@ -157,7 +158,7 @@ func TestRootWithoutCapabilities(t *testing.T) {
 			if (err != nil) != (test.says != "") {
 				t.Errorf("error: %v", err)
 			}
-			contains(t, fmt.Sprint(err), test.says)
+			contains(t, problem.Format("", err), test.says)
 			after := h.snapshot(t)
 			if test.says != "" && after[dockerJSON] != before[dockerJSON] {
 				t.Errorf("it was %q, and is %q", before[dockerJSON], after[dockerJSON])
@@ -183,7 +184,7 @@ func TestRootWithoutCapabilitiesLosesNothing(t *testing.T) {
 	after := h.snapshot(t)
 	var err error
 	powerless(t, func() { _, err = Revert(context.Background(), h, ourURL) })
-	if err == nil || !strings.Contains(err.Error(), "run sidemirror apply") {
+	if err == nil || !strings.Contains(problem.Format("", err), "run sidemirror apply") {
 		t.Errorf("error: %v", err)
 	}
 	sameTree(t, after, h.snapshot(t))
@@ -197,7 +198,7 @@ func TestHugeFilesAreRefusedWhicheverTheyAre(t *testing.T) {
 		if err := os.Truncate(h.path(name), 64<<20); err != nil {
 			t.Fatal(err)
 		}
-		contains(t, refusals(h.plan(t, want)), name+": is larger than 16 MiB")
+		contains(t, refusals(h.plan(t, want)), name+": larger than 16 MiB")
 		if _, err := h.try(t, want); err == nil {
 			t.Errorf("%s: no error", name)
 		}

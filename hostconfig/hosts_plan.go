@@ -7,14 +7,17 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // registryFolder is where a containerd resolver looks for a registry below root:
 // host_port_ where that exists, else host:port (core/remotes/docker/config, hostPaths).
-func registryFolder(t *tree, root, registry string) string {
+func registryFolder(t *hostfs.Host, root, registry string) string {
 	if i := strings.LastIndex(registry, ":"); i > 0 {
-		if other := path.Join(root, registry[:i]+"_"+registry[i+1:]+"_"); t.isDir(other) {
+		if other := path.Join(root, registry[:i]+"_"+registry[i+1:]+"_"); t.IsDir(other) {
 			return other
 		}
 	}
@@ -26,27 +29,27 @@ func registryFolder(t *tree, root, registry string) string {
 func (p *planner) setHosts(engine string, state *State, root, registry string, m splice.Hosts) (name string, ok bool) {
 	folder := registryFolder(p.tree, root, registry)
 	name = path.Join(folder, "hosts.toml")
-	if !p.tree.isDir(folder) && p.tree.isDir(path.Join(root, "_default")) {
+	if !p.tree.IsDir(folder) && p.tree.IsDir(path.Join(root, "_default")) {
 		state.note(fmt.Sprintf("%s is served by %s/_default, which a folder of its own would overrule; make %s/hosts.toml and run again", registry, root, folder))
 		return "", false
 	}
-	now, err := p.tree.read(name)
+	now, err := p.tree.Read(name)
 	if err != nil {
 		p.refuse(err)
 		return name, false
 	}
-	if owner := otherOwner(now.data); owner != "" {
+	if owner := otherOwner(now.Data); owner != "" {
 		state.note(fmt.Sprintf("%s is written by %s, which would undo us: configure the mirror there", name, owner))
 		return "", false
 	}
-	entry := p.journal.find(name)
-	if len(now.data) == 0 || entry.isOurs(now.data) {
+	entry := p.journal.Find(name)
+	if len(now.Data) == 0 || entry.IsOurs(now.Data) {
 		if err := p.certificates(folder, &m); err != nil {
 			p.refuse(err)
 			return name, false
 		}
 	}
-	if now.exists() && !entry.isOurs(now.data) {
+	if now.Exists() && !entry.IsOurs(now.Data) {
 		if err := p.checkHosts(state, now, m.URL, entry); err != nil {
 			p.refuse(err)
 			return name, false
@@ -76,7 +79,7 @@ func otherOwner(data []byte) string {
 // (containerd, loadCertFiles): a hosts.toml beside them turns them off. The names
 // stay relative, which containerd takes as relative to the folder.
 func (p *planner) certificates(folder string, m *splice.Hosts) error {
-	list, err := p.tree.names(folder)
+	list, err := p.tree.Names(folder)
 	if err != nil {
 		return err
 	}
@@ -90,10 +93,10 @@ func (p *planner) certificates(folder string, m *splice.Hosts) error {
 			continue
 		}
 		if !utf8.ValidString(name) {
-			return &refusal{path: path.Join(folder, name), reason: "has a name that is not UTF-8, which no hosts.toml can say", mend: "rename it"}
+			return &problem.Problem{Path: path.Join(folder, name), Text: "has a name that is not UTF-8, which no hosts.toml can say", Hint: "rename it"}
 		}
-		if !p.tree.isFile(path.Join(folder, name)) {
-			return &refusal{path: path.Join(folder, name), reason: "cannot be read, and named in hosts.toml would make every pull fail", mend: "mend or remove it"}
+		if !p.tree.IsFile(path.Join(folder, name)) {
+			return &problem.Problem{Path: path.Join(folder, name), Text: "cannot be read, and named in hosts.toml would make every pull fail", Hint: "mend or remove it"}
 		}
 		if strings.HasSuffix(name, ".crt") {
 			m.CA = append(m.CA, name)
@@ -109,28 +112,28 @@ func (p *planner) certificates(folder string, m *splice.Hosts) error {
 }
 
 // checkHosts looks at a hosts.toml of somebody else's.
-func (p *planner) checkHosts(state *State, now file, ours string, entry *entry) error {
-	file, err := splice.ReadHosts(now.path, now.data)
+func (p *planner) checkHosts(state *State, now hostfs.File, ours string, entry *journal.Entry) error {
+	file, err := splice.ReadHosts(now.Path, now.Data)
 	if err != nil {
 		return err
 	}
 	if server := file.Server; server == "https://docker.io" || server == "docker.io" {
 		// microk8s ships it.
-		state.note(fmt.Sprintf("%s has the server %q, which is no registry: what its hosts do not have fails there; write https://registry-1.docker.io", now.path, server))
+		state.note(fmt.Sprintf("%s has the server %q, which is no registry: what its hosts do not have fails there; write https://registry-1.docker.io", now.Path, server))
 	}
 	for _, h := range file.Hosts {
 		name := h.Name
 		if !h.Table {
-			state.note(fmt.Sprintf(`%s has the host %q as a dotted key or an inline table, which containerd 2 drops silently; write it as a [host."…"] table`, now.path, name))
+			state.note(fmt.Sprintf(`%s has the host %q as a dotted key or an inline table, which containerd 2 drops silently; write it as a [host."…"] table`, now.Path, name))
 		}
 		if name == ours && entry == nil && !file.Ours {
-			state.note(fmt.Sprintf("%s has %s already, not by us: it is left alone", now.path, name))
+			state.note(fmt.Sprintf("%s has %s already, not by us: it is left alone", now.Path, name))
 		}
-		if err := p.checkCA(now.path, h.CA); err != nil {
+		if err := p.checkCA(now.Path, h.CA); err != nil {
 			return err
 		}
 	}
-	return p.checkCA(now.path, file.CA)
+	return p.checkCA(now.Path, file.CA)
 }
 
 // checkCA refuses a file that names a certificate which is not there: containerd
@@ -140,8 +143,8 @@ func (p *planner) checkCA(name string, list []string) error {
 		if !path.IsAbs(ca) {
 			ca = path.Join(path.Dir(name), ca)
 		}
-		if !p.tree.isFile(ca) {
-			return &refusal{path: name, reason: fmt.Sprintf("names the certificate %s, which does not exist, so that every pull fails", ca), mend: "mend the name or remove the line"}
+		if !p.tree.IsFile(ca) {
+			return &problem.Problem{Path: name, Text: fmt.Sprintf("names the certificate %s, which does not exist, so that every pull fails", ca), Hint: "mend the name or remove the line"}
 		}
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 	"time"
+
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 )
 
 const (
@@ -96,7 +98,7 @@ func (k *Keeper) Round(ctx context.Context, want Desired) (Kept, error) {
 	switch {
 	case err == nil:
 		k.failures = 0
-	case errors.Is(err, errBusy):
+	case errors.Is(err, hostfs.ErrBusy):
 		out.Again, err = retryFirst, nil
 	default:
 		out.Again = k.retry()
@@ -167,7 +169,7 @@ func (k *Keeper) wait(c Change) (wait time.Duration, lost bool) {
 			return 0, true
 		}
 		need = max(need, quiet<<f.rounds)
-		if state := hash(c.Before); state != f.state || f.noticed.Before(f.at) {
+		if state := hostfs.Hash(c.Before); state != f.state || f.noticed.Before(f.at) {
 			f.state, f.noticed = state, now
 		}
 		// A file that is gone has no time, and a clock may have been set back.

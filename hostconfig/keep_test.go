@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 )
 
 // keeping is a Keeper whose time the test makes.
@@ -284,12 +286,12 @@ func TestAFaultIsTriedAgainAndAgainButNotAtOnce(t *testing.T) {
 func TestWhoeverHasTheLockIsWaitedFor(t *testing.T) {
 	h := dockerHost(t, "20.10.24", nil)
 	k := keep(t, h, dockerOnly())
-	tree, err := openTree(h.Root, nil)
+	tree, err := hostfs.Open(h.Root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tree.close()
-	unlock, err := tree.lock()
+	defer tree.Close()
+	unlock, err := tree.Lock()
 	if err != nil {
 		t.Fatal(err)
 	}

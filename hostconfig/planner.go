@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
@@ -39,8 +41,8 @@ var binFolders = []string{"/usr/bin", "/usr/local/bin", "/usr/sbin", "/usr/local
 // planner collects the changes of one [Make].
 type planner struct {
 	host    *Host
-	tree    *tree
-	journal *journal
+	tree    *hostfs.Host
+	journal *journal.Journal
 	want    Desired
 	live    *info // of the running dockerd; nil where there is none
 	out     Plan
@@ -66,7 +68,7 @@ func (p *planner) refuse(err error) { p.out.Refused = append(p.out.Refused, err)
 // the host it will not, since it outlives an engine that was taken off. One that was
 // configured because somebody named it stays so for who does not name it.
 func (p *planner) present(e engine) bool {
-	if e.runs() || p.binary(e) != "" || !p.host.running() && p.tree.isDir(e.folder()) {
+	if e.runs() || p.binary(e) != "" || !p.host.running() && p.tree.IsDir(e.folder()) {
 		return true
 	}
 	named := slices.Contains(p.host.Present, e.name()) || slices.Contains(p.journal.Named, e.name())
@@ -78,7 +80,7 @@ func (p *planner) present(e engine) bool {
 
 func (p *planner) binary(e engine) string {
 	for _, folder := range binFolders {
-		if name := path.Join(folder, e.binary()); p.tree.isFile(name) {
+		if name := path.Join(folder, e.binary()); p.tree.IsFile(name) {
 			return name
 		}
 	}
@@ -100,13 +102,13 @@ type edit struct {
 // already. Where it cannot, the reason is noted.
 func (p *planner) set(e edit) bool {
 	e.state.Files = append(e.state.Files, e.path)
-	now, err := p.tree.read(e.path)
+	now, err := p.tree.Read(e.path)
 	if err != nil {
 		p.refuse(err)
 		return false
 	}
-	entry := p.journal.find(e.path)
-	if now.exists() && !entry.isOurs(now.data) && e.settled(now.data) {
+	entry := p.journal.Find(e.path)
+	if now.Exists() && !entry.IsOurs(now.Data) && e.settled(now.Data) {
 		return true
 	}
 	base, err := p.base(e.kind, now, entry)
@@ -119,32 +121,32 @@ func (p *planner) set(e edit) bool {
 		p.refuse(err)
 		return false
 	}
-	if !bytes.Equal(after, now.data) {
-		if err := p.tree.writable(now); err != nil {
+	if !bytes.Equal(after, now.Data) {
+		if err := p.tree.Writable(now); err != nil {
 			p.refuse(err)
 			return false
 		}
 		p.out.Changes = append(p.out.Changes, Change{
-			Engine: e.engine, Path: e.path, Before: now.data, After: after, Why: e.why,
-			kind: e.kind, url: p.want.Mirror, base: base, needs: e.needs, changed: now.attrs.changed,
+			Engine: e.engine, Path: e.path, Before: now.Data, After: after, Why: e.why,
+			kind: e.kind, url: p.want.Mirror, base: base, needs: e.needs, changed: now.Attrs.Changed,
 		})
 	}
 	return true
 }
 
 // base is the file without our part; nil where there would be none.
-func (p *planner) base(k kind, now file, entry *entry) ([]byte, error) {
-	if !now.exists() {
+func (p *planner) base(k kind, now hostfs.File, entry *journal.Entry) ([]byte, error) {
+	if !now.Exists() {
 		return nil, nil
 	}
-	if entry.isOurs(now.data) {
-		return p.journal.original(entry)
+	if entry.IsOurs(now.Data) {
+		return p.journal.Original(entry)
 	}
 	var original []byte
 	if entry != nil {
 		// Only a hint here: the file has changed since, so that a lost original is
 		// no reason to give up.
-		original, _ = p.journal.original(entry)
+		original, _ = p.journal.Original(entry)
 	}
 	rest, _, bare, err := p.strip(k, now, entry, original)
 	if bare && (entry == nil || !entry.Existed) {
@@ -155,27 +157,27 @@ func (p *planner) base(k kind, now file, entry *entry) ([]byte, error) {
 
 // strip takes our part out of a file that others wrote to as well, or whose
 // journal is lost.
-func (p *planner) strip(k kind, now file, entry *entry, original []byte) (rest []byte, found, bare bool, err error) {
+func (p *planner) strip(k kind, now hostfs.File, entry *journal.Entry, original []byte) (rest []byte, found, bare bool, err error) {
 	var urls []string
 	if entry != nil {
 		urls = []string{entry.URL}
 	}
 	switch k {
 	case hostsFile:
-		removed, err := splice.RemoveHosts(now.path, now.data, urls)
+		removed, err := splice.RemoveHosts(now.Path, now.Data, urls)
 		return removed.Rest, removed.Found, removed.Bare, err
 	case configFile:
-		removed, err := splice.RemoveConfigPath(now.path, now.data)
+		removed, err := splice.RemoveConfigPath(now.Path, now.Data)
 		return removed.Rest, removed.Found, removed.Bare, err
 	}
 	if p.want.Mirror != "" {
 		urls = append(urls, p.want.Mirror)
 	}
-	file, err := splice.ReadDaemon(now.path, now.data, splice.Version{})
+	file, err := splice.ReadDaemon(now.Path, now.Data, splice.Version{})
 	if err != nil {
 		return nil, false, false, err
 	}
-	was, err := splice.ReadDaemon(now.path, original, splice.Version{})
+	was, err := splice.ReadDaemon(now.Path, original, splice.Version{})
 	if err != nil {
 		was = nil // only a hint
 	}
@@ -189,30 +191,30 @@ func (p *planner) unset(engine, name string, k kind, why, needs string) bool {
 	if p.planned(name) {
 		return true
 	}
-	now, err := p.tree.read(name)
+	now, err := p.tree.Read(name)
 	if err != nil {
 		p.refuse(err)
 		return false
 	}
-	entry := p.journal.find(name)
+	entry := p.journal.Find(name)
 	after, err := p.base(k, now, entry)
 	if err != nil {
 		p.refuse(err)
 		return false
 	}
-	if bytes.Equal(after, now.data) && (after == nil) == (now.data == nil) {
+	if bytes.Equal(after, now.Data) && (after == nil) == (now.Data == nil) {
 		return true
 	}
-	if err := p.tree.writable(now); err != nil {
+	if err := p.tree.Writable(now); err != nil {
 		p.refuse(err)
 		return false
 	}
 	c := Change{
-		Engine: engine, Path: name, Before: now.data, After: after, Why: why,
-		kind: k, base: after, needs: needs, undo: true, changed: now.attrs.changed,
+		Engine: engine, Path: name, Before: now.Data, After: after, Why: why,
+		kind: k, base: after, needs: needs, undo: true, changed: now.Attrs.Changed,
 	}
 	if k == daemonFile {
-		if c.interim, err = interimDaemon(name, now.data, after); err != nil {
+		if c.interim, err = interimDaemon(name, now.Data, after); err != nil {
 			p.refuse(err)
 			return false
 		}
@@ -247,14 +249,14 @@ func (p *planner) unsetHosts(engine string, roots, keep []string, needs map[stri
 		if root == dockerHosts && engine != Docker && i > 0 {
 			continue
 		}
-		list, err := p.tree.names(root)
+		list, err := p.tree.Names(root)
 		if err != nil {
 			p.refuse(err)
 			continue
 		}
 		for _, item := range list {
 			name := path.Join(root, item.Name(), "hosts.toml")
-			if e := p.journal.find(name); e != nil && e.Engine != engine {
+			if e := p.journal.Find(name); e != nil && e.Engine != engine {
 				continue
 			}
 			if p.marked(name) && !slices.Contains(names, name) {
@@ -273,7 +275,7 @@ func (p *planner) unsetHosts(engine string, roots, keep []string, needs map[stri
 func (p *planner) recorded(engine string, k kind) []string {
 	var names []string
 	for _, e := range p.journal.Files {
-		if e.Engine == engine && e.Kind == k {
+		if e.Engine == engine && e.Kind == string(k) {
 			names = append(names, e.Path)
 		}
 	}
@@ -283,8 +285,8 @@ func (p *planner) recorded(engine string, k kind) []string {
 // marked reports whether a file has one of our marks. One that cannot be read has
 // none: what is not in the journal and not readable is not ours to speak of.
 func (p *planner) marked(name string) bool {
-	f, err := p.tree.read(name)
-	return err == nil && splice.Marked(f.data)
+	f, err := p.tree.Read(name)
+	return err == nil && splice.Marked(f.Data)
 }
 
 // registryName is a reference's registry: a host name or an address, with or

@@ -82,9 +82,9 @@ func (a *applier) askOne(ctx context.Context, q ask) (heard bool, err error) {
 		return false, fmt.Errorf("%w: %w", errNotAsked, err)
 	}
 	defer func() {
-		if real, err := a.tree.resolve(c.Path); err != nil {
+		if real, err := a.tree.Resolve(c.Path); err != nil {
 			a.fail(c.Path, err)
-		} else if err := a.tree.remove(real, c.After); err != nil {
+		} else if err := a.tree.Remove(real, c.After); err != nil {
 			a.fail(c.Path, err)
 		}
 	}()
@@ -115,14 +115,14 @@ func (a *applier) askOne(ctx context.Context, q ask) (heard bool, err error) {
 
 // place writes a file that is not in the plan.
 func (a *applier) place(c Change) error {
-	now, err := a.tree.read(c.Path)
+	now, err := a.tree.Read(c.Path)
 	if err != nil {
 		return err
 	}
-	if err := a.journal.record(&c, now); err != nil {
+	if err := a.journal.Record(c.edit(), now); err != nil {
 		return err
 	}
-	if err := a.journal.save(); err != nil {
+	if err := a.journal.Save(); err != nil {
 		return err
 	}
 	return a.put(now, c)

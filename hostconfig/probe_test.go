@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
@@ -73,7 +74,7 @@ func TestEnginesAreAskedWhetherTheyReadWhatWasWritten(t *testing.T) {
 	if want := []string{"docker reads hosts.toml files in /etc/docker/certs.d", "containerd reads hosts.toml files in /srv/hosts"}; !slices.Equal(result.Asked, want) || len(result.Warnings) != 0 {
 		t.Errorf("asked %q, warned %q", result.Asked, result.Warnings)
 	}
-	contains(t, h.get(t, journalFolder+"/journal.json"), "/srv/hosts/docker.io")
+	contains(t, h.get(t, journal.Folder+"/journal.json"), "/srv/hosts/docker.io")
 	for name := range h.snapshot(t) {
 		if strings.Contains(name, probeDomain) {
 			t.Errorf("%s is left", name)

@@ -2,18 +2,16 @@ package hostconfig
 
 import (
 	"bytes"
-	"io"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 )
 
-const (
-	maxProcesses = 1 << 16
-	maxProcFile  = 64 << 10 // read of one file of a process's
-)
+const maxProcesses = 1 << 16
 
 // process is a container engine that runs.
 type process struct {
@@ -27,8 +25,8 @@ type process struct {
 // of /proc: the watching service has no capability, without which the kernel does
 // not tell even root which file another process executes. One with a process id of
 // its own in a namespace is a container's engine (kind, docker:dind), not the host's.
-func (t *tree) processes(names ...string) []process {
-	dir, err := t.root.Open("proc")
+func processes(t *hostfs.Host, names ...string) []process {
+	dir, err := t.Open("/proc")
 	if err != nil {
 		return nil
 	}
@@ -40,12 +38,12 @@ func (t *tree) processes(names ...string) []process {
 		if err != nil {
 			continue
 		}
-		p, ok := parseProcess(t.peek("/proc/" + entry + "/status"))
+		p, ok := parseProcess(t.Peek("/proc/" + entry + "/status"))
 		if !ok || !slices.Contains(names, p.name) {
 			continue
 		}
 		p.pid = int(pid)
-		args := strings.TrimSuffix(string(t.peek("/proc/"+entry+"/cmdline")), "\x00")
+		args := strings.TrimSuffix(string(t.Peek("/proc/"+entry+"/cmdline")), "\x00")
 		p.args = strings.Split(args, "\x00")
 		list = append(list, p)
 	}
@@ -73,24 +71,10 @@ func parseProcess(status []byte) (p process, ok bool) {
 	return p, p.name != "" && p.uid >= 0
 }
 
-// peek reads the beginning of a file that is only looked at; nil where it cannot.
-func (t *tree) peek(name string) []byte {
-	f, err := t.root.Open(local(name))
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxProcFile))
-	if err != nil {
-		return nil
-	}
-	return data
-}
-
-// unit is the systemd unit that a process belongs to, by its control group:
+// unitOf is the systemd unit that a process belongs to, by its control group:
 // "docker.service". "" where there is none.
-func (t *tree) unit(pid int) string {
-	for line := range bytes.Lines(t.peek("/proc/" + strconv.Itoa(pid) + "/cgroup")) {
+func unitOf(t *hostfs.Host, pid int) string {
+	for line := range bytes.Lines(t.Peek("/proc/" + strconv.Itoa(pid) + "/cgroup")) {
 		name := path.Base(strings.TrimSpace(string(line)))
 		if strings.HasSuffix(name, ".service") {
 			return name
@@ -125,11 +109,11 @@ func flags(args []string, names ...string) []string {
 	return values
 }
 
-// dockerd is the host's own: the one with the usual pid file, of which there can be
+// runningDockerd is the host's own: the one with the usual pid file, of which there can be
 // but one. One that only says something, as we ask it for its version, is no daemon;
 // to take it for one would be to start Docker, by asking at its socket.
-func (t *tree) dockerd() *process {
-	for _, p := range t.processes("dockerd") {
+func runningDockerd(t *hostfs.Host) *process {
+	for _, p := range processes(t, "dockerd") {
 		pidfile := flag(p.args, "--pidfile", "-p")
 		usual := pidfile == "" || pidfile == "/var/run/docker.pid" || pidfile == "/run/docker.pid"
 		if p.uid == 0 && usual && !p.says() {
@@ -146,10 +130,10 @@ func (p process) says() bool {
 	})
 }
 
-// containerd is the host's own, as far as it can be told: not the one that dockerd
+// runningContainerd is the host's own, as far as it can be told: not the one that dockerd
 // starts for itself, not one that k3s starts, not one started by hand.
-func (t *tree) containerd() *process {
-	for _, p := range t.processes("containerd") {
+func runningContainerd(t *hostfs.Host) *process {
+	for _, p := range processes(t, "containerd") {
 		config := flag(p.args, "--config", "-c")
 		if p.uid == 0 && p.parent <= 1 && !inHome(config) && !strings.Contains(config, "/docker/") {
 			return &p
@@ -161,11 +145,11 @@ func (t *tree) containerd() *process {
 // ticks is USER_HZ, which is 100 on every platform that Go has (proc_pid_stat(5)).
 const ticks = 100
 
-// started is when a process was started; the zero time where that cannot be told.
-func (t *tree) started(pid int) time.Time {
-	_, rest, _ := bytes.Cut(t.peek("/proc/"+strconv.Itoa(pid)+"/stat"), []byte(") "))
+// startedAt is when a process was started; the zero time where that cannot be told.
+func startedAt(t *hostfs.Host, pid int) time.Time {
+	_, rest, _ := bytes.Cut(t.Peek("/proc/"+strconv.Itoa(pid)+"/stat"), []byte(") "))
 	fields := strings.Fields(string(rest)) // from the third on
-	for line := range bytes.Lines(t.peek("/proc/stat")) {
+	for line := range bytes.Lines(t.Peek("/proc/stat")) {
 		text, ok := strings.CutPrefix(string(line), "btime ")
 		if !ok || len(fields) < 20 {
 			continue

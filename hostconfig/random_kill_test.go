@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
 )
 
 // killsEnv is how many SIGKILLs at random instants the test sends; TestKilled50AtAnyStep
@@ -70,7 +72,7 @@ func TestKilled50AtRandomInstantsIsFinishedOrUndone(t *testing.T) {
 			late++
 		} else {
 			n++
-			if _, err := os.Stat(h.path(journalFolder)); err == nil {
+			if _, err := os.Stat(h.path(journal.Folder)); err == nil {
 				half++
 			}
 			next := []string{"apply", "revert"}[rand.IntN(2)]

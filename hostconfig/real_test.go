@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
@@ -114,11 +115,11 @@ func TestContainerd21To23OurReadingIsContainerds(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			tree, err := openTree("/", nil)
+			tree, err := hostfs.Open("/")
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer tree.close()
+			defer tree.Close()
 			c := &containerd{planner: &planner{tree: tree, host: &Host{Root: "/"}}, config: filepath.Join(dir, "main")}
 			ours, err := c.effective(v)
 			if err != nil {

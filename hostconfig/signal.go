@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 )
 
 // Units is the service manager that the engines run under.
@@ -51,12 +53,12 @@ type info struct {
 
 // system is the running host's engines.
 type system struct {
-	tree  *tree
+	tree  *hostfs.Host
 	units Units
 }
 
 // signals is who tells this host's engines; nil where nobody does.
-func (h *Host) signals(t *tree) signaler {
+func (h *Host) signals(t *hostfs.Host) signaler {
 	switch {
 	case h.signaler != nil:
 		return h.signaler
@@ -66,25 +68,25 @@ func (h *Host) signals(t *tree) signaler {
 	return nil
 }
 
-func (s system) Running(context.Context) bool { return s.tree.dockerd() != nil }
+func (s system) Running(context.Context) bool { return runningDockerd(s.tree) != nil }
 
 // Reload goes by systemd, which knows how the unit wants it, and where that does not do
 // it by the signal itself: ExecReload of docker.service needs a kill(1), which small
 // images lack.
 func (s system) Reload(ctx context.Context) error {
-	running := s.tree.dockerd()
+	running := runningDockerd(s.tree)
 	if running == nil {
 		return errors.New("reloading docker: it does not run any more")
 	}
 	err := errors.New("no unit of systemd's runs it")
-	if unit := s.tree.unit(running.pid); unit != "" && s.booted() {
+	if unit := unitOf(s.tree, running.pid); unit != "" && s.booted() {
 		if err = s.units.Reload(ctx, unit); err == nil {
 			return nil
 		}
 		err = fmt.Errorf("%w; see journalctl -u %s", err, unit)
 	}
 	// A pid of another tree's is nobody we know.
-	if s.tree.dir == "/" {
+	if s.tree.Dir() == "/" {
 		err = s.hangUp(running.pid)
 	}
 	if err != nil {
@@ -101,7 +103,7 @@ func (s system) hangUp(pid int) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if again := s.tree.dockerd(); again == nil || again.pid != pid {
+	if again := runningDockerd(s.tree); again == nil || again.pid != pid {
 		return errors.New("it was restarted just now; run again")
 	}
 	return unix.PidfdSendSignal(fd, unix.SIGHUP, nil, 0)
@@ -109,7 +111,7 @@ func (s system) hangUp(pid int) error {
 
 // socket is where dockerd listens: the first unix socket among its flags.
 func (s system) socket() string {
-	if running := s.tree.dockerd(); running != nil {
+	if running := runningDockerd(s.tree); running != nil {
 		for _, host := range flags(running.args, "--host", "-H") {
 			if name, ok := strings.CutPrefix(host, "unix://"); ok {
 				return name
@@ -172,8 +174,8 @@ func (s system) Restart(ctx context.Context) error {
 		return errors.New("restarting containerd: systemd does not run here; restart it by hand")
 	}
 	unit := "containerd.service"
-	if running := s.tree.containerd(); running != nil {
-		unit = cmp.Or(s.tree.unit(running.pid), unit)
+	if running := runningContainerd(s.tree); running != nil {
+		unit = cmp.Or(unitOf(s.tree, running.pid), unit)
 	}
 	if err := s.units.Restart(ctx, unit); err != nil {
 		return fmt.Errorf("restarting containerd: %w; see journalctl -u %s, and sidemirror revert", err, unit)
@@ -182,4 +184,4 @@ func (s system) Restart(ctx context.Context) error {
 }
 
 // booted is sd_booted(3).
-func (s system) booted() bool { return s.tree.isDir("/run/systemd/system") }
+func (s system) booted() bool { return s.tree.IsDir("/run/systemd/system") }

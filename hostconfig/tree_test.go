@@ -7,6 +7,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
+
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 func TestNothingOutsideTheRootIsTouched(t *testing.T) {
@@ -132,7 +137,7 @@ func TestChangedWhileWeWriteIsLeftAlone(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), "changed by somebody else") {
+	if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), "another program changed it") {
 		t.Errorf("error: %v", err)
 	}
 	if got := h.get(t, dockerJSON); got != `{"icc": true}` {
@@ -143,12 +148,12 @@ func TestChangedWhileWeWriteIsLeftAlone(t *testing.T) {
 
 func TestTwoAtOnceAreNotLetIn(t *testing.T) {
 	h := dockerHost(t, "20.10.24", nil)
-	tree, err := openTree(h.Root, nil)
+	tree, err := hostfs.Open(h.Root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tree.close()
-	unlock, err := tree.lock()
+	defer tree.Close()
+	unlock, err := tree.Lock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,9 +169,9 @@ func TestTwoAtOnceAreNotLetIn(t *testing.T) {
 func TestADamagedJournalStopsUsBeforeAnythingIsTouched(t *testing.T) {
 	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
 	h.apply(t, dockerOnly())
-	h.put(t, journalFolder+"/journal.json", "{")
+	h.put(t, journal.Folder+"/journal.json", "{")
 	before := h.snapshot(t)
-	if _, err := Revert(context.Background(), h, ourURL); err == nil || !strings.Contains(err.Error(), "originals") {
+	if _, err := Revert(context.Background(), h, ourURL); err == nil || !strings.Contains(problem.Format("", err), "originals") {
 		t.Errorf("error: %v", err)
 	}
 	sameTree(t, before, h.snapshot(t))
@@ -175,11 +180,11 @@ func TestADamagedJournalStopsUsBeforeAnythingIsTouched(t *testing.T) {
 func TestADamagedOriginalIsNotGivenBack(t *testing.T) {
 	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
 	h.apply(t, dockerOnly())
-	list, err := os.ReadDir(h.path(journalFolder + "/originals"))
+	list, err := os.ReadDir(h.path(journal.Folder + "/originals"))
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
-	h.put(t, journalFolder+"/originals/"+list[0].Name(), "{ }")
+	h.put(t, journal.Folder+"/originals/"+list[0].Name(), "{ }")
 	before := h.get(t, dockerJSON)
 	if _, err := Revert(context.Background(), h, ourURL); err == nil || !strings.Contains(err.Error(), "missing or damaged") {
 		t.Errorf("error: %v", err)
@@ -196,7 +201,7 @@ func TestWhatOthersPutIntoOurFoldersStays(t *testing.T) {
 	h.put(t, "/var/lib/status", "{}")
 	h.revert(t)
 	h.missing(t, rHosts)
-	h.missing(t, journalFolder)
+	h.missing(t, journal.Folder)
 	h.get(t, rFolder+"/notes")
 	h.get(t, "/var/lib/status")
 }
@@ -204,7 +209,7 @@ func TestWhatOthersPutIntoOurFoldersStays(t *testing.T) {
 func TestTheJournalIsForItsOwnerAlone(t *testing.T) {
 	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
 	h.apply(t, dockerOnly())
-	for name, mode := range map[string]os.FileMode{journalFolder: 0o700, journalFolder + "/originals": 0o700, journalFolder + "/journal.json": 0o600} {
+	for name, mode := range map[string]os.FileMode{journal.Folder: 0o700, journal.Folder + "/originals": 0o700, journal.Folder + "/journal.json": 0o600} {
 		info, err := os.Stat(h.path(name))
 		if err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
@@ -218,21 +223,21 @@ func TestAJournalOfSomebodyElsesIsNotObeyed(t *testing.T) {
 		spoil func(dir string) error
 		says  string
 	}{
-		"owner":     {func(dir string) error { return os.Chown(dir, 12, 0) }, "belongs to user 12, not to us"},
-		"group":     {func(dir string) error { return os.Chmod(dir, 0o770) }, "may be written by others"},
+		"owner":     {func(dir string) error { return os.Chown(dir, 12, 0) }, "belongs to user 12 instead of"},
+		"group":     {func(dir string) error { return os.Chmod(dir, 0o770) }, "other users may write to it"},
 		"everybody": {func(dir string) error { return os.Chmod(dir, 0o702) }, "chmod 700"},
 		"link": {func(dir string) error {
 			if err := os.Rename(dir, dir+"2"); err != nil {
 				return err
 			}
 			return os.Symlink(filepath.Base(dir)+"2", dir)
-		}, "is not a folder of its own"},
+		}, "not a folder"},
 		"file": {func(dir string) error {
 			if err := os.RemoveAll(dir); err != nil {
 				return err
 			}
 			return os.WriteFile(dir, nil, 0o600)
-		}, "is not a folder of its own"},
+		}, "not a folder"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "owner" && os.Geteuid() != 0 {
@@ -240,11 +245,11 @@ func TestAJournalOfSomebodyElsesIsNotObeyed(t *testing.T) {
 			}
 			h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
 			h.apply(t, dockerOnly())
-			if err := test.spoil(h.path(journalFolder)); err != nil {
+			if err := test.spoil(h.path(journal.Folder)); err != nil {
 				t.Fatal(err)
 			}
 			before := h.snapshot(t)
-			if _, err := Revert(context.Background(), h, ourURL); err == nil || !strings.Contains(err.Error(), journalFolder) || !strings.Contains(err.Error(), test.says) {
+			if _, err := Revert(context.Background(), h, ourURL); err == nil || !strings.Contains(err.Error(), journal.Folder) || !strings.Contains(problem.Format("", err), test.says) {
 				t.Errorf("error: %v", err)
 			}
 			if _, err := Apply(context.Background(), h, Plan{}); err == nil {
@@ -255,15 +260,15 @@ func TestAJournalOfSomebodyElsesIsNotObeyed(t *testing.T) {
 	}
 }
 
-func TestAFullDiskNamesTheMend(t *testing.T) {
+func TestAFullDiskHasAHint(t *testing.T) {
 	denied := "run as root"
 	if os.Geteuid() == 0 {
 		denied = "root without capabilities"
 	}
-	for fault, mend := range map[syscall.Errno]string{syscall.ENOSPC: "make room", syscall.EROFS: "read-only", syscall.EPERM: "lsattr", syscall.EACCES: denied} {
+	for fault, hint := range map[syscall.Errno]string{syscall.ENOSPC: "free space", syscall.EROFS: "read-only", syscall.EPERM: "lsattr", syscall.EACCES: denied} {
 		h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
 		h.step = failing("write", dockerJSON, fault)
-		if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), dockerJSON) || !strings.Contains(err.Error(), mend) {
+		if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), dockerJSON) || !strings.Contains(problem.Format("", err), hint) {
 			t.Errorf("%v: %v", fault, err)
 		}
 	}

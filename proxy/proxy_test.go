@@ -179,8 +179,8 @@ func TestManifestsThatAreRefused(t *testing.T) {
 			w.Header().Set("Docker-Content-Digest", fooDigest.String())
 			_, _ = io.WriteString(w, aManifest)
 		},
-		"compressed": func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Encoding", "gzip")
+		"compressed as was not asked for": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "br")
 			_, _ = io.WriteString(w, aManifest)
 		},
 		"cut": func(w http.ResponseWriter, r *http.Request) {

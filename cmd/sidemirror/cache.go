@@ -19,7 +19,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/cache"
 )
 
-// cacheFlags are what the cache commands have in common.
+// cacheFlags are the flags that all cache commands have.
 type cacheFlags struct {
 	globals *globals
 	dir     string
@@ -30,16 +30,17 @@ func newCacheCommand(g *globals) *cobra.Command {
 	f := &cacheFlags{globals: g}
 	cmd := &cobra.Command{
 		Use:   "cache",
-		Short: "Show, prune, verify or remove what is kept",
-		Long: `Show, prune, verify or remove what the daemon keeps. It may be running: what it is
-sending it sends to the end, and what is removed it fetches again when it is asked for.`,
+		Short: "Show, prune, verify or remove what is stored",
+		Long: `Show, prune, verify or remove what the daemon has stored. The daemon may be running:
+it finishes what it is sending, and fetches removed content again when an engine
+asks for it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return flagError(cmd, errors.New("cache needs to be told: ls, prune, verify or rm"))
+			return flagError(cmd, errors.New("cache needs a command: ls, prune, verify or rm"))
 		},
 	}
-	cmd.PersistentFlags().StringVar(&f.dir, "dir", "", "the cache's `folder` (default: cache.dir of the configuration)")
-	cmd.PersistentFlags().BoolVar(&f.asJSON, "json", false, "print JSON, for programs")
+	cmd.PersistentFlags().StringVar(&f.dir, "dir", "", "use the cache in this `folder` (default: cache.dir of the configuration)")
+	cmd.PersistentFlags().BoolVar(&f.asJSON, "json", false, "print JSON")
 	cmd.AddCommand(newCacheListCommand(f), newCachePruneCommand(f), newCacheVerifyCommand(f), newCacheRemoveCommand(f))
 	return cmd
 }
@@ -53,18 +54,18 @@ func (f *cacheFlags) open() (*cache.Dir, error) {
 			return nil, err
 		}
 		if dir = c.Cache.Dir; dir == "" {
-			return nil, fmt.Errorf("nothing is kept: cache.dir is \"\" in the configuration (%s)", c.File)
+			return nil, fmt.Errorf("the cache is off: cache.dir is \"\" in %s", c.File)
 		}
 	}
 	return openCacheAt(dir)
 }
 
-// openCacheAt makes no cache: a folder that is misspelt is to be told.
+// openCacheAt opens an existing cache. It creates none, so that a misspelt folder is an error.
 func openCacheAt(dir string) (*cache.Dir, error) {
 	_, err := os.Stat(filepath.Join(dir, "VERSION"))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no cache in %s: the daemon has not run with it as cache.dir yet, or it is another folder (--dir)", dir)
+		return nil, fmt.Errorf("there is no cache in %s; either the daemon has not run with this cache.dir yet, or --dir names another folder", dir)
 	case err != nil:
 		return nil, explainStore(fmt.Errorf("opening the cache: %w", err))
 	}
@@ -75,7 +76,7 @@ func openCacheAt(dir string) (*cache.Dir, error) {
 	return d, nil
 }
 
-// wanted is a name of images on the command line.
+// wanted is an argument that names images.
 type wanted struct {
 	text       string
 	repository cache.Repository
@@ -83,13 +84,13 @@ type wanted struct {
 	digest     digest.Digest
 }
 
-// parseWanted reads IMAGE[:TAG|@DIGEST], with the names that docker completes.
+// parseWanted parses IMAGE[:TAG|@DIGEST], and completes names as docker does.
 func parseWanted(args []string) ([]wanted, error) {
 	var all []wanted
 	for _, text := range args {
 		named, err := reference.ParseNormalizedNamed(text)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("%q is not the name of an image: %w", text, err)}
+			return nil, usageError{fmt.Errorf("%q is not an image name: %w", text, err)}
 		}
 		w := wanted{text: text, repository: cache.Repository{Registry: reference.Domain(named), Name: reference.Path(named)}}
 		if t, ok := named.(reference.Tagged); ok {
@@ -107,7 +108,8 @@ func (w wanted) is(i cache.Image) bool {
 	return i.Repository == w.repository && (w.tag == "" || i.Tag == w.tag) && (w.digest == "" || i.Digest == w.digest)
 }
 
-// anyOf chooses the images that one of the names means; all, if there is none.
+// anyOf returns a function that selects the images that one of names means. It returns nil, which
+// selects all, if there are no names.
 func anyOf(names []wanted) func(cache.Image) bool {
 	if len(names) == 0 {
 		return nil
@@ -126,10 +128,10 @@ func newCacheListCommand(f *cacheFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:     "ls [IMAGE[:TAG|@DIGEST]]…",
 		Aliases: []string{"list"},
-		Short:   "List what is kept, by image",
-		Long: `List the images that are kept: their size on disk, when they were used last, where
-they came from, and whether they are whole. What several images share is counted in
-the size of each, and once in the sum. Uses are noted with ten minutes' exactness.`,
+		Short:   "List stored images",
+		Long: `List the stored images: their size on disk, when they were last used, where they came
+from, and whether they are complete. Content that several images share counts for
+each of them, and once in the sum. The time of the last use is exact to ten minutes.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := parseWanted(args)
 			if err != nil {
@@ -164,7 +166,7 @@ the size of each, and once in the sum. Uses are noted with ten minutes' exactnes
 func writeInventory(w io.Writer, inv *cache.Inventory, now time.Time) error {
 	if len(inv.Images) > 0 {
 		tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-		fmt.Fprintln(tw, "IMAGE\tPLATFORM\tSIZE\tUSED\tFROM\tKEPT")
+		fmt.Fprintln(tw, "IMAGE\tPLATFORM\tSIZE\tUSED\tFROM\tSTORED")
 		for _, i := range inv.Images {
 			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(i.Name()), printable(platformsText(i)), bytesText(i.Size), agoText(i.Used, now), printable(i.Upstream), keptText(i))
 		}
@@ -193,33 +195,33 @@ func platformsText(i cache.Image) string {
 	return strings.Join(all, ",")
 }
 
-// keptText says what is missing of an image.
+// keptText says which parts of an image are stored.
 func keptText(i cache.Image) string {
 	if len(i.Platforms) == 0 {
-		return "the index alone"
+		return "index only"
 	}
 	missing := 0
 	for _, p := range i.Platforms {
 		if len(p.Missing) == 1 && p.Missing[0] == p.Digest {
-			return "the name alone"
+			return "name only"
 		}
 		missing += len(p.Missing)
 	}
 	if missing == 0 {
-		return "whole"
+		return "complete"
 	}
 	return several(missing, "part") + " missing"
 }
 
-// imageJSON is an image for programs.
+// imageJSON is an image in JSON output (docs/json.md).
 type imageJSON struct {
 	Name      string         `json:"name"`
 	Digest    digest.Digest  `json:"digest"`
-	MediaType string         `json:"mediaType"`
+	MediaType string         `json:"media_type"`
 	Upstream  string         `json:"upstream"`
-	LastUsed  *time.Time     `json:"lastUsed"` // null where its manifest is not kept
+	LastUsed  *time.Time     `json:"last_used"` // null if its manifest is not stored
 	Bytes     int64          `json:"bytes"`
-	Whole     bool           `json:"whole"`
+	Whole     bool           `json:"complete"`
 	Platforms []platformJSON `json:"platforms"`
 }
 
@@ -249,6 +251,6 @@ func inventoryJSON(inv *cache.Inventory) any {
 	return struct {
 		Images []imageJSON `json:"images"`
 		Bytes  int64       `json:"bytes"`
-		Loose  int64       `json:"looseBytes"`
+		Loose  int64       `json:"loose_bytes"`
 	}{imagesJSON(inv.Images), inv.Bytes, inv.Loose}
 }

@@ -19,13 +19,13 @@ func newCachePruneCommand(f *cacheFlags) *cobra.Command {
 	var dry bool
 	cmd := &cobra.Command{
 		Use:   "prune [--older-than AGE] [--to-size SIZE] [IMAGE[:TAG|@DIGEST]]…",
-		Short: "Remove what was not used for long, or what is too much",
-		Long: `Remove images, what was used longest ago first. What is asked for has to hold
-together: --older-than leaves what was used since, --to-size ends the removing as
-soon as the cache is no larger than that, and names leave all other images.
+		Short: "Remove what was not used for a while, or what is over a size",
+		Long: `Remove images, those used longest ago first. All conditions apply together:
+--older-than leaves images that were used since, --to-size stops as soon as the cache
+is no larger than that, and names leave all other images.
 
-Content that several images share stays as long as one of them does. Without names
-content that belongs to no image is removed too.`,
+Content that several images share stays as long as one of them does. Without names,
+prune also removes content that belongs to no image.`,
 		Example: `  sidemirror cache prune --older-than 30d --dry-run
   sidemirror cache prune --to-size 10GiB
   sidemirror cache prune --older-than 1w ghcr.io/acme/app`,
@@ -37,16 +37,16 @@ content that belongs to no image is removed too.`,
 			return f.prune(cmd, s, dry)
 		},
 	}
-	cmd.Flags().StringVar(&olderThan, "older-than", "", "what was not used for this `time`, as 12h, 30d or 2w")
-	cmd.Flags().StringVar(&toSize, "to-size", "", "until no more than this `size` is kept, as 10GiB")
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be removed, and remove nothing")
+	cmd.Flags().StringVar(&olderThan, "older-than", "", "remove what was not used for this `time`, such as 12h, 30d or 2w")
+	cmd.Flags().StringVar(&toSize, "to-size", "", "remove until the cache has no more than this `size`, such as 10GiB")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "show what would be removed, and remove nothing")
 	return cmd
 }
 
 func selection(olderThan, toSize string, args []string, now time.Time) (cache.Selection, error) {
 	var s cache.Selection
 	if olderThan == "" && toSize == "" && len(args) == 0 {
-		return s, errors.New("prune needs to be told what: --older-than, --to-size or images")
+		return s, errors.New("prune needs --older-than, --to-size or image names")
 	}
 	if olderThan != "" {
 		age, err := parseAge(olderThan)
@@ -60,7 +60,7 @@ func selection(olderThan, toSize string, args []string, now time.Time) (cache.Se
 		if err != nil {
 			return s, fmt.Errorf("--to-size: %w", err)
 		}
-		s.DownTo = max(int64(size), 1) // nothing at all is a byte less
+		s.DownTo = max(int64(size), 1) // 0 would mean no limit
 	}
 	names, err := parseWanted(args)
 	s.Match = anyOf(names)
@@ -72,7 +72,7 @@ func newCacheRemoveCommand(f *cacheFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm IMAGE[:TAG|@DIGEST]…",
 		Short: "Remove images",
-		Long: `Remove images. A name without tag and digest means all that is kept of that
+		Long: `Remove images. A name without tag and digest means all stored images of that
 repository. Content that another image lists stays.`,
 		Example: `  sidemirror cache rm alpine:3.20 ghcr.io/acme/app`,
 		Args:    cobra.MinimumNArgs(1),
@@ -84,12 +84,12 @@ repository. Content that another image lists stays.`,
 			return f.remove(cmd, names, dry)
 		},
 	}
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be removed, and remove nothing")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "show what would be removed, and remove nothing")
 	return cmd
 }
 
-// remove removes the images that the names mean. One that means none is told in the
-// end: the others are to go all the same.
+// remove removes the images that names mean. Names that mean no stored image are an error, after
+// the others have been removed.
 func (f *cacheFlags) remove(cmd *cobra.Command, names []wanted, dry bool) error {
 	found := make([]bool, len(names))
 	err := f.prune(cmd, cache.Selection{Match: func(i cache.Image) bool {
@@ -111,7 +111,7 @@ func (f *cacheFlags) remove(cmd *cobra.Command, names []wanted, dry bool) error 
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("nothing is kept of %s (see \"sidemirror cache ls\")", strings.Join(missing, ", "))
+		return fmt.Errorf("nothing is stored of %s (see \"sidemirror cache ls\")", strings.Join(missing, ", "))
 	}
 	return nil
 }
@@ -134,7 +134,7 @@ func (f *cacheFlags) prune(cmd *cobra.Command, s cache.Selection, dry bool) erro
 			Images []imageJSON `json:"images"`
 			Files  int         `json:"files"`
 			Bytes  int64       `json:"bytes"`
-			DryRun bool        `json:"dryRun"`
+			DryRun bool        `json:"dry_run"`
 		}{imagesJSON(p.Images), p.Files, p.Freed, dry})
 	}
 	return writePruned(cmd.OutOrStdout(), p, dry, time.Now())
@@ -150,7 +150,7 @@ func writePruned(w io.Writer, p *cache.Pruned, dry bool, now time.Time) error {
 		fmt.Fprintf(tw, "%s\t%s\t%s\tused %s\n", removed, printable(i.Name()), bytesText(i.Size), agoText(i.Used, now))
 	}
 	if len(p.Loose) > 0 {
-		fmt.Fprintf(tw, "%s\t%s of no image\n", removed, several(len(p.Loose), "file"))
+		fmt.Fprintf(tw, "%s\t%s that belong to no image\n", removed, several(len(p.Loose), "file"))
 	}
 	fmt.Fprintf(tw, "%s %s in %s\n", freed, bytesText(p.Freed), several(p.Files, "file"))
 	return tw.Flush()

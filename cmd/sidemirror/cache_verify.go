@@ -14,10 +14,11 @@ import (
 func newCacheVerifyCommand(f *cacheFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify",
-		Short: "Read all that is kept, and remove what is not what it should be",
-		Long: `Read every file of the cache and compare it with its digest. What is wrong is named
-and removed, so that it is fetched again when it is asked for; the exit code is 1
-then. It reads as fast as the disk gives; the daemon may be running.`,
+		Short: "Read everything that is stored, and remove what is damaged",
+		Long: `Read every file of the cache and compare it with its digest. Damaged files are listed
+and removed, so that the daemon fetches them again when an engine asks for them; the
+exit code is then 1. The command reads as fast as the disk can. The daemon may be
+running.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := f.open()
@@ -31,7 +32,7 @@ then. It reads as fast as the disk gives; the daemon may be running.`,
 }
 
 func (f *cacheFlags) verify(cmd *cobra.Command, d *cache.Dir) error {
-	// What was found until then is to be said.
+	// After a signal, print what was found until then.
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	begun := time.Now()
@@ -60,7 +61,7 @@ func (f *cacheFlags) verify(cmd *cobra.Command, d *cache.Dir) error {
 	case err != nil:
 		return fmt.Errorf("verifying the cache: %w", explainStore(err))
 	case len(v.Wrong) > 0:
-		return fmt.Errorf("%s wrong and removed: what is asked for of that is fetched again", several(len(v.Wrong), "file"))
+		return fmt.Errorf("%s damaged and removed; the daemon fetches them again when an engine asks", several(len(v.Wrong), "file"))
 	}
 	return nil
 }
@@ -70,12 +71,12 @@ func (f *cacheFlags) writeVerified(cmd *cobra.Command, v *cache.Verified, took t
 	if f.asJSON {
 		type wrong struct {
 			Path string `json:"path"`
-			Why  string `json:"why"`
+			Why  string `json:"reason"`
 		}
 		out := struct {
 			Files int     `json:"files"`
 			Bytes int64   `json:"bytes"`
-			Wrong []wrong `json:"wrong"`
+			Wrong []wrong `json:"damaged"`
 		}{v.Files, v.Bytes, []wrong{}}
 		for _, bad := range v.Wrong {
 			out.Wrong = append(out.Wrong, wrong{bad.Path, bad.Why.Error()})
@@ -83,7 +84,7 @@ func (f *cacheFlags) writeVerified(cmd *cobra.Command, v *cache.Verified, took t
 		return writeJSON(w, out)
 	}
 	for _, bad := range v.Wrong {
-		fmt.Fprintf(w, "wrong  %s: %s\n", printable(bad.Path), printable(bad.Why.Error()))
+		fmt.Fprintf(w, "damaged  %s: %s\n", printable(bad.Path), printable(bad.Why.Error()))
 	}
 	rate := int64(float64(v.Bytes) / max(took.Seconds(), 1e-3))
 	_, err := fmt.Fprintf(w, "read %s, %s, in %v (%s/s)\n", several(v.Files, "file"), bytesText(v.Bytes), took.Round(time.Millisecond), bytesText(rate))

@@ -8,7 +8,7 @@ func newCompletionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
 		Short: "Print a shell's completion script",
-		Long: `Print the script that lets a shell complete sidemirror's commands and flags.
+		Long: `Print the script with which a shell completes sidemirror's commands and flags.
 
 For this shell only:
 
@@ -16,7 +16,7 @@ For this shell only:
   source <(sidemirror completion zsh)
   sidemirror completion fish | source
 
-For every new one, as root:
+For every new shell, as root:
 
   sidemirror completion bash >/usr/share/bash-completion/completions/sidemirror
   sidemirror completion zsh  >/usr/share/zsh/site-functions/_sidemirror

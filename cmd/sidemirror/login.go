@@ -17,7 +17,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// loginTimeout bounds the registry's check, its token server's included.
+// loginTimeout limits the check of a login, including the token server's part.
 const loginTimeout = time.Minute
 
 // identityUser is docker's name for a login whose password is an identity token.
@@ -28,15 +28,15 @@ func newLoginCommand(g *globals) *cobra.Command {
 	var fromStdin bool
 	cmd := &cobra.Command{
 		Use:   "login REGISTRY[/NAMESPACE]",
-		Short: "Keep a login for a registry, once the registry has accepted it",
-		Long: `Ask the registry whether it accepts a username and password, and keep them for
-the daemon, in the file that credentials.store names. With a namespace they are
-for the repositories in it alone; the longest one that matches is used.
+		Short: "Store a login for a registry, after the registry has accepted it",
+		Long: `Check a username and password with the registry, and store them for the daemon in the
+file that credentials.store names. A login with a namespace is for the repositories
+in that namespace only. If several match, the daemon uses the longest.
 
-The password is asked for on the terminal, or read from standard input with
---password-stdin. There is no flag for it: others can read a command line. Where
-the registry refuses the login or cannot be asked, nothing is kept, and an
-earlier login stays as it was.`,
+sidemirror asks for the password on the terminal, or reads it from standard input with
+--password-stdin. There is no flag for it, because other users can read a command
+line. If the registry refuses the login or cannot be reached, nothing is stored, and
+an earlier login stays.`,
 		Example: `  sidemirror login docker.io -u me
   pass show quay | sidemirror login quay.io/org -u org+robot --password-stdin`,
 		Args: cobra.ExactArgs(1),
@@ -60,23 +60,23 @@ earlier login stays as it was.`,
 			return login(cmd, c, registry, namespace, given)
 		},
 	}
-	cmd.Flags().StringVarP(&username, "username", "u", "", "the `user` to log in as")
+	cmd.Flags().StringVarP(&username, "username", "u", "", "log in as this `user`")
 	cmd.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from standard input")
 	return cmd
 }
 
-// served says what to add to the configuration where the registry is not in it.
+// served returns an error that says what to add to the configuration if it does not have registry.
 func served(c *config.Config, registry string) error {
 	for _, r := range c.Registries {
 		if r.Name == registry || r.Name == "*" {
 			return nil
 		}
 	}
-	return fmt.Errorf("registry %s is not configured, so nobody would use the login; add this to %s:\n\n[registry.%q]\nupstreams = [%q]",
+	return fmt.Errorf("registry %s is not configured, so the daemon would not use the login; add this to %s:\n\n[registry.%q]\nupstreams = [%q]",
 		registry, c.File, registry, "https://"+registry)
 }
 
-// login checks the credential, and then keeps it.
+// login checks the credential and stores it.
 func login(cmd *cobra.Command, c *config.Config, registry, namespace string, given credential.Credential) error {
 	key := registry
 	if namespace != "" {
@@ -87,9 +87,9 @@ func login(cmd *cobra.Command, c *config.Config, registry, namespace string, giv
 	info, _ := debug.ReadBuildInfo()
 	if err := daemon.Login(ctx, c, registry, given, buildVersion(info)); err != nil {
 		if errors.Is(err, &oci.Error{Code: oci.Unauthorized}) || errors.Is(err, &oci.Error{Code: oci.Denied}) {
-			return fmt.Errorf("%s refuses the login, and nothing was kept: %w", key, err)
+			return fmt.Errorf("%s refused the login, and nothing was stored: %w", key, err)
 		}
-		return fmt.Errorf("whether %s accepts the login is not known, and nothing was kept: %w", key, err)
+		return fmt.Errorf("the login to %s could not be checked, and nothing was stored: %w", key, err)
 	}
 	store := credential.OpenStore(c.Credentials.Store)
 	if err := store.Put(ctx, key, given); err != nil {
@@ -97,12 +97,12 @@ func login(cmd *cobra.Command, c *config.Config, registry, namespace string, giv
 	}
 	who := given.Username
 	if who == "" {
-		who = "the holder of an identity token"
+		who = "the owner of an identity token"
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "logged in to %s as %s\nkept in %s; the daemon uses it from the next pull on\n", key, who, c.Credentials.Store)
+	fmt.Fprintf(cmd.OutOrStdout(), "logged in to %s as %s\nstored in %s; the daemon uses it from the next pull on\n", key, who, c.Credentials.Store)
 	for _, r := range c.Registries {
 		if r.Name == registry && r.ClientAuth == "relay" {
-			fmt.Fprintf(cmd.ErrOrStderr(), "note: registry.%q has client_auth = \"relay\", with which clients log in themselves and this login is not used\n", registry)
+			fmt.Fprintf(cmd.ErrOrStderr(), "note: registry.%q has client_auth = \"relay\": clients log in themselves, and this login is not used\n", registry)
 		}
 	}
 	return nil

@@ -125,7 +125,7 @@ func TestRefusedLoginKeepsNothingAndLosesNothing(t *testing.T) {
 			refused := func(before string) {
 				t.Helper()
 				code, out, errs := h.run(t, strings.NewReader("c4n4ry-wrong"), "login", h.registry, "-u", "me", "--password-stdin")
-				if code != exitFailed || out != "" || !strings.Contains(errs, "refuses the login") || !strings.Contains(errs, "nothing was kept") {
+				if code != exitFailed || out != "" || !strings.Contains(errs, "refused the login") || !strings.Contains(errs, "nothing was stored") {
 					t.Errorf("exit %d, %q, %q", code, out, errs)
 				}
 				if got := h.kept(t, "a/b"); got != before {
@@ -146,7 +146,7 @@ func TestLoginToARegistryThatIsAwayIsNotCalledRefused(t *testing.T) {
 	h := newHost(t, srv.URL, "")
 	srv.Close()
 	code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", h.registry, "-u", "me", "--password-stdin")
-	if code != exitFailed || strings.Contains(errs, "refuses the login") || !strings.Contains(errs, "nothing was kept") {
+	if code != exitFailed || strings.Contains(errs, "refused the login") || !strings.Contains(errs, "nothing was stored") {
 		t.Errorf("exit %d: %s", code, errs)
 	}
 	if got := h.kept(t, "a/b"); got != "" {

@@ -17,11 +17,11 @@ import (
 func newLogoutCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "logout REGISTRY[/NAMESPACE]",
-		Short: "Forget the login for a registry",
-		Long: `Forget the login that "sidemirror login" kept under exactly this name. Logins for
-namespaces of a registry are forgotten one by one. The daemon stops using it with
-the next pull. That there was none to forget is told, and is no failure: it is
-gone (exit 0), as with docker.`,
+		Short: "Delete the login for a registry",
+		Long: `Delete the login that "sidemirror login" stored under exactly this name. A login for
+a namespace of the registry stays until you delete it by its own name. The daemon
+stops using the login with the next pull. If there is no such login, logout says
+so and exits with 0, as docker does.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			registry, namespace, err := credential.ParseKey(args[0])

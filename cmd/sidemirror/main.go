@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // Exit codes. Done is 0.
@@ -38,8 +40,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return 0
 	}
-	if text := err.Error(); text != "" {
-		fmt.Fprintf(stderr, "sidemirror: %s\n", strings.TrimSuffix(text, "\n"))
+	if err.Error() != "" {
+		fmt.Fprintln(stderr, strings.TrimSuffix(problem.Format("sidemirror: ", err), "\n"))
 	}
 	return exitCode(err)
 }

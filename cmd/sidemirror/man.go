@@ -14,10 +14,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// newManCommand writes the manual pages that packages bring. It is part of the
-// program, since a page says what this very binary takes, and is hidden, since nobody
-// needs it who has them. Not cobra's own generator: that takes the lines that belong
-// under each other in a help text for one paragraph, and brings three modules along.
+// newManCommand returns the command that writes the manual pages for packages. It is part of the
+// program because the pages describe the flags of this very binary, and hidden because only the
+// build of a package needs it. cobra's own generator joins the lines of a list into one paragraph
+// and needs three more modules.
 func newManCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man FOLDER",
@@ -34,7 +34,7 @@ func newManCommand() *cobra.Command {
 	}
 }
 
-// buildTime is the time that reproducible-builds.org has in a variable, or now.
+// buildTime returns the time in SOURCE_DATE_EPOCH (reproducible-builds.org), or now.
 func buildTime(seconds string) (time.Time, error) {
 	if seconds == "" {
 		return time.Now().UTC(), nil

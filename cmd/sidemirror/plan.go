@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // errDifferences makes plan end with 2 and without a word more.
@@ -83,7 +84,7 @@ func writePlan(w io.Writer, plan hostconfig.Plan) error {
 	}
 	for _, err := range plan.Refused {
 		p.printf("\n")
-		p.paint(red, "cannot: "+printable(err.Error()))
+		p.refused(err)
 	}
 	switch signals := plan.Signals(); {
 	case len(plan.Changes)+len(signals)+len(plan.Refused) == 0:
@@ -95,6 +96,22 @@ func writePlan(w io.Writer, plan hostconfig.Plan) error {
 		}
 	}
 	return p.err
+}
+
+// refused prints a file that cannot be changed, and the hint on a line of its own.
+func (p *printer) refused(err error) {
+	p.paint(red, "cannot: "+printable(err.Error()))
+	if hint := problem.Hint(err); hint != "" {
+		p.printf("hint: %s\n", printable(hint))
+	}
+}
+
+// withHint returns an error and its hint as one text.
+func withHint(err error) string {
+	if hint := problem.Hint(err); hint != "" {
+		return err.Error() + "; hint: " + hint
+	}
+	return err.Error()
 }
 
 // state prints one engine: "docker      28.5.2, containerd store: hosts.toml", and what
@@ -156,7 +173,7 @@ func writePlanJSON(w io.Writer, plan hostconfig.Plan) error {
 		out.Changes = append(out.Changes, change{c.Engine, c.Path, c.Why, text(c.Before), text(c.After)})
 	}
 	for _, err := range plan.Refused {
-		out.Refused = append(out.Refused, err.Error())
+		out.Refused = append(out.Refused, withHint(err))
 	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")

@@ -11,18 +11,18 @@ import (
 	"golang.org/x/term"
 )
 
-// refresh is how often a bar is drawn: not for every read of a fast disk.
+// refresh is how often the bar is drawn, which is less often than a fast disk is read.
 const refresh = 100 * time.Millisecond
 
-// progress shows how far something of a known size is: a bar on a terminal; elsewhere
-// nothing, and who uses it writes lines.
+// progress shows the progress of work of a known size as a bar on a terminal. On anything else it
+// shows nothing, and the caller writes lines.
 type progress struct {
 	mu   sync.Mutex
 	bar  *progressbar.ProgressBar // nil without a terminal
-	last int64                    // tenths that tenth has told
+	last int64                    // the last tenth that tenth reported
 }
 
-// newProgress begins one. Where w is no terminal it shows nothing.
+// newProgress returns a progress that draws on w. If w is no terminal it shows nothing.
 func newProgress(w io.Writer, total int64, what string) *progress {
 	p := &progress{}
 	width := terminalWidth(w)
@@ -43,14 +43,14 @@ func newProgress(w io.Writer, total int64, what string) *progress {
 	return p
 }
 
-// add moves it on by n bytes.
+// add advances the bar by n bytes.
 func (p *progress) add(n int64) {
 	if p.bar != nil {
-		_ = p.bar.Add64(n) // a terminal that is gone is nobody's loss
+		_ = p.bar.Add64(n) // an error means that the terminal is gone
 	}
 }
 
-// tenth reports whether a tenth more of total is done, for those who write lines.
+// tenth reports whether another tenth of total is done, for callers that write lines.
 func (p *progress) tenth(done, total int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -62,7 +62,7 @@ func (p *progress) tenth(done, total int64) bool {
 	return true
 }
 
-// end takes the bar away: what is to stay is said in lines.
+// end removes the bar. What should stay visible is written as lines.
 func (p *progress) end() {
 	if p.bar != nil {
 		_ = p.bar.Clear()
@@ -77,7 +77,7 @@ func (p *progress) line(w io.Writer, format string, args ...any) {
 	fmt.Fprintf(w, format+"\n", args...)
 }
 
-// terminalWidth is 0 where w is no terminal that can take a line back.
+// terminalWidth returns the width of w in columns, or 0 if w is not a terminal that can redraw a line.
 func terminalWidth(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" {
@@ -90,7 +90,7 @@ func terminalWidth(w io.Writer) int {
 	return max(width, 20)
 }
 
-// fit cuts a text to a width, at its beginning: names differ at their ends.
+// fit cuts text to width at its beginning, because names differ at their ends.
 func fit(text string, width int) string {
 	r := []rune(text)
 	if len(r) <= width {

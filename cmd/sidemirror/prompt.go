@@ -15,19 +15,19 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
-// Bounds of what is typed or piped; access tokens run to some kilobytes.
+// Limits, in bytes, of what a person types or pipes. Access tokens can have some kilobytes.
 const (
 	maxUsername = 1 << 10
 	maxPassword = 64 << 10
 )
 
-// prompt asks for what the command line does not say.
+// prompt asks a person for what the command line does not say.
 type prompt struct {
 	in  io.Reader
 	out io.Writer
 }
 
-// credential has the shape that the store gives back.
+// credential asks for a username and a password, and returns them as the store does.
 func (p prompt) credential(username string, fromStdin bool) (credential.Credential, error) {
 	username, err := p.username(username, fromStdin)
 	if err != nil {
@@ -37,7 +37,7 @@ func (p prompt) credential(username string, fromStdin bool) (credential.Credenti
 	if err != nil {
 		return credential.Credential{}, err
 	}
-	// One login is tried in this process, so that any generation will do.
+	// This process tries one login, so any generation is right.
 	if username == identityUser {
 		return credential.Credential{IdentityToken: password, Generation: "login"}, nil
 	}
@@ -49,10 +49,10 @@ func (p prompt) username(given string, fromStdin bool) (string, error) {
 		return given, nil
 	}
 	if fromStdin || p.terminal() == nil {
-		return "", errors.New("say whom to log in as with --username")
+		return "", errors.New("a username is needed: add --username")
 	}
 	fmt.Fprint(p.out, "username: ")
-	// The terminal gives one line a read, so that nothing of the password is read ahead.
+	// A terminal returns one line per read, so nothing of the password is read ahead.
 	line, err := bufio.NewReader(io.LimitReader(p.in, maxUsername)).ReadString('\n')
 	if err != nil {
 		return "", fmt.Errorf("reading the username: %w", err)
@@ -72,7 +72,7 @@ func (p prompt) password(fromStdin bool) (credential.Secret, error) {
 	case terminal != nil:
 		text, err = p.hidden(terminal)
 	default:
-		return credential.Secret{}, errors.New("standard input is not a terminal to ask for the password on: pipe it in, with --password-stdin")
+		return credential.Secret{}, errors.New("standard input is not a terminal, so the password cannot be typed; pipe it in with --password-stdin")
 	}
 	if err != nil {
 		return credential.Secret{}, fmt.Errorf("reading the password: %w", err)
@@ -80,7 +80,7 @@ func (p prompt) password(fromStdin bool) (credential.Secret, error) {
 	if len(text) > maxPassword {
 		return credential.Secret{}, fmt.Errorf("the password is longer than %d bytes", maxPassword)
 	}
-	// One line's end, as echo and editors leave it; other blanks may be the password's.
+	// Remove one line ending, as echo and editors write it. Other white space may belong to the password.
 	password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
 	if password == "" {
 		return credential.Secret{}, errors.New("the password is empty")
@@ -88,7 +88,7 @@ func (p prompt) password(fromStdin bool) (credential.Secret, error) {
 	return credential.NewSecret(password), nil
 }
 
-// terminal gives the terminal that p reads from, or nil.
+// terminal returns the terminal that p reads from, or nil.
 func (p prompt) terminal() *os.File {
 	if f, ok := p.in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		return f
@@ -96,8 +96,8 @@ func (p prompt) terminal() *os.File {
 	return nil
 }
 
-// hidden reads a line without echo. A signal that ends us meanwhile must not leave
-// the person with a terminal that shows nothing.
+// hidden reads a line without echo. If a signal ends the process meanwhile, it restores the
+// terminal first, so that the person sees what they type again.
 func (p prompt) hidden(terminal *os.File) ([]byte, error) {
 	fd := int(terminal.Fd())
 	before, err := term.GetState(fd)

@@ -28,12 +28,14 @@ func newPullCommand(g *globals) *cobra.Command {
 	var jobs int
 	cmd := &cobra.Command{
 		Use:   "pull IMAGE…",
-		Short: "Fetch images into the cache, so that engines have them at once",
-		Long: `Have the running daemon fetch images into its cache, from which engines then pull
-them at once. They are read through to verify their digests, and are not given to any engine.
+		Short: "Fetch images into the cache ahead of time",
+		Long: `Have the running daemon fetch images into its cache, so that engines can pull them
+from there. The command reads every layer to verify its digest. It gives the images
+to no engine.
 
-Of an image for several platforms this host's is fetched, with all its variants, or those
-that --platform names. As root the daemon's logins are used; others are anonymous.`,
+If an image exists for several platforms, pull fetches the one for this host, with all
+its variants, or those that --platform names. The daemon uses its logins if you run
+this as root; otherwise you get what an anonymous client would get.`,
 		Example: `  sidemirror pull alpine:3.20 ghcr.io/acme/app@sha256:…
   sidemirror pull --platform linux/amd64,linux/arm64 registry.k8s.io/pause:3.10`,
 		Args: cobra.MinimumNArgs(1),
@@ -44,7 +46,7 @@ that --platform names. As root the daemon's logins are used; others are anonymou
 			}
 			want, err := parsePlatforms(platforms)
 			if err == nil && (jobs < 1 || jobs > maxJobs) {
-				err = fmt.Errorf("--jobs is from 1 to %d", maxJobs)
+				err = fmt.Errorf("--jobs must be from 1 to %d", maxJobs)
 			}
 			if err != nil {
 				return flagError(cmd, err)
@@ -56,25 +58,25 @@ that --platform names. As root the daemon's logins are used; others are anonymou
 			return pullAll(cmd, c, refs, want, jobs)
 		},
 	}
-	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "these `platforms`, as linux/arm64 or linux/arm/v7, or \"all\" (default this host's)")
-	cmd.Flags().IntVar(&jobs, "jobs", 4, "how many layers are fetched at once")
+	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "fetch these `platforms`, such as linux/arm64 or linux/arm/v7, or \"all\" (default: that of this host)")
+	cmd.Flags().IntVar(&jobs, "jobs", 4, "fetch up to this `number` of layers at once")
 	return cmd
 }
 
-// parseImages reads the names as docker completes them.
+// parseImages parses image names and completes them as docker does.
 func parseImages(args []string) ([]reference.Named, error) {
 	var refs []reference.Named
 	for _, text := range args {
 		named, err := reference.ParseNormalizedNamed(text)
 		if err != nil {
-			return nil, fmt.Errorf("%q is not the name of an image: %w", text, err)
+			return nil, fmt.Errorf("%q is not an image name: %w", text, err)
 		}
 		refs = append(refs, reference.TagNameOnly(named))
 	}
 	return refs, nil
 }
 
-// platforms are those that are wanted; none is all.
+// platforms lists the platforms to fetch. An empty list means all.
 type platforms []v1.Platform
 
 var platformForm = regexp.MustCompile(`^([a-z0-9]+)/([a-z0-9_]+)(?:/([a-z0-9.]+))?$`)
@@ -97,8 +99,8 @@ func parsePlatforms(texts []string) (platforms, error) {
 	return all, nil
 }
 
-// wants reports whether what an index says of a manifest is wanted. What is said to
-// be for no platform is for each.
+// wants reports whether the manifest of platform is should be fetched. A manifest without a
+// platform is for all of them.
 func (p platforms) wants(is *v1.Platform) bool {
 	return len(p) == 0 || is == nil || slices.ContainsFunc(p, func(want v1.Platform) bool {
 		return want.OS == is.OS && want.Architecture == is.Architecture && (want.Variant == "" || want.Variant == is.Variant)
@@ -112,12 +114,12 @@ func platformText(p *v1.Platform) string {
 	return strings.Trim(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
 }
 
-// pullAll pulls one image after another. One that fails does not keep the others.
+// pullAll pulls one image after another. If one fails, it continues with the next.
 func pullAll(cmd *cobra.Command, c *config.Config, refs []reference.Named, want platforms, jobs int) error {
 	if c.Cache.Dir == "" {
-		return fmt.Errorf("nothing would be kept: cache.dir is \"\" in the configuration (%s)", c.File)
+		return fmt.Errorf("the cache is off: cache.dir is \"\" in %s", c.File)
 	}
-	base, err := mirrorURL(c)
+	base, err := c.MirrorURL()
 	if err != nil {
 		return err
 	}
@@ -127,7 +129,7 @@ func pullAll(cmd *cobra.Command, c *config.Config, refs []reference.Named, want 
 	for _, ref := range refs {
 		err := p.pull(cmd.Context(), ref)
 		if _, ok := errors.AsType[*notRunningError](err); ok {
-			return err // and so will the others
+			return err // the others would fail in the same way
 		}
 		if err != nil {
 			failed++
@@ -135,7 +137,7 @@ func pullAll(cmd *cobra.Command, c *config.Config, refs []reference.Named, want 
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %s not pulled", failed, several(len(refs), "image"))
+		return fmt.Errorf("%d of %s could not be pulled", failed, several(len(refs), "image"))
 	}
 	return nil
 }
@@ -187,7 +189,7 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) error {
 	return nil
 }
 
-// pulled is an image as far as it is known.
+// pulled is an image, as far as it has been read.
 type pulled struct {
 	*puller
 	repository    repository
@@ -198,10 +200,10 @@ type pulled struct {
 	platformNames []string
 }
 
-// manifest fetches a manifest and those that it leads to, and takes in their blobs.
+// manifest fetches a manifest and the manifests that it lists, and notes their blobs.
 func (im *pulled) manifest(ctx context.Context, name, platform string, depth int) error {
 	if im.manifests++; im.manifests > maxManifests || depth > maxNesting {
-		return fmt.Errorf("it has more than %d manifests, or they are nested deeper than %d", maxManifests, maxNesting)
+		return fmt.Errorf("the image has more than %d manifests, or they are nested more than %d deep", maxManifests, maxNesting)
 	}
 	m, err := im.client.manifest(ctx, im.repository, name)
 	if err != nil {
@@ -229,32 +231,32 @@ func (im *pulled) manifest(ctx context.Context, name, platform string, depth int
 		}
 	}
 	if !found {
-		return fmt.Errorf("it has nothing for this platform, only %s (see --platform)", printable(strings.Join(there, ", ")))
+		return fmt.Errorf("the image does not exist for this platform, only for %s (see --platform)", printable(strings.Join(there, ", ")))
 	}
 	return nil
 }
 
-// take takes blobs in, each once, but for those that are not the registry's.
+// take notes blobs, each once. It leaves out those that the manifest says to fetch from elsewhere.
 func (im *pulled) take(blobs []v1.Descriptor) error {
 	for _, b := range blobs {
 		if b.Digest == "" || len(b.URLs) > 0 || im.seen[b.Digest] {
 			continue
 		}
 		if err := b.Digest.Validate(); err != nil || b.Size < 0 {
-			return fmt.Errorf("a manifest lists the digest %.100q with %d bytes: %w", b.Digest, b.Size, cmp.Or(err, errors.New("that cannot be")))
+			return fmt.Errorf("a manifest lists the digest %.100q with %d bytes: %w", b.Digest, b.Size, cmp.Or(err, errors.New("a size cannot be negative")))
 		}
 		im.seen[b.Digest] = true
 		im.blobs = append(im.blobs, b)
 		im.size += b.Size
 	}
 	if len(im.blobs) > maxBlobs {
-		return fmt.Errorf("it has more than %d layers", maxBlobs)
+		return fmt.Errorf("the image has more than %d layers", maxBlobs)
 	}
 	return nil
 }
 
-// fetch fetches the blobs, several at a time. Where one fails the others go on: what
-// is kept already makes the next try shorter.
+// fetch fetches the blobs, several at a time. If one fails, the others continue: what is stored
+// already makes the next attempt shorter.
 func (im *pulled) fetch(ctx context.Context, bar *progress) error {
 	var group errgroup.Group
 	group.SetLimit(im.jobs)
@@ -278,12 +280,12 @@ const (
 	commitPause   = 20 * time.Millisecond
 )
 
-// kept sees to it that the daemon could keep what it sent, where we may look into its
-// folder: on a full disk it goes on sending, and says so in its log alone.
+// kept checks that the daemon has stored what it sent, if this process may read the cache folder.
+// With a full disk the daemon streams without storing, and says so only in its log.
 func (im *pulled) kept(ctx context.Context) error {
 	d, err := openCacheAt(im.dir)
 	if err != nil {
-		return nil //nolint:nilerr // who may not look, or has another host's configuration, is no worse off
+		return nil //nolint:nilerr // without access to the folder there is nothing to check
 	}
 	defer d.Close()
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
@@ -300,7 +302,7 @@ func (im *pulled) kept(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s of %d not kept in %s, which may be full; the daemon's log says why", several(missing, "part"), len(im.blobs), im.dir)
+			return fmt.Errorf("%s of %d not stored in %s; the disk may be full, and the daemon's log has the reason", several(missing, "part"), len(im.blobs), im.dir)
 		case <-time.After(commitPause):
 		}
 	}

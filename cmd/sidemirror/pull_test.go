@@ -100,13 +100,9 @@ func serveContent(t *testing.T, c *content, more string) serving {
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	loaded, err := config.Load(s.config, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- daemon.Run(ctx, loaded, "test") }()
+	go func() { ended <- daemon.Run(ctx, config.Source{Path: s.config}, "test") }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -142,7 +138,7 @@ func TestPullWarmsTheCacheForTheRegistryGoneAway(t *testing.T) {
 	var listed struct {
 		Images []struct {
 			Name      string
-			Whole     bool
+			Complete  bool
 			Platforms []struct{ Name string }
 		}
 	}
@@ -150,7 +146,7 @@ func TestPullWarmsTheCacheForTheRegistryGoneAway(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &listed); err != nil {
 		t.Fatal(err)
 	}
-	if len(listed.Images) != 1 || !listed.Images[0].Whole || len(listed.Images[0].Platforms) != 2 || listed.Images[0].Platforms[1].Name != "linux/arm64" {
+	if len(listed.Images) != 1 || !listed.Images[0].Complete || len(listed.Images[0].Platforms) != 2 || listed.Images[0].Platforms[1].Name != "linux/arm64" {
 		t.Errorf("%s", out)
 	}
 	c.Close()
@@ -179,9 +175,9 @@ func TestOneImageThatFailsDoesNotKeepTheOthers(t *testing.T) {
 		"registry.example/app@"+long, "registry.example/app:hostile", "registry.example/app:1")
 	wants(t, out, "registry.example/app:1: pulled in ")
 	wants(t, errs, "pulling registry.example/app:none: ", "answers 404",
-		"pulling registry.example/app:other: it has nothing for this platform, only linux/s390x, linux/riscv64 (see --platform)",
+		"pulling registry.example/app:other: the image does not exist for this platform, only for linux/s390x, linux/riscv64 (see --platform)",
 		"pulling registry.example/app@"+lost+": "+digest.FromString("lost").String()+": ",
-		"it is longer than the 3 bytes that the manifest says", "a manifest lists the digest", "5 of 6 images not pulled")
+		"it is longer than the 3 bytes that the manifest says", "a manifest lists the digest", "5 of 6 images could not be pulled")
 }
 
 func TestAPullWithoutADaemonSaysHowToStartOne(t *testing.T) {
@@ -211,7 +207,7 @@ func TestAPullThatWouldKeepNothingOrCannotBeMeantIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, errs := command(t, exitFailed, "--config", config, "pull", "alpine")
-	wants(t, errs, "nothing would be kept")
+	wants(t, errs, "the cache is off")
 	for _, args := range [][]string{{}, {"Alpine"}, {"--platform", "amd64", "alpine"}, {"--platform", "all,linux/amd64", "alpine"}, {"--jobs", "0", "alpine"}, {"--jobs", "65", "alpine"}} {
 		command(t, exitUsage, append([]string{"--config", config, "pull"}, args...)...)
 	}

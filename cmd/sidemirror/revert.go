@@ -30,7 +30,7 @@ sidemirror's own journal as well as can be.`,
 			}
 			mirror := defaultMirror
 			// A configuration that cannot be read is no reason to leave files as they are.
-			if want, err := f.desired(h); err == nil {
+			if want, err := f.desired(); err == nil {
 				mirror = want.Mirror
 			}
 			result, failed := hostconfig.Revert(cmd.Context(), h, mirror)

@@ -33,16 +33,12 @@ Sockets that systemd hands over (sd_listen_fds(3)) are served instead of listen.
 			if err := noCoreDumps(); err != nil {
 				return err
 			}
-			c, err := config.Load(g.configPath, os.Environ())
-			if err != nil {
-				return err
-			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 			defer stop()
 			// From the first signal on the next one does what it does without us.
 			context.AfterFunc(ctx, stop)
 			info, _ := debug.ReadBuildInfo()
-			return daemon.Run(ctx, c, buildVersion(info))
+			return daemon.Run(ctx, config.Source{Path: g.configPath, Environ: os.Environ()}, buildVersion(info))
 		},
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sidemirror/sidemirror/daemon"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
 )
 
@@ -63,7 +63,7 @@ read "ok" in what --json prints.`,
 			s := newStatus(plan)
 			if h.Root == "/" {
 				s.Proxy = probe(cmd.Context(), plan.Mirror)
-				s.Proxy.ask(cmd.Context(), daemon.Units{}.ProxySays)
+				s.Proxy.ask(cmd.Context(), sdnotify.Units{}.ProxyStatus)
 			}
 			s.judge()
 			if asJSON {
@@ -90,7 +90,7 @@ func newStatus(plan hostconfig.Plan) *status {
 		s.Pending = append(s.Pending, c.Path)
 	}
 	for _, err := range plan.Refused {
-		s.Refused = append(s.Refused, err.Error())
+		s.Refused = append(s.Refused, withHint(err))
 	}
 	return s
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version and commit are set with -ldflags "-X main.version=1.2.3" where a package
-// is built, which has nothing of git's in the binary beside; "go install" leaves them
-// empty and the module's own version counts.
+// version and commit are set with -ldflags "-X main.version=1.2.3" when a package is built, in
+// whose binary Go records nothing of git. "go install" leaves them empty; then the version of the
+// module counts.
 var version, commit string
 
 func newVersionCommand() *cobra.Command {

@@ -4,14 +4,11 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"github.com/sidemirror/sidemirror/daemon"
-	"github.com/sidemirror/sidemirror/daemon/config"
-	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/daemon/keeper"
 )
 
 func newWatchCommand(g *globals) *cobra.Command {
@@ -47,28 +44,10 @@ the files stay as they are. To give them back: sidemirror revert.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 			defer stop()
 			context.AfterFunc(ctx, stop)
-			return daemon.Watch(ctx, h, f.configFile(h), func() (*config.Config, hostconfig.Desired, error) {
-				c, err := f.load(h)
-				if err != nil {
-					return nil, hostconfig.Desired{}, err
-				}
-				want, err := f.want(c)
-				return c, want, err
-			})
+			return keeper.Run(ctx, keeper.Settings{Source: f.source(), Options: f.options(), Host: h})
 		},
 	}
 	f.addRoot(cmd)
 	f.addEngines(cmd)
 	return cmd
-}
-
-// configFile is what load reads, whether it is there or not.
-func (f *hostFlags) configFile(h *hostconfig.Host) string {
-	if f.globals.configPath != "" {
-		return f.globals.configPath
-	}
-	if named := os.Getenv("SIDEMIRROR_CONFIG"); named != "" && h.Root == "/" {
-		return named
-	}
-	return filepath.Join(h.Root, config.DefaultFile)
 }

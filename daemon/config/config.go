@@ -113,12 +113,6 @@ type Config struct {
 
 	source source
 	from   map[string]origin
-
-	// again is what Load was called with, for the reload.
-	again struct {
-		path    string
-		environ []string
-	}
 }
 
 // Registry is one [registry."NAME"]. NAME is as references have it, with its port
@@ -209,6 +203,9 @@ func NewRegistry(name string) Registry {
 // Relay reports whether the client answers the upstream's challenges with credentials of
 // its own.
 func (r Registry) Relay() bool { return r.ClientAuth == "relay" }
+
+// Contents returns the text of the file that c was read from; "" if there was none.
+func (c *Config) Contents() string { return c.source.data }
 
 // Registry returns the registry called name, or nil if none is configured.
 func (c *Config) Registry(name string) *Registry {

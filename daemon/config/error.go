@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -79,8 +80,13 @@ func (e *Error) Error() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// Brief returns each problem on one line, for the log.
-func (e *Error) Brief() string {
+// Brief returns err on one line, for the log: if it is an [*Error], each problem without the
+// excerpt of the file.
+func Brief(err error) string {
+	var e *Error
+	if !errors.As(err, &e) {
+		return strings.Join(strings.Fields(err.Error()), " ")
+	}
 	lines := make([]string, 0, len(e.problems))
 	for _, p := range e.problems {
 		lines = append(lines, e.source.describe(p.at)+": "+p.text)

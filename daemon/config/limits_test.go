@@ -49,7 +49,7 @@ func TestAFileMadeToTakeLongIsRefusedSoon(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			begun := time.Now()
-			_, err := load("config.toml", []byte(text), nil)
+			_, err := parse("config.toml", []byte(text), nil)
 			if err == nil || len(err.Error()) > 10_000 {
 				t.Errorf("an error of %d bytes", len(fmt.Sprint(err)))
 			}
@@ -77,7 +77,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add("listen=[\"\"\"\n1\"\"\"]", "warn")
 	f.Add("\"\"=1\n[\"\"]", "x")
 	f.Fuzz(func(t *testing.T, text, level string) {
-		c, err := load("config.toml", []byte(text), map[string]string{"SIDEMIRROR_LOG_LEVEL": level})
+		c, err := parse("config.toml", []byte(text), map[string]string{"SIDEMIRROR_LOG_LEVEL": level})
 		if err != nil {
 			if lines := strings.Count(err.Error(), "\n"); lines > 3*maxProblems+2 {
 				t.Errorf("an error of %d lines", lines)
@@ -88,7 +88,7 @@ func FuzzLoad(f *testing.F) {
 		if err := c.WriteTOML(&shown); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := load("shown.toml", shown.Bytes(), nil); err != nil {
+		if _, err := parse("shown.toml", shown.Bytes(), nil); err != nil {
 			t.Errorf("%q is shown as\n%s\nwhich is refused:\n%v", text, shown.String(), err)
 		}
 	})

@@ -7,9 +7,9 @@ package splice
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
-	"strings"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // A line above each entry names its owner. It also identifies the entry if the journal is lost.
@@ -30,23 +30,7 @@ type Removed struct {
 }
 
 // Problem is a file that sidemirror does not edit, with the reason and a hint.
-type Problem struct {
-	Path string
-	Line int // 0 if no line is to blame
-	Text string
-	Hint string
-}
-
-func (p *Problem) Error() string {
-	name := p.Path
-	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		name = fmt.Sprintf("%q", name)
-	}
-	if p.Line > 0 {
-		name = fmt.Sprintf("%s:%d", name, p.Line)
-	}
-	return name + ": " + p.Text + "; " + p.Hint
-}
+type Problem = problem.Problem
 
 var bom = []byte("\xef\xbb\xbf")
 

@@ -202,15 +202,15 @@ func notices(all []linked) string {
 	return b.String()
 }
 
-// debCopyright is debian/copyright, DEP-5. There is no Static-Built-Using beside it:
-// that names source packages of Debian's, and these modules are Go's own.
+// debCopyright returns debian/copyright (DEP-5). There is no Static-Built-Using field: it names
+// Debian's source packages, and these modules come from Go's own proxy.
 func debCopyright(all []linked, at time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: sidemirror
 Source: https://github.com/sidemirror/sidemirror
-Comment: The binary is linked statically. Beside sidemirror's own files those of the
- Go modules below are in it, in the versions that are named.
+Comment: The binary is linked statically. In addition to sidemirror's own files it
+ contains those of the Go modules below, in the versions named.
 
 Files: *
 Copyright: %d the sidemirror authors

@@ -34,7 +34,7 @@ func run(args []string) error {
 	version := os.Getenv("VERSION")
 	seconds, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
 	if err != nil || version == "" {
-		return errors.New("VERSION and SOURCE_DATE_EPOCH have to be set; packaging/files.sh sets them")
+		return errors.New("VERSION and SOURCE_DATE_EPOCH must be set; packaging/files.sh sets them")
 	}
 	at := time.Unix(seconds, 0).UTC()
 

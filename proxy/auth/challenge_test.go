@@ -10,7 +10,7 @@ import (
 
 func challenges(values ...string) http.Header { return http.Header{"Www-Authenticate": values} }
 
-func TestChallengesAreLists(t *testing.T) {
+func TestChallengesAreReadAsLists(t *testing.T) {
 	bearer := func(params ...string) Challenge {
 		c := Challenge{"bearer", map[string]string{}}
 		for i := 0; i < len(params); i += 2 {
@@ -36,6 +36,18 @@ func TestChallengesAreLists(t *testing.T) {
 		{"scheme alone", challenges("Negotiate, Basic realm=r"), []Challenge{{"negotiate", map[string]string{}}, basic}},
 		{"token68", challenges("Negotiate abc/+==, Basic realm=r"), []Challenge{{"negotiate", map[string]string{}}, basic}},
 		{"empty elements", challenges(`, ,Basic realm="r",,`), []Challenge{basic}},
+		// What containerd accepts beyond RFC 9110.
+		{"trailing semicolon", challenges(`Basic realm="r";`), []Challenge{basic}},
+		{"semicolons between", challenges(`Bearer realm="https://a/t"; service="s" ;`), []Challenge{bearer("realm", "https://a/t", "service", "s")}},
+		{"host and port unquoted", challenges(`Bearer realm="https://a/t",service=r.example:5000,scope=x`),
+			[]Challenge{bearer("realm", "https://a/t", "service", "r.example:5000", "scope", "x")}},
+		{"URL unquoted", challenges(`Bearer realm=https://r.example:5000/t?x=y, service=s`), []Challenge{bearer("realm", "https://r.example:5000/t?x=y", "service", "s")}},
+		{"IPv6 unquoted", challenges(`Bearer realm=https://[::1]:5000/t`), []Challenge{bearer("realm", "https://[::1]:5000/t")}},
+		{"same parameter twice", challenges(`Bearer realm="https://a/t",service="s",REALM="https://a/t",service=s`),
+			[]Challenge{bearer("realm", "https://a/t", "service", "s")}},
+		{"two scopes", challenges(`Bearer realm="https://a/t",scope="repository:a:pull",scope="repository:b:pull"`),
+			[]Challenge{bearer("realm", "https://a/t", "scope", "repository:a:pull")}},
+		{"a malformed value next to a Bearer one", challenges(`Basic realm="r`, `Bearer realm="https://a/t"`), []Challenge{bearer("realm", "https://a/t")}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := ParseChallenges(tt.header)
@@ -48,17 +60,20 @@ func TestChallengesAreLists(t *testing.T) {
 
 func TestChallengesThatAreRefused(t *testing.T) {
 	for name, value := range map[string]string{
-		"parameter twice":   `Bearer realm="https://a/t",realm="https://evil/t"`,
-		"twice, other case": `Bearer realm="https://a/t",REALM="https://evil/t"`,
-		"unterminated":      `Bearer realm="https://a/t`,
-		"unterminated pair": `Bearer realm="https://a/t\`,
-		"no scheme":         `realm="https://a/t"`,
-		"too long":          `Bearer realm="` + strings.Repeat("a", maxChallenge) + `"`,
-		"not a token":       `Bearer realm="https://a/t", (`,
+		"two realms":              `Bearer realm="https://a/t",realm="https://evil/t"`,
+		"two realms, other case":  `Bearer realm="https://a/t",REALM="https://evil/t"`,
+		"two realms, one bare":    `Bearer realm="https://a/t";realm=https://evil/t`,
+		"two services":            `Bearer realm="https://a/t",service="a",service="b"`,
+		"malformed next to Basic": `Bearer realm="https://a/t`,
+		"unterminated":            `Bearer realm="https://a/t`,
+		"unterminated pair":       `Bearer realm="https://a/t\`,
+		"no scheme":               `realm="https://a/t"`,
+		"too long":                `Bearer realm="` + strings.Repeat("a", maxChallenge) + `"`,
+		"not a token":             `Bearer realm="https://a/t", (`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := ParseChallenges(challenges(value)); err == nil {
-				t.Errorf("taken for %v", got)
+				t.Errorf("read as %v", got)
 			}
 		})
 	}

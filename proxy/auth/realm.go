@@ -9,9 +9,9 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// knownRealms are the token servers of registries that keep them on another host.
-// Only hosts whose owner is the registry's own stand here; other pairs are for the
-// configuration's "realms".
+// knownRealms are the token servers of registries that have them on another host. A
+// pair is listed only if one owner runs both; other pairs are for "realms" in the
+// configuration.
 var knownRealms = map[string]string{
 	"registry-1.docker.io":      "auth.docker.io",
 	"index.docker.io":           "auth.docker.io",
@@ -19,18 +19,17 @@ var knownRealms = map[string]string{
 	"registry.digitalocean.com": "api.digitalocean.com",
 }
 
-// RealmPolicy says which token servers a registry's challenge may name. A realm
-// that it does not know gets nothing, not even a connection: a registry, or
-// whoever speaks in its place, must not be able to have a password sent elsewhere
-// (CVE-2026-33540). One registrable domain is not enough to trust: evil.azurecr.io
-// is the same site as a.azurecr.io.
+// RealmPolicy says which token servers a registry's challenge may name. sidemirror does
+// not even connect to another one: neither a registry nor a program in its place may
+// have a password sent elsewhere (CVE-2026-33540). A common registrable domain is not
+// enough: evil.azurecr.io is the same site as a.azurecr.io.
 type RealmPolicy struct {
 	Upstream *url.URL // its own host and port are always allowed
 	Allowed  []string // further origins ("https://sso.corp.example:8443")
 }
 
-// Check gives realm as a URL if it may be asked for a token. Otherwise the error
-// names the host and the setting that would allow it, and is fit to be shown.
+// Check returns realm as a URL if it may be asked for a token. Otherwise the error
+// names the host and the setting that would allow it. The error may be shown to users.
 func (p RealmPolicy) Check(realm string) (*url.URL, error) {
 	u, err := url.Parse(realm)
 	if err != nil || u.Host == "" || u.Opaque != "" || (u.Scheme != "https" && u.Scheme != "http") {
@@ -58,7 +57,8 @@ func (p RealmPolicy) Check(realm string) (*url.URL, error) {
 		return nil, p.refuse(fmt.Sprintf("the registry names a token realm without TLS, on host %s", u.Host))
 	}
 	return nil, p.refuse(fmt.Sprintf(
-		"the registry sends its clients to %s for a token, which is not its own host; if that is right, set realms = [\"%s://%s\"] for it in the configuration",
+		"the registry sends its clients to %s for a token, which is not its own host; "+
+			"if that is right, set realms = [\"%s://%s\"] for it in the configuration",
 		u.Host, u.Scheme, u.Host))
 }
 
@@ -66,7 +66,7 @@ func (p RealmPolicy) refuse(message string) error {
 	return &oci.Error{Code: oci.Untrusted, Message: message}
 }
 
-// originOf gives scheme, host and port in one form for comparison.
+// originOf returns scheme, host and port in one form for comparison.
 func originOf(u *url.URL) string {
 	host, port := strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), u.Port()
 	if port == "" {

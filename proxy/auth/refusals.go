@@ -12,18 +12,18 @@ const (
 	longestRefusal = 30 * time.Minute
 )
 
-// refusals remembers which credentials were refused, so that a wrong password costs
-// one failed login and not one a pull: Docker Hub locks accounts. New material is
-// a new generation and starts afresh.
+// refusals remembers which credentials were refused, so that a wrong password costs one
+// failed login and not one at each pull: Docker Hub locks accounts. A changed credential
+// is a new generation, which starts without refusals.
 //
-// Some token servers say 401 for a repository that a good login may not see. So a
-// generation that has been let in since it was last refused is held back for the
-// refused scope alone, and for every scope if it is refused again.
+// Some token servers answer 401 for a repository that a valid login may not see. A
+// generation that was accepted after its last refusal is therefore held back for the
+// refused scope only, and for every scope if it is refused again.
 type refusals struct {
 	mu     sync.Mutex
 	kept   map[tokenKey]refusal
 	proven map[string]bool
-	trials map[string]chan struct{} // under way; closed at their end
+	trials map[string]chan struct{} // under way; closed when they end
 }
 
 type refusal struct {
@@ -31,10 +31,10 @@ type refusal struct {
 	wait  time.Duration
 }
 
-// trial lets one caller at a time try a generation that is not proven yet, so that
-// a hundred pulls at once with a wrong password are one failed login too. It
-// returns when the generation is proven, is held back, or is the caller's to try;
-// end must be called when it has been, whatever came of it.
+// trial lets one caller at a time try a generation that is not proven yet, so that a
+// hundred pulls with a wrong password cost one failed login too. It returns when the
+// generation is proven, is held back, or may be tried by the caller, who must call end
+// after the attempt, whatever its outcome.
 func (r *refusals) trial(ctx context.Context, generation, scope string) (end func(), err error) {
 	for generation != "" {
 		r.mu.Lock()
@@ -56,7 +56,7 @@ func (r *refusals) trial(ctx context.Context, generation, scope string) (end fun
 	return func() {}, nil
 }
 
-// begin begins a trial, and unlocks.
+// begin starts a trial and unlocks r.mu.
 func (r *refusals) begin(generation string) (end func()) {
 	defer r.mu.Unlock()
 	mine := make(chan struct{})
@@ -72,7 +72,7 @@ func (r *refusals) begin(generation string) (end func()) {
 	}
 }
 
-// refuse notes that generation was refused for scope.
+// refuse records that generation was refused for scope.
 func (r *refusals) refuse(generation, scope string) {
 	if generation == "" {
 		return
@@ -88,14 +88,14 @@ func (r *refusals) refuse(generation, scope string) {
 		delete(r.proven, generation)
 	}
 	now, old := time.Now(), r.kept[key]
-	if now.Before(old.until) { // two requests were told the same at once
+	if now.Before(old.until) { // two requests were refused at once
 		return
 	}
 	wait := min(max(2*old.wait, firstRefusal), longestRefusal)
 	r.kept[key] = refusal{now.Add(wait), wait}
 }
 
-// prove notes that generation was let in.
+// prove records that generation was accepted.
 func (r *refusals) prove(generation string) {
 	if generation == "" {
 		return
@@ -109,7 +109,7 @@ func (r *refusals) prove(generation string) {
 	delete(r.kept, tokenKey{generation, ""})
 }
 
-// holds reports whether generation is not to be tried for scope yet.
+// holds reports whether generation must not be tried for scope yet.
 func (r *refusals) holds(generation, scope string) bool {
 	if generation == "" {
 		return false

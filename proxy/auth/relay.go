@@ -16,15 +16,13 @@ import (
 
 const (
 	relayService = "sidemirror"
-	maxForm      = 64 << 10 // bytes of a POST to our token endpoint
+	maxForm      = 64 << 10 // bytes of a POST to sidemirror's token endpoint
 
-	// challengeAge is how long a challenge seen is believed to be the upstream's
-	// still when a client of ours asks for a token.
+	// challengeAge is how long what an upstream said of its challenge is taken to hold.
 	challengeAge = 5 * time.Minute
 )
 
-// Relayed is a token server's answer, to be handed to the client of relay mode as
-// it is.
+// Relayed is a token server's response, for the client of relay mode.
 type Relayed struct {
 	Status      int
 	ContentType string
@@ -36,13 +34,13 @@ type Relayed struct {
 type TokenRequest struct {
 	Authorization credential.Secret // the client's header as it came; zero if none
 	Scopes        []string          // completed
-	Query         url.Values        // of a GET: what else the client asks
-	Form          url.Values        // of a POST, which is what this is if not nil
+	Query         url.Values        // of a GET: its other parameters
+	Form          url.Values        // of a POST; nil for a GET
 }
 
-// Relay asks the upstream's token server what a client asked ours: with the
-// client's own Authorization, to the realm and for the service of the upstream's
-// own challenge. The realm is bound by the same policy as the daemon's own.
+// Relay sends a client's token request to the upstream's token server: with the
+// client's own Authorization, and with the realm and the service of the upstream's own
+// challenge. The realm must pass the same policy as for the daemon's credentials.
 func (t *Transport) Relay(ctx context.Context, in TokenRequest) (*Relayed, error) {
 	known, err := t.probe(ctx)
 	if err != nil {
@@ -66,8 +64,8 @@ func (t *Transport) Relay(ctx context.Context, in TokenRequest) (*Relayed, error
 	return readRelayed(realm, resp)
 }
 
-// upstream makes the request to the realm. Of what the client asks beside scope and
-// service only what the token specification knows is passed on.
+// upstream returns the request to the realm. In addition to scope and service it passes
+// on the parameters that the token specification knows, and no others.
 func (in TokenRequest) upstream(realm *url.URL, service string) *http.Request {
 	if in.Form == nil {
 		u := *realm
@@ -105,7 +103,7 @@ func readRelayed(realm *url.URL, resp *http.Response) (*Relayed, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenBody+1))
 	if err != nil || len(body) > maxTokenBody {
-		return nil, &oci.Error{Code: oci.Unavailable, Message: "the token server " + realm.Host + " gave no whole answer of at most 64 KiB"}
+		return nil, &oci.Error{Code: oci.Unavailable, Message: "the token server " + realm.Host + " sent no complete response of at most 64 KiB"}
 	}
 	return &Relayed{
 		Status:      resp.StatusCode,
@@ -115,11 +113,24 @@ func readRelayed(realm *url.URL, resp *http.Response) (*Relayed, error) {
 	}, nil
 }
 
-// probe gives the upstream's Bearer challenge: the one seen lately, or that of /v2/.
+// probe returns the upstream's Bearer challenge: the one seen lately, or that of /v2/.
 func (t *Transport) probe(ctx context.Context) (*remembered, error) {
 	if known := t.challenge.Load(); known != nil && time.Since(known.at) < challengeAge && known.Scheme == "bearer" {
 		return known, nil
 	}
+	known, err := t.askChallenge(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if known == nil || known.Scheme != "bearer" {
+		return nil, &oci.Error{Code: oci.NotFound, Message: t.Realms.Upstream.Host + " asks for no token"}
+	}
+	return known, nil
+}
+
+// askChallenge asks /v2/ without authorization and returns the challenge of its 401,
+// nil if it has none.
+func (t *Transport) askChallenge(ctx context.Context) (*remembered, error) {
 	u := Join(t.Realms.Upstream, "/v2/")
 	req := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{}}).WithContext(ctx)
 	if t.UserAgent != "" {
@@ -130,29 +141,25 @@ func (t *Transport) probe(ctx context.Context) (*remembered, error) {
 		return nil, &oci.Error{Code: oci.Unavailable, Message: t.Realms.Upstream.Host + " could not be asked for its challenge", Err: Redact(err)}
 	}
 	defer discard(resp)
-	known, err := t.learn(resp)
-	if err != nil {
-		return nil, err
+	if resp.StatusCode != http.StatusUnauthorized {
+		return nil, nil
 	}
-	if known == nil || resp.StatusCode != http.StatusUnauthorized || known.Scheme != "bearer" {
-		return nil, &oci.Error{Code: oci.NotFound, Message: t.Realms.Upstream.Host + " asks for no token"}
-	}
-	return known, nil
+	return t.learn(resp)
 }
 
-// Join gives the URL of a path (with its leading slash) below base.
-// [url.URL.JoinPath] makes a relative one where base has no path, and cleans it.
+// Join returns the URL of a path (with its leading slash) below base.
+// [url.URL.JoinPath] would clean the path, and return a relative one if base has none.
 func Join(base *url.URL, path string) *url.URL {
 	u := *base
 	u.Path, u.RawPath = strings.TrimSuffix(u.Path, "/")+path, ""
 	return &u
 }
 
-// RelayChallenge rewrites the challenges of an upstream's 401 for a client of relay
-// mode: a Bearer one sends it to realm, our own token endpoint, with the scope of
-// its repository as the client knows it; Basic is asked for by the same name. It
-// gives the value for WWW-Authenticate, empty where the upstream challenges in
-// neither way or malformed.
+// RelayChallenge rewrites the challenge of an upstream's 401 for a client of relay
+// mode. Bearer becomes one with realm, sidemirror's own token endpoint, and the scope of
+// the repository by the name that the client knows it by. Basic stays Basic. It returns
+// the value for WWW-Authenticate, empty if the upstream's challenge is neither or is
+// malformed.
 func (t *Transport) RelayChallenge(resp *http.Response, realm, repository string) string {
 	known, err := t.learn(resp)
 	if err != nil || known == nil {
@@ -168,7 +175,7 @@ func (t *Transport) RelayChallenge(resp *http.Response, realm, repository string
 	return challenge
 }
 
-// ReadForm reads the form of a POST to our token endpoint, 64 KiB at most.
+// ReadForm reads the form of a POST to sidemirror's token endpoint, 64 KiB at most.
 func ReadForm(r *http.Request) (url.Values, error) {
 	var body bytes.Buffer
 	if _, err := io.Copy(&body, io.LimitReader(r.Body, maxForm+1)); err != nil {

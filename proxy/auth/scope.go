@@ -7,12 +7,12 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// maxScopes bounds the scopes of one request to our token endpoint.
+// maxScopes bounds the scopes of one request to sidemirror's token endpoint.
 const maxScopes = 16
 
-// PullScope gives the scope that pulling from repository needs. It is made from the
-// path that is asked for and never copied from a challenge: ghcr.io names a sample
-// repository in that of /v2/.
+// PullScope returns the scope that pulling from repository needs. It is made from the
+// path of the request and never copied from a challenge: that of ghcr.io's /v2/ names a
+// sample repository.
 func PullScope(repository string) string {
 	if repository == "" {
 		return ""
@@ -20,12 +20,12 @@ func PullScope(repository string) string {
 	return "repository:" + repository + ":pull"
 }
 
-// CompleteScopes makes the scopes that a client of relay mode asks for into those
-// to ask its upstream for: names as the upstream has them, completed with
-// "library/" where that is due, each once (ciiiii#79 sent two), and no action but
-// pull, since nothing else can be done here. registry is the one that the request
-// itself names; where scopes are prefixed with a registry's name, as clients that
-// pull by prefix send them, the one they agree on is returned instead.
+// CompleteScopes turns the scopes that a client of relay mode asks for into those to ask
+// its upstream for: with repositories as the upstream names them, completed with
+// "library/" for Docker Hub, each once (ciiiii#79 sent two), and with no action except
+// pull. registry is the one that the request itself names. If the scopes are prefixed
+// with a registry's name, as clients that pull by prefix send them, CompleteScopes
+// returns that registry instead; all of them must name the same one.
 func CompleteScopes(registry string, scopes []string, names oci.Registries, prefixed bool) (string, []string, error) {
 	var done []string
 	prefix := ""
@@ -52,14 +52,14 @@ func CompleteScopes(registry string, scopes []string, names oci.Registries, pref
 			prefix, registry, name = of, of, repository
 		}
 		if !oci.ValidRepository(name) {
-			return "", nil, scopeError("a scope names a repository that cannot be")
+			return "", nil, scopeError("a scope names a repository whose name is not valid")
 		}
 		done = appendNew(done, PullScope(oci.Complete(registry, name)))
 	}
 	return registry, done, nil
 }
 
-// splitScopes takes apart what clients put into one parameter with spaces between.
+// splitScopes splits scopes that a client put into one parameter, separated by spaces.
 func splitScopes(scopes []string) []string {
 	var all []string
 	for _, s := range scopes {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/credential"
@@ -18,11 +19,14 @@ import (
 
 const (
 	maxTokenBody = 64 << 10         // bytes; real tokens reach 5 KiB and more
-	tokenTimeout = 15 * time.Second // for one exchange, whoever waits for it
+	tokenTimeout = 15 * time.Second // for one exchange
+
+	// maxRealmRedirects bounds the redirects of a token server within its own origin.
+	maxRealmRedirects = 3
 
 	defaultLifetime = 60 * time.Second // "expires_in … if omitted, this defaults to 60 seconds"
 	maxLifetime     = time.Hour
-	minLifetime     = 10 * time.Second // however old issued_at is: its clock may be wrong
+	minLifetime     = 10 * time.Second // whatever issued_at says: its clock may be wrong
 
 	clientID = "sidemirror"
 )
@@ -31,17 +35,31 @@ const (
 type token struct {
 	value           credential.Secret
 	fetched, expiry time.Time
+
+	replacement bool        // it was fetched because the one before it was refused
+	accepted    atomic.Bool // the upstream has accepted it
 }
 
 func (t *token) live(now time.Time) bool { return t != nil && now.Before(t.expiry) }
 
-// old reports whether t is past half its life: from then on ECR Public may answer
-// it with 400 or 403 instead of 401.
+// old reports whether t is past half its life: from then on ECR Public may refuse it
+// with 400 or 403 instead of 401.
 func (t *token) old(now time.Time) bool {
 	return now.Sub(t.fetched) > t.expiry.Sub(t.fetched)/2
 }
 
-// exchange is one question to a token server.
+// replaceable reports whether another token may be accepted where t was refused with
+// the challenge's error parameter reason (RFC 6750, 3.1), in a request that began at
+// started. A token server that has just been asked would grant no other scope, and a
+// replacement that is refused too is not replaced at each request.
+func (t *token) replaceable(reason string, started time.Time) bool {
+	if reason == "insufficient_scope" && !t.fetched.Before(started) {
+		return false
+	}
+	return !t.replacement || t.accepted.Load() || time.Since(t.fetched) > replacementRest
+}
+
+// exchange is one request for a token.
 type exchange struct {
 	realm      *url.URL
 	service    string
@@ -49,8 +67,8 @@ type exchange struct {
 	credential credential.Credential
 }
 
-// fetch asks for a token, in the ways of the Docker token specification and of its
-// OAuth2 variant, whichever the credential needs and the server knows.
+// fetch asks for a token as the Docker token specification or its OAuth2 variant says,
+// whichever the credential needs and the server knows.
 func (t *Transport) fetch(ctx context.Context, x exchange) (*token, error) {
 	if !x.credential.IdentityToken.IsZero() {
 		tok, status, err := t.ask(ctx, x.post("refresh_token"))
@@ -66,7 +84,7 @@ func (t *Transport) fetch(ctx context.Context, x exchange) (*token, error) {
 	return tok, err
 }
 
-// otherWay reports whether a server that answers so to a POST may know the GET.
+// otherWay reports whether a server that answers a POST with status may know GET.
 func otherWay(status int) bool {
 	switch status {
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound, http.StatusMethodNotAllowed:
@@ -113,67 +131,110 @@ func (x exchange) post(grant string) *http.Request {
 
 func postForm(u *url.URL, form url.Values) *http.Request {
 	body := form.Encode()
+	open := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
+	first, _ := open()
 	return &http.Request{
 		Method: http.MethodPost, URL: u, Host: u.Host,
 		Header:        http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
-		Body:          io.NopCloser(strings.NewReader(body)),
+		Body:          first,
+		GetBody:       open,
 		ContentLength: int64(len(body)),
 	}
 }
 
-// ask sends one request to a token server and reads its answer. A redirect is an
-// answer like any other that is not 200: neither the credential nor the body may
-// follow one. status is 0 where there was no answer.
+// ask sends one request to a token server and reads its response. status is 0 if there
+// was none.
 func (t *Transport) ask(ctx context.Context, req *http.Request) (tok *token, status int, err error) {
 	resp, err := t.sendToRealm(ctx, req)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNonAuthoritativeInfo {
 		return nil, resp.StatusCode, realmStatus(req.URL, resp)
 	}
 	tok, err = readToken(resp.Body, time.Now())
 	if err != nil {
-		return nil, resp.StatusCode, &oci.Error{Code: oci.Unavailable, Message: "the token server " + req.URL.Host + " gave no token: " + err.Error()}
+		return nil, resp.StatusCode, &oci.Error{Code: oci.Unavailable, Message: "the token server " + req.URL.Host + " sent no token: " + err.Error()}
 	}
 	return tok, resp.StatusCode, nil
 }
 
+// sendToRealm sends req to a token server. It follows a redirect within the server's
+// own origin. A redirect to another origin is returned as it is: neither a credential
+// nor a form may go there.
 func (t *Transport) sendToRealm(ctx context.Context, req *http.Request) (*http.Response, error) {
 	req = req.WithContext(ctx)
 	if t.UserAgent != "" {
 		req.Header.Set("User-Agent", t.UserAgent)
 	}
-	resp, err := t.realmTransport().RoundTrip(req)
-	if err != nil {
-		return nil, &oci.Error{Code: oci.Unavailable, Message: "the token server " + req.URL.Host + " could not be asked", Err: Redact(err)}
+	for hops := 0; ; hops++ {
+		resp, err := t.realmTransport().RoundTrip(req)
+		if err != nil {
+			return nil, &oci.Error{Code: oci.Unavailable, Message: "the token server " + req.URL.Host + " could not be reached", Err: Redact(err)}
+		}
+		next := redirectWithin(req, resp)
+		if next == nil || hops == maxRealmRedirects {
+			return resp, nil
+		}
+		discard(resp)
+		req = next
 	}
-	return resp, nil
 }
 
-// realmStatus tells what a token server that refuses means.
+// redirectWithin returns the request that follows resp's redirect, nil if resp is no
+// redirect within the origin of req. A form is sent again only where the status says
+// that the method stays.
+func redirectWithin(req *http.Request, resp *http.Response) *http.Request {
+	switch resp.StatusCode {
+	case http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther:
+		if req.Method != http.MethodGet {
+			return nil
+		}
+	default:
+		return nil
+	}
+	location := resp.Header.Get("Location")
+	to, err := req.URL.Parse(location)
+	if err != nil || location == "" || to.User != nil || originOf(to) != originOf(req.URL) {
+		return nil
+	}
+	next := req.Clone(req.Context())
+	next.URL, next.Host = to, to.Host
+	if req.GetBody != nil {
+		if next.Body, err = req.GetBody(); err != nil {
+			return nil
+		}
+	}
+	return next
+}
+
+// realmStatus returns the error that a token server's refusal means.
 func realmStatus(realm *url.URL, resp *http.Response) error {
-	says := fmt.Sprintf("the token server %s answered %d", realm.Host, resp.StatusCode)
+	text := fmt.Sprintf("the token server %s answered %d", realm.Host, resp.StatusCode)
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
-		return &oci.Error{Code: oci.Unauthorized, Message: says}
+		return &oci.Error{Code: oci.Unauthorized, Message: text}
 	case http.StatusForbidden:
-		return &oci.Error{Code: oci.Denied, Message: says}
+		return &oci.Error{Code: oci.Denied, Message: text}
 	case http.StatusTooManyRequests:
-		return &oci.Error{Code: oci.TooManyRequests, Message: says, RetryAfter: RetryAfter(resp.Header, time.Now())}
+		return &oci.Error{Code: oci.TooManyRequests, Message: text, RetryAfter: RetryAfter(resp.Header, time.Now())}
 	}
-	return &oci.Error{Code: oci.Unavailable, Message: says}
+	if to, err := realm.Parse(resp.Header.Get("Location")); err == nil && resp.StatusCode/100 == 3 {
+		text += fmt.Sprintf(" with a redirect to %s, which is not followed", to.Host)
+	}
+	return &oci.Error{Code: oci.Unavailable, Message: text}
 }
 
-// readToken reads a token server's answer. Errors say nothing of what was read.
+// readToken reads a token server's response. Errors contain nothing of what was read.
 func readToken(r io.Reader, now time.Time) (*token, error) {
 	body, err := io.ReadAll(io.LimitReader(r, maxTokenBody+1))
 	if err != nil {
-		return nil, errors.New("its answer broke off")
+		return nil, errors.New("its response broke off")
 	}
 	if len(body) > maxTokenBody {
-		return nil, fmt.Errorf("its answer is longer than %d bytes", maxTokenBody)
+		return nil, fmt.Errorf("its response is longer than %d bytes", maxTokenBody)
 	}
 	var answer struct {
 		Token       string          `json:"token"`
@@ -182,23 +243,23 @@ func readToken(r io.Reader, now time.Time) (*token, error) {
 		IssuedAt    json.RawMessage `json:"issued_at"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, errors.New("its answer is not the JSON of a token")
+		return nil, errors.New("its response is not the JSON of a token")
 	}
 	value := answer.Token
 	if value == "" {
 		value = answer.AccessToken
 	}
 	if value == "" || strings.ContainsFunc(value, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		return nil, errors.New("there is none in its answer")
+		return nil, errors.New("its response holds none")
 	}
 	life := lifetime(answer.ExpiresIn, answer.IssuedAt, now)
 	return &token{value: credential.NewSecret(value), fetched: now, expiry: now.Add(life)}, nil
 }
 
-// lifetime says how long a token may be used: expires_in as a number or a string of
-// one, 60 s where it is missing or makes no sense, an hour at most, less a tenth,
-// for the token's way to us and to the registry. issued_at may only shorten it, and
-// not below 10 s: a server's clock may be off by more than a token's life.
+// lifetime returns how long a token may be used: expires_in as a number or a string of
+// one, 60 s if it is missing or makes no sense, an hour at most, less a tenth for the
+// time that the token travels. issued_at may only shorten it, and not below 10 s: a
+// server's clock may be wrong by more than a token's life.
 func lifetime(expiresIn, issuedAt json.RawMessage, now time.Time) time.Duration {
 	life := defaultLifetime
 	text := strings.Trim(string(expiresIn), `" `)
@@ -218,7 +279,7 @@ func lifetime(expiresIn, issuedAt json.RawMessage, now time.Time) time.Duration 
 }
 
 // RetryAfter reads a Retry-After header (RFC 9110, 10.2.3: seconds or a date),
-// bounded to an hour. 0 means that there is none.
+// bounded to an hour. It returns 0 if there is none.
 func RetryAfter(h http.Header, now time.Time) time.Duration {
 	const most = time.Hour
 	v := strings.TrimSpace(h.Get("Retry-After"))
@@ -231,8 +292,8 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// Redact takes out of an error what it may hold of a URL beyond its host: queries
-// of signed URLs, a realm's parameters.
+// Redact removes from an error the URL that it may hold: signed URLs and the
+// parameters of a realm are secrets.
 func Redact(err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err

@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// maxTokens bounds the tokens kept per upstream. Reached, the expired ones go, and
-// if that is not enough some other.
+// maxTokens bounds the tokens stored per upstream. At the limit the expired ones are
+// dropped, and then any other.
 const maxTokens = 4096
 
-var errReplaced = errors.New("the registry's configuration was replaced meanwhile")
+var errReplaced = errors.New("the configuration of the registry was replaced while the request waited")
 
-// tokenKey is whose token it is and for what.
+// tokenKey says whose token it is and for what.
 type tokenKey struct{ generation, scope string }
 
-// tokens keeps tokens. Errors are not kept: the next caller asks again.
+// tokens stores tokens. It does not store errors: the next caller asks again.
 type tokens struct {
 	mu      sync.Mutex
 	kept    map[tokenKey]*token
@@ -30,9 +30,9 @@ type tokens struct {
 	closed bool
 }
 
-// get gives the live token for key, or the one that fetch brings. However many ask,
-// one fetch runs per key, on a context of its own: the first caller's going away
-// must harm nobody else.
+// get returns the live token for key, or the one that fetch returns. One fetch runs per
+// key, however many callers wait for it, on a context of its own: if the first caller
+// leaves, the others are not affected.
 func (c *tokens) get(ctx context.Context, key tokenKey, fetch func(context.Context) (*token, error)) (*token, error) {
 	c.mu.Lock()
 	if t := c.kept[key]; t.live(time.Now()) {
@@ -70,7 +70,7 @@ func (c *tokens) fetch(key tokenKey, fetch func(context.Context) (*token, error)
 		c.mu.Unlock()
 		return nil, errReplaced
 	}
-	if t := c.kept[key]; t.live(time.Now()) { // another flight has just landed
+	if t := c.kept[key]; t.live(time.Now()) { // another fetch has just ended
 		c.mu.Unlock()
 		return t, nil
 	}
@@ -111,8 +111,8 @@ func (c *tokens) put(key tokenKey, t *token) {
 	c.kept[key] = t
 }
 
-// drop forgets t, unless another has come in its place: of thirty requests that are
-// told that their token is revoked, one fetches and the rest find its token.
+// drop forgets t, unless another token has taken its place: of thirty requests whose
+// token was revoked, one fetches a new token and the rest find it.
 func (c *tokens) drop(key tokenKey, t *token) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

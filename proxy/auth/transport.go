@@ -2,10 +2,6 @@ package auth
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
@@ -17,14 +13,24 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
+const (
+	// maxAnswers bounds how often one request answers a refusal: once for the challenge,
+	// and once more for a token that is refused although it is fresh.
+	maxAnswers = 2
+
+	// replacementRest is how long a replacement that is refused as well is left in use
+	// before it is replaced again.
+	replacementRest = time.Minute
+)
+
 // Transport is an http.RoundTripper towards one upstream that answers its
-// challenges. A request whose context carries no [Access] passes through as it is.
+// challenges. A request whose context carries no [Access] passes through unchanged.
 //
-// What it learns, the challenge and the tokens, it keeps: a pull of ten layers
-// costs one exchange. Tokens are kept by the credential's generation and the
-// scope, so that nobody is served with another's.
+// It remembers the challenge and the tokens: a pull of ten layers costs one
+// exchange. Tokens are stored by the generation of the credential and by scope, so
+// that no caller gets a token of another identity.
 //
-// The zero value of every field but Base and Realms.Upstream is useful.
+// The zero value of every field except Base and Realms.Upstream is useful.
 type Transport struct {
 	Base      http.RoundTripper // to the upstream
 	Realm     http.RoundTripper // to its token server; if nil, Base
@@ -32,6 +38,7 @@ type Transport struct {
 	UserAgent string // sent to the token server
 
 	challenge atomic.Pointer[remembered]
+	inquiry   inquiry
 	tokens    tokens
 	refusals  refusals
 	closing   sync.Once
@@ -45,7 +52,7 @@ type Access struct {
 
 type accessKey struct{}
 
-// WithAccess gives a context for a request whose challenges are to be answered.
+// WithAccess returns a context for a request whose challenges are to be answered.
 func WithAccess(ctx context.Context, a Access) context.Context {
 	return context.WithValue(ctx, accessKey{}, a)
 }
@@ -56,7 +63,7 @@ type remembered struct {
 	at time.Time
 }
 
-// sent is what went out in a request's Authorization.
+// sent is what a request carried in Authorization.
 type sent struct {
 	header credential.Secret
 	token  *token // nil for Basic and for none
@@ -64,58 +71,129 @@ type sent struct {
 
 func (s sent) isBasic() bool { return !s.header.IsZero() && s.token == nil }
 
-// RoundTrip sends req with what it takes to be let in: nothing, Basic, or a token.
-// A 401 is answered once; so is a 400 or 403 to a token past half its life. The
-// upstream's last word is returned whatever it is. Errors are an [*oci.Error] that
-// says what is wrong with the challenge, the token server or the credential, or
-// the base transport's own.
+// RoundTrip sends req with the authorization that the upstream asks for: none,
+// Basic, or a token. It answers a 401, a 400 or 403 to a token past half its life,
+// and, if it has a login, a refusal that comes without a challenge. Then it returns
+// the upstream's response, whatever its status. An error is an [*oci.Error] about the
+// challenge, the token server or the credential, or an error of the base transport.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	access, ok := req.Context().Value(accessKey{}).(Access)
+	ctx := req.Context()
+	access, ok := ctx.Value(accessKey{}).(Access)
 	if !ok {
 		return t.Base.RoundTrip(req)
 	}
-	with, err := t.authorize(req.Context(), access, t.challenge.Load())
+	started := time.Now()
+	with, err := t.authorize(ctx, access, t.challenge.Load(), false)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := t.send(req, with)
-	if err != nil || !t.refused(resp, with) {
-		return resp, err
-	}
-	if resp.StatusCode == http.StatusUnauthorized {
-		known, err := t.learn(resp)
-		if err != nil || known == nil {
-			return giveUp(resp, err)
+	for range maxAnswers {
+		if err != nil {
+			return nil, err
 		}
-		if known.Scheme == "basic" && with.isBasic() {
+		with, err = t.answer(ctx, access, with, resp, started)
+		if err != nil {
+			discard(resp)
+			return nil, err
+		}
+		if with.header.IsZero() {
 			return resp, nil
 		}
+		discard(resp)
+		resp, err = t.send(req, with)
 	}
-	t.tokens.drop(t.key(access), with.token)
-	with, err = t.authorize(req.Context(), access, t.challenge.Load())
-	if err != nil {
-		return giveUp(resp, err)
-	}
-	if with.header.IsZero() { // Basic is asked for, and we are anonymous
-		return resp, nil
-	}
-	discard(resp)
-	return t.send(req, with)
+	return resp, err
 }
 
-// refused reports whether resp says that what it was asked with will not do.
-func (t *Transport) refused(resp *http.Response, with sent) bool {
+// answer returns what to send after resp, the response to a request sent with old.
+// The zero value says that resp is the upstream's last word.
+func (t *Transport) answer(ctx context.Context, a Access, old sent, resp *http.Response, started time.Time) (sent, error) {
+	var ok bool
+	var err error
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
-		return true
-	case http.StatusBadRequest, http.StatusForbidden:
-		return with.token != nil && with.token.old(time.Now())
+		ok, err = t.challenged(ctx, a, old, resp, started)
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound:
+		if old.token != nil {
+			ok = resp.StatusCode != http.StatusNotFound && old.token.old(time.Now())
+		} else {
+			ok = t.inquire(ctx, a, old)
+		}
 	}
-	return false
+	if err != nil || !ok {
+		return sent{}, err
+	}
+	t.tokens.drop(t.key(a), old.token)
+	return t.authorize(ctx, a, t.challenge.Load(), old.token != nil)
 }
 
-// learn remembers the challenge of a 401. It gives nil where there is none that we
-// can answer.
+// challenged learns from a 401 and reports whether another request may do better.
+func (t *Transport) challenged(ctx context.Context, a Access, old sent, resp *http.Response, started time.Time) (bool, error) {
+	known, err := t.learn(resp)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case known == nil:
+		return t.inquire(ctx, a, old), nil
+	case old.token != nil:
+		return old.token.replaceable(known.Params["error"], started), nil
+	}
+	return known.Scheme != "basic" || !old.isBasic(), nil
+}
+
+// inquire asks /v2/ for the challenge after a refusal that came without one, and
+// reports whether there is one: registries hide a private repository behind a 404.
+// It does so only for a caller with a login who has not sent it yet.
+func (t *Transport) inquire(ctx context.Context, a Access, old sent) bool {
+	if a.Credential.IsZero() || !old.header.IsZero() {
+		return false
+	}
+	return t.inquiry.once(ctx, func() bool {
+		if t.challenge.Load() != nil {
+			return true
+		}
+		known, err := t.askChallenge(ctx)
+		return err == nil && known != nil
+	})
+}
+
+// inquiry remembers that an upstream was asked for its challenge without a request
+// that needs one. It is asked once in challengeAge, however many requests are refused.
+type inquiry struct {
+	mu    sync.Mutex
+	slot  chan struct{} // holds a value while a request asks
+	asked time.Time
+	found bool
+}
+
+// once calls ask unless the answer is known.
+func (q *inquiry) once(ctx context.Context, ask func() bool) bool {
+	q.mu.Lock()
+	if q.slot == nil {
+		q.slot = make(chan struct{}, 1)
+	}
+	slot := q.slot
+	q.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return false
+	case slot <- struct{}{}:
+	}
+	defer func() { <-slot }()
+	if time.Since(q.asked) < challengeAge {
+		return q.found
+	}
+	found := ask()
+	if ctx.Err() == nil {
+		q.asked, q.found = time.Now(), found
+	}
+	return found
+}
+
+// learn remembers the challenge of a 401. It returns nil if there is none that can be
+// answered.
 func (t *Transport) learn(resp *http.Response) (*remembered, error) {
 	all, err := ParseChallenges(resp.Header)
 	if err == nil {
@@ -132,15 +210,16 @@ func (t *Transport) learn(resp *http.Response) (*remembered, error) {
 	return nil, nil
 }
 
-// authorize says what to send for access, given the challenge known, if any.
-func (t *Transport) authorize(ctx context.Context, a Access, known *remembered) (sent, error) {
+// authorize returns what to send for a, given the challenge known, if any. replaces
+// says that a token fetched for it replaces one that was refused.
+func (t *Transport) authorize(ctx context.Context, a Access, known *remembered, replaces bool) (sent, error) {
 	if known == nil {
 		return sent{}, nil
 	}
 	if known.Scheme == "basic" {
 		return basic(a.Credential), nil
 	}
-	tok, err := t.token(ctx, a, known)
+	tok, err := t.token(ctx, a, known, replaces)
 	if err != nil {
 		return sent{}, err
 	}
@@ -160,9 +239,9 @@ func basic(c credential.Credential) sent {
 	return sent{header: credential.NewSecret(h.Header.Get("Authorization"))}
 }
 
-// token gives the token kept for access, or fetches one: one fetch at a time
-// however many ask.
-func (t *Transport) token(ctx context.Context, a Access, known *remembered) (*token, error) {
+// token returns the token stored for a, or fetches one: one fetch at a time, however
+// many requests wait for it.
+func (t *Transport) token(ctx context.Context, a Access, known *remembered, replaces bool) (*token, error) {
 	key := t.key(a)
 	return t.tokens.get(ctx, key, func(ctx context.Context) (*token, error) {
 		end, err := t.refusals.trial(ctx, a.Credential.Generation, key.scope)
@@ -179,6 +258,7 @@ func (t *Transport) token(ctx context.Context, a Access, known *remembered) (*to
 		}
 		tok, err := t.fetch(ctx, exchange{realm, known.Params["service"], key.scope, a.Credential})
 		if err == nil {
+			tok.replacement = replaces
 			t.refusals.prove(a.Credential.Generation)
 		} else if errors.Is(err, &oci.Error{Code: oci.Unauthorized}) {
 			t.refusals.refuse(a.Credential.Generation, key.scope)
@@ -187,13 +267,13 @@ func (t *Transport) token(ctx context.Context, a Access, known *remembered) (*to
 	})
 }
 
-// heldBack is the error of a credential that was refused a short while ago.
+// heldBack returns the error for a credential that was refused a short while ago.
 func (t *Transport) heldBack(a Access) error {
 	if !t.refusals.holds(a.Credential.Generation, PullScope(a.Repository)) {
 		return nil
 	}
 	return &oci.Error{Code: oci.Unauthorized, Message: "the credential for " + t.Realms.Upstream.Host +
-		" was refused a short while ago and is not tried again yet; mend it with sidemirror login"}
+		" was refused a short while ago and is not tried again yet; correct it with sidemirror login"}
 }
 
 func (t *Transport) key(a Access) tokenKey {
@@ -209,10 +289,14 @@ func (t *Transport) send(req *http.Request, with sent) (*http.Response, error) {
 	if with.isBasic() {
 		return t.sendBasic(out)
 	}
-	return t.Base.RoundTrip(out)
+	resp, err := t.Base.RoundTrip(out)
+	if err == nil && resp.StatusCode < 400 {
+		with.token.accepted.Store(true)
+	}
+	return resp, err
 }
 
-// sendBasic sends a login, and notes what becomes of it.
+// sendBasic sends a login and records whether it was accepted.
 func (t *Transport) sendBasic(req *http.Request) (*http.Response, error) {
 	a, _ := req.Context().Value(accessKey{}).(Access)
 	generation, scope := a.Credential.Generation, PullScope(a.Repository)
@@ -242,39 +326,13 @@ func (t *Transport) realmTransport() http.RoundTripper {
 	return t.Base
 }
 
-// giveUp ends with err, or with the answer where there is no error.
-func giveUp(resp *http.Response, err error) (*http.Response, error) {
-	if err != nil {
-		discard(resp)
-		return nil, err
-	}
-	return resp, nil
-}
-
 // Close ends the exchanges under way and waits for them. The transport must not be
 // used afterwards.
 func (t *Transport) Close() { t.closing.Do(t.tokens.close) }
 
-// discard reads the little that is left of an answer, so that its connection can be
+// discard reads the little that is left of a response, so that its connection can be
 // used again, and closes it.
 func discard(resp *http.Response) {
 	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
 	_ = resp.Body.Close()
 }
-
-// Fingerprint gives a short name for an Authorization header that tells two apart
-// and gives nothing of them away; for no header it is empty.
-func Fingerprint(authorization string) string {
-	if authorization == "" {
-		return ""
-	}
-	mac := hmac.New(sha256.New, fingerprintKey())
-	mac.Write([]byte(authorization))
-	return "bearer:" + hex.EncodeToString(mac.Sum(nil)[:8])
-}
-
-var fingerprintKey = sync.OnceValue(func() []byte {
-	key := make([]byte, 32)
-	_, _ = rand.Read(key) // never fails: crypto/rand
-	return key
-})

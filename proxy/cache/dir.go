@@ -35,6 +35,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/internal/durable"
 )
 
 // layout is the version of the folder's layout that this package reads and writes.
@@ -231,22 +233,22 @@ func (d *Dir) touch(name string, last time.Time) {
 	}
 }
 
-// commit gives a file in partial, which is closed and on disk, its name for good.
-func (d *Dir) commit(partial, name string) error {
-	folder := path.Dir(name)
-	if err := d.root.MkdirAll(folder, 0o755); err != nil {
+// commit gives f, which is written and named partial/…, its final name, durably.
+func (d *Dir) commit(f *os.File, partial, name string) error {
+	if err := d.root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
-	if err := d.root.Rename(partial, name); err != nil {
-		return err
-	}
-	// The rename is on disk only when the folder is.
-	f, err := d.root.Open(folder)
+	from, err := d.root.Open(path.Dir(partial))
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	return f.Sync()
+	defer from.Close()
+	to, err := d.root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	return durable.Rename(f, from, path.Base(partial), to, path.Base(name))
 }
 
 // createPartial makes a file of partialName. Somebody may have emptied the folder to

@@ -352,10 +352,7 @@ func (f *fill) verify(sum hash.Hash) error {
 
 // keep gives the file its place.
 func (f *fill) keep() error {
-	if err := f.file.Sync(); err != nil {
-		return err
-	}
-	if err := f.dir.commit(f.name, contentPath("blobs", f.want.Digest)); err != nil {
+	if err := f.dir.commit(f.file, f.name, contentPath("blobs", f.want.Digest)); err != nil {
 		return err
 	}
 	f.dir.grew(f.written.Load())

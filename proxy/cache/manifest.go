@@ -103,20 +103,15 @@ func (d *Dir) writeDurably(name string, body []byte) (err error) {
 		return err
 	}
 	defer func() {
+		f.Close() // commit has synced it
 		if err != nil {
 			_ = d.root.Remove(temp)
 		}
 	}()
-	if _, err = f.Write(body); err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
+	if _, err = f.Write(body); err != nil {
 		return err
 	}
-	return d.commit(temp, name)
+	return d.commit(f, temp, name)
 }
 
 // recent keeps the manifests used last in memory, by the repository they were asked

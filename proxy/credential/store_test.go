@@ -140,7 +140,7 @@ func TestLoginByRootWritesThroughNoSymlink(t *testing.T) {
 	}
 	victim := filepath.Join(t.TempDir(), "victim")
 	write(t, victim, "untouched")
-	if err := os.Symlink(victim, s.path+".new"); err != nil {
+	if err := os.Symlink(victim, filepath.Join(filepath.Dir(s.path), "."+filepath.Base(s.path)+".sidemirror")); err != nil {
 		t.Fatal(err)
 	}
 	mustPut(t, s, "quay.io", user("me", "p"))

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/internal/durable"
 )
 
 const (
@@ -28,13 +30,8 @@ func (s *Store) change(ctx context.Context, edit func(auths map[string]json.RawM
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	folder, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	// The folder itself is locked: the file is replaced under its lock's feet.
-	self, err := folder.Open(".")
+	// The folder itself is locked, since the file is replaced while the lock is held.
+	self, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -59,7 +56,9 @@ func (s *Store) change(ctx context.Context, edit func(auths map[string]json.RawM
 	if len(data) >= documentLimit {
 		return fmt.Errorf("it would be longer than %d bytes", documentLimit)
 	}
-	return replace(folder, self, filepath.Base(s.path), append(data, '\n'))
+	return durable.Replace(self, filepath.Base(s.path), append(data, '\n'), durable.Options{
+		Prepare: func(f *os.File) error { return giveTo(self, f) },
+	})
 }
 
 // lock takes the lock that closing folder gives back.
@@ -106,41 +105,6 @@ func (s *Store) read() (document, auths map[string]json.RawMessage, err error) {
 		}
 	}
 	return document, auths, nil
-}
-
-// replace writes the file anew: a reader sees the old one or the new one, and so
-// does whoever comes back after the power failed. The name that it is written
-// under is free for its use while the lock is held.
-func replace(folder *os.Root, self *os.File, name string, data []byte) (err error) {
-	temporary := name + ".new"
-	if err := folder.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := folder.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		f.Close()
-		if err != nil {
-			_ = folder.Remove(temporary)
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := giveTo(self, f); err != nil {
-		return err
-	}
-	// Else the rename may reach the disk before the content does.
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := folder.Rename(temporary, name); err != nil {
-		return err
-	}
-	// Else the rename itself may not.
-	return self.Sync()
 }
 
 // giveTo makes the folder's owner the file's: login is run by root, and the daemon

@@ -17,31 +17,16 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+
+	"github.com/sidemirror/sidemirror/internal/sockdiag"
 )
 
 // Caller is the socket at the other end of a connection, as the kernel has it.
-type Caller struct {
-	// UID is the user who made the socket, as seen from our user namespace: where
-	// that has no number for a user, the kernel says 65534.
-	UID uint32
-
-	// Inode is the socket's inode, never 0: a socket that no process holds any
-	// more has none, and the kernel then says uid 0 whosever it was.
-	Inode uint32
-
-	// State is the TCP state, always 1 (TCP_ESTABLISHED).
-	State uint8
-
-	// Cookie numbers the socket; the kernel uses no number twice, unlike inodes
-	// and ports.
-	Cookie uint64
-}
+type Caller = sockdiag.Socket
 
 var (
 	errNotTCP      = errors.New("not a TCP connection")
 	errNotLoopback = errors.New("not a loopback connection")
-	errNotFound    = errors.New("the kernel knows no such socket: the peer has closed it, it is in another network namespace, or the module tcp_diag is not there")
-	errOrphan      = errors.New("no process holds the socket any more")
 )
 
 // Lookup asks the kernel for the socket at the other end of conn, of which only
@@ -59,7 +44,7 @@ func Lookup(conn net.Conn) (Caller, error) {
 		return Caller{}, fmt.Errorf("who is at %v: our end %v: %w", theirs, conn.LocalAddr(), err)
 	}
 	// The peer's own socket: what is remote to us is its source.
-	caller, err := ask(flow{src: theirs, dst: ours})
+	caller, err := sockdiag.Connection(theirs, ours)
 	if err != nil {
 		return Caller{}, fmt.Errorf("who is at %v: %w", theirs, err)
 	}

@@ -16,6 +16,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/internal/sockdiag"
 )
 
 // dialEnv makes the test binary a client that runs as another user: it connects
@@ -111,7 +113,7 @@ func TestOwnProcessIsFoundByItsSocket(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Caller{UID: me()[0], Inode: inodeOf(t, client), State: tcpEstablished, Cookie: got.Cookie}
+			want := Caller{UID: me()[0], Inode: inodeOf(t, client), State: 1, Cookie: got.Cookie}
 			if got != want || got.Cookie == 0 {
 				t.Errorf("got %+v, want %+v and a cookie", got, want)
 			}
@@ -238,8 +240,8 @@ func TestWhatIsNotLoopbackTCPIsNobody(t *testing.T) {
 		{"unix socket", loopback, &net.UnixAddr{Name: "@", Net: "unix"}, errNotTCP},
 		{"UDP", loopback, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, errNotTCP},
 		{"nil", loopback, (*net.TCPAddr)(nil), errNotTCP},
-		{"no connection at all", loopback, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2}, errNotFound},
-		{"families mixed", &net.TCPAddr{IP: net.IPv6loopback, Port: 1}, loopback, errNotFound},
+		{"no connection at all", loopback, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2}, sockdiag.ErrNotFound},
+		{"families mixed", &net.TCPAddr{IP: net.IPv6loopback, Port: 1}, loopback, sockdiag.ErrNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			conn := addresses{local: tt.local, remote: tt.remote}

@@ -10,7 +10,7 @@ import (
 	"github.com/sidemirror/sidemirror/test/quirky"
 )
 
-// other is an image of nobody's concern, in open/app.
+// other is an image in open/app that no test is about.
 var other = quirky.NewImage(false, "other", 1000)
 
 // everything is what there is to ask of image in a repository.
@@ -40,7 +40,7 @@ func (r *rig) refused(client *http.Client, paths []string, statuses ...int) {
 	}
 }
 
-func TestAttack_WhatRootPulledIsNotGivenToNobody(t *testing.T) {
+func TestWhatRootPulledIsNotServedToAnUntrustedUser(t *testing.T) {
 	for _, scheme := range []string{"Bearer", "Basic"} {
 		r := start(t, private(scheme), nil)
 		r.up.Add("open/app", "v1", other)
@@ -49,7 +49,7 @@ func TestAttack_WhatRootPulledIsNotGivenToNobody(t *testing.T) {
 		r.keeps(image.Blobs...)
 		r.refused(nobody, everything(repo), 401, 403)
 		r.pullAs(nobody, "open/app", other)
-		// A grant for one repository is none for another, and nobody's is not root's.
+		// A grant for one repository is none for another, and an untrusted user's is not root's.
 		r.refused(nobody, everything(repo), 401, 403)
 		r.pull()
 		r.away()
@@ -57,7 +57,7 @@ func TestAttack_WhatRootPulledIsNotGivenToNobody(t *testing.T) {
 	}
 }
 
-func TestAttack_WhatOneRepositoryHasIsNotGivenThroughAnother(t *testing.T) {
+func TestWhatOneRepositoryHasIsNotGivenThroughAnother(t *testing.T) {
 	r := start(t, private("Bearer"), nil)
 	r.up.Add("open/app", "v1", other)
 	r.pull()
@@ -71,9 +71,9 @@ func TestAttack_WhatOneRepositoryHasIsNotGivenThroughAnother(t *testing.T) {
 	r.refused(nobody, everything("open/app")[1:], 502, 504)
 }
 
-// Whoever can push to a repository can push a manifest that lists anything: digests of
-// layers are no secrets. The upstream has to say that it has the layer there.
-func TestAttack_ManifestThatListsAnothersLayerDoesNotOpenIt(t *testing.T) {
+// A user who can push to a repository can push a manifest that lists any digest, and digests of
+// layers are no secrets. So the upstream must confirm that the repository has the layer.
+func TestManifestThatListsAnothersLayerDoesNotOpenIt(t *testing.T) {
 	r := start(t, private("Bearer"), nil)
 	r.pull()
 	r.keeps(image.Blobs...)
@@ -85,7 +85,7 @@ func TestAttack_ManifestThatListsAnothersLayerDoesNotOpenIt(t *testing.T) {
 	r.refused(nobody, []string{path("open/bait", "blobs/"+layer.Digest.String())}, 404)
 }
 
-func TestAttack_WhatOneRegistryHasIsNotGivenThroughAnother(t *testing.T) {
+func TestWhatOneRegistryHasIsNotGivenThroughAnother(t *testing.T) {
 	second := quirky.New(t, quirky.Options{})
 	second.Add(repo, "v1", other)
 	r := start(t, quirky.Options{}, func(_ *quirky.Server, h *harness.Options) {
@@ -108,7 +108,7 @@ func TestAttack_WhatOneRegistryHasIsNotGivenThroughAnother(t *testing.T) {
 	}
 }
 
-func TestAttack_WhatOneUpstreamHadIsNotGivenForItsSuccessor(t *testing.T) {
+func TestWhatOneUpstreamHadIsNotGivenForItsSuccessor(t *testing.T) {
 	r := start(t, quirky.Options{}, nil)
 	r.pull()
 	r.keeps(image.Blobs...)
@@ -122,7 +122,7 @@ func TestAttack_WhatOneUpstreamHadIsNotGivenForItsSuccessor(t *testing.T) {
 	r.refused(harness.Client(t), everything(repo)[1:], 404)
 }
 
-func TestAttack_RevokedAccessEndsWithTheUpstreamsWord(t *testing.T) {
+func TestRevokedAccessEndsWhenTheUpstreamRefuses(t *testing.T) {
 	for _, status := range []int{401, 403} {
 		r := start(t, private("Bearer"), nil)
 		r.pull()
@@ -147,7 +147,7 @@ func TestRefusalsOfTheUpstreamAreNotPaperedOver(t *testing.T) {
 		r.pull()
 		r.keeps(image.Blobs...)
 		if status != 401 && status != 403 {
-			r = r.restart(nil) // whose grants are to be asked for again
+			r = r.restart(nil) // without the grants that it remembers
 		}
 		r.answers(status)
 		for _, p := range everything(repo) {
@@ -160,7 +160,7 @@ func TestRefusalsOfTheUpstreamAreNotPaperedOver(t *testing.T) {
 	}
 }
 
-func TestAttack_TokenOfAnotherClientOpensNothingInRelayMode(t *testing.T) {
+func TestTokenOfAnotherClientOpensNothingInRelayMode(t *testing.T) {
 	o := private("Bearer")
 	r := start(t, o, func(_ *quirky.Server, h *harness.Options) {
 		h.Registries[0].Relay, h.Logins = true, nil
@@ -180,14 +180,14 @@ func TestAttack_TokenOfAnotherClientOpensNothingInRelayMode(t *testing.T) {
 	for _, p := range everything(repo) {
 		r.status("with a revoked token: "+p, r.Get(p, with(bearer)), 401)
 	}
-	// A token's grant is not stretched while nobody can be asked.
+	// A token's grant is not stretched while the upstream is away.
 	fresh := r.token()
 	r.status("with a new token", r.Get(byTag(), with(fresh)), 200)
 	r.away()
 	next := r.restart(nil)
 	for _, p := range everything(repo) {
 		if a := next.Get(p, with(fresh)); a.Status < 500 {
-			t.Errorf("upstream away, a token that nobody can check: %s is answered %d", p, a.Status)
+			t.Errorf("upstream away, a token that cannot be checked: %s returned %d", p, a.Status)
 		}
 	}
 }

@@ -61,7 +61,8 @@ func startOn(t *testing.T, disk string, o quirky.Options) *rig {
 	return start(t, o, func(_ *quirky.Server, h *harness.Options) { h.Cache = filepath.Join(disk, "cache") })
 }
 
-func TestTrap22_ImageLargerThanTheDiskIsPulledWhole(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#90.
+func TestImageLargerThanTheDiskIsPulledWhole(t *testing.T) {
 	for what, blobs := range map[string]quirky.Blobs{
 		"of known size":               {},
 		"of unknown size":             {Chunked: true},
@@ -81,7 +82,8 @@ func TestTrap22_ImageLargerThanTheDiskIsPulledWhole(t *testing.T) {
 	}
 }
 
-func TestTrap22_MoreImagesThanTheDiskHoldsAreAllPulledWhole(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#90.
+func TestMoreImagesThanTheDiskHoldsAreAllPulledWhole(t *testing.T) {
 	disk := smallDisk(t, 4<<20)
 	r := startOn(t, disk, quirky.Options{})
 	for n := range 12 {
@@ -100,7 +102,8 @@ func TestTrap22_MoreImagesThanTheDiskHoldsAreAllPulledWhole(t *testing.T) {
 	r.asked("GET", "/blobs/"+last.Blobs[2].Digest.String(), 0)
 }
 
-func TestTrap22_DiskFilledByOthersKeepsNobodyFromPulling(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#90.
+func TestDiskFilledByOtherProgramsDoesNotKeepClientsFromPulling(t *testing.T) {
 	disk := smallDisk(t, 8<<20)
 	r := startOn(t, disk, quirky.Options{})
 	warm := quirky.NewImage(false, "warm", 500<<10)
@@ -122,7 +125,9 @@ func TestTrap22_DiskFilledByOthersKeepsNobodyFromPulling(t *testing.T) {
 }
 
 // What a start on a full disk leaves behind must not be in the way of all later ones.
-func TestTrap22_StartOnAFullDiskIsNoLastingHarm(t *testing.T) {
+//
+// Source: rpardini/docker-registry-proxy#90.
+func TestStartOnAFullDiskDoesNoLastingHarm(t *testing.T) {
 	disk := smallDisk(t, 4<<20)
 	release := fillUp(t, disk)
 	r := startOn(t, disk, quirky.Options{})

@@ -46,7 +46,7 @@ func (u *upstream) again() {
 
 func TestContainerdPullsColdWarmAndWithTheUpstreamStopped(t *testing.T) {
 	engine.NeedRoot(t)
-	// Nobody else knows a registry of this name.
+	// No other registry has this name.
 	const reference = "reg.test/alice/app"
 	u := &upstream{t: t}
 	var image registry.Image
@@ -106,8 +106,8 @@ func holds(t *testing.T, c *engine.Containerd, image registry.Image) {
 	}
 }
 
-// hubAddress is where Docker Hub is for the dockerd of this test: dockerd asks it by
-// https on port 443 and lets nobody say otherwise.
+// hubAddress is Docker Hub's address for the dockerd of this test. dockerd always uses https and
+// port 443 for it.
 const hubAddress = "127.79.9.9:443"
 
 func TestDockerPullsColdWarmAndWithTheUpstreamStopped(t *testing.T) {

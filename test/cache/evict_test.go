@@ -11,7 +11,8 @@ import (
 	"github.com/sidemirror/sidemirror/test/quirky"
 )
 
-func TestTrap30_BlobThatTwoRepositoriesShareOutlivesTheEvictionOfOne(t *testing.T) {
+// Source: distribution#2367.
+func TestBlobThatTwoRepositoriesShareOutlivesTheEvictionOfOne(t *testing.T) {
 	mine, theirs := quirky.NewImage(false, "mine", 300<<10), quirky.NewImage(false, "theirs", 10)
 	shared := quirky.NewImage(false, "shared", 300<<10).Blobs[1]
 	a := composed(mine.Blobs[0], mine.Blobs[1], shared)
@@ -30,13 +31,14 @@ func TestTrap30_BlobThatTwoRepositoriesShareOutlivesTheEvictionOfOne(t *testing.
 	r.up.Forget()
 	r.pullAs(harness.Client(t), "team/b", b)
 	r.asked("GET", "/blobs/", 0)
-	// And the one that lost something is told so, and gets it again.
+	// The repository that lost a blob gets it again.
 	r.set("max_size", "20GiB")
 	r.pullAs(harness.Client(t), "team/a", a)
 	r.keeps(a.Blobs...)
 }
 
-func TestTrap31_EvictionFreesTheDisk(t *testing.T) {
+// Source: distribution#4957.
+func TestEvictionFreesTheDisk(t *testing.T) {
 	// A file system of its own says what is really free.
 	disk := smallDisk(t, 16<<20)
 	r := start(t, quirky.Options{}, func(_ *quirky.Server, h *harness.Options) { h.Cache = filepath.Join(disk, "cache") })
@@ -66,7 +68,8 @@ func TestTrap31_EvictionFreesTheDisk(t *testing.T) {
 	r.asked("GET", "/blobs/", 0)
 }
 
-func TestTrap31_WhatIsBeingReadIsNotRemovedUnderItsReader(t *testing.T) {
+// Source: distribution#4957.
+func TestWhatIsBeingReadIsNotRemovedUnderItsReader(t *testing.T) {
 	big := quirky.NewImage(false, "read", 24<<20) // more than a connection's buffers hold
 	r := start(t, quirky.Options{}, nil)
 	r.up.Add(repo, "big", big)
@@ -88,7 +91,7 @@ func TestTrap31_WhatIsBeingReadIsNotRemovedUnderItsReader(t *testing.T) {
 		t.Error("the reader got other bytes")
 	}
 	resp.Body.Close()
-	// Nobody reads it any more, and the next that comes in makes room.
+	// No client reads it any more, so the next blob makes room by evicting it.
 	small := quirky.NewImage(false, "next", 600<<10)
 	r.up.Add(repo, "next", small)
 	r.Eventually("it is removed", func() bool {

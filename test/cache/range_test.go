@@ -59,7 +59,8 @@ func isPart(contentRange string, body, whole []byte) bool {
 	return total == len(whole) && first <= last && last < total && bytes.Equal(body, whole[first:last+1])
 }
 
-func TestTrap14_RangeIsHonouredColdWhileItFillsAndFromTheCache(t *testing.T) {
+// Source: harbor#23875.
+func TestRangeIsHonouredColdWhileItFillsAndFromTheCache(t *testing.T) {
 	size := len(layer.Bytes)
 	etag := `"` + layer.Digest.String() + `"`
 	specs := []struct {
@@ -117,9 +118,11 @@ func TestTrap14_RangeIsHonouredColdWhileItFillsAndFromTheCache(t *testing.T) {
 	})
 }
 
-// The last byte of a range waits for the whole blob to be verified. What is before it
-// does not, but for what a buffer holds.
-func TestTrap14_RangeOfWhatIsBeingFetchedComesFromTheSameTransfer(t *testing.T) {
+// The last byte of a range waits until the whole blob is verified. The bytes before it do not wait,
+// except those in a buffer.
+//
+// Source: harbor#23875.
+func TestRangeOfWhatIsBeingFetchedComesFromTheSameTransfer(t *testing.T) {
 	half := len(layer.Bytes) / 2
 	gate := make(chan struct{})
 	r := start(t, quirky.Options{Blobs: quirky.Blobs{Fault: quirky.Fault{At: half, Times: 1, Wait: gate}}}, nil)
@@ -178,7 +181,8 @@ func (r *rig) inSteps(path, spec string, until int, early func()) harness.Answer
 	return a
 }
 
-func TestTrap14_ShortRangeOfAColdBlobDoesNotFetchAllOfIt(t *testing.T) {
+// Source: harbor#23875.
+func TestShortRangeOfAColdBlobDoesNotFetchAllOfIt(t *testing.T) {
 	r := start(t, quirky.Options{}, nil)
 	a := r.Get(blobPath(layer), http.Header{"Range": {"bytes=1000-1999"}})
 	r.status("a short range", a, 206)

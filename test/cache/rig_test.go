@@ -51,7 +51,7 @@ type rig struct {
 
 // start runs an upstream as o has it and a daemon with r.test in front of it, which
 // knows the login where the upstream has users. change, if not nil, sees the
-// daemon's options first. What the daemon asks by itself at the start is forgotten.
+// daemon's options first. What the daemon asks at its start is not counted.
 func start(t *testing.T, o quirky.Options, change func(up *quirky.Server, h *harness.Options)) *rig {
 	t.Helper()
 	up := quirky.New(t, o)

@@ -138,8 +138,8 @@ func (r *rig) visit(what string, b quirky.Blob, v visit, lies bool) bool {
 		return false
 	}
 	if v.spec != "" && lies {
-		// A range that is passed on from a blob which is not kept is all that we have of
-		// it, and cannot be told from the right one: its digest is the engine's to check.
+		// sidemirror has nothing else of a blob that it passes a range of without storing it, so it
+		// cannot tell a wrong range from a right one. The engine checks the digest.
 		return true
 	}
 	a := harness.Answer{Status: resp.StatusCode, Header: resp.Header, Body: body}

@@ -58,7 +58,7 @@ func story(s *scene) {
 	h := newHost(s)
 	before := h.show(s)
 
-	s.chapter("sidemirror is told of the registry and configures the engines")
+	s.chapter("sidemirror gets the registry in its configuration and configures the engines")
 	m := newSidemirror(s, h, upstream)
 	m.configure(s)
 	m.run(s, "login", "--username", user, "--password-stdin", registryName)

@@ -48,36 +48,57 @@ var got struct {
 }
 
 // Get returns the folder of a generation's engines, with usr and etc as they are
-// installed, and gets them first where they are not there.
+// installed. It installs or builds them first if they are missing.
 func (g Generation) Get(t testing.TB) string {
 	t.Helper()
+	folder, versions, err := g.get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if versions != "" {
+		t.Logf("%s: %s", g, versions)
+	}
+	return folder
+}
+
+// GetAll gets all of [Generations], for tests that cannot reach the internet later.
+func GetAll() error {
+	for _, g := range Generations() {
+		if _, _, err := g.get(context.Background()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// get returns the folder, and the versions the first time.
+func (g Generation) get(ctx context.Context) (folder, versions string, err error) {
 	got.Lock()
 	defer got.Unlock()
 	if folder := got.folders[g]; folder != "" {
-		return folder
+		return folder, "", nil
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), getLimit)
+	ctx, cancel := context.WithTimeout(ctx, getLimit)
 	defer cancel()
 	var env []string
 	for _, line := range os.Environ() {
-		// The proxies and Go's own settings, which it takes to get there.
+		// The proxies and Go's own settings, which downloads need.
 		if !strings.HasPrefix(line, "PATH=") && !strings.HasPrefix(line, "HOME=") {
 			env = append(env, line)
 		}
 	}
 	out, err := process.Run(ctx, env, "sh", "-c", script, "get.sh", string(g))
 	if err != nil {
-		t.Fatalf("getting the engines of %s: %v", g, err)
+		return "", "", fmt.Errorf("getting the engines of %s: %w", g, err)
 	}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	folder := lines[len(lines)-1]
+	folder = lines[len(lines)-1]
 	if !filepath.IsAbs(folder) {
-		t.Fatal(fmt.Errorf("getting the engines of %s: get.sh says %q", g, out))
+		return "", "", fmt.Errorf("getting the engines of %s: get.sh printed %q", g, out)
 	}
-	t.Logf("%s: %s", g, strings.Join(lines[:len(lines)-1], ", "))
 	if got.folders == nil {
 		got.folders = make(map[Generation]string)
 	}
 	got.folders[g] = folder
-	return folder
+	return folder, strings.Join(lines[:len(lines)-1], ", "), nil
 }

@@ -151,8 +151,8 @@ func (h *Host) Run(ctx context.Context, args ...string) (stdout, stderr string, 
 	return out.String(), errs.String(), 0, err
 }
 
-// The shell stays outside the host's process ids and only its child is in them,
-// whose parent is then nobody, as a daemon's is. It passes SIGTERM on and waits.
+// The shell stays outside the host's process ids and only its child is in them. The child then has
+// no parent there, like a daemon. The shell passes SIGTERM on and waits.
 const forward = `"$@" & child=$!; trap 'kill -TERM $child' TERM; wait $child; wait $child`
 
 // start runs a daemon on the host until the end of the test, or until it is stopped.

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,12 +13,25 @@ import (
 	"go.uber.org/goleak"
 )
 
-// built is the binary of this test process, made once by whoever asks first.
+// built is the binary of this test process. The first caller builds it.
 var built struct {
 	once sync.Once
 	path string
 	dir  string
 	err  error
+}
+
+// builtEnv names the folder that a process before this one built the binary in, which
+// is removed after the tests.
+const builtEnv = "SIDEMIRROR_TEST_BUILT"
+
+// Build builds the binary for the program that this process will execute in its place.
+func Build() error {
+	path, dir, err := build()
+	if err != nil || dir == "" {
+		return err
+	}
+	return errors.Join(os.Setenv("SIDEMIRROR_BINARY", path), os.Setenv(builtEnv, dir))
 }
 
 // Binary is the path of the sidemirror binary under test: $SIDEMIRROR_BINARY if
@@ -36,8 +50,8 @@ func Binary(tb testing.TB) string {
 // left behind, and removes what Binary built.
 func Main(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if built.dir != "" {
-			if err := os.RemoveAll(built.dir); err != nil {
+		for _, dir := range []string{built.dir, os.Getenv(builtEnv)} {
+			if err := os.RemoveAll(dir); dir != "" && err != nil {
 				fmt.Fprintln(os.Stderr, "remove the built binary:", err)
 			}
 		}

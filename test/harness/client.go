@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Nobody is the user that stands for everybody who is not trusted.
+// Nobody is the user id of an untrusted user.
 const Nobody = 65534
 
 // Answer is a response read to its end.
@@ -33,8 +33,8 @@ func Client(tb testing.TB) *http.Client {
 	return client(tb, (&net.Dialer{}).DialContext)
 }
 
-// ClientAs is Client, but its sockets belong to the user uid, as the kernel tells
-// whoever asks it. It skips the test where we are not root.
+// ClientAs is like Client, but its sockets belong to the user uid, which is what the kernel reports.
+// It skips the test if the process is not root.
 func ClientAs(tb testing.TB, uid uint32) *http.Client {
 	return client(tb, DialAs(tb, uid))
 }

@@ -27,7 +27,7 @@ type Options struct {
 	// IdentityTokens maps a registry to an OAuth2 refresh token, likewise.
 	IdentityTokens map[string]string
 
-	// TrustUIDs, if nil, is the user who runs the tests. Empty trusts nobody.
+	// TrustUIDs, if nil, is the user who runs the tests. If empty, no user is trusted.
 	TrustUIDs []uint32
 
 	// Env is added to PATH and HOME, which is all that the daemon gets otherwise.

@@ -15,7 +15,7 @@ func serves(s *Sidemirror, registry string) bool {
 	return s.Get("/v2/a/b/manifests/c?ns="+registry, nil).Status == http.StatusBadGateway
 }
 
-// nowhere is a registry whose upstream is a port on which nobody listens.
+// nowhere returns a registry whose upstream is a port without a listener.
 func nowhere(t *testing.T, name string) Registry {
 	return Registry{Name: name, Upstreams: []string{"http://" + FreeAddress(t)}}
 }

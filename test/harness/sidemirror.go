@@ -53,7 +53,7 @@ func Start(tb testing.TB, o Options) *Sidemirror {
 	return s
 }
 
-// FreeAddress is a 127.0.0.1:PORT on which nobody listens.
+// FreeAddress returns a free 127.0.0.1:PORT.
 func FreeAddress(tb testing.TB) string {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -275,7 +275,7 @@ func (s *Sidemirror) end(signal syscall.Signal) {
 	s.ended = true
 	select {
 	case <-s.exited:
-		s.tb.Errorf("sidemirror had ended by itself: %v", s.err)
+		s.tb.Errorf("sidemirror had already ended: %v", s.err)
 		return
 	default:
 	}

@@ -4,9 +4,9 @@ package hosts_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,14 +17,24 @@ import (
 
 	"github.com/sidemirror/sidemirror/test/engine"
 	"github.com/sidemirror/sidemirror/test/harness"
+	"github.com/sidemirror/sidemirror/test/network"
 	"github.com/sidemirror/sidemirror/test/registry"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	if err := network.Isolate(func() error { return errors.Join(engine.GetAll(), harness.Build()) }); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	harness.Main(m)
+}
 
 const (
 	hubName   = "docker.io"
 	otherName = "reg.test"
+
+	// listen is sidemirror's default address. The tests have a network of their own.
+	listen = "127.0.0.1:305"
 )
 
 // rig is one host with engines, a sidemirror, and a registry that is Docker Hub and
@@ -52,7 +62,7 @@ type rigOptions struct {
 func newRig(t *testing.T, o rigOptions) *rig {
 	t.Helper()
 	engine.NeedRoot(t)
-	address := httpsAddress(t)
+	address := network.Address4(t, 443) // dockerd always asks for Docker Hub at this port
 	ip, _, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +74,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	for _, name := range []string{hubName, otherName} {
 		served = append(served, harness.Registry{Name: name, Upstreams: []string{r.upstream.URL.String()}, CA: r.upstream.CA})
 	}
-	r.sidemirror = harness.Start(t, harness.Options{Registries: served})
+	r.sidemirror = harness.Start(t, harness.Options{Registries: served, Listen: []string{listen}})
 	r.host = r.newHost(t, ip, o)
 	r.host.StartContainerd(t)
 	r.host.StartDocker(t)
@@ -88,23 +98,6 @@ func (r *rig) newHost(t *testing.T, ip string, o rigOptions) *engine.Host {
 		ca = ""
 	}
 	return engine.StartHost(t, engine.HostOptions{Generation: o.generation, Files: all, CA: ca, Program: harness.Binary(t)})
-}
-
-// httpsAddress is a loopback address whose port 443 is free: dockerd asks Docker Hub
-// there and lets nobody say otherwise, and other tests run at the same time.
-func httpsAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.78.%d.%d:443", rand.IntN(256), 1+rand.IntN(254))
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			continue
-		}
-		l.Close()
-		return address
-	}
-	t.Fatal("no address of 127.78.0.0/16 has a free port 443")
-	return ""
 }
 
 // do runs a command of sidemirror's on the host and fails the test where its exit

@@ -59,8 +59,8 @@ func Find(name string) (string, error) {
 	return "", fmt.Errorf("finding %s: %w", name, exec.ErrNotFound)
 }
 
-// FreePort returns a TCP port that nobody listened on at 127.0.0.1 just now, for
-// programs that cannot be asked to take any port and say which.
+// FreePort returns a TCP port that is free at 127.0.0.1, for programs that cannot choose a port and
+// report it.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -86,7 +86,7 @@ func Run(ctx context.Context, env []string, name string, args ...string) (string
 	return stdout.String(), nil
 }
 
-// Daemon is a program that runs beside a test.
+// Daemon is a program that runs during a test.
 type Daemon struct {
 	name   string
 	cmd    *exec.Cmd

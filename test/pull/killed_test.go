@@ -119,8 +119,8 @@ func TestContainerdGoesOnByItselfAfterSIGKILL(t *testing.T) {
 	}
 }
 
-// hubAddress is where Docker Hub is for the dockerd of one test: dockerd asks it by
-// https on port 443 and lets nobody say otherwise.
+// hubAddress is Docker Hub's address for the dockerd of one test. dockerd always uses https and
+// port 443 for it.
 const hubAddress = "127.77.7.7:443"
 
 func TestDockerGoesOnByItselfAfterSIGKILL(t *testing.T) {

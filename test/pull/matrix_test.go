@@ -94,8 +94,8 @@ func newStage(t *testing.T, m mode, upstream *registry.Registry) *stage {
 	return s
 }
 
-// pullThroughUs pulls and checks: every byte that the image consists of is there,
-// our access log has a line for each part, and the registry was asked by nobody else.
+// pullThroughUs pulls and checks that every byte of the image is there, that the access log has a
+// line for each part, and that only sidemirror asked the registry.
 func pullThroughUs(t *testing.T, s *stage, upstream *registry.Registry, c client, image registry.Image, form string) {
 	t.Helper()
 	suffix := map[string]string{

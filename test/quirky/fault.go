@@ -30,7 +30,7 @@ func (s *Server) fault(r *http.Request, f *Fault) Fault {
 	return now
 }
 
-// send answers with body, as how has it.
+// send writes body, in the way that how says.
 func (s *Server) send(w http.ResponseWriter, r *http.Request, body []byte, status int, how sending) {
 	h := w.Header()
 	if how.gzip {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Options are how a [Server] departs from a well-behaved registry; the zero value
-// is one: open to everybody, every header there, blobs served by itself.
+// Options say how a [Server] departs from a well-behaved registry. The zero value is a
+// well-behaved one: open to every client, with all headers, and without redirects for blobs.
 type Options struct {
 	// Address is the registry's host:port; empty is a free port of 127.0.0.1.
 	Address string

@@ -210,7 +210,7 @@ func (s *Server) serveReferrers(w http.ResponseWriter, r *http.Request, repo *re
 	_, _ = w.Write(marshal(index))
 }
 
-// refuse answers with an error body of the OCI specification.
+// refuse writes an error body as in the OCI specification.
 func refuse(w http.ResponseWriter, status int, code, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

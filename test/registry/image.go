@@ -44,8 +44,8 @@ type Image struct {
 	// Digest is that of what the tag names: the index or the single manifest.
 	Digest string
 
-	// Platform holds the digests of what an engine of this machine's platform
-	// fetches beside an index: manifest, configuration and layers.
+	// Platform holds the digests of what an engine of this machine's platform fetches after an
+	// index: manifest, configuration and layers.
 	Platform []string
 
 	// All holds every digest there is, the index too.

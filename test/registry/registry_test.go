@@ -11,17 +11,17 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// What the other tests rest on: a private registry gives its user everything that
-// was pushed and a stranger nothing, or else a pull through us proves nothing.
+// The other tests rely on this: a private registry gives its user everything that was pushed, and
+// an anonymous client nothing. Otherwise a pull through sidemirror would prove nothing.
 func TestAPrivateRegistryOpensToItsUserAlone(t *testing.T) {
 	r := registry.Start(t, registry.Options{Private: true})
 	pushed := r.Push(t, "alice/app", "v1", registry.Shape{Index: true, Size: 1 << 10})
 	crane := process.Path(t, "crane")
 	reference := r.Reference("alice/app") + ":v1"
 
-	stranger := []string{"DOCKER_CONFIG=" + t.TempDir()}
-	if out, err := process.Run(t.Context(), stranger, crane, "digest", "--insecure", reference); err == nil {
-		t.Fatalf("a stranger was told %s", out)
+	anonymous := []string{"DOCKER_CONFIG=" + t.TempDir()}
+	if out, err := process.Run(t.Context(), anonymous, crane, "digest", "--insecure", reference); err == nil {
+		t.Fatalf("an anonymous client got %s", out)
 	}
 	user := []string{"DOCKER_CONFIG=" + r.Login(t, r.Host)}
 	out, err := process.Run(t.Context(), user, crane, "digest", "--insecure", reference)

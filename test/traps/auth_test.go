@@ -22,7 +22,8 @@ func hub(relay bool) func(*quirky.Server, *harness.Options) {
 	}
 }
 
-func TestTrap1_TwoScopesAreNotAskedForOneRepository(t *testing.T) {
+// Source: ciiiii/cloudflare-docker-proxy#79.
+func TestTwoScopesAreNotAskedForOneRepository(t *testing.T) {
 	nginx := quirky.NewImage(false, "nginx", 10)
 	const want = "repository:library/nginx:pull"
 	t.Run("relay", func(t *testing.T) {
@@ -47,7 +48,8 @@ func TestTrap1_TwoScopesAreNotAskedForOneRepository(t *testing.T) {
 	})
 }
 
-func TestTrap2_TokenIsNotUsedPastItsExpiry(t *testing.T) {
+// Source: hubproxy.
+func TestTokenIsNotUsedPastItsExpiry(t *testing.T) {
 	const life = time.Second
 	// The registry would take the token for an hour: only the client's clock counts.
 	r := start(t, quirky.Options{Auth: quirky.Auth{Scheme: "Bearer", ExpiresIn: "1"}}, nil)
@@ -73,7 +75,8 @@ func TestTrap2_TokenIsNotUsedPastItsExpiry(t *testing.T) {
 	}
 }
 
-func TestTrap3_TokenOfOneIdentityIsNotUsedForAnother(t *testing.T) {
+// Source: hubproxy and dqzboy's docker-proxy.
+func TestTokenOfOneIdentityIsNotUsedForAnother(t *testing.T) {
 	o := withLogin("Bearer")
 	o.Auth.Users["second"] = "another-canary-9c1e"
 	r := start(t, o, func(_ *quirky.Server, h *harness.Options) {
@@ -102,7 +105,8 @@ func TestTrap3_TokenOfOneIdentityIsNotUsedForAnother(t *testing.T) {
 	}
 }
 
-func TestTrap4_RealmOnAForeignHostGetsNoPassword(t *testing.T) {
+// Source: CVE-2026-33540.
+func TestRealmOnAForeignHostGetsNoPassword(t *testing.T) {
 	for _, scheme := range []string{"GET", "POST"} {
 		t.Run(scheme, func(t *testing.T) {
 			o := withLogin("Bearer")
@@ -124,7 +128,8 @@ func TestTrap4_RealmOnAForeignHostGetsNoPassword(t *testing.T) {
 	}
 }
 
-func TestTrap5_OldTokenIsNotServedAfterAFailedRefresh(t *testing.T) {
+// Source: amazon-ecr-credential-helper#679.
+func TestOldTokenIsNotServedAfterAFailedRefresh(t *testing.T) {
 	// Without a cache, which would answer while the token server is in trouble.
 	r := start(t, withLogin("Bearer"), uncached)
 	r.whole("the manifest", r.Get(path("manifests/v1"), nil), image.Bytes)
@@ -145,7 +150,8 @@ func TestTrap5_OldTokenIsNotServedAfterAFailedRefresh(t *testing.T) {
 	})
 }
 
-func TestTrap6_MendedCredentialNeedsNoRestart(t *testing.T) {
+// Source: nexus-public#639.
+func TestCorrectedCredentialNeedsNoRestart(t *testing.T) {
 	r := start(t, withLogin("Bearer"), func(_ *quirky.Server, h *harness.Options) {
 		h.Logins = map[string]string{name: user + ":wrong-canary-41d0"}
 	})
@@ -156,7 +162,8 @@ func TestTrap6_MendedCredentialNeedsNoRestart(t *testing.T) {
 	})
 }
 
-func TestTrap7_FiftyColdPullsAreOneLoginAndThirtyRevokedOnesTwo(t *testing.T) {
+// Source: harbor#23750.
+func TestFiftyColdPullsAreOneLoginAndThirtyRevokedOnesTwo(t *testing.T) {
 	r := start(t, withLogin("Bearer"), nil)
 	harness.Together(50, func(int) { r.whole("cold", r.Get(path("manifests/v1"), nil), image.Bytes) })
 	r.count(quirky.Token, "", "", 1)
@@ -168,7 +175,8 @@ func TestTrap7_FiftyColdPullsAreOneLoginAndThirtyRevokedOnesTwo(t *testing.T) {
 	}
 }
 
-func TestTrap8_StoredBasicDoesNotOverwriteTheClientsBearer(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#5.
+func TestStoredBasicDoesNotOverwriteTheClientsBearer(t *testing.T) {
 	r := start(t, withLogin("Bearer"), func(_ *quirky.Server, h *harness.Options) { h.Registries[0].Relay = true })
 	a := r.Get("/v2/auth?ns="+name+"&service=sidemirror&scope=repository:team/app:pull", basic(user, password))
 	r.status("the token", a, 200)
@@ -183,7 +191,7 @@ func TestTrap8_StoredBasicDoesNotOverwriteTheClientsBearer(t *testing.T) {
 	r.count(quirky.Token, "", "", 0)
 }
 
-func TestAttack_BadPasswordIsTriedOnceInAThousandPulls(t *testing.T) {
+func TestBadPasswordIsTriedOnceInAThousandPulls(t *testing.T) {
 	for _, scheme := range []string{"Bearer", "Basic"} {
 		t.Run(scheme, func(t *testing.T) {
 			r := start(t, withLogin(scheme), func(_ *quirky.Server, h *harness.Options) {

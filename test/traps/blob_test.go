@@ -14,7 +14,8 @@ import (
 	"github.com/sidemirror/sidemirror/test/quirky"
 )
 
-func TestTrap14_RangeIsHonouredOnAColdBlob(t *testing.T) {
+// Source: harbor#23875.
+func TestRangeIsHonouredOnAColdBlob(t *testing.T) {
 	size := len(layer.Bytes)
 	for _, x := range []struct {
 		spec        string
@@ -46,7 +47,8 @@ func TestTrap14_RangeIsHonouredOnAColdBlob(t *testing.T) {
 	r.status("a range past the end", a, http.StatusRequestedRangeNotSatisfiable)
 }
 
-func TestTrap14_WrongAnswerToARangeIsNotPassedOn(t *testing.T) {
+// Source: harbor#23875.
+func TestWrongAnswerToARangeIsNotPassedOn(t *testing.T) {
 	for what, blobs := range map[string]quirky.Blobs{"200 to a Range": {NoRange: true}, "another Content-Range": {WrongRange: true}} {
 		r := start(t, quirky.Options{Blobs: blobs}, nil)
 		a := r.Get(blobPath(layer), http.Header{"Range": {"bytes=1000-1999"}})
@@ -63,7 +65,8 @@ func TestTrap14_WrongAnswerToARangeIsNotPassedOn(t *testing.T) {
 	}
 }
 
-func TestTrap15_HeadOnAColdBlobDownloadsNothing(t *testing.T) {
+// Source: harbor#22609.
+func TestHeadOnAColdBlobDownloadsNothing(t *testing.T) {
 	relay, chunked := signed(), quirky.Options{}
 	chunked.Blobs.Chunked = true
 	for what, o := range map[string]quirky.Options{"plain": {}, "a store that refuses HEAD": relay, "chunked": chunked} {
@@ -101,7 +104,8 @@ func (r *rig) resumed(at int) {
 	}
 }
 
-func TestTrap16_CutAtSixtyPercentIsNotSplicedFromZero(t *testing.T) {
+// Source: harbor#23600.
+func TestCutAtSixtyPercentIsNotSplicedFromZero(t *testing.T) {
 	at := len(layer.Bytes) * 6 / 10
 	for _, kind := range []quirky.FaultKind{quirky.Cut, quirky.Reset} {
 		for what, blobs := range map[string]quirky.Blobs{"that resumes": {}, "that ignores Range": {NoRange: true}} {
@@ -115,7 +119,8 @@ func TestTrap16_CutAtSixtyPercentIsNotSplicedFromZero(t *testing.T) {
 	}
 }
 
-func TestTrap16_AnotherBodyAfterTheCutIsNotSplicedOn(t *testing.T) {
+// Source: harbor#23600.
+func TestAnotherBodyAfterTheCutIsNotSplicedOn(t *testing.T) {
 	at := len(layer.Bytes) * 6 / 10
 	for what, change := range map[string]func(*quirky.Blobs){
 		"begins otherwise": func(b *quirky.Blobs) { b.NoRange, b.Fault = true, quirky.Fault{Kind: quirky.Flip, At: 10} },
@@ -138,7 +143,8 @@ func TestTrap16_AnotherBodyAfterTheCutIsNotSplicedOn(t *testing.T) {
 	}
 }
 
-func TestTrap16_UpstreamThatBreaksOffForEverIsGivenUp(t *testing.T) {
+// Source: harbor#23600.
+func TestUpstreamThatBreaksOffForEverIsGivenUp(t *testing.T) {
 	r := start(t, quirky.Options{Blobs: quirky.Blobs{Fault: quirky.Fault{Kind: quirky.Reset, At: 0}}}, nil)
 	r.spoiled("a layer that never comes", r.Get(blobPath(layer), nil))
 	if n := r.up.Count(quirky.Registry, "GET", "/blobs/"); n > 10 {
@@ -146,7 +152,8 @@ func TestTrap16_UpstreamThatBreaksOffForEverIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestTrap16_UpstreamThatGivesAByteAnAnswerIsGivenUp(t *testing.T) {
+// Source: harbor#23600.
+func TestUpstreamThatGivesAByteAnAnswerIsGivenUp(t *testing.T) {
 	r := start(t, quirky.Options{Blobs: quirky.Blobs{Fault: quirky.Fault{Kind: quirky.Cut, At: 1}}}, nil)
 	client := harness.Client(t)
 	client.Timeout = 20 * time.Second
@@ -156,7 +163,8 @@ func TestTrap16_UpstreamThatGivesAByteAnAnswerIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestTrap17_HTTP2ResetInTheMiddleOfALayerIsResumed(t *testing.T) {
+// Source: kairos#4491.
+func TestHTTP2ResetInTheMiddleOfALayerIsResumed(t *testing.T) {
 	at := len(layer.Bytes) / 2
 	o := quirky.Options{TLS: true, Blobs: quirky.Blobs{Fault: quirky.Fault{Kind: quirky.Reset, At: at, Times: 1}}}
 	r := start(t, o, nil)
@@ -169,7 +177,8 @@ func TestTrap17_HTTP2ResetInTheMiddleOfALayerIsResumed(t *testing.T) {
 	r.resumed(at)
 }
 
-func TestTrap18_ChunkedUpstreamWithoutLength(t *testing.T) {
+// Source: crproxy.
+func TestChunkedUpstreamWithoutLength(t *testing.T) {
 	o := quirky.Options{
 		Manifest: quirky.Manifest{Chunked: true, NoLength: true, NoDigest: true},
 		Blobs:    quirky.Blobs{Chunked: true, NoDigest: true},
@@ -187,14 +196,16 @@ func TestTrap18_ChunkedUpstreamWithoutLength(t *testing.T) {
 	}
 }
 
-func TestTrap18_ChunkedBlobThatBreaksOffIsResumed(t *testing.T) {
+// Source: crproxy.
+func TestChunkedBlobThatBreaksOffIsResumed(t *testing.T) {
 	at := len(layer.Bytes) / 3
 	r := start(t, quirky.Options{Blobs: quirky.Blobs{Chunked: true, Fault: quirky.Fault{Kind: quirky.Reset, At: at, Times: 1}}}, nil)
 	r.whole("the layer", r.Get(blobPath(layer), nil), layer.Bytes)
 	r.resumed(at)
 }
 
-func TestTrap19_TamperedOrShortBlobNeitherEndsCleanlyNorStays(t *testing.T) {
+// Source: harbor#22555.
+func TestTamperedOrShortBlobNeitherEndsCleanlyNorStays(t *testing.T) {
 	size := len(layer.Bytes)
 	for _, fault := range []quirky.Fault{
 		{Kind: quirky.Flip, At: 0}, {Kind: quirky.Flip, At: size / 2}, {Kind: quirky.Flip, At: size - 1},
@@ -212,7 +223,8 @@ func TestTrap19_TamperedOrShortBlobNeitherEndsCleanlyNorStays(t *testing.T) {
 	}
 }
 
-func TestTrap19_SmallTamperedBlobIsRefused(t *testing.T) {
+// Source: harbor#22555.
+func TestSmallTamperedBlobIsRefused(t *testing.T) {
 	small := image.Blobs[0]
 	for _, kind := range []quirky.FaultKind{quirky.Flip, quirky.Short, quirky.Extra} {
 		r := start(t, quirky.Options{Blobs: quirky.Blobs{Fault: quirky.Fault{Kind: kind, At: len(small.Bytes) - 1}}}, nil)
@@ -220,7 +232,7 @@ func TestTrap19_SmallTamperedBlobIsRefused(t *testing.T) {
 	}
 }
 
-func TestAttack_GzipNobodyAskedForIsNotPassedOnAsTheBlob(t *testing.T) {
+func TestGzipThatWasNotAskedForIsNotPassedOnAsTheBlob(t *testing.T) {
 	r := start(t, quirky.Options{Blobs: quirky.Blobs{Gzip: true}}, nil)
 	if a := r.Get(blobPath(layer), nil); a.Status == 200 && a.Err == nil {
 		r.whole("the layer", a, layer.Bytes)
@@ -235,7 +247,7 @@ func TestAttack_GzipNobodyAskedForIsNotPassedOnAsTheBlob(t *testing.T) {
 	}
 }
 
-func TestCase60_BlobWhoseUpstreamBreaksSeveralTimesIsStillWhole(t *testing.T) {
+func TestBlobWhoseUpstreamBreaksSeveralTimesIsStillWhole(t *testing.T) {
 	r := start(t, quirky.Options{Blobs: quirky.Blobs{Fault: quirky.Fault{Kind: quirky.Reset, At: len(layer.Bytes) / 4, Times: 3}}}, nil)
 	r.whole("the layer", r.Get(blobPath(layer), nil), layer.Bytes)
 }

@@ -27,7 +27,7 @@ func (r *rig) credentialUses() int {
 	return n
 }
 
-func TestAttack_PeerWhoIsNotTrustedIsAnonymous(t *testing.T) {
+func TestPeerWhoIsNotTrustedIsAnonymous(t *testing.T) {
 	for _, scheme := range []string{"Bearer", "Basic"} {
 		t.Run(scheme, func(t *testing.T) {
 			o := withLogin(scheme)
@@ -54,7 +54,7 @@ func TestAttack_PeerWhoIsNotTrustedIsAnonymous(t *testing.T) {
 	}
 }
 
-func TestAttack_DaemonThatTrustsNobodyUsesNoCredential(t *testing.T) {
+func TestDaemonThatTrustsNoUserUsesNoCredential(t *testing.T) {
 	r := start(t, withLogin("Basic"), func(_ *quirky.Server, h *harness.Options) { h.TrustUIDs = []uint32{4000000} })
 	r.status("a pull", r.Get(path("manifests/v1"), nil), 401)
 	if n := r.credentialUses(); n != 0 {
@@ -62,7 +62,7 @@ func TestAttack_DaemonThatTrustsNobodyUsesNoCredential(t *testing.T) {
 	}
 }
 
-func TestAttack_DaemonOfAnOrdinaryUserKnowsItsPeers(t *testing.T) {
+func TestDaemonOfAnOrdinaryUserKnowsItsPeers(t *testing.T) {
 	harness.DialAs(t, harness.Nobody) // needs root
 	r := start(t, withLogin("Bearer"), func(_ *quirky.Server, h *harness.Options) { h.UID = harness.Nobody - 1 })
 	r.pull()
@@ -74,7 +74,7 @@ func TestAttack_DaemonOfAnOrdinaryUserKnowsItsPeers(t *testing.T) {
 }
 
 // A socket that its owner has closed shows uid 0 and inode 0.
-func TestAttack_ConnectWriteCloseIsNotTakenForRoot(t *testing.T) {
+func TestConnectWriteCloseIsNotTakenForRoot(t *testing.T) {
 	r := start(t, withLogin("Bearer"), nil)
 	dial := harness.DialAs(t, harness.Nobody)
 	for range 200 {
@@ -93,7 +93,7 @@ func TestAttack_ConnectWriteCloseIsNotTakenForRoot(t *testing.T) {
 	}
 }
 
-func TestAttack_WebPageIsRefusedBeforeRouting(t *testing.T) {
+func TestWebPageIsRefusedBeforeRouting(t *testing.T) {
 	r := start(t, withLogin("Bearer"), func(_ *quirky.Server, h *harness.Options) {
 		h.Registries[0].Hosts = []string{"r.example.lan"}
 	})
@@ -135,7 +135,7 @@ func TestAttack_WebPageIsRefusedBeforeRouting(t *testing.T) {
 	r.whole("Sec-Fetch-Site: none", r.Get(path("manifests/v1"), http.Header{"Sec-Fetch-Site": {"none"}}), image.Bytes)
 }
 
-func TestAttack_PageAtSlashIsForOurOwnNames(t *testing.T) {
+func TestPageAtSlashIsForOurOwnNames(t *testing.T) {
 	r := start(t, quirky.Options{}, nil)
 	r.status("our own name", r.Get("/", nil), 200)
 	if a := r.Get("/", http.Header{"Host": {"evil.test"}}); a.Status != 403 && a.Status != 404 {
@@ -143,7 +143,7 @@ func TestAttack_PageAtSlashIsForOurOwnNames(t *testing.T) {
 	}
 }
 
-func TestAttack_MalformedRequestsAreRefusedAndCutOff(t *testing.T) {
+func TestMalformedRequestsAreRefusedAndCutOff(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	r := start(t, quirky.Options{}, nil)
 	for what, text := range map[string]string{

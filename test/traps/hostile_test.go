@@ -42,7 +42,7 @@ func idle(t *testing.T, address, text string, n int) []net.Conn {
 	return all
 }
 
-func TestAttack_SlowHeadersAreCutAndHarmNobody(t *testing.T) {
+func TestSlowHeadersAreCutAndHarmNoOtherClient(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	r := start(t, quirky.Options{}, nil)
 	began := time.Now()
@@ -59,7 +59,7 @@ func TestAttack_SlowHeadersAreCutAndHarmNobody(t *testing.T) {
 	}
 }
 
-func TestAttack_IdleConnectionsHarmNoEngine(t *testing.T) {
+func TestIdleConnectionsHarmNoEngine(t *testing.T) {
 	r := start(t, quirky.Options{}, nil)
 	dial := harness.DialAs(t, harness.Nobody)
 	for i := range 10000 {
@@ -75,7 +75,7 @@ func TestAttack_IdleConnectionsHarmNoEngine(t *testing.T) {
 	r.pull()
 }
 
-func TestAttack_HeaderOfAMebibyteIsRefused(t *testing.T) {
+func TestHeaderOfAMebibyteIsRefused(t *testing.T) {
 	r := start(t, quirky.Options{}, nil)
 	for _, text := range []string{
 		"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-Big: " + strings.Repeat("x", 1<<20),
@@ -96,7 +96,7 @@ func TestAttack_HeaderOfAMebibyteIsRefused(t *testing.T) {
 	r.pull()
 }
 
-func TestAttack_SlowReadersHoldUpNobodyAndNoMemory(t *testing.T) {
+func TestSlowReadersDelayNoOtherClientAndTakeNoMemory(t *testing.T) {
 	big := quirky.NewImage(false, "big", 32<<20)
 	r := start(t, quirky.Options{}, uncached)
 	r.up.Add("team/big", "v1", big)
@@ -125,7 +125,7 @@ func residentKiB(t *testing.T, pid int) int {
 	return kib
 }
 
-func TestAttack_ClientsThatLeaveInTheMiddleLeaveNothingBehind(t *testing.T) {
+func TestClientsThatLeaveInTheMiddleLeaveNothingBehind(t *testing.T) {
 	r := start(t, quirky.Options{Blobs: quirky.Blobs{Fault: quirky.Fault{Kind: quirky.Stall, At: 1000}}}, nil)
 	r.pull404() // warm: whatever is opened once is open
 	before := r.OpenFiles()

@@ -8,7 +8,8 @@ import (
 	"github.com/sidemirror/sidemirror/test/quirky"
 )
 
-func TestTrap29_TooManyRequestsBecomesNeither404Nor500(t *testing.T) {
+// Source: distribution#3270 and harbor#19899.
+func TestTooManyRequestsBecomesNeither404Nor500(t *testing.T) {
 	for what, limit := range map[string]quirky.Limit{
 		"json":           {Status: 429, RetryAfter: "77", Body: `{"errors":[{"code":"TOOMANYREQUESTS","message":"pull rate limit"}]}`},
 		"text":           {Status: 429, RetryAfter: "77", Body: "slow down"},
@@ -40,7 +41,7 @@ func TestTrap29_TooManyRequestsBecomesNeither404Nor500(t *testing.T) {
 	}
 }
 
-func TestCase57_UpstreamThatSaid429IsNotAskedAgain(t *testing.T) {
+func TestUpstreamThatSaid429IsNotAskedAgain(t *testing.T) {
 	r := start(t, quirky.Options{Limit: quirky.Limit{Status: 429, RetryAfter: "120"}}, nil)
 	for range 5 {
 		r.status("HEAD", r.Do("HEAD", path("manifests/v1"), nil), 502)
@@ -51,7 +52,8 @@ func TestCase57_UpstreamThatSaid429IsNotAskedAgain(t *testing.T) {
 	}
 }
 
-func TestTrap29_LimitOfOneCallerHoldsBackNobodyElse(t *testing.T) {
+// Source: distribution#3270 and harbor#19899.
+func TestLimitOfOneCallerHoldsBackNoOther(t *testing.T) {
 	o := withLogin("Bearer")
 	o.Auth.Private = nil
 	r := start(t, o, nil)

@@ -17,7 +17,8 @@ import (
 
 const dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 
-func TestTrap23_OCIManifestWithoutMediaTypeIsServedAsItIs(t *testing.T) {
+// Source: kraken#288.
+func TestOCIManifestWithoutMediaTypeIsServedAsItIs(t *testing.T) {
 	bare := quirky.Raw(v1.MediaTypeImageManifest,
 		bytes.Replace(image.Bytes, []byte(`"mediaType":"`+v1.MediaTypeImageManifest+`",`), nil, 1))
 	index := quirky.Raw(v1.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[]}`))
@@ -38,7 +39,8 @@ func TestTrap23_OCIManifestWithoutMediaTypeIsServedAsItIs(t *testing.T) {
 	}
 }
 
-func TestTrap24_DockerManifestIsNotConvertedToOCI(t *testing.T) {
+// Source: zot#2584.
+func TestDockerManifestIsNotConvertedToOCI(t *testing.T) {
 	docker := quirky.NewImage(true, "docker", 500)
 	index := quirky.NewIndex(true, docker, quirky.NewImage(true, "arm64", 500))
 	// Bytes that no encoder of ours would make again.
@@ -54,7 +56,8 @@ func TestTrap24_DockerManifestIsNotConvertedToOCI(t *testing.T) {
 	}
 }
 
-func TestTrap25_ErrorBodyIsNotServedNorKeptUnderATag(t *testing.T) {
+// Source: crproxy.
+func TestErrorBodyIsNotServedNorKeptUnderATag(t *testing.T) {
 	r := start(t, quirky.Options{Manifest: quirky.Manifest{HTML: true}}, nil)
 	for _, method := range []string{"HEAD", "GET"} {
 		r.status(method+" of an HTML page", r.Do(method, path("manifests/v1"), nil), 502)
@@ -67,7 +70,8 @@ func TestTrap25_ErrorBodyIsNotServedNorKeptUnderATag(t *testing.T) {
 	r.pull()
 }
 
-func TestTrap26_NarrowAcceptGetsItsOwnAnswer(t *testing.T) {
+// Source: niks3#229.
+func TestNarrowAcceptGetsItsOwnAnswer(t *testing.T) {
 	amd, arm := quirky.NewImage(false, "amd64", 10), quirky.NewImage(false, "arm64", 10)
 	index := quirky.NewIndex(false, amd, arm)
 	r := start(t, quirky.Options{Manifest: quirky.Manifest{Negotiate: true}}, nil)
@@ -93,7 +97,8 @@ func TestTrap26_NarrowAcceptGetsItsOwnAnswer(t *testing.T) {
 	}
 }
 
-func TestTrap27_FirstPullByDigestAndTagWithDigest(t *testing.T) {
+// Source: containers-roadmap#2837.
+func TestFirstPullByDigestAndTagWithDigest(t *testing.T) {
 	o := withLogin("Bearer")
 	r := start(t, o, nil)
 	// Nothing was asked before: no tag, no HEAD.
@@ -110,7 +115,7 @@ func TestTrap27_FirstPullByDigestAndTagWithDigest(t *testing.T) {
 	}
 }
 
-func TestCase58_HeadWithoutDigestOrLengthUpstreamIsCompletedHere(t *testing.T) {
+func TestHeadWithoutDigestOrLengthUpstreamIsCompletedHere(t *testing.T) {
 	for what, m := range map[string]quirky.Manifest{
 		"no digest":           {NoDigest: true},
 		"no length":           {NoLength: true},
@@ -137,7 +142,7 @@ func TestCase58_HeadWithoutDigestOrLengthUpstreamIsCompletedHere(t *testing.T) {
 	}
 }
 
-func TestCase59_NotModifiedIsNeverRelayed(t *testing.T) {
+func TestNotModifiedIsNeverRelayed(t *testing.T) {
 	for _, odd := range []int{304, 300, 305, 306, 399} {
 		o := quirky.Options{Intercept: func(_ quirky.Part, w http.ResponseWriter, r *http.Request) bool {
 			if strings.Contains(r.URL.Path, "/manifests/") || strings.Contains(r.URL.Path, "/blobs/") {
@@ -161,7 +166,7 @@ func TestCase59_NotModifiedIsNeverRelayed(t *testing.T) {
 	}
 }
 
-func TestAttack_HeadWithAMalformedDigestIsNotPassedOn(t *testing.T) {
+func TestHeadWithAMalformedDigestIsNotPassedOn(t *testing.T) {
 	for _, bad := range []string{"sha256:xyz", "sha256:00", "x", "md5:d41d8cd98f00b204e9800998ecf8427e", "../../etc"} {
 		o := quirky.Options{Intercept: func(_ quirky.Part, w http.ResponseWriter, r *http.Request) bool {
 			w.Header().Set("Docker-Content-Digest", bad)
@@ -175,7 +180,7 @@ func TestAttack_HeadWithAMalformedDigestIsNotPassedOn(t *testing.T) {
 	}
 }
 
-func TestAttack_ManifestThatIsNotItsDigestIsRefused(t *testing.T) {
+func TestManifestThatIsNotItsDigestIsRefused(t *testing.T) {
 	for what, m := range map[string]quirky.Manifest{
 		"a byte flipped": {Fault: quirky.Fault{Kind: quirky.Flip, At: 30}},
 		"cut":            {Fault: quirky.Fault{Kind: quirky.Cut, At: 30}},
@@ -197,7 +202,7 @@ func TestAttack_ManifestThatIsNotItsDigestIsRefused(t *testing.T) {
 	}
 }
 
-func TestAttack_ManifestOverFourMiBIsRefused(t *testing.T) {
+func TestManifestOverFourMiBIsRefused(t *testing.T) {
 	padded := func(size int) quirky.Image {
 		body := append([]byte(nil), image.Bytes...)
 		return quirky.Raw(image.MediaType, append(body, bytes.Repeat([]byte(" "), size-len(body))...))
@@ -214,7 +219,7 @@ func TestAttack_ManifestOverFourMiBIsRefused(t *testing.T) {
 	}
 }
 
-func TestAttack_ManifestThatIsNoManifestIsRefused(t *testing.T) {
+func TestManifestThatIsNoManifestIsRefused(t *testing.T) {
 	for what, m := range map[string]quirky.Image{
 		"schema 1": quirky.Raw("application/vnd.docker.distribution.manifest.v1+prettyjws",
 			[]byte(`{"schemaVersion":1,"name":"team/app","tag":"v1","architecture":"amd64","fsLayers":[],"history":[],"signatures":[]}`)),

@@ -8,7 +8,8 @@ import (
 	"github.com/sidemirror/sidemirror/test/quirky"
 )
 
-func TestTrap9_NamespaceWithTwoSegmentsIsNotSentToDockerHub(t *testing.T) {
+// Source: hubproxy#92.
+func TestNamespaceWithTwoSegmentsIsNotSentToDockerHub(t *testing.T) {
 	dockerHub, k8s := quirky.New(t, quirky.Options{}), quirky.New(t, quirky.Options{})
 	for _, repository := range []string{"kube/proxy", "pause", "library/pause"} {
 		k8s.Add(repository, "v1", image)
@@ -39,7 +40,8 @@ func TestTrap9_NamespaceWithTwoSegmentsIsNotSentToDockerHub(t *testing.T) {
 	}
 }
 
-func TestTrap10_QueriesAreForwardedAndNsIsNot(t *testing.T) {
+// Source: ciiiii/cloudflare-docker-proxy.
+func TestQueriesAreForwardedAndNsIsNot(t *testing.T) {
 	r := start(t, quirky.Options{}, nil)
 	for _, p := range []string{
 		"/v2/team/app/tags/list?n=2&last=a&ns=" + name,
@@ -65,7 +67,8 @@ func TestTrap10_QueriesAreForwardedAndNsIsNot(t *testing.T) {
 	}
 }
 
-func TestTrap11_PortsAndIPv6InRegistryNames(t *testing.T) {
+// Source: kube-image-keeper#191.
+func TestPortsAndIPv6InRegistryNames(t *testing.T) {
 	names := []string{"r.test:5000", "localhost:5000", "127.0.0.1:5000", "[::1]:5000", "[2001:db8::7]:443", "r.test"}
 	ups := map[string]*quirky.Server{}
 	o := harness.Options{Cache: "none"}

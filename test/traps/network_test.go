@@ -14,7 +14,8 @@ import (
 	"github.com/sidemirror/sidemirror/test/quirky"
 )
 
-func TestTrap32_UpstreamThatIsDownAtStartIsNoPanic(t *testing.T) {
+// Source: distribution#4490.
+func TestUpstreamThatIsDownAtStartIsNoPanic(t *testing.T) {
 	address := harness.FreeAddress(t)
 	s := harness.Start(t, harness.Options{Registries: []harness.Registry{
 		{Name: name, Upstreams: []string{"http://" + address}},
@@ -39,7 +40,8 @@ func TestTrap32_UpstreamThatIsDownAtStartIsNoPanic(t *testing.T) {
 	})
 }
 
-func TestTrap32_UpstreamThatTakesConnectionsAndSaysNothingIsGivenUp(t *testing.T) {
+// Source: distribution#4490.
+func TestUpstreamThatTakesConnectionsAndSaysNothingIsGivenUp(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +130,8 @@ func (p *webProxy) hosts() []string {
 	return append([]string(nil), p.seen...)
 }
 
-func TestTrap33_ProxyOfTheEnvironmentIsUsedUpstreamAndNoProxyIsHonoured(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#85.
+func TestProxyOfTheEnvironmentIsUsedUpstreamAndNoProxyIsHonoured(t *testing.T) {
 	for _, x := range []struct {
 		what, scheme, variable, noProxy string
 		through                         bool
@@ -159,7 +162,8 @@ func TestTrap33_ProxyOfTheEnvironmentIsUsedUpstreamAndNoProxyIsHonoured(t *testi
 	}
 }
 
-func TestTrap34_AddressWithoutARouteHoldsUpNobody(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#136.
+func TestAddressWithoutARouteDelaysNoClient(t *testing.T) {
 	for what, hosts := range map[string]string{
 		// 2001:db8::/32 is routed nowhere; where there is no IPv6 at all it fails at once.
 		"AAAA without a route": "2001:db8::1 registry.test\n127.0.0.1 localhost registry.test\n",

@@ -19,7 +19,8 @@ func signed() quirky.Options {
 	return o
 }
 
-func TestTrap12_AuthorizationIsNotKeptOverARedirect(t *testing.T) {
+// Source: opa#6728.
+func TestAuthorizationIsNotKeptOverARedirect(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		o := signed()
 		o.Blobs.Redirect = status
@@ -43,7 +44,8 @@ func TestTrap12_AuthorizationIsNotKeptOverARedirect(t *testing.T) {
 	}
 }
 
-func TestTrap12_TokenStaysWithItsOriginWhereverTheRedirectGoes(t *testing.T) {
+// Source: opa#6728.
+func TestTokenStaysWithItsOriginWhereverTheRedirectGoes(t *testing.T) {
 	for what, to := range map[string]func(up *quirky.Server, signed string) string{
 		"another host": func(_ *quirky.Server, s string) string { return s },
 		"a path of the token server's host": func(up *quirky.Server, s string) string {
@@ -66,7 +68,8 @@ func TestTrap12_TokenStaysWithItsOriginWhereverTheRedirectGoes(t *testing.T) {
 	}
 }
 
-func TestTrap13_SignedURLIsNotUsedTwice(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#26.
+func TestSignedURLIsNotUsedTwice(t *testing.T) {
 	o := signed()
 	o.Blobs.OneUse = true
 	r := start(t, o, nil)
@@ -83,7 +86,8 @@ func TestTrap13_SignedURLIsNotUsedTwice(t *testing.T) {
 	}
 }
 
-func TestTrap13_RequestResumedAfterItsSignatureIsUsedUpAsksForANewOne(t *testing.T) {
+// Source: rpardini/docker-registry-proxy#26.
+func TestRequestResumedAfterItsSignatureIsUsedUpAsksForANewOne(t *testing.T) {
 	o := signed()
 	o.Blobs.OneUse, o.Blobs.Fault = true, quirky.Fault{Kind: quirky.Reset, At: len(layer.Bytes) / 2, Times: 1}
 	r := start(t, o, nil)
@@ -105,19 +109,38 @@ func TestRangeIsKeptOverARedirect(t *testing.T) {
 	}
 }
 
-func TestRelativeLocationIsFollowed(t *testing.T) {
-	o := signed()
-	o.Blobs.Relative, o.Blobs.RefuseAuthorization = true, true
-	r := start(t, o, nil)
-	r.whole("the layer", r.Get(blobPath(layer), nil), layer.Bytes)
-	for _, q := range r.up.Requests(quirky.Registry, "", "/signed/") {
-		if q.Authorization() != "" {
-			t.Error("Authorization was kept over a redirect")
-		}
+func TestRedirectWithinTheRegistryIsFollowedWhetherItTakesTheTokenOrRefusesIt(t *testing.T) {
+	for _, refuses := range []bool{false, true} { // S3 refuses a token next to a signature
+		o := signed()
+		o.Blobs.Relative, o.Blobs.RefuseAuthorization = true, refuses
+		r := start(t, o, nil)
+		r.whole("the layer", r.Get(blobPath(layer), nil), layer.Bytes)
 	}
 }
 
-func TestAttack_UnauthorizedBlobStoreGetsNoTokenExchange(t *testing.T) {
+// Go clients keep the token over such a redirect, and registries count on it.
+func TestRedirectWithinTheRegistryIsAuthorizedAndItsChallengeAnswered(t *testing.T) {
+	for _, revoked := range []bool{false, true} {
+		var r *rig
+		o := withLogin("Bearer")
+		o.Intercept = func(part quirky.Part, w http.ResponseWriter, q *http.Request) bool {
+			if part != quirky.Registry || !strings.Contains(q.URL.Path, "/blobs/") || q.URL.Query().Has("moved") || q.Header.Get("Authorization") == "" {
+				return false
+			}
+			if revoked {
+				r.up.RevokeTokens()
+			}
+			w.Header().Set("Location", q.URL.Path+"?moved=1")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+			return true
+		}
+		r = start(t, o, nil)
+		r.whole("the layer", r.Get(blobPath(layer), nil), layer.Bytes)
+		r.status("its HEAD", r.Do("HEAD", blobPath(image.Blobs[0]), nil), 200)
+	}
+}
+
+func TestUnauthorizedBlobStoreGetsNoTokenExchange(t *testing.T) {
 	o := signed()
 	o.Intercept = func(part quirky.Part, w http.ResponseWriter, _ *http.Request) bool {
 		if part == quirky.BlobStore {
@@ -138,7 +161,7 @@ func TestAttack_UnauthorizedBlobStoreGetsNoTokenExchange(t *testing.T) {
 	r.count(quirky.Token, "", "", 1)
 }
 
-func TestAttack_RedirectLoopIsEnded(t *testing.T) {
+func TestRedirectLoopIsEnded(t *testing.T) {
 	o := signed()
 	var up *quirky.Server
 	o.Intercept = func(part quirky.Part, w http.ResponseWriter, r *http.Request) bool {
@@ -154,7 +177,7 @@ func TestAttack_RedirectLoopIsEnded(t *testing.T) {
 	}
 }
 
-func TestAttack_RedirectToPlainHTTPIsRefused(t *testing.T) {
+func TestRedirectToPlainHTTPIsRefused(t *testing.T) {
 	plain := quirky.New(t, quirky.Options{})
 	o := signed()
 	o.TLS = true
@@ -166,7 +189,7 @@ func TestAttack_RedirectToPlainHTTPIsRefused(t *testing.T) {
 	}
 }
 
-func TestAttack_RedirectToMetadataIsRefused(t *testing.T) {
+func TestRedirectToMetadataIsRefused(t *testing.T) {
 	for _, host := range []string{
 		"169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "100.100.100.200", "[::ffff:a9fe:a9fe]",
 		"2852039166", "0xa9fea9fe", "169.254.43518", "0251.0376.0251.0376", "0.0.0.0", "metadata.test",
@@ -188,7 +211,7 @@ func TestAttack_RedirectToMetadataIsRefused(t *testing.T) {
 	}
 }
 
-func TestAttack_LocationThatIsNoPlaceIsRefused(t *testing.T) {
+func TestLocationThatIsNoPlaceIsRefused(t *testing.T) {
 	for _, location := range []string{"", "file:///etc/passwd", "ftp://127.0.0.2/x", "http://u:p@127.0.0.2/x", "http://", "://", "javascript:1"} {
 		o := signed()
 		o.Blobs.Location = func(string) string { return location }

@@ -27,7 +27,7 @@ func (r *rig) secretsSeen() []string {
 // TestAttack_CanarySecrets drives every error that there is a way to, and looks for
 // what must not be told in all that is told: answers, headers, the page, the log at
 // its most talkative.
-func TestAttack_CanarySecretsAreFoundNowhere(t *testing.T) {
+func TestCanarySecretsAreFoundNowhere(t *testing.T) {
 	for what, change := range map[string]func(*quirky.Options){
 		"all is well":       func(*quirky.Options) {},
 		"foreign realm":     func(o *quirky.Options) { o.Auth.Realm = "http://evil.test/token?secret=" + password },
@@ -86,7 +86,7 @@ func TestAttack_CanarySecretsAreFoundNowhere(t *testing.T) {
 	}
 }
 
-func TestAttack_UpstreamsHeadersAreNotPassedOnUnlessKnown(t *testing.T) {
+func TestUpstreamsHeadersAreNotPassedOnUnlessKnown(t *testing.T) {
 	o := quirky.Options{Intercept: func(_ quirky.Part, w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Set-Cookie", "session=canary")
 		w.Header().Set("Access-Control-Allow-Origin", "*")

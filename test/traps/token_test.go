@@ -25,7 +25,7 @@ func jsonString(t *testing.T, body []byte, member string) string {
 	return s
 }
 
-func TestAttack_MalformedOrForeignRealmIsNotDialled(t *testing.T) {
+func TestMalformedOrForeignRealmIsNotDialled(t *testing.T) {
 	thief := quirky.New(t, quirky.Options{})
 	evil := thief.URL() + "/token"
 	for what, challenge := range map[string]quirky.Challenge{
@@ -78,7 +78,7 @@ func TestAttack_MalformedOrForeignRealmIsNotDialled(t *testing.T) {
 	}
 }
 
-func TestAttack_HTTPRealmOfAnHTTPSUpstreamIsNotAsked(t *testing.T) {
+func TestHTTPRealmOfAnHTTPSUpstreamIsNotAsked(t *testing.T) {
 	thief := quirky.New(t, quirky.Options{})
 	o := withLogin("Bearer")
 	o.TLS, o.Auth.Realm = true, thief.URL()+"/token"
@@ -89,7 +89,7 @@ func TestAttack_HTTPRealmOfAnHTTPSUpstreamIsNotAsked(t *testing.T) {
 	}
 }
 
-func TestAttack_TokenEndpointsRedirectIsNotFollowed(t *testing.T) {
+func TestTokenEndpointsRedirectIsNotFollowed(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		for _, identity := range []bool{false, true} {
 			t.Run(fmt.Sprint(status, identity), func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestAttack_TokenEndpointsRedirectIsNotFollowed(t *testing.T) {
 	}
 }
 
-func TestAttack_TokenBodyThatIsNoTokenIsNeverUsed(t *testing.T) {
+func TestTokenBodyThatIsNoTokenIsNeverUsed(t *testing.T) {
 	for what, body := range map[string]string{
 		"html":               "<html>sign in</html>",
 		"empty object":       "{}",
@@ -144,7 +144,7 @@ func TestAttack_TokenBodyThatIsNoTokenIsNeverUsed(t *testing.T) {
 	}
 }
 
-func TestAttack_TokenBodyOf256MiBIsNotRead(t *testing.T) {
+func TestTokenBodyOf256MiBIsNotRead(t *testing.T) {
 	o := withLogin("Bearer")
 	o.Intercept = func(part quirky.Part, w http.ResponseWriter, r *http.Request) bool {
 		if part != quirky.Token {
@@ -167,7 +167,7 @@ func TestAttack_TokenBodyOf256MiBIsNotRead(t *testing.T) {
 	}
 }
 
-func TestAttack_TokenServerThatStallsIsGivenUp(t *testing.T) {
+func TestTokenServerThatStallsIsGivenUp(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	o := withLogin("Bearer")
 	o.Auth.TokenStatus, o.Auth.TokenBody, o.Auth.TokenStall = 200, []byte(`{"token":"`), true
@@ -179,7 +179,7 @@ func TestAttack_TokenServerThatStallsIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestAttack_OddExpiryOfATokenIsClamped(t *testing.T) {
+func TestOddExpiryOfATokenIsClamped(t *testing.T) {
 	for _, expires := range []string{"-1", "0", "1e18", `"300"`, `"soon"`, "null", "{}", "99999999999999999999", "-"} {
 		t.Run(expires, func(t *testing.T) {
 			o := withLogin("Bearer")

@@ -45,12 +45,12 @@ func TestReport(t *testing.T) {
 			ok:     true, says: []string{"ok\texample.test/p"}, closing: "2 passed, 0 failed, 0 skipped",
 		},
 		{
-			name:   "a failure is told in full",
+			name:   "a failure is printed in full",
 			source: head + "func TestA(t *testing.T) {}\nfunc TestB(t *testing.T) { t.Fatal(\"the cause\") }\n",
 			says:   []string{"the cause", "FAIL\texample.test/p"}, closing: "1 passed, 1 failed, 0 skipped",
 		},
 		{
-			name:   "a skip is told and let through",
+			name:   "a skip is printed and allowed",
 			source: head + "func TestA(t *testing.T) { t.Skip(\"the reason\") }\n",
 			ok:     true, says: []string{"the reason"}, closing: "0 passed, 0 failed, 1 skipped",
 		},
@@ -70,7 +70,7 @@ func TestReport(t *testing.T) {
 			says:   []string{"last words", "FAIL\texample.test/p"}, closing: "1 passed, 0 failed, 0 skipped",
 		},
 		{
-			name:   "a panic is told with the test that it ended",
+			name:   "a panic is printed with the test that it ended",
 			source: head + "func TestA(t *testing.T) { panic(\"the cause\") }\n",
 			says:   []string{"the cause", "FAIL\texample.test/p"}, closing: "0 passed, 1 failed, 0 skipped",
 		},

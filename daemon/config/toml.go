@@ -1,0 +1,149 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// parse makes a configuration of the file's data and the variables.
+func parse(path string, data []byte, vars map[string]string) (*Config, error) {
+	l := newLoader(path, data)
+	if p := syntax(l.faults.source, data); p != nil {
+		l.faults.add(*p)
+		return nil, l.faults.orNil()
+	}
+	for _, s := range settings(data) {
+		l.apply(s)
+	}
+	l.applyEnvironment(vars)
+	// The values are checked against each other only if each is right alone: otherwise the
+	// check would report values that are not there.
+	if len(l.faults.problems) == 0 {
+		l.check()
+	}
+	if err := l.faults.orNil(); err != nil {
+		return nil, err
+	}
+	return l.c, nil
+}
+
+// maxKeys limits the parts of all the file's keys. The decoder searches for each among all
+// others: 1 MiB of them takes it minutes, 4096 a fraction of a second.
+const maxKeys = 4096
+
+// syntax returns what is wrong with the file as TOML. The parser that settings uses does not
+// notice keys and tables that occur twice; the decoder does.
+func syntax(src source, data []byte) *problem {
+	var p unstable.Parser
+	p.Reset(data)
+	for n := 0; p.NextExpression(); {
+		if n += keyParts(p.Expression()); n > maxKeys {
+			_, offset := keyPath(p.Expression().Key())
+			return &problem{at: origin{offset: offset}, text: fmt.Sprintf("the file has more than %d keys, more than any configuration needs", maxKeys), secret: true}
+		}
+	}
+	var doc map[string]any
+	err := toml.Unmarshal(data, &doc)
+	var decode *toml.DecodeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &decode):
+		line, column := decode.Position()
+		return &problem{at: origin{offset: src.offset(line, column)}, text: strings.TrimPrefix(decode.Error(), "toml: ")}
+	}
+	return &problem{text: strings.TrimPrefix(err.Error(), "toml: ")}
+}
+
+func keyParts(n *unstable.Node) int {
+	parts := 0
+	for it := n.Children(); it.Next(); {
+		if child := it.Node(); child.Kind == unstable.Key {
+			parts++
+		} else {
+			parts += keyParts(child)
+		}
+	}
+	return parts
+}
+
+// setting is one key of the file with its value, or the header of a table, which has the kind
+// Table or ArrayTable and no value.
+type setting struct {
+	path   []string
+	value  value
+	offset int // of the key
+}
+
+// settings lists what the file sets, in its order. syntax has found nothing wrong with it.
+func settings(data []byte) []setting {
+	var (
+		p    unstable.Parser
+		list []setting
+		in   []string
+	)
+	p.Reset(data)
+	for p.NextExpression() {
+		switch e := p.Expression(); e.Kind {
+		case unstable.Table, unstable.ArrayTable:
+			path, offset := keyPath(e.Key())
+			in = path
+			list = append(list, setting{path: in, offset: offset, value: value{kind: e.Kind, offset: offset}})
+		case unstable.KeyValue:
+			list = appendKeyValue(list, in, e)
+		}
+	}
+	return list
+}
+
+func appendKeyValue(list []setting, in []string, e *unstable.Node) []setting {
+	path, offset := keyPath(e.Key())
+	path = append(slices.Clone(in), path...)
+	if v := e.Value(); v.Kind == unstable.InlineTable {
+		list = append(list, setting{path: path, offset: offset, value: value{kind: v.Kind, offset: offset}})
+		for it := v.Children(); it.Next(); {
+			if it.Node().Kind == unstable.KeyValue {
+				list = appendKeyValue(list, path, it.Node())
+			}
+		}
+		return list
+	}
+	return append(list, setting{path: path, offset: offset, value: newValue(e.Value(), offset)})
+}
+
+func keyPath(it unstable.Iterator) (path []string, offset int) {
+	for it.Next() {
+		n := it.Node()
+		if path == nil {
+			offset = int(n.Raw.Offset)
+		}
+		path = append(path, string(n.Data))
+	}
+	return path, offset
+}
+
+// newValue returns n as a value, at offset if n has no position of its own (arrays have none).
+func newValue(n *unstable.Node, offset int) value {
+	if n.Raw.Length > 0 {
+		offset = int(n.Raw.Offset)
+	}
+	v := value{kind: n.Kind, offset: offset}
+	if n.Kind != unstable.Array {
+		v.text = string(n.Data)
+		return v
+	}
+	for it := n.Children(); it.Next(); {
+		// The contents of a list in a list do not matter: no key accepts one.
+		if elem := it.Node(); elem.Kind == unstable.Array {
+			v.elems = append(v.elems, value{kind: elem.Kind, offset: offset})
+		} else if elem.Kind != unstable.Comment {
+			v.elems = append(v.elems, newValue(elem, offset))
+		}
+	}
+	return v
+}

@@ -1,0 +1,49 @@
+package keeper
+
+import (
+	"slices"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/hostconfig"
+)
+
+// Options are the choices of a command line, which add to those of the configuration.
+type Options struct {
+	// Engines, if not empty, are the engines to configure, whatever the configuration says.
+	// Other engines are left alone.
+	Engines []string
+
+	// RestartContainerd allows sidemirror to set config_path in containerd's configuration,
+	// and to restart containerd for it.
+	RestartContainerd bool
+}
+
+// Desired returns what the engines' configuration should say under c and o. It fails if c has
+// no address that engines on this host can reach.
+func Desired(c *config.Config, o Options) (hostconfig.Desired, error) {
+	mirror, err := c.MirrorURL()
+	if err != nil {
+		return hostconfig.Desired{}, err
+	}
+	want := hostconfig.Desired{
+		Mirror:            mirror,
+		RestartContainerd: o.RestartContainerd || c.Engine.Containerd.Restart,
+	}
+	for _, r := range c.Registries {
+		if r.Name != config.Wildcard {
+			want.Registries = append(want.Registries, r.Name)
+		}
+	}
+	for _, e := range []struct {
+		name    string
+		enabled bool
+	}{{hostconfig.Docker, c.Engine.Docker.Enabled}, {hostconfig.Containerd, c.Engine.Containerd.Enabled}} {
+		switch {
+		case len(o.Engines) == 0 && e.enabled, slices.Contains(o.Engines, e.name):
+			want.Engines = append(want.Engines, e.name)
+		case len(o.Engines) > 0:
+			want.Leave = append(want.Leave, e.name)
+		}
+	}
+	return want, nil
+}

@@ -1,0 +1,218 @@
+// Package keeper is the process behind "sidemirror watch": it keeps the configuration of the
+// host's container engines as sidemirror's own configuration wants it.
+package keeper
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/filewatch"
+	"github.com/sidemirror/sidemirror/daemon/logging"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
+	"github.com/sidemirror/sidemirror/hostconfig"
+)
+
+// safetyPass is how often the host is examined although no change was reported. The kernel
+// does not report a change below a mount that came later, or in a folder that it had no watch
+// left for.
+const safetyPass = 10 * time.Minute
+
+// Settings are what Run works with.
+type Settings struct {
+	// Source is where sidemirror's configuration is read from.
+	Source config.Source
+
+	// Options are the choices of the command line.
+	Options Options
+
+	// Host is the host whose engines are configured. If its Units have a method
+	// ReopenSockets like that of [sdnotify.Units], Run opens the proxy's sockets again.
+	Host *hostconfig.Host
+}
+
+// Run keeps the engines configured until ctx is done, and then leaves everything as it is. It
+// reads the configuration again when it changes and at SIGHUP. While the configuration is
+// faulty, the last good one stays in force; if there was none yet, Run waits for one. It
+// returns an error only if the kernel does not let it watch any files.
+func Run(ctx context.Context, s Settings) error {
+	return newKeeper(s, os.Stderr).run(ctx)
+}
+
+// socketOpener opens the proxy's sockets again if systemd closed them.
+type socketOpener interface {
+	ReopenSockets(ctx context.Context) (reopened bool, err error)
+}
+
+type keeper struct {
+	settings  Settings
+	engines   hostconfig.Keeper
+	log       *logrus.Logger
+	toJournal bool
+
+	want     *hostconfig.Desired // nil until a configuration was good
+	files    *filewatch.Watcher  // the engines' files
+	next     *time.Timer         // of the next pass
+	reported map[string]bool     // what was logged and still holds
+	refused  string              // why the newest configuration is not in force
+	status   string              // the status line that systemd has
+}
+
+func newKeeper(s Settings, stderr io.Writer) *keeper {
+	k := &keeper{settings: s, engines: hostconfig.Keeper{Host: s.Host}, log: logrus.New()}
+	k.log.SetOutput(stderr)
+	k.toJournal = stderr == os.Stderr && sdnotify.StderrIsJournal()
+	logging.Configure(k.log, "info", "auto", k.toJournal)
+	return k
+}
+
+func (k *keeper) run(ctx context.Context) error {
+	var err error
+	if k.files, err = filewatch.New(); err != nil {
+		return err
+	}
+	defer k.files.Close()
+	own := filewatch.NewContents()
+	defer own.Close()
+	own.Follow(k.settings.Source.File())
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	k.next = time.NewTimer(safetyPass)
+	defer k.next.Stop()
+
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	tasks.Go(func() { own.Run(ctx) })
+	tasks.Go(func() { k.files.Run(ctx) })
+
+	k.load("the start")
+	k.pass(ctx)
+	k.notify(sdnotify.Ready(k.status))
+	k.openSockets(ctx)
+	sockets := time.NewTicker(safetyPass)
+	defer sockets.Stop()
+	for {
+		select {
+		case <-sockets.C:
+			k.openSockets(ctx)
+		case <-ctx.Done():
+			k.notify(sdnotify.Stopping(0))
+			return nil
+		case <-hup:
+			k.reload(ctx, "SIGHUP")
+		case <-own.Changed():
+			k.reload(ctx, "the file changed")
+		case <-k.files.Changed():
+			k.pass(ctx)
+		case <-k.next.C:
+			k.pass(ctx)
+		}
+	}
+}
+
+// load reads the configuration, and puts it in force if it is good.
+func (k *keeper) load(why string) {
+	log := k.log.WithFields(logrus.Fields{"file": k.settings.Source.File(), "reason": why})
+	c, err := k.settings.Source.Load()
+	var want hostconfig.Desired
+	if err == nil {
+		want, err = Desired(c, k.settings.Options)
+	}
+	if err != nil {
+		k.refused = config.Brief(err)
+		if k.want == nil {
+			log.WithField("error", k.refused).Error("the configuration cannot be used; waiting for one that can")
+		} else {
+			log.WithField("error", k.refused).Error("the new configuration cannot be used; the last good one stays in force")
+		}
+		return
+	}
+	k.refused = ""
+	logging.Configure(k.log, c.Log.Level, c.Log.Format, k.toJournal)
+	k.want = &want
+	log.Info("the configuration is in force")
+}
+
+func (k *keeper) reload(ctx context.Context, why string) {
+	k.notify(sdnotify.Reloading())
+	k.load(why)
+	k.pass(ctx)
+	k.notify(sdnotify.Ready(k.status))
+	if k.refused == "" {
+		k.openSockets(ctx)
+	}
+}
+
+// openSockets opens the proxy's sockets again if systemd has given them up: the reason may be
+// gone.
+func (k *keeper) openSockets(ctx context.Context) {
+	units, ok := k.settings.Host.Units.(socketOpener)
+	if !ok {
+		return
+	}
+	switch reopened, err := units.ReopenSockets(ctx); {
+	case err != nil && ctx.Err() == nil:
+		k.log.WithError(err).Debug("cannot find out whether systemd has closed the proxy's sockets")
+	case reopened && err == nil:
+		k.log.Info("opened the proxy's sockets again, which systemd had closed after failures")
+	}
+}
+
+// pass makes the engines' configuration as it is wanted. It reports what is wrong, and the
+// next pass tries again.
+func (k *keeper) pass(ctx context.Context) {
+	if k.want == nil {
+		k.setStatus("waiting for a configuration that can be used; the engines' files stay as they are: " + k.refused)
+		return
+	}
+	// Folders that the watcher did not know may have changed since they were examined.
+	for range 4 {
+		if ctx.Err() != nil {
+			return
+		}
+		done, err := k.engines.Round(ctx, *k.want)
+		more, unwatched := false, error(nil)
+		if ctx.Err() == nil { // otherwise the watcher is closed
+			more, unwatched = k.files.Follow(k.settings.Host.Root, k.below(done.Watch)...)
+		}
+		k.report(done, err, unwatched)
+		k.next.Reset(safetyPass)
+		if done.Again > 0 {
+			k.next.Reset(min(done.Again, safetyPass))
+		}
+		if !more {
+			break
+		}
+	}
+}
+
+// below returns paths of the host as this process reaches them.
+func (k *keeper) below(paths []string) []string {
+	list := make([]string, len(paths))
+	for i, path := range paths {
+		list[i] = filepath.Join(k.settings.Host.Root, path)
+		if strings.HasSuffix(path, "/") {
+			list[i] += "/"
+		}
+	}
+	return list
+}
+
+// notify logs that systemd could not be notified, which affects nothing else.
+func (k *keeper) notify(err error) {
+	if err != nil {
+		k.log.WithError(err).Warn("systemd could not be notified")
+	}
+}

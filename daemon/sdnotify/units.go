@@ -1,0 +1,124 @@
+package sdnotify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+)
+
+// Limits of the time that systemd may take for a job. dockerd reads its configuration at
+// once; containerd finds its containers again when it starts.
+const (
+	reloadLimit  = 30 * time.Second
+	restartLimit = 90 * time.Second
+	startLimit   = 10 * time.Second
+	queryLimit   = 2 * time.Second
+)
+
+// sidemirror's own units, as its packages name them.
+const (
+	socketUnit = "sidemirror.socket"
+	proxyUnit  = "sidemirror.service"
+)
+
+// Units is the systemd of the running host, reached over its own socket, which root can use
+// without a bus, or else over the system bus. The zero value is ready to use.
+type Units struct {
+	dial func(context.Context) (*dbus.Conn, error)
+}
+
+// Reload makes a unit read its configuration again, and waits until systemd has passed the
+// request on.
+func (u Units) Reload(ctx context.Context, unit string) error {
+	return u.job(ctx, reloadLimit, "reload", unit, (*dbus.Conn).ReloadUnitContext)
+}
+
+// Restart restarts a unit and waits until it is up.
+func (u Units) Restart(ctx context.Context, unit string) error {
+	return u.job(ctx, restartLimit, "restart", unit, (*dbus.Conn).RestartUnitContext)
+}
+
+// ReopenSockets opens sidemirror's sockets again if systemd closed them because the proxy
+// failed again and again, and reports whether it did. Sockets that an administrator stopped
+// have not failed, and stay closed.
+//
+// It starts the proxy, which opens its sockets too: a start by the next connection could
+// still run into the limit that closed them.
+func (u Units) ReopenSockets(ctx context.Context) (reopened bool, err error) {
+	state, err := u.property(ctx, socketUnit, "Unit", "ActiveState")
+	if err != nil || state != "failed" {
+		return false, err
+	}
+	return true, u.job(ctx, startLimit, "start", proxyUnit, (*dbus.Conn).StartUnitContext)
+}
+
+// ProxyStatus returns the status line of the proxy's unit: what it serves and, after
+// semicolons, its problems. It is empty if systemd does not run the proxy.
+func (u Units) ProxyStatus(ctx context.Context) (string, error) {
+	return u.property(ctx, proxyUnit, "Service", "StatusText")
+}
+
+// property returns a property of a unit that is text.
+func (u Units) property(ctx context.Context, unit, kind, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryLimit)
+	defer cancel()
+	c, err := u.connect(ctx)
+	if err != nil {
+		return "", fmt.Errorf("asking systemd about %s: %w", unit, err)
+	}
+	defer c.Close()
+	p, err := c.GetUnitTypePropertyContext(ctx, unit, kind, name)
+	if err != nil {
+		return "", fmt.Errorf("asking systemd about %s: %w", unit, err)
+	}
+	text, _ := p.Value.Value().(string)
+	return text, nil
+}
+
+func (u Units) connect(ctx context.Context) (*dbus.Conn, error) {
+	if u.dial != nil {
+		return u.dial(ctx)
+	}
+	return dialSystemd(ctx)
+}
+
+// enqueue is a method of dbus.Conn that asks systemd for a job.
+type enqueue func(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<- string) (int, error)
+
+func (u Units) job(ctx context.Context, limit time.Duration, verb, unit string, ask enqueue) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	c, err := u.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("asking systemd to %s %s: %w", verb, unit, err)
+	}
+	defer c.Close()
+	done := make(chan string, 1)
+	if _, err := ask(c, ctx, unit, "replace", done); err != nil {
+		return fmt.Errorf("asking systemd to %s %s: %w", verb, unit, err)
+	}
+	select {
+	case result := <-done: // org.freedesktop.systemd1(5), JobRemoved
+		if result != "done" {
+			return fmt.Errorf("systemd's job to %s %s ended with %q", verb, unit, result)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("systemd's job to %s %s did not end in time: %w", verb, unit, ctx.Err())
+	}
+}
+
+func dialSystemd(ctx context.Context) (*dbus.Conn, error) {
+	c, err := dbus.NewSystemdConnectionContext(ctx)
+	if err == nil {
+		return c, nil
+	}
+	c, busErr := dbus.NewSystemConnectionContext(ctx)
+	if busErr != nil {
+		return nil, errors.Join(err, busErr)
+	}
+	return c, nil
+}

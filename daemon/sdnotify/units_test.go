@@ -1,0 +1,175 @@
+package sdnotify
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	sdbus "github.com/coreos/go-systemd/v22/dbus"
+	"github.com/godbus/dbus/v5"
+)
+
+// systemd answers each job with result, or never if that is empty.
+type systemd struct {
+	result string
+	refuse string // name of the D-Bus error that answers each job
+
+	properties map[string]string // by the unit's path and the property's name
+
+	mu    sync.Mutex
+	asked []string
+	conns []net.Conn
+	wait  sync.WaitGroup
+}
+
+// dial connects to s as to systemd's own socket: there is no bus and no Hello.
+func (s *systemd) dial(context.Context) (*sdbus.Conn, error) {
+	return sdbus.NewConnection(func() (*dbus.Conn, error) {
+		ours, theirs := net.Pipe()
+		s.mu.Lock()
+		s.conns = append(s.conns, theirs)
+		s.mu.Unlock()
+		s.wait.Go(func() { s.serve(theirs) })
+		c, err := dbus.NewConn(ours)
+		if err != nil {
+			return nil, err
+		}
+		return c, c.Auth([]dbus.Auth{dbus.AuthExternal("root")})
+	})
+}
+
+func (s *systemd) serve(conn net.Conn) {
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	for {
+		line, err := in.ReadString('\n')
+		switch {
+		case err != nil:
+			return
+		case strings.Contains(line, "BEGIN"):
+			s.answer(conn, in)
+			return
+		case strings.Contains(line, "AUTH EXTERNAL"):
+			_, _ = conn.Write([]byte("OK 0123456789abcdef0123456789abcdef\r\n"))
+		case strings.Contains(line, "AUTH"):
+			_, _ = conn.Write([]byte("REJECTED EXTERNAL\r\n"))
+		default:
+			_, _ = conn.Write([]byte("ERROR\r\n"))
+		}
+	}
+}
+
+const job = dbus.ObjectPath("/org/freedesktop/systemd1/job/7")
+
+func (s *systemd) answer(conn net.Conn, in *bufio.Reader) {
+	for {
+		call, err := dbus.DecodeMessage(in)
+		if err != nil {
+			return
+		}
+		member, _ := call.Headers[dbus.FieldMember].Value().(string)
+		reply := &dbus.Message{Type: dbus.TypeMethodReply, Headers: map[dbus.HeaderField]dbus.Variant{dbus.FieldReplySerial: dbus.MakeVariant(call.Serial())}}
+		if path, _ := call.Headers[dbus.FieldPath].Value().(dbus.ObjectPath); member == "Get" {
+			value := dbus.MakeVariant(s.properties[string(path)+" "+call.Body[1].(string)])
+			reply.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(value))
+			reply.Body = []any{value}
+			send(conn, reply)
+			continue
+		}
+		if s.refuse != "" && strings.HasSuffix(member, "Unit") {
+			reply.Type = dbus.TypeError
+			reply.Headers[dbus.FieldErrorName] = dbus.MakeVariant(s.refuse)
+		} else if strings.HasSuffix(member, "Unit") {
+			s.mu.Lock()
+			s.asked = append(s.asked, member+" "+call.Body[0].(string)+" "+call.Body[1].(string))
+			s.mu.Unlock()
+			reply.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(job))
+			reply.Body = []any{job}
+		}
+		send(conn, reply)
+		if s.result != "" && reply.Body != nil {
+			s.mu.Lock()
+			conns := s.conns
+			s.mu.Unlock()
+			for _, c := range conns { // the second of the two connections waits for the signal
+				send(c, &dbus.Message{
+					Type: dbus.TypeSignal,
+					Headers: map[dbus.HeaderField]dbus.Variant{
+						dbus.FieldPath:      dbus.MakeVariant(dbus.ObjectPath("/org/freedesktop/systemd1")),
+						dbus.FieldInterface: dbus.MakeVariant("org.freedesktop.systemd1.Manager"),
+						dbus.FieldMember:    dbus.MakeVariant("JobRemoved"),
+						dbus.FieldSignature: dbus.MakeVariant(dbus.SignatureOf(uint32(0), job, "", "")),
+					},
+					Body: []any{uint32(7), job, "docker.service", s.result},
+				})
+			}
+		}
+	}
+}
+
+// send writes m without a serial number, since nothing refers to it.
+func send(conn net.Conn, m *dbus.Message) { _ = m.EncodeTo(conn, binary.LittleEndian) }
+
+func TestReloadWaitsForTheJobAndReportsItsResult(t *testing.T) {
+	for name, test := range map[string]struct{ result, refuse, says string }{
+		"done":   {"done", "", ""},
+		"failed": {"failed", "", `ended with "failed"`},
+		"no job": {"", "org.freedesktop.systemd1.NoSuchUnit", "docker.service"},
+		"hangs":  {"", "", "did not end in time"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &systemd{result: test.result, refuse: test.refuse}
+			defer s.wait.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			err := Units{s.dial}.Reload(ctx, "docker.service")
+			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+				t.Errorf("error: %v", err)
+			}
+			if test.refuse == "" && (len(s.asked) != 1 || s.asked[0] != "ReloadUnit docker.service replace") {
+				t.Errorf("asked %q", s.asked)
+			}
+		})
+	}
+}
+
+func TestReopenSocketsStartsTheProxyOnlyAfterAFailure(t *testing.T) {
+	const path = "/org/freedesktop/systemd1/unit/sidemirror_2esocket ActiveState"
+	for state, start := range map[string]bool{"failed": true, "active": false, "inactive": false, "": false} {
+		s := &systemd{result: "done", properties: map[string]string{path: state}}
+		reopened, err := Units{s.dial}.ReopenSockets(t.Context())
+		s.wait.Wait()
+		if err != nil || reopened != start {
+			t.Errorf("%q: %v, %v", state, reopened, err)
+		}
+		if want := []string{"StartUnit sidemirror.service replace"}; start && !slices.Equal(s.asked, want) || !start && s.asked != nil {
+			t.Errorf("%q: asked %q", state, s.asked)
+		}
+	}
+}
+
+func TestProxyStatusReturnsTheStatusLineOfTheUnit(t *testing.T) {
+	s := &systemd{properties: map[string]string{"/org/freedesktop/systemd1/unit/sidemirror_2eservice StatusText": "serving; amiss"}}
+	text, err := Units{s.dial}.ProxyStatus(t.Context())
+	s.wait.Wait()
+	if err != nil || text != "serving; amiss" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestRestartFailsWithoutSystemd(t *testing.T) {
+	if _, err := os.Stat("/run/systemd/private"); err == nil {
+		t.Skip("systemd runs here, and a test must not send it jobs")
+	}
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
+	if err := (Units{}).Restart(t.Context(), "containerd.service"); err == nil || !strings.Contains(err.Error(), "restart containerd.service") {
+		t.Errorf("error: %v", err)
+	}
+}
