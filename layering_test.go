@@ -48,7 +48,7 @@ var mayImport = map[string][]string{
 	"proxy/access":     {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
 	"proxy/auth":       {"proxy/credential", "proxy/oci"},
 	"proxy/cache":      {"proxy/oci"},
-	"proxy/credential": {},
+	"proxy/credential": {"proxy/oci"},
 	"proxy/oci":        {},
 	"proxy/peer":       {},
 	"proxy/upstream":   {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
