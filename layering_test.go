@@ -44,10 +44,11 @@ var mayImport = map[string][]string{
 	"hostconfig/journal": {"hostconfig/hostfs"},
 	"hostconfig/splice":  {"internal/problem"},
 
-	"proxy":            {"daemon/config", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
+	"proxy":            {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
+	"proxy/access":     {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
 	"proxy/auth":       {"proxy/credential", "proxy/oci"},
 	"proxy/cache":      {"proxy/oci"},
-	"proxy/credential": {},
+	"proxy/credential": {"proxy/oci"},
 	"proxy/oci":        {},
 	"proxy/peer":       {},
 	"proxy/upstream":   {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},

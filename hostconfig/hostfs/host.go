@@ -33,9 +33,13 @@ type Host struct {
 	// file returns what was there before it.
 	Torn *InPlace
 
-	dir   string
-	root  *os.Root
-	asked map[string]bool // the paths that anything was asked about
+	dir     string
+	root    *os.Root
+	top     *os.File        // the same folder
+	running bool            // it is "/"
+	owners  []uint32        // users that count as root
+	groups  []uint32        // groups that may write in a tree that is not the running host's
+	asked   map[string]bool // the paths that anything was asked about
 }
 
 // ErrBusy is the cause of an error of [Host.Lock] if another process holds the lock.
@@ -47,11 +51,41 @@ func Open(dir string) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the host's tree: %w", err)
 	}
-	return &Host{dir: dir, root: root, asked: make(map[string]bool)}, nil
+	top, err := root.Open(".")
+	if err != nil {
+		_ = root.Close()
+		return nil, fmt.Errorf("opening the host's tree: %w", err)
+	}
+	h := &Host{dir: dir, root: root, top: top, asked: make(map[string]bool)}
+	if err := h.identify(); err != nil {
+		h.Close()
+		return nil, fmt.Errorf("opening the host's tree: %w", err)
+	}
+	return h, nil
+}
+
+// identify finds out whether the tree is the running host's, and who counts as root in it.
+func (h *Host) identify() error {
+	var own, running unix.Stat_t
+	if err := unix.Fstat(int(h.top.Fd()), &own); err != nil {
+		return err
+	}
+	if err := unix.Stat("/", &running); err != nil {
+		return err
+	}
+	h.owners = []uint32{0}
+	if h.running = own.Dev == running.Dev && own.Ino == running.Ino; !h.running {
+		h.owners = append(h.owners, own.Uid, uint32(unix.Geteuid()))
+		h.groups = []uint32{0, own.Gid, uint32(unix.Getegid())}
+	}
+	return nil
 }
 
 // Close closes the host. It does not give up a lock.
-func (h *Host) Close() { _ = h.root.Close() }
+func (h *Host) Close() {
+	_ = h.root.Close()
+	_ = h.top.Close()
+}
 
 // Dir returns the folder that the host is below: "/" for the running one.
 func (h *Host) Dir() string { return h.dir }
