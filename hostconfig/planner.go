@@ -176,15 +176,7 @@ func (p *planner) strip(k kind, now hostfs.File, entry *journal.Entry, original 
 	if p.want.Mirror != "" {
 		urls = append(urls, p.want.Mirror)
 	}
-	file, err := splice.ReadDaemon(now.Path, now.Data, splice.Version{})
-	if err != nil {
-		return nil, false, false, err
-	}
-	was, err := splice.ReadDaemon(now.Path, original, splice.Version{})
-	if err != nil {
-		was = nil // only a hint
-	}
-	removed := file.RemoveMirror(urls, was)
+	removed := splice.RemoveMirror(now.Data, urls, original)
 	return removed.Rest, removed.Found, removed.Bare, nil
 }
 

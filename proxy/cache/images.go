@@ -140,12 +140,13 @@ func (d *Dir) repositories(ctx context.Context) (map[Repository]*names, error) {
 		if r.kind != "_manifests" {
 			return nil
 		}
-		var h Holding
 		dgst := r.digest()
-		if dgst == "" || d.readRecord(r.path, &h) != nil {
+		if dgst == "" {
 			return nil
 		}
-		of(r.repository).held[dgst] = h
+		if held := d.holdings(r.repository, "_manifests", dgst); len(held) > 0 {
+			of(r.repository).held[dgst] = held[0]
+		}
 		return nil
 	})
 }

@@ -191,7 +191,7 @@ func (d *Dir) untag(i Image) error {
 // the folders that are empty then.
 func (d *Dir) removeRepository(r Repository) error {
 	var errs []error
-	for _, kind := range []string{"_tags", "_manifests", "_blobs", "_answers", "_granted"} {
+	for _, kind := range []string{"_tags", "_manifests", "_blobs", "_answers", "_grants", "_granted"} {
 		errs = append(errs, d.root.RemoveAll(r.folder()+"/"+kind))
 	}
 	for _, folder := range r.folders() {

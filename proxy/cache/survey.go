@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -26,18 +27,25 @@ func (s *survey) images(r Repository, n *names) []Image {
 		}
 	}
 	for _, t := range n.tags {
+		listed := map[digest.Digest]bool{} // each identity has its own meanings
 		for _, m := range t.Meanings {
-			led[m.Digest] = true
-			all = append(all, s.image(Image{Repository: r, Tag: t.Tag, Digest: m.Digest, MediaType: m.MediaType, Upstream: m.Upstream}, n))
+			if listed[m.Digest] {
+				continue
+			}
+			led[m.Digest], listed[m.Digest] = true, true
+			all = append(all, s.image(Image{Repository: r, Tag: t.Tag, Digest: m.Digest, MediaType: m.MediaType, Upstream: shownUpstream(m.Upstream)}, n))
 		}
 	}
 	for dgst, h := range n.held {
 		if _, kept := s.kept[part{true, dgst}]; kept && !led[dgst] {
-			all = append(all, s.image(Image{Repository: r, Digest: dgst, MediaType: h.MediaType, Upstream: h.Upstream}, n))
+			all = append(all, s.image(Image{Repository: r, Digest: dgst, MediaType: h.MediaType, Upstream: shownUpstream(h.Upstream)}, n))
 		}
 	}
 	return all
 }
+
+// shownUpstream returns an upstream's name as people know it.
+func shownUpstream(name string) string { return strings.TrimPrefix(name, "https://") }
 
 // image adds to i what is kept of it.
 func (s *survey) image(i Image, n *names) Image {

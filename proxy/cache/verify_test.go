@@ -42,8 +42,8 @@ func TestVerifyRemovesWhatIsWrongAndNothingElse(t *testing.T) {
 	}
 	for content, want := range map[string]bool{"base": true, linuxAMD64: true, "flipped": false, "short": false, "long": false} {
 		dgst := digest.FromString(content)
-		if f.HasBlob(dgst) != want || f.HoldsBlob(app, dgst) != want {
-			t.Errorf("%s is kept %v, held %v", content, f.HasBlob(dgst), f.HoldsBlob(app, dgst))
+		if f.HasBlob(dgst) != want || holdsBlob(f.Dir, app, dgst) != want {
+			t.Errorf("%s is kept %v, held %v", content, f.HasBlob(dgst), holdsBlob(f.Dir, app, dgst))
 		}
 	}
 	if _, err := f.Manifest(app, m); err != nil || len(f.Tag(app, "1")) != 1 {
