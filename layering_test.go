@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 	"hostconfig":         {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice"},
 	"hostconfig/hostfs":  {},
 	"hostconfig/journal": {"hostconfig/hostfs"},
-	"hostconfig/splice":  {},
+	"hostconfig/splice":  {"internal/problem"},
 
 	"proxy":                 {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
 	"proxy/access":          {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
@@ -63,10 +63,9 @@ var mayUse = map[string][]string{
 	"github.com/fsnotify/fsnotify":     {"daemon/filewatch/*.go"},
 	"github.com/coreos/go-systemd/v22": {"daemon/sdnotify/*.go"},
 	// Leaves return errors. Their callers know whether an error is worth a line in the log.
-	"github.com/sirupsen/logrus":  {"cmd/sidemirror/*.go", "daemon/*.go", "daemon/keeper/*.go", "daemon/logging/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
-	"github.com/spf13/cobra":      {"cmd/sidemirror/*.go"},
-	"github.com/spf13/pflag":      {"cmd/sidemirror/man.go"},
-	"github.com/tailscale/hujson": {"hostconfig/splice/*.go"},
+	"github.com/sirupsen/logrus": {"cmd/sidemirror/*.go", "daemon/*.go", "daemon/keeper/*.go", "daemon/logging/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
+	"github.com/spf13/cobra":     {"cmd/sidemirror/*.go"},
+	"github.com/spf13/pflag":     {"cmd/sidemirror/man.go"},
 }
 
 // testOnly lists the modules that only tests of the product need. Other test dependencies belong to

@@ -276,7 +276,7 @@ func (a *applier) mirrorOf(plan Plan) string {
 func (a *applier) finish() error {
 	p := &planner{tree: a.tree, journal: a.journal}
 	for _, e := range slices.Clone(a.journal.Files) {
-		now, err := a.tree.Read(e.Path)
+		now, err := a.tree.Read(e.Real)
 		if err != nil {
 			continue // refused and reported where it was to be changed
 		}
@@ -288,7 +288,7 @@ func (a *applier) finish() error {
 				continue
 			}
 		}
-		a.journal.Drop(e.Path)
+		a.journal.Drop(e.Real)
 	}
 	a.journal.KeepNamed(nil)
 	for _, dir := range slices.Backward(slices.Clone(a.journal.Folders)) {

@@ -10,9 +10,9 @@ import (
 	"github.com/sidemirror/sidemirror/test/registry"
 )
 
-// Whoever has a mirror of Docker Hub already may have images there that are nowhere
-// else. They are pulled as before while we are there, run or not, and after revert.
-func TestTheMirrorsThatWereThereAreStillAsked(t *testing.T) {
+// A host may have a mirror of Docker Hub already, with images that are nowhere else. They are
+// pulled as before after apply, whether sidemirror runs or not, and after revert.
+func TestMirrorsOfTheUserAreStillAsked(t *testing.T) {
 	engine.NeedRoot(t)
 	for _, c := range []struct {
 		name        string
@@ -39,10 +39,10 @@ func TestTheMirrorsThatWereThereAreStillAsked(t *testing.T) {
 				r.do(t, 0, "apply")
 				r.pullsFrom(t, own, true, "after apply")
 				r.sidemirror.Stop()
-				r.pullsFrom(t, own, false, "while we are stopped")
+				r.pullsFrom(t, own, false, "while sidemirror is stopped")
 				r.host.StartContainerd(t)
 				r.host.StartDocker(t)
-				r.pullsFrom(t, own, false, "after a restart of the engines, while we are stopped")
+				r.pullsFrom(t, own, false, "after a restart of the engines, while sidemirror is stopped")
 				r.do(t, 0, "revert")
 				r.sameTree(t, "after revert", first)
 				r.pullsFrom(t, own, false, "after revert")
@@ -54,8 +54,8 @@ func TestTheMirrorsThatWereThereAreStillAsked(t *testing.T) {
 	}
 }
 
-// pullsFrom pulls by both engines what only the registry own has, and checks whether we
-// are asked before it.
+// pullsFrom pulls by both engines what only the registry own has, and checks whether
+// sidemirror is asked before it.
 func (r *rig) pullsFrom(t *testing.T, own *registry.Registry, first bool, when string) {
 	t.Helper()
 	for name, pull := range map[string]func(repository, digest string) error{
@@ -73,7 +73,7 @@ func (r *rig) pullsFrom(t *testing.T, own *registry.Registry, first bool, when s
 			t.Errorf("%s, pulling by %s what another mirror has: %v", when, name, err)
 		}
 		if asked := r.asked(repository); asked > 0 != first {
-			t.Errorf("%s, pulling by %s what another mirror has, we are asked %d times", when, name, asked)
+			t.Errorf("%s, pulling by %s what another mirror has, sidemirror is asked %d times", when, name, asked)
 		}
 	}
 }

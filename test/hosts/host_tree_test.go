@@ -16,15 +16,15 @@ import (
 	"github.com/sidemirror/sidemirror/test/engine"
 )
 
-// tree is what a host's folders of configuration hold: a line for each name, with
-// type, mode, owner, target, time of change of a file, and the sum of its bytes.
+// tree is what the folders of a host's configuration hold: for each name a line with its
+// type, mode, owner and target, and of a file the time of its change and the sum of its bytes.
 type tree map[string]string
 
-// takeTree reads /etc and all of /var/lib but the engines' own.
+// takeTree reads /etc, /srv and all of /var/lib except the engines' own folders.
 func (r *rig) takeTree(t *testing.T) tree {
 	t.Helper()
 	taken := tree{}
-	for _, top := range []string{"etc", "var/lib"} {
+	for _, top := range []string{"etc", "var/lib", "srv"} {
 		err := filepath.WalkDir(filepath.Join(r.host.Root, top), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -65,7 +65,7 @@ func describe(path string) (string, error) {
 	return line, nil
 }
 
-// unlike says how two trees differ, nothing where they do not.
+// unlike lists the differences of two trees.
 func (t tree) unlike(other tree) []string {
 	var found []string
 	for name, line := range t {
@@ -82,19 +82,19 @@ func (t tree) unlike(other tree) []string {
 	return found
 }
 
-// sameTree fails the test where the host's folders are not what they were.
+// sameTree fails the test if the host's folders are not what they were.
 func (r *rig) sameTree(t *testing.T, when string, first tree) {
 	t.Helper()
 	if found := first.unlike(r.takeTree(t)); len(found) > 0 {
-		t.Errorf("%s, the tree is not the first one:\n%s", when, strings.Join(found, "\n"))
+		t.Errorf("%s, the tree is not what it was:\n%s", when, strings.Join(found, "\n"))
 	}
 }
 
-// What compares the trees must see whatever may be amiss with one.
-func TestTreesThatDifferAreSaidTo(t *testing.T) {
+// The tests above rely on this comparison.
+func TestTheComparisonOfTreesSeesEveryDifference(t *testing.T) {
 	r := &rig{host: &engine.Host{Root: t.TempDir()}}
 	at := func(name string) string { return filepath.Join(r.host.Root, "etc", name) }
-	errs := []error{os.MkdirAll(at("folder"), 0o755), os.MkdirAll(filepath.Join(r.host.Root, "var/lib/docker/of-its-own"), 0o755), os.Symlink("a", at("link"))}
+	errs := []error{os.MkdirAll(at("folder"), 0o755), os.Mkdir(filepath.Join(r.host.Root, "srv"), 0o755), os.MkdirAll(filepath.Join(r.host.Root, "var/lib/docker/of-its-own"), 0o755), os.Symlink("a", at("link"))}
 	for _, name := range []string{"bytes", "mode", "time", "gone", "same"} {
 		errs = append(errs, os.WriteFile(at(name), []byte(name), 0o644))
 	}
