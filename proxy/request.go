@@ -93,7 +93,7 @@ func (r *request) send(ctx context.Context, pool upstream.Pool, q upstream.Reque
 
 // refusal returns what an upstream's refusal means to the client (protocol.md §5).
 func (r *request) refusal(resp *http.Response, u *upstream.Upstream) *oci.Error {
-	message := fmt.Sprintf("%s responded with status %d", u.Host(), resp.StatusCode)
+	message := fmt.Sprintf("%s answered %d", u.Host(), resp.StatusCode)
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
 		e := &oci.Error{Code: oci.Unauthorized, Message: message}

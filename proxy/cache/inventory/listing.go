@@ -1,4 +1,4 @@
-package cache
+package inventory
 
 import (
 	"encoding/json"
@@ -41,8 +41,7 @@ type listing struct {
 	Layers    []descriptor `json:"layers"`
 }
 
-// listed reads what can be read of a manifest's lists: the rest of it is the engine's
-// to judge.
+// listed reads what can be read of a manifest's lists. The engine judges the rest of it.
 func listed(body []byte) listing {
 	var l listing
 	var wrongType *json.UnmarshalTypeError
@@ -52,11 +51,11 @@ func listed(body []byte) listing {
 	return l
 }
 
-// blobs are the layers and the configuration, but for those that are fetched from
+// blobs returns the layers and the configuration, without those that are fetched from
 // elsewhere.
 func (l listing) blobs() []descriptor { return usable(append(l.Layers, l.Config)) }
 
-// manifests are those of an index.
+// manifests returns those of an index.
 func (l listing) manifests() []descriptor { return usable(l.Manifests) }
 
 // maxChildren bounds what one manifest may list.

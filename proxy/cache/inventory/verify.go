@@ -1,4 +1,4 @@
-package cache
+package inventory
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"runtime"
 	"strings"
 	"sync"
@@ -13,6 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/proxy/cache"
 )
 
 const (
@@ -33,14 +36,14 @@ type Wrong struct {
 	Why  error
 }
 
-// Verify reads all that is kept and compares it with its digests. What is wrong is
-// removed with the records of who holds it, so that it is fetched again. progress, if
-// not nil, is told from time to time of how many bytes are done. A daemon may be using
-// the cache. An error says that something could not be looked at or not be removed.
-func (d *Dir) Verify(ctx context.Context, progress func(done, total int64)) (*Verified, error) {
-	var all []Content
+// Verify reads everything that is stored and compares it with its digests. It removes what is
+// wrong, with the records of which repositories hold it, so that it is fetched again. It calls
+// progress, if that is not nil, from time to time with the number of bytes read. A daemon may
+// be using the cache. An error says that something could not be read or not be removed.
+func Verify(ctx context.Context, d *cache.Dir, progress func(done, total int64)) (*Verified, error) {
+	var all []cache.Content
 	var total int64
-	err := d.Walk(ctx, func(c Content) error {
+	err := d.Walk(ctx, func(c cache.Content) error {
 		all = append(all, c)
 		total += c.Size
 		return nil
@@ -48,32 +51,32 @@ func (d *Dir) Verify(ctx context.Context, progress func(done, total int64)) (*Ve
 	if err != nil {
 		return nil, err
 	}
-	v := &verification{dir: d, total: total, progress: progress, found: &Verified{}, gone: map[digest.Digest]bool{}}
+	v := &verification{dir: d, total: total, progress: progress, found: &Verified{}}
 	group, reading := errgroup.WithContext(ctx)
 	group.SetLimit(min(verifiers, runtime.GOMAXPROCS(0)))
 	for _, c := range all {
 		group.Go(func() error { return v.content(reading, c) })
 	}
 	err = group.Wait()
-	// Also what was found before something went wrong is gone from the disk.
-	d.recent.drop(v.gone)
-	return v.found, errors.Join(err, d.forgetGone(v.gone), v.records(ctx, err))
+	// What was found before something went wrong is removed too.
+	_, removeErr := d.RemoveContent(context.WithoutCancel(ctx), v.wrong)
+	return v.found, errors.Join(err, removeErr, v.records(ctx, err))
 }
 
 // verification is one going through of a cache.
 type verification struct {
-	dir      *Dir
+	dir      *cache.Dir
 	total    int64
 	progress func(done, total int64)
 
 	mu    sync.Mutex
 	found *Verified
-	gone  map[digest.Digest]bool
+	wrong []cache.Content
 }
 
-// content reads a file, and removes it if it is not its digest or the disk cannot
+// content reads a file, and condemns it if it does not match its digest or the disk cannot
 // read it.
-func (v *verification) content(ctx context.Context, c Content) error {
+func (v *verification) content(ctx context.Context, c cache.Content) error {
 	why, err := v.hash(ctx, c)
 	if err != nil {
 		return ignoreMissing(err)
@@ -81,19 +84,16 @@ func (v *verification) content(ctx context.Context, c Content) error {
 	if why == nil {
 		return nil
 	}
-	if err := ignoreMissing(v.dir.root.Remove(c.path())); err != nil {
-		return err
-	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.gone[c.Digest] = true
-	v.found.Wrong = append(v.found.Wrong, Wrong{c.path(), why})
+	v.wrong = append(v.wrong, c)
+	v.found.Wrong = append(v.found.Wrong, Wrong{c.Path(), why})
 	return nil
 }
 
 // hash says why a file is wrong, or why that cannot be known.
-func (v *verification) hash(ctx context.Context, c Content) (why, err error) {
-	f, err := v.dir.root.Open(c.path())
+func (v *verification) hash(ctx context.Context, c cache.Content) (why, err error) {
+	f, err := v.dir.OpenContent(c)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (v *verification) hash(ctx context.Context, c Content) (why, err error) {
 		case errors.Is(err, io.EOF):
 			v.counted()
 			if digest.NewDigest(c.Digest.Algorithm(), sum) != c.Digest {
-				return fmt.Errorf("its %d bytes are not its digest", size), nil
+				return fmt.Errorf("its %d bytes do not match its digest", size), nil
 			}
 			return nil, nil
 		case errors.Is(err, unix.EIO), errors.Is(err, unix.EUCLEAN):
@@ -140,24 +140,26 @@ func (v *verification) counted() {
 	v.found.Files++
 }
 
-// records removes those that cannot be read, as a power failure leaves them. They are
-// written without waiting for the disk, and are missed by nobody.
+// records removes those that cannot be read, as a power failure leaves them: they are written
+// without waiting for the disk.
 func (v *verification) records(ctx context.Context, before error) error {
 	if before != nil {
 		return nil
 	}
-	return v.dir.records(ctx, func(r record) error {
-		most := int64(maxRecord)
-		if r.kind == "_answers" {
-			most = 2 * maxAnswer
-		}
-		var any json.RawMessage
-		err := v.dir.readFile(r.path, most, &any)
+	return v.dir.Records(ctx, func(r cache.Record) error {
+		err := v.dir.CheckRecord(r)
 		var syntax *json.SyntaxError
 		if !errors.As(err, &syntax) {
 			return ignoreMissing(err)
 		}
-		v.found.Wrong = append(v.found.Wrong, Wrong{r.path, fmt.Errorf("it is torn: %s", strings.ToLower(syntax.Error()))})
-		return ignoreMissing(v.dir.root.Remove(r.path))
+		v.found.Wrong = append(v.found.Wrong, Wrong{r.Path, fmt.Errorf("it is torn: %s", strings.ToLower(syntax.Error()))})
+		return v.dir.RemoveRecord(r)
 	})
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -1,4 +1,4 @@
-package cache_test
+package inventory_test
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/proxy/cache/inventory"
 )
 
 func TestVerifyRemovesWhatIsWrongAndNothingElse(t *testing.T) {
@@ -26,7 +28,7 @@ func TestVerifyRemovesWhatIsWrongAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	var done, total int64
-	v, err := f.Verify(t.Context(), func(d, all int64) { done, total = d, all })
+	v, err := inventory.Verify(t.Context(), f.Dir, func(d, all int64) { done, total = d, all })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +51,7 @@ func TestVerifyRemovesWhatIsWrongAndNothingElse(t *testing.T) {
 	if _, err := f.Manifest(app, m); err != nil || len(f.Tag(app, "1")) != 1 {
 		t.Errorf("the image's names are gone: %v", err)
 	}
-	if again, err := f.Verify(t.Context(), nil); err != nil || len(again.Wrong) != 0 {
+	if again, err := inventory.Verify(t.Context(), f.Dir, nil); err != nil || len(again.Wrong) != 0 {
 		t.Errorf("a second time it finds %v, %v", again.Wrong, err)
 	}
 }
@@ -59,7 +61,7 @@ func TestVerifyCountsAsNoUse(t *testing.T) {
 	m := f.image(app, "1", linuxAMD64, "base")
 	f.used(m, 1e15)
 	before := f.inventory().Images[0].Used
-	if _, err := f.Verify(t.Context(), nil); err != nil {
+	if _, err := inventory.Verify(t.Context(), f.Dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	if after := f.inventory().Images[0].Used; !after.Equal(before) {
@@ -72,7 +74,7 @@ func TestVerifyCanBeStopped(t *testing.T) {
 	f.blob(strings.Repeat("x", 1<<20))
 	f.blob(strings.Repeat("y", 1<<20))
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := f.Verify(ctx, func(int64, int64) { cancel() })
+	_, err := inventory.Verify(ctx, f.Dir, func(int64, int64) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}

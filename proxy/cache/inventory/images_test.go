@@ -1,4 +1,4 @@
-package cache_test
+package inventory_test
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/cache/inventory"
 )
 
 const indexType = "application/vnd.oci.image.index.v1+json"
@@ -105,16 +106,16 @@ func (f *folder) lose(dgst digest.Digest) {
 	}
 }
 
-func (f *folder) inventory() *cache.Inventory {
+func (f *folder) inventory() *inventory.Inventory {
 	f.t.Helper()
-	inv, err := f.Inventory(f.t.Context())
+	inv, err := inventory.Read(f.t.Context(), f.Dir)
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	return inv
 }
 
-func namesOf(images []cache.Image) string {
+func namesOf(images []inventory.Image) string {
 	var all []string
 	for _, i := range images {
 		all = append(all, i.Name())
@@ -216,17 +217,17 @@ func TestHostileManifestsAreListedAndEndNothing(t *testing.T) {
 	}
 }
 
-func prune(t *testing.T, f *folder, s cache.Selection, dry bool) *cache.Pruned {
+func prune(t *testing.T, f *folder, s inventory.Selection, dry bool) *inventory.Pruned {
 	t.Helper()
-	p, err := f.Prune(t.Context(), s, dry)
+	p, err := inventory.Prune(t.Context(), f.Dir, s, dry)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
-func byName(name string) cache.Selection {
-	return cache.Selection{Match: func(i cache.Image) bool { return i.Name() == name }}
+func byName(name string) inventory.Selection {
+	return inventory.Selection{Match: func(i inventory.Image) bool { return i.Name() == name }}
 }
 
 func TestWhatAnotherImageListsStays(t *testing.T) {
@@ -282,7 +283,7 @@ func TestPruningByAgeTakesWhatWasNotUsed(t *testing.T) {
 	f.used(f.image(app, "old", linuxAMD64, "base", "old"), 48*time.Hour)
 	f.used(f.image(app, "new", linuxAMD64, "base", "new"), time.Hour)
 	f.blob("of no image, and new")
-	did := prune(t, f, cache.Selection{UsedBefore: time.Now().Add(-24 * time.Hour)}, false)
+	did := prune(t, f, inventory.Selection{UsedBefore: time.Now().Add(-24 * time.Hour)}, false)
 	if namesOf(did.Images) != "ghcr.io/acme/app:old" || len(did.Loose) != 0 || f.HasBlob(digest.FromString("old")) || !f.HasBlob(digest.FromString("base")) {
 		t.Errorf("removed %s and %d", namesOf(did.Images), len(did.Loose))
 	}
@@ -295,11 +296,11 @@ func TestPruningToASizeTakesWhatWasUsedLongestAgoAndNoMore(t *testing.T) {
 		f.used(f.image(app, tag, linuxAMD64, big(tag)), time.Duration(9-i)*time.Hour)
 	}
 	f.blob(big("loose"))
-	did := prune(t, f, cache.Selection{DownTo: 75_000}, false)
+	did := prune(t, f, inventory.Selection{DownTo: 75_000}, false)
 	if inv := f.inventory(); namesOf(did.Images) != "ghcr.io/acme/app:c" || inv.Bytes > 75_000 || !inv.Images[0].Whole() {
 		t.Errorf("removed %s, %d bytes are left", namesOf(did.Images), inv.Bytes)
 	}
-	did = prune(t, f, cache.Selection{DownTo: 1}, false)
+	did = prune(t, f, inventory.Selection{DownTo: 1}, false)
 	if len(did.Images) != 2 || len(did.Loose) != 1 || f.inventory().Bytes != 0 {
 		t.Errorf("removed %s and %d", namesOf(did.Images), len(did.Loose))
 	}

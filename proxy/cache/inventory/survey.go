@@ -1,4 +1,4 @@
-package cache
+package inventory
 
 import (
 	"encoding/json"
@@ -7,18 +7,21 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// survey makes images of what is kept.
+// survey makes images of what is stored.
 type survey struct {
-	dir      *Dir
-	kept     map[part]Content
+	dir      *cache.Dir
+	stored   map[part]cache.Content
 	listings map[digest.Digest]listing
 }
 
-// images gives those of one repository: what its tags mean, and the manifests that
-// it holds and that nothing else of it leads to.
-func (s *survey) images(r Repository, n *names) []Image {
+// images returns those of one repository: what its tags mean, and the manifests that it holds
+// and that nothing else of it leads to.
+func (s *survey) images(r cache.Repository, n *names) []Image {
 	var all []Image
 	led := map[digest.Digest]bool{}
 	for dgst := range n.held {
@@ -28,16 +31,16 @@ func (s *survey) images(r Repository, n *names) []Image {
 	}
 	for _, t := range n.tags {
 		listed := map[digest.Digest]bool{} // each identity has its own meanings
-		for _, m := range t.Meanings {
+		for _, m := range t.meanings {
 			if listed[m.Digest] {
 				continue
 			}
 			led[m.Digest], listed[m.Digest] = true, true
-			all = append(all, s.image(Image{Repository: r, Tag: t.Tag, Digest: m.Digest, MediaType: m.MediaType, Upstream: shownUpstream(m.Upstream)}, n))
+			all = append(all, s.image(Image{Repository: r, Tag: t.tag, Digest: m.Digest, MediaType: m.MediaType, Upstream: shownUpstream(m.Upstream)}, n))
 		}
 	}
 	for dgst, h := range n.held {
-		if _, kept := s.kept[part{true, dgst}]; kept && !led[dgst] {
+		if _, stored := s.stored[part{true, dgst}]; stored && !led[dgst] {
 			all = append(all, s.image(Image{Repository: r, Digest: dgst, MediaType: h.MediaType, Upstream: shownUpstream(h.Upstream)}, n))
 		}
 	}
@@ -47,7 +50,7 @@ func (s *survey) images(r Repository, n *names) []Image {
 // shownUpstream returns an upstream's name as people know it.
 func shownUpstream(name string) string { return strings.TrimPrefix(name, "https://") }
 
-// image adds to i what is kept of it.
+// image adds to i what is stored of it.
 func (s *survey) image(i Image, n *names) Image {
 	c := composition{survey: s, names: n, image: &i, seen: map[part]bool{}}
 	c.visit(descriptor{Digest: i.Digest}, 0)
@@ -65,14 +68,14 @@ type composition struct {
 // maxNesting is how deep indexes in indexes are followed.
 const maxNesting = 4
 
-// visit takes in a manifest and what it lists. An index's manifests are taken in as
-// far as they are kept: nobody pulls all platforms.
+// visit adds a manifest and what it lists. An index's manifests are added as far as they are
+// stored: people seldom pull all platforms.
 func (c *composition) visit(m descriptor, depth int) {
-	size, kept := c.add(part{true, m.Digest})
+	size, stored := c.add(part{true, m.Digest})
 	list := c.listing(m.Digest)
 	if len(list.Manifests) == 0 {
 		p := Platform{Digest: m.Digest, Name: m.Platform.String(), Size: size}
-		if !kept {
+		if !stored {
 			p.Missing = []digest.Digest{m.Digest}
 		}
 		c.image.Platforms = append(c.image.Platforms, c.fill(p, list))
@@ -80,8 +83,8 @@ func (c *composition) visit(m descriptor, depth int) {
 	}
 	for _, child := range list.manifests() {
 		_, held := c.held[child.Digest]
-		_, kept := c.survey.kept[part{true, child.Digest}]
-		if held && kept && depth < maxNesting && !c.seen[part{true, child.Digest}] {
+		_, stored := c.survey.stored[part{true, child.Digest}]
+		if held && stored && depth < maxNesting && !c.seen[part{true, child.Digest}] {
 			c.visit(child, depth+1)
 		}
 	}
@@ -90,9 +93,9 @@ func (c *composition) visit(m descriptor, depth int) {
 // fill adds to a platform the blobs that its manifest lists.
 func (c *composition) fill(p Platform, list listing) Platform {
 	for _, b := range list.blobs() {
-		size, kept := c.add(part{false, b.Digest})
+		size, stored := c.add(part{false, b.Digest})
 		p.Size += size
-		if !kept && !slices.Contains(p.Missing, b.Digest) {
+		if !stored && !slices.Contains(p.Missing, b.Digest) {
 			p.Missing = append(p.Missing, b.Digest)
 		}
 	}
@@ -102,11 +105,11 @@ func (c *composition) fill(p Platform, list listing) Platform {
 	return p
 }
 
-// add takes a piece into the image, once.
-func (c *composition) add(p part) (size int64, kept bool) {
-	content, kept := c.survey.kept[p]
+// add adds a piece to the image, once.
+func (c *composition) add(p part) (size int64, stored bool) {
+	content, stored := c.survey.stored[p]
 	if c.seen[p] {
-		return content.Size, kept
+		return content.Size, stored
 	}
 	c.seen[p] = true
 	c.image.parts = append(c.image.parts, p)
@@ -114,27 +117,28 @@ func (c *composition) add(p part) (size int64, kept bool) {
 	if p.manifest && content.Used.After(c.image.Used) {
 		c.image.Used = content.Used
 	}
-	return content.Size, kept
+	return content.Size, stored
 }
 
-// listing gives what a kept manifest lists; nothing if it is not kept.
+// listing returns what a stored manifest lists; nothing if it is not stored.
 func (s *survey) listing(dgst digest.Digest) listing {
 	l, known := s.listings[dgst]
 	if !known {
-		if _, kept := s.kept[part{true, dgst}]; kept {
-			l = listed(s.read(part{true, dgst}, maxManifest))
+		if _, stored := s.stored[part{true, dgst}]; stored {
+			l = listed(s.read(part{true, dgst}, oci.MaxManifest))
 		}
 		s.listings[dgst] = l
 	}
 	return l
 }
 
-// maxConfig bounds an image's configuration, of which only the platform is wanted.
+// maxConfig bounds what is read of an image's configuration, of which only the platform is
+// wanted.
 const maxConfig = 4 << 20
 
 // ownPlatform reads what an image is for from its configuration.
 func (s *survey) ownPlatform(config descriptor) string {
-	if _, kept := s.kept[part{false, config.Digest}]; !kept {
+	if _, stored := s.stored[part{false, config.Digest}]; !stored {
 		return ""
 	}
 	var p platform
@@ -144,10 +148,10 @@ func (s *survey) ownPlatform(config descriptor) string {
 	return p.String()
 }
 
-// read reads content without counting that as a use. What cannot be read is as if it
-// were empty: it is for Verify to find out why.
+// read reads content without counting that as a use. What cannot be read counts as empty:
+// Verify finds out why.
 func (s *survey) read(p part, most int64) []byte {
-	f, err := s.dir.root.Open(Content{Digest: p.digest, Manifest: p.manifest}.path())
+	f, err := s.dir.OpenContent(cache.Content{Digest: p.digest, Manifest: p.manifest})
 	if err != nil {
 		return nil
 	}
