@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +31,9 @@ type applier struct {
 	patience time.Duration // with an engine that is probed
 }
 
+// lockLimit is for another sidemirror to end.
+const lockLimit = 10 * time.Second
+
 // Apply carries a plan out. A file that cannot be changed does not keep the others from it; the error
 // names each of them, and what the plan refused. A file that is not what it was when the plan was
 // made is left alone.
@@ -39,7 +43,7 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 		return Result{}, err
 	}
 	defer t.Close()
-	unlock, err := t.Lock()
+	unlock, err := h.lock(ctx, t)
 	if err != nil {
 		return Result{}, err
 	}
@@ -81,6 +85,17 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 		a.errs = append(a.errs, err)
 	}
 	return a.result, errors.Join(a.errs...)
+}
+
+// lock waits for another sidemirror, except in the watching service, which tries again later.
+func (h *Host) lock(ctx context.Context, t *hostfs.Host) (io.Closer, error) {
+	var patience time.Duration
+	if !h.Hurry {
+		patience = cmp.Or(h.patience, lockLimit)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return t.Lock(ctx)
 }
 
 func (a *applier) fail(name string, err error) {
@@ -211,7 +226,7 @@ func (a *applier) restore(ctx context.Context, c Change) (tell bool) {
 // made for it.
 func (a *applier) finish() error {
 	for _, e := range slices.Clone(a.journal.Files) {
-		now, err := a.tree.Read(e.Path)
+		now, err := a.tree.Read(e.Real)
 		if err != nil {
 			continue // refused and reported where it was to be changed
 		}
@@ -221,7 +236,7 @@ func (a *applier) finish() error {
 				continue
 			}
 		}
-		a.journal.Drop(e.Path)
+		a.journal.Drop(e.Real)
 	}
 	a.journal.KeepNamed(nil)
 	for _, dir := range slices.Backward(slices.Clone(a.journal.Folders)) {

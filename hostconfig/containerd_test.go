@@ -70,9 +70,9 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 		"an import of an import": {version: "2.3.4", config: "version = 3\nimports = [\"conf.d/*/a.toml\"]\n",
 			files: map[string]string{"/etc/containerd/conf.d/x/a.toml": "imports = [\"../b.toml\"]\n", "/etc/containerd/conf.d/b.toml": "imports = [\"x/a.toml\"]\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"}},
 		"a missing import": {version: "1.7.34", config: "version = 2\nimports = [\"gone.toml\"]\n", refused: "imports /etc/containerd/gone.toml, which does not exist: containerd would not start"},
-		"no version":       {version: "1.7.34", config: "root = \"/x\"\n", note: "CRI does not read", refused: "a file without a version means"},
-		"invalid":          {version: "1.7.34", config: "version = 2\n[x\n", refused: containerdConfig + ":2: is not valid TOML"},
-		"inline table":     {version: "1.7.34", config: "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {registry = {}}}\n", note: "CRI does not read", refused: "inline table"},
+		"no version":       {version: "1.7.34", config: "root = \"/x\"\n", note: "CRI does not read", refused: "as every file without a version"},
+		"invalid":          {version: "1.7.34", config: "version = 2\n[x\n", refused: containerdConfig + ":2: not valid TOML"},
+		"inline table":     {version: "1.7.34", config: "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {registry = {}}}\n", note: "CRI does not read", refused: "as a value or an array"},
 		"multi-line":       {version: "1.7.34", config: "version = 2\n" + criV2 + "\nconfig_path = \"\"\"\n\"\"\"\n", refused: "no string on one line"},
 		"comments only":    {version: "1.7.34", config: "# mine\n", note: "CRI does not read", refused: "has comments only"},
 	} {

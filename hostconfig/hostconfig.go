@@ -45,6 +45,9 @@ type Host struct {
 	// Probe makes Apply ask the engines that run whether they read what was written.
 	Probe bool
 
+	// Hurry makes Apply fail at once, and not wait, while another sidemirror changes the host.
+	Hurry bool
+
 	step     func(op, path string) error
 	patience time.Duration // with an engine that is probed; 0 for the usual one
 	system   *system       // made once, for what it remembers

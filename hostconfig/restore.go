@@ -1,8 +1,6 @@
 package hostconfig
 
 import (
-	"bytes"
-	"net/url"
 	"path"
 	"slices"
 
@@ -181,28 +179,9 @@ func strip(k engine.Kind, now hostfs.File, entry *journal.Entry, mirror string, 
 		if mirror != "" {
 			urls = append(urls, mirror)
 		}
-		d, err := splice.ReadDaemon(now.Path, now.Data, splice.Version{})
-		if err != nil {
-			if !mentions(now.Data, urls) {
-				err = nil // whatever is wrong with it, there is nothing to remove
-			}
-			return splice.Removed{Rest: now.Data}, err
-		}
-		var was *splice.Daemon
-		if original != nil {
-			was, _ = splice.ReadDaemon(now.Path, original, splice.Version{}) // a hint, see base
-		}
-		return d.RemoveMirror(urls, was), nil
+		return splice.RemoveMirror(now.Data, urls, original), nil
 	}
 	return splice.Removed{}, &problem.Problem{Code: "journal-kind", Path: now.Path, Text: "the journal calls it " + string(k) + ", which this sidemirror does not know", Hint: "use the sidemirror that wrote the journal"}
-}
-
-// mentions reports whether data may hold one of some URLs, in whatever spelling.
-func mentions(data []byte, urls []string) bool {
-	return slices.ContainsFunc(urls, func(text string) bool {
-		u, err := url.Parse(text)
-		return err != nil || bytes.Contains(data, []byte(":"+u.Port())) || bytes.Contains(data, []byte(`\u`))
-	})
 }
 
 // clearedFor returns what dockerd has to be shown between data and after, if after has no list of

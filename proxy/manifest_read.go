@@ -11,6 +11,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
 // maxManifest is the size, in bytes, that the specification asks registries to
@@ -30,8 +32,8 @@ type manifest struct {
 	size      int64
 	digest    digest.Digest
 	mediaType string
-	upstream  string // who has it
-	stale     bool   // nobody could be asked whether it is still what the tag means
+	from      *upstream.Upstream // nil for a stored one
+	stale     bool               // no upstream could say whether the tag still means it
 }
 
 // readManifest reads and checks an upstream's 200. The answer to a HEAD that lacks

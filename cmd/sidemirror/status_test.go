@@ -17,8 +17,8 @@ import (
 func TestStatusSaysWhatIsMissingAndWhatIsRefused(t *testing.T) {
 	root := tree(t, map[string]string{"etc/docker/daemon.json": "{\n//\n}", "etc/containerd/config.toml": "version = 2\n"})
 	out, _ := command(t, 0, "status", "--root", root)
-	wants(t, out, "/etc/containerd/certs.d/docker.io/hosts.toml  missing\n", "cannot: /etc/docker/daemon.json:2:", "sidemirror apply",
-		"mirror inactive for CRI, because config_path is empty; to mend it: ")
+	wants(t, out, "/etc/containerd/certs.d/docker.io/hosts.toml  missing\n", "problem: /etc/docker/daemon.json:2:", "sidemirror apply",
+		"CRI does not read hosts.toml files: config_path is empty")
 	if strings.Contains(out, "proxy") {
 		t.Errorf("another host's proxy cannot be asked:\n%s", out)
 	}

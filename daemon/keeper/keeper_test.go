@@ -145,7 +145,7 @@ func TestWatchSaysWhatIsRefusedOnce(t *testing.T) {
 	w.until("a round after the first", func() bool { return strings.Contains(w.log.String(), "reason=\"the file changed\"") })
 	write(t, w.path("etc/docker/daemon.json"), "{}")
 	w.until("our part", func() bool { return strings.Contains(w.read("etc/docker/daemon.json"), ourMirror) })
-	if n := strings.Count(w.log.String(), "daemon.json:2: is not JSON"); n != 1 {
+	if n := strings.Count(w.log.String(), "daemon.json:2: not valid JSON"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, w.log)
 	}
 }

@@ -24,7 +24,10 @@ type rounds struct {
 	failures  int
 }
 
-func newRounds(h *hostconfig.Host) *rounds { return &rounds{host: h, now: time.Now} }
+func newRounds(h *hostconfig.Host) *rounds {
+	h.Hurry = true // the next round comes anyway
+	return &rounds{host: h, now: time.Now}
+}
 
 // round is what one round came to.
 type round struct {

@@ -83,7 +83,7 @@ func (k *keeping) configured() bool { return strings.Contains(k.read(daemonJSON)
 func TestOneRewriteIsPutBackOnceWhenTheOtherProgramIsDone(t *testing.T) {
 	for name, text := range map[string]string{"rewritten": `{"icc": true}`, "emptied": "", "removed": "-"} {
 		t.Run(name, func(t *testing.T) {
-			k := keep(t, "20.10.24", "2.1.9", map[string]string{daemonJSON: "{}"}, dockerOnly())
+			k := keep(t, "26.1.5", "2.1.9", map[string]string{daemonJSON: "{}"}, dockerOnly())
 			k.settle()
 			if text == "-" {
 				if err := os.Remove(k.path(daemonJSON)); err != nil {
@@ -226,7 +226,7 @@ func TestTheLockIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tree.Close()
-	unlock, err := tree.Lock()
+	unlock, err := tree.Lock(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

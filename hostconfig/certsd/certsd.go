@@ -20,9 +20,9 @@ type Folder struct {
 	Host *engine.Host
 	Path string
 
-	// Referrers says that every program that reads the folder knows the capability "referrers".
-	// Readers that do not know it reject the whole file.
-	Referrers bool
+	// Library is the version of containerd's library in the oldest program that reads the folder. It
+	// decides which words a file may have.
+	Library splice.Version
 }
 
 // Registry returns the folder in which the resolver looks for a registry: host_port_ if that
@@ -64,7 +64,7 @@ func (f Folder) Plan(plan *engine.Plan, registry, url string, mirrors []splice.M
 		})
 		return
 	}
-	hosts := splice.Hosts{URL: url, Mirrors: mirrors}
+	hosts := splice.Hosts{URL: url, Registry: registry, Library: f.Library, Mirrors: mirrors}
 	ours := f.Host.Journal.Find(name).IsOurs(now.Data)
 	if len(now.Data) == 0 || ours {
 		if hosts.CA, hosts.Clients, err = Certificates(tree, folder); err != nil {
@@ -94,7 +94,7 @@ func owner(data []byte) string {
 
 // inspect checks a hosts.toml that the user wrote.
 func (f Folder) inspect(plan *engine.Plan, now hostfs.File, url string) error {
-	file, err := splice.ReadHosts(now.Path, now.Data)
+	file, err := splice.ReadHosts(now.Path, now.Data, f.Library)
 	if err != nil {
 		return err
 	}
@@ -106,13 +106,6 @@ func (f Folder) inspect(plan *engine.Plan, now hostfs.File, url string) error {
 		})
 	}
 	for _, host := range file.Hosts {
-		if !host.Table {
-			plan.State.Note(problem.Problem{
-				Code: "host-without-table", Path: now.Path,
-				Text: fmt.Sprintf("containerd 2 ignores the host %q, which is a dotted key or an inline table", host.Name),
-				Hint: `write it as a [host."…"] table`,
-			})
-		}
 		if host.Name == url && !file.Ours && f.Host.Journal.Find(now.Path) == nil {
 			plan.State.Note(problem.Problem{
 				Code: "entry-of-the-user", Path: now.Path, Text: url + " is there already, and sidemirror did not write it: it stays", Hint: "",

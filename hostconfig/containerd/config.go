@@ -9,26 +9,17 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/pelletier/go-toml/v2"
-
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/hostconfig/version"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// The sections that hold config_path, by the version of the configuration.
-var (
-	sectionV1 = []string{"plugins", "cri", "registry"}
-	sectionV2 = []string{"plugins", "io.containerd.grpc.v1.cri", "registry"}
-	sectionV3 = []string{"plugins", "io.containerd.cri.v1.images", "registry"}
-)
-
 // config is what matters to sidemirror of containerd's configuration.
 type config struct {
 	exists  bool
 	empty   bool // a file without any setting
-	version int  // of the main file; 0 if it does not say
+	version int  // of the main file
 
 	// replaces says that of two files with a section of CRI the later one counts alone, as up to 1.7.
 	replaces bool
@@ -38,12 +29,22 @@ type config struct {
 	pathIn   string   // the file that sets it
 	section  []string // the section in which it does
 	criIn    string   // the last file that has a section of CRI
-	mirrors  string   // the file that has registry.mirrors, "" if none has
 	disabled bool     // CRI is off
 	address  string   // of containerd's socket; "" if not set
-	local    bool     // CRI pulls without the transfer service, which takes a list for one folder
 	sum      string   // of all files
 	doubtful bool     // containerd reads them in another way
+
+	// conflicts are settings next to which containerd refuses config_path. local are those for which
+	// CRI pulls without the transfer service, which takes a list for one folder.
+	conflicts, local []setting
+
+	reader splice.Version // the containerd that reads them
+}
+
+// setting is one setting of a file.
+type setting struct {
+	file string
+	splice.Setting
 }
 
 // roots are the folders of config_path.
@@ -58,7 +59,7 @@ const maxImports = 64
 // (cmd/containerd/server/config, LoadConfig). conf.d is not read unless a file imports it, although
 // config dump lists it from 2.3 on.
 func readConfig(tree *hostfs.Host, main string, v version.Version) (config, error) {
-	conf := config{replaces: v.Known() && !v.AtLeast(2, 0)}
+	conf := config{replaces: v.Known() && !v.AtLeast(2, 0), reader: splice.Version(v)}
 	sum := sha256.New()
 	seen := make(map[string]bool)
 	for pending := []string{main}; len(pending) > 0; pending = pending[1:] {
@@ -126,56 +127,30 @@ func imported(tree *hostfs.Host, file, pattern string, v version.Version) ([]str
 
 // add reads one file over what those before it said.
 func (c *config) add(name string, data []byte, main bool) (imports []string, err error) {
-	var values struct {
-		Version  int            `toml:"version"`
-		Imports  []string       `toml:"imports"`
-		Disabled []string       `toml:"disabled_plugins"`
-		Plugins  map[string]any `toml:"plugins"`
-		GRPC     struct {
-			Address string `toml:"address"`
-		} `toml:"grpc"`
-	}
-	empty, err := splice.CheckConfig(name, data)
+	file, err := splice.ReadConfig(name, data, c.reader)
 	if err != nil {
 		return nil, err
 	}
-	if err := toml.Unmarshal(data, &values); err != nil {
-		return nil, &problem.Problem{Code: "containerd-config-invalid", Path: name, Text: "containerd does not take it", Err: err, Hint: "see containerd config default"}
-	}
 	if main {
-		c.version, c.imports, c.empty = values.Version, values.Imports, empty
+		c.version, c.imports, c.empty = file.Version, file.Imports, file.Empty
 	}
-	server, _ := values.Plugins["io.containerd.server.v1.grpc"].(map[string]any) // from version 4 on
-	address, _ := server["address"].(string)
-	c.address = cmp.Or(address, values.GRPC.Address, c.address)
-	for _, plugin := range values.Disabled {
-		if plugin == "cri" || plugin == sectionV2[1] || plugin == sectionV3[1] {
-			c.disabled = true
-		}
+	c.address = cmp.Or(file.Address, c.address)
+	c.disabled = c.disabled || file.Disabled
+	if !file.CRI {
+		return file.Imports, nil
 	}
-	for _, section := range [][]string{sectionV1, sectionV2, sectionV3} {
-		if plugin, ok := values.Plugins[section[1]].(map[string]any); ok {
-			c.addCRI(name, section, plugin)
-		}
-	}
-	return values.Imports, nil
-}
-
-// addCRI reads a section of CRI.
-func (c *config) addCRI(name string, section []string, plugin map[string]any) {
 	if c.criIn != "" && c.criIn != name && c.replaces {
-		c.path, c.pathIn, c.section, c.mirrors, c.local = "", "", nil, "", false
+		c.path, c.pathIn, c.section, c.conflicts, c.local = "", "", nil, nil, nil
 	}
 	c.criIn = name
-	c.local = c.local || plugin["use_local_image_pull"] == true || plugin["discard_unpacked_layers"] == true
-	if containerd, ok := plugin["containerd"].(map[string]any); ok && containerd["discard_unpacked_layers"] == true {
-		c.local = true
+	if file.PathSet {
+		c.path, c.pathIn, c.section = file.Path, name, file.Section
 	}
-	registry, _ := plugin["registry"].(map[string]any)
-	if mirrors, _ := registry["mirrors"].(map[string]any); len(mirrors) > 0 {
-		c.mirrors = name
+	for _, s := range file.Conflicts {
+		c.conflicts = append(c.conflicts, setting{name, s})
 	}
-	if text, ok := registry["config_path"].(string); ok {
-		c.path, c.pathIn, c.section = text, name, section
+	for _, s := range file.LocalPull {
+		c.local = append(c.local, setting{name, s})
 	}
+	return file.Imports, nil
 }

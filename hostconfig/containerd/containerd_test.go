@@ -58,7 +58,7 @@ func TestReadingAgreesWithContainerd(t *testing.T) {
 		"version 3":                 {map[string]string{"main": v3 + set(criV3, "/srv/a")}, true},
 		"version 3 imports 2":       {map[string]string{"main": v3 + "imports = ['a.toml']\n" + set(criV3, "/srv/a"), "a.toml": v2 + set(criV2, "/srv/b")}, true},
 		"version 2 imports 3":       {map[string]string{"main": v2 + "imports = ['a.toml']\n" + set(criV2, "/srv/a"), "a.toml": v3 + set(criV3, "/srv/b")}, true},
-		"a drop-in of sidemirror's": {map[string]string{"main": v3 + "imports = ['d/*.toml']\n" + set(criV3, "/srv/a:/srv/b"), "d/99-sidemirror.toml": string(splice.NewConfig(3, sectionV3, "/srv/a"))}, true},
+		"a drop-in of sidemirror's": {map[string]string{"main": v3 + "imports = ['d/*.toml']\n" + set(criV3, "/srv/a:/srv/b"), "d/99-sidemirror.toml": string(splice.NewConfig(3, splice.SectionV3, "/srv/a"))}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if test.only2 && !v.AtLeast(2, 0) {

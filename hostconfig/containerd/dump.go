@@ -21,7 +21,7 @@ func (c *containerd) crossCheck(ctx context.Context, s *engine.State) {
 	if c.Running == nil || !c.conf.exists || program == "" || c.another() != "" {
 		return
 	}
-	var said config
+	said := config{reader: c.conf.reader}
 	text := c.Running.Output(ctx, c.conf.sum, program, "--config", c.config, "config", "dump")
 	if strings.TrimSpace(text) == "" {
 		return

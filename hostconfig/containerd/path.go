@@ -20,13 +20,13 @@ const dropIn = "99-sidemirror.toml"
 func (c config) active(v version.Version) (bool, string) {
 	lists := v.AtLeast(2, 1) || !v.Known() // the transfer service takes a list for one folder
 	switch {
-	case c.path == "" && v.AtLeast(2, 2) && !c.local:
+	case c.path == "" && v.AtLeast(2, 2) && len(c.local) == 0:
 		return false, "config_path is empty, and containerd takes its built-in list of two folders for one (containerd#12636)"
 	case c.path == "" && v.AtLeast(2, 2):
 		return true, ""
 	case c.path == "":
 		return false, "config_path is empty"
-	case strings.Contains(c.path, ":") && lists && !c.local:
+	case strings.Contains(c.path, ":") && lists && len(c.local) == 0:
 		return false, "config_path is a list, which containerd takes for one folder (containerd#12636)"
 	}
 	return true, ""
@@ -46,11 +46,12 @@ func (c *containerd) planPath(p *engine.Plan, want engine.Desired) {
 	active, why := c.conf.active(c.version)
 	p.State.Mirror = engine.Inactive
 	switch {
-	case c.conf.mirrors != "":
+	case len(c.conf.conflicts) > 0:
+		conflict := c.conf.conflicts[0]
 		p.State.Problem(problem.Problem{
-			Code: "containerd-registry-mirrors", Path: c.conf.mirrors,
-			Text: "has registry.mirrors: next to it containerd refuses config_path and runs without CRI, so that CRI does not read hosts.toml files",
-			Hint: "move the mirrors to hosts.toml files and remove the section",
+			Code: "containerd-registry-conflict", Path: conflict.file, Line: conflict.Line,
+			Text: "has " + conflict.Name + ": next to it containerd refuses config_path and runs without CRI, so that CRI does not read hosts.toml files",
+			Hint: "move what it says to hosts.toml files and remove it",
 		})
 	case active:
 		p.State.Mirror = ""
@@ -81,18 +82,18 @@ func (c *containerd) planPath(p *engine.Plan, want engine.Desired) {
 // the line goes into the file that has that section. From 2.0 on drop-ins are merged.
 func (c *containerd) setPath(p *engine.Plan) {
 	conf := c.conf
-	e := pathEntry{section: sectionV2, folder: c.hosts(), version: 2, main: true}
+	e := pathEntry{section: splice.SectionV2, folder: c.hosts(), version: 2, main: true}
 	name, fresh := c.config, !conf.exists || conf.empty
 	switch {
 	case fresh:
 	case conf.version < 2:
 		p.Refuse(name, &problem.Problem{
-			Path: name, Line: 1, Text: "is of version 1, which is what a file without a version means, and which containerd 2 does not take any more",
+			Path: name, Line: 1, Text: "is of version 1, as every file without a version, which containerd 2 does not take any more",
 			Hint: "convert it: containerd config migrate",
 		}, "containerd-config-version")
 		return
 	case conf.version > 2:
-		e.section, e.version = sectionV3, conf.version
+		e.section, e.version = splice.SectionV3, conf.version
 	}
 	// What is read after a drop-in of sidemirror's would win over it.
 	later := conf.pathIn != "" && conf.pathIn != c.config && path.Base(conf.pathIn) != dropIn

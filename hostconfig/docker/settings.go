@@ -30,13 +30,16 @@ func (d *docker) readSettings() error {
 	if err != nil {
 		return err
 	}
-	file, err := splice.ReadDaemon(d.json, f.Data, splice.Version(d.version))
-	if err != nil {
-		return err
-	}
-	// A key of another type is dockerd's to complain about.
-	_ = file.Decode(&d.settings)
 	s := &d.settings
+	if f.Exists() {
+		file, err := splice.ReadDaemon(d.json, f.Data, splice.Version(d.version))
+		if err != nil {
+			return err
+		}
+		if err := file.Decode(s); err != nil {
+			return err
+		}
+	}
 	s.Mirrors = append(s.Mirrors, process.Flags(d.args, mirrorFlag)...)
 	s.Insecure = append(s.Insecure, process.Flags(d.args, "--insecure-registry")...)
 	s.DataRoot = cmp.Or(process.Flag(d.args, "--data-root", "-g"), s.DataRoot, "/var/lib/docker")
@@ -121,16 +124,20 @@ type mirrorEntry struct {
 func (mirrorEntry) Kind() engine.Kind { return engine.DaemonJSON }
 
 func (e mirrorEntry) Add(name string, base []byte) ([]byte, error) {
-	d, err := splice.ReadDaemon(name, base, splice.Version(e.version))
+	v := splice.Version(e.version)
+	if base == nil {
+		v = splice.Version{} // no file is none that dockerd refuses, as it may an empty one
+	}
+	d, err := splice.ReadDaemon(name, base, v)
 	if err != nil {
 		return nil, err
 	}
-	return d.AddMirror(e.url), nil
+	return d.AddMirror(e.url)
 }
 
 func (e mirrorEntry) Settled(name string, now []byte) bool {
 	d, err := splice.ReadDaemon(name, now, splice.Version(e.version))
-	return err == nil && len(d.Mirrors) > 0 && d.Mirrors[0] == e.url
+	return err == nil && d.Settled(e.url)
 }
 
 func (e mirrorEntry) Merge(other engine.Entry) (engine.Entry, bool) {

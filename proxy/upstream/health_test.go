@@ -64,7 +64,7 @@ var ok = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 
 // ask sends a request for /v2/ to pool and returns its status.
 func ask(ctx context.Context, pool Pool) (int, error) {
-	resp, _, err := pool.Do(ctx, anonymous("/v2/"))
+	resp, _, err := pool.Do(ctx, anonymous("/v2/"), nil)
 	if err != nil {
 		return 0, err
 	}

@@ -16,50 +16,110 @@ import (
 type Pool []*Upstream
 
 // Do asks the upstreams in turn until one sends a response that no other could better: a
-// 404, a 429, a 5xx or a failure goes on to the next, a 401 or 403 does not. The response
-// is that of the upstream returned with it. If all fail, the last failure that is not a
-// 404 is returned, since a 404 counts only if every upstream says it.
-func (p Pool) Do(ctx context.Context, r Request) (*http.Response, *Upstream, error) {
+// 404, a 429, a 5xx or a failure goes on to the next, a 401 or 403 does not. Each is asked in
+// the identity that as returns for it; if as is nil, in r's own. The response is that of the
+// upstream returned with it. If all fail, the last failure that is not a 404 is returned,
+// since a 404 counts only if every upstream says it; [Away] tells for which of them.
+func (p Pool) Do(ctx context.Context, r Request, as func(*Upstream) Identity) (*http.Response, *Upstream, error) {
 	var missing *http.Response
 	var missedBy *Upstream
-	var failed error
+	failed := &poolError{}
 	for u, end := range p.admitted(ctx, r.Patient) {
+		if as != nil {
+			r.Identity = as(u)
+		}
 		resp, err := u.Do(ctx, r)
 		end()
 		switch {
 		case err != nil:
-			failed = err
+			failed.add(u, err)
 			if ctx.Err() != nil {
-				return nil, u, err
+				discardMissing(missing)
+				return nil, u, failed
 			}
 		case resp.StatusCode == http.StatusNotFound:
-			if missing != nil {
-				drain(missing)
-			}
+			discardMissing(missing)
 			missing, missedBy = resp, u
+			failed.without = append(failed.without, u.Name())
 		case resp.StatusCode >= 500:
 			drain(resp)
-			failed = &oci.Error{
+			failed.add(u, &oci.Error{
 				Code: oci.Unavailable, Upstream: resp.StatusCode,
 				Message: fmt.Sprintf("%s answered %d", u.Host(), resp.StatusCode),
-			}
+			})
 		default:
-			if missing != nil {
-				drain(missing)
-			}
+			discardMissing(missing)
 			return resp, u, nil
 		}
 	}
-	if failed == nil && missing == nil {
-		failed = &oci.Error{Code: oci.Unavailable, Message: p.hosts() + " could not be reached a moment ago and is not tried again yet"}
+	if failed.last == nil && missing == nil {
+		failed.last = &oci.Error{Code: oci.Unavailable, Message: p.hosts() + " could not be reached a moment ago and is not tried again yet"}
 	}
-	if failed != nil {
-		if missing != nil {
-			drain(missing)
-		}
-		return nil, nil, failed
+	if failed.last != nil {
+		discardMissing(missing)
+		return nil, failed.from, failed
 	}
 	return missing, missedBy, nil
+}
+
+func discardMissing(resp *http.Response) {
+	if resp != nil {
+		drain(resp)
+	}
+}
+
+// poolError is the failure of a pool: the last one, and what became of each upstream.
+type poolError struct {
+	last    error
+	from    *Upstream
+	failed  map[string]error // by upstream
+	without []string         // those that answered 404
+}
+
+func (e *poolError) add(u *Upstream, err error) {
+	if e.failed == nil {
+		e.failed = map[string]error{}
+	}
+	e.failed[u.Name()], e.last, e.from = err, err, u
+}
+
+func (e *poolError) Error() string { return e.last.Error() }
+
+func (e *poolError) Unwrap() error { return e.last }
+
+// Away reports whether err says that the upstream of that name could not answer the caller
+// that was asking. It says nothing for another caller.
+func Away(err error, name string) bool {
+	e, ok := errors.AsType[*poolError](err)
+	if !ok {
+		return oci.Away(err)
+	}
+	if failed := e.failed[name]; failed != nil {
+		return oci.Away(failed)
+	}
+	return !slices.Contains(e.without, name) // it was not asked
+}
+
+// Refusals returns the upstreams that refused the caller that was asking.
+func (p Pool) Refusals(err error) []*Upstream {
+	e, ok := errors.AsType[*poolError](err)
+	if !ok {
+		return nil
+	}
+	var all []*Upstream
+	for _, u := range p {
+		if code := codeOf(e.failed[u.Name()]); code == oci.Unauthorized || code == oci.Denied {
+			all = append(all, u)
+		}
+	}
+	return all
+}
+
+func codeOf(err error) oci.Code {
+	if e, ok := errors.AsType[*oci.Error](err); ok {
+		return e.Code
+	}
+	return ""
 }
 
 // Relay asks the token server of the first upstream that can be reached, see

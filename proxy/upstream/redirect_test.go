@@ -127,7 +127,7 @@ func TestTheClientsOwnTokenFollowsARedirectWithinTheUpstream(t *testing.T) {
 	})
 	u := newUpstream(t, Config{URL: mustURL(registry.URL)})
 	r := get("/v2/o/i/blobs/x")
-	r.Header.Set("Authorization", "Bearer mine")
+	r.Authorization = credential.NewSecret("Bearer mine")
 	resp, err := u.Do(context.Background(), r)
 	if err != nil {
 		t.Fatal(err)

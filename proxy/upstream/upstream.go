@@ -18,6 +18,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
+	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -55,6 +56,7 @@ type Config struct {
 // Upstream is one server that content is fetched from.
 type Upstream struct {
 	url       *url.URL
+	name      string
 	userAgent string
 
 	base     *http.Transport // to the upstream itself
@@ -79,7 +81,7 @@ type Upstream struct {
 // New makes an upstream. It dials nothing. It fails if a certificate cannot be read.
 func New(c Config) (*Upstream, error) {
 	u := &Upstream{
-		url: c.URL, userAgent: c.UserAgent,
+		url: c.URL, name: strings.TrimSuffix(c.URL.Redacted(), "/"), userAgent: c.UserAgent,
 		health:      health{changed: c.Changed, longest: longestBackoff},
 		realmHealth: health{longest: longestRealmBackoff},
 	}
@@ -109,26 +111,32 @@ func New(c Config) (*Upstream, error) {
 	return u, nil
 }
 
+// Identity is in whose name an upstream is asked.
+type Identity struct {
+	// Access, if not nil, is on whose behalf sidemirror answers challenges. If it is nil the
+	// client answers them, with an Authorization of its own.
+	Access        *auth.Access
+	Authorization credential.Secret
+}
+
 // Request is what is asked of an upstream.
 type Request struct {
 	Method string // GET or HEAD
 	Path   string // "/v2/library/alpine/manifests/3.20"
 	Query  url.Values
-	Header http.Header // Accept, Range, If-Range; in relay mode Authorization
-
-	// Access, if not nil, says on whose behalf challenges are answered. If it is nil the
-	// client answers them itself.
-	Access *auth.Access
+	Header http.Header // Accept, Range, If-Range
 
 	// Patient says that the client has no other server to ask: an upstream that was out
 	// of reach a moment ago is tried all the same.
 	Patient bool
+
+	Identity
 }
 
 // identity tells callers apart for the upstream's limits.
 func (r Request) identity() string {
 	if r.Access == nil {
-		return auth.Fingerprint(r.Header.Get("Authorization"))
+		return auth.Fingerprint(r.Authorization.Reveal())
 	}
 	return r.Access.Credential.Generation
 }
@@ -178,8 +186,8 @@ func (u *Upstream) fetch(ctx context.Context, r Request) (*http.Response, error)
 // authorized there.
 func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.Response, error) {
 	req := newRequest(ctx, r.Method, target, r.Header, u.userAgent)
-	if h := r.Header.Get("Authorization"); h != "" && r.Access == nil {
-		req.Header.Set("Authorization", h)
+	if r.Access == nil && !r.Authorization.IsZero() {
+		req.Header.Set("Authorization", r.Authorization.Reveal())
 	}
 	if u.private.Load() {
 		req.Header.Set("Via", Via)
@@ -273,6 +281,9 @@ func (u *Upstream) Relay(ctx context.Context, in auth.TokenRequest) (*auth.Relay
 func (u *Upstream) RelayChallenge(resp *http.Response, realm, repository string) string {
 	return u.auth.RelayChallenge(resp, realm, repository)
 }
+
+// Name returns the upstream's URL, by which records and grants tell upstreams apart.
+func (u *Upstream) Name() string { return u.name }
 
 // Host returns the upstream's host and port, for messages.
 func (u *Upstream) Host() string { return u.url.Host }

@@ -48,7 +48,8 @@ func TestARedirectGetsNoneOfTheRequestsSecrets(t *testing.T) {
 		})
 		u := newUpstream(t, Config{URL: mustURL(registry.URL), UserAgent: "ua"})
 		r := get("/v2/o/i/blobs/x")
-		r.Header = http.Header{"Authorization": {"Bearer canary"}, "Range": {"bytes=1-"}, "If-Range": {`"x"`}, "Accept": {"a/b"}, "Cookie": {"c"}, "X-Custom": {"y"}}
+		r.Authorization = credential.NewSecret("Bearer canary")
+		r.Header = http.Header{"Range": {"bytes=1-"}, "If-Range": {`"x"`}, "Accept": {"a/b"}, "Cookie": {"c"}, "X-Custom": {"y"}}
 		resp, err := u.Do(context.Background(), r)
 		if err != nil {
 			t.Fatal(err)
@@ -235,7 +236,7 @@ func TestThePoolGoesOnButForA401(t *testing.T) {
 			for _, code := range tt.codes {
 				pool = append(pool, status(code))
 			}
-			resp, _, err := pool.Do(context.Background(), anonymous("/v2/"))
+			resp, _, err := pool.Do(context.Background(), anonymous("/v2/"), nil)
 			if err == nil {
 				resp.Body.Close()
 			}
