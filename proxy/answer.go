@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"time"
@@ -10,9 +11,13 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/peer"
 )
 
-// WatchdogAgent is the User-Agent by which the daemon asks itself whether it answers.
-// Such requests, where all is well, are not worth a line.
-const WatchdogAgent = "sidemirror-watchdog"
+type unloggedKey struct{}
+
+// Unlogged returns a context for a request that the access log shows only at the level debug,
+// unless it fails: the daemon's own, by which it checks that it answers.
+func Unlogged(ctx context.Context) context.Context {
+	return context.WithValue(ctx, unloggedKey{}, true)
+}
 
 // answer is a ResponseWriter that knows what has been answered.
 type answer struct {
@@ -65,7 +70,7 @@ func (p *Proxy) logAccess(a *answer, c *call, err error) {
 		a.status = http.StatusOK
 	}
 	level := logrus.InfoLevel
-	if c.http.UserAgent() == WatchdogAgent && err == nil {
+	if c.http.Context().Value(unloggedKey{}) != nil && err == nil {
 		level = logrus.DebugLevel
 	}
 	if gone := c.http.Context().Err() != nil; !gone && (a.status >= 500 || err != nil && a.status < 400) {
