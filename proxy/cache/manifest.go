@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const (
-	maxManifest = 4 << 20
 	recentBytes = 8 << 20 // of manifests in memory
 
 	// recentCheck is for how long a manifest in memory is served without a look at
@@ -52,7 +53,7 @@ func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	body, err := io.ReadAll(io.LimitReader(f, oci.MaxManifest+1))
 	if err != nil {
 		return nil, err
 	}

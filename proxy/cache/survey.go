@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 // survey makes images of what is kept.
@@ -122,7 +124,7 @@ func (s *survey) listing(dgst digest.Digest) listing {
 	l, known := s.listings[dgst]
 	if !known {
 		if _, kept := s.kept[part{true, dgst}]; kept {
-			l = listed(s.read(part{true, dgst}, maxManifest))
+			l = listed(s.read(part{true, dgst}, oci.MaxManifest))
 		}
 		s.listings[dgst] = l
 	}
