@@ -98,7 +98,7 @@ func (r *request) describeBlob(ctx context.Context, l *accessLine, patient bool)
 	}
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return 0, u, &oci.Error{Code: oci.Unavailable, Upstream: resp.StatusCode, Message: fmt.Sprintf("the upstream responded with status %d to a HEAD", resp.StatusCode)}
+		return 0, u, &oci.Error{Code: oci.Unavailable, Upstream: resp.StatusCode, Message: fmt.Sprintf("the upstream answered %d to a HEAD", resp.StatusCode)}
 	}
 	return resp.ContentLength, u, nil
 }

@@ -18,7 +18,11 @@ import (
 // the link to the next page, which leads here. The last response is stored for when the
 // upstream is away.
 func (p *Proxy) serveList(w *response, r *request) error {
-	l, u, err := r.fetchList(&w.line)
+	fetch := r.fetchList
+	if r.Kind == oci.Referrers {
+		fetch = r.fetchReferrers
+	}
+	l, u, err := fetch(&w.line)
 	if p.cache != nil {
 		p.noteRefusal(r, u, err)
 		key := r.LocalPath() + "?" + r.Query.Encode() + " " + string(rune(r.Form))
@@ -28,6 +32,9 @@ func (p *Proxy) serveList(w *response, r *request) error {
 			_ = p.cache.SetAnswer(r.repository(), key, *l) // a lost record is asked for again
 		} else if stored := p.storedList(r, key, err); stored != nil {
 			l, err, w.line.cache = stored, nil, "stale"
+			w.Header().Add("Warning", staleWarning)
+		} else if none := p.unknownReferrers(r, err); none != nil {
+			l, err, w.line.cache = none, nil, "stale"
 			w.Header().Add("Warning", staleWarning)
 		}
 	}

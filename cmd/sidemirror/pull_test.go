@@ -190,7 +190,7 @@ func TestAPullWithoutADaemonSaysHowToStartOne(t *testing.T) {
 	_ = l.Close()
 	for addr, want := range map[string]string{
 		l.Addr().String(): "connection refused",
-		strings.TrimPrefix(stranger.URL, "http://"): "something else",
+		strings.TrimPrefix(stranger.URL, "http://"): "another program responds there",
 	} {
 		config := filepath.Join(t.TempDir(), "config.toml")
 		if err := os.WriteFile(config, fmt.Appendf(nil, "listen = [%q]\n", addr), 0o600); err != nil {
