@@ -3,9 +3,12 @@ VERSION ?= $(shell packaging/version.sh)
 PREFIX ?= /usr/local
 FUZZTIME ?= 5s
 
+# Any Go from 1.21 on fetches the toolchain that go.mod pins, Debian's too.
+export GOTOOLCHAIN ?= $(shell packaging/toolchain.sh)
+
 LINT = go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run
 
-.PHONY: build files install uninstall packages demo test test-engines test-boot lint fuzz bench clean help
+.PHONY: build files install uninstall packages release demo test test-engines test-boot lint fuzz bench clean help
 
 build: ## Build the one static binary, bin/sidemirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
@@ -21,6 +24,9 @@ uninstall: ## Give the engines' files back and remove what "make install" instal
 
 packages: ## Build deb and rpm for amd64 and arm64 into dist/
 	VERSION='$(VERSION)' packaging/build.sh dist
+
+release: ## Build packages, SBOMs and signed apt and dnf repositories; see packaging/release.sh
+	VERSION='$(VERSION)' packaging/release.sh dist/release
 
 demo: build ## Watch an engine pull a private image through sidemirror (needs only Go)
 	cd test && SIDEMIRROR_BINARY=$(CURDIR)/bin/sidemirror CGO_ENABLED=0 go run -trimpath ./demo

@@ -25,7 +25,8 @@ const module = "github.com/sidemirror/sidemirror"
 // cmd → daemon/* → {proxy, hostconfig}, and proxy → its folders → oci. Enter a new folder here with
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
-	"cmd/sidemirror": {"daemon", "daemon/config", "daemon/keeper", "daemon/sdnotify", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
+	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/sdnotify", "hostconfig", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
 	"daemon": {
 		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/web",
 		"proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer",
@@ -42,15 +43,17 @@ var mayImport = map[string][]string{
 	"hostconfig":         {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice"},
 	"hostconfig/hostfs":  {},
 	"hostconfig/journal": {"hostconfig/hostfs"},
-	"hostconfig/splice":  {},
+	"hostconfig/splice":  {"internal/problem"},
 
-	"proxy":            {"daemon/config", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
-	"proxy/auth":       {"proxy/credential", "proxy/oci"},
-	"proxy/cache":      {"proxy/oci"},
-	"proxy/credential": {},
-	"proxy/oci":        {},
-	"proxy/peer":       {},
-	"proxy/upstream":   {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
+	"proxy":                 {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
+	"proxy/access":          {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
+	"proxy/auth":            {"proxy/credential", "proxy/oci"},
+	"proxy/cache":           {"proxy/oci"},
+	"proxy/cache/inventory": {"proxy/cache", "proxy/oci"},
+	"proxy/credential":      {"proxy/oci"},
+	"proxy/oci":             {},
+	"proxy/peer":            {},
+	"proxy/upstream":        {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
 }
 
 // mayUse says which files may import a module that only few should know. Each entry is a pattern of
@@ -60,10 +63,9 @@ var mayUse = map[string][]string{
 	"github.com/fsnotify/fsnotify":     {"daemon/filewatch/*.go"},
 	"github.com/coreos/go-systemd/v22": {"daemon/sdnotify/*.go"},
 	// Leaves return errors. Their callers know whether an error is worth a line in the log.
-	"github.com/sirupsen/logrus":  {"cmd/sidemirror/*.go", "daemon/*.go", "daemon/keeper/*.go", "daemon/logging/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
-	"github.com/spf13/cobra":      {"cmd/sidemirror/*.go"},
-	"github.com/spf13/pflag":      {"cmd/sidemirror/man.go"},
-	"github.com/tailscale/hujson": {"hostconfig/splice/*.go"},
+	"github.com/sirupsen/logrus": {"cmd/sidemirror/*.go", "daemon/*.go", "daemon/keeper/*.go", "daemon/logging/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
+	"github.com/spf13/cobra":     {"cmd/sidemirror/*.go"},
+	"github.com/spf13/pflag":     {"cmd/sidemirror/man.go"},
 }
 
 // testOnly lists the modules that only tests of the product need. Other test dependencies belong to

@@ -2,6 +2,8 @@ module github.com/sidemirror/sidemirror/bench
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/Shopify/toxiproxy/v2 v2.5.0
 	github.com/prometheus/client_golang v1.13.0

@@ -24,7 +24,8 @@ type listenError struct{ error }
 func (e listenError) Unwrap() error { return e.error }
 
 // start puts the first configuration in force: that of the file or, if it is faulty, the last
-// good one. If there is none either, every request is refused.
+// good one. If there is none either, every request is refused, unless a person started the
+// daemon: then it fails, and the port stays closed.
 func (d *daemon) start() error {
 	err := d.try(d.load)
 	if err == nil || isListenError(err) {
@@ -41,6 +42,9 @@ func (d *daemon) start() error {
 		return lastErr
 	case !errors.Is(lastErr, fs.ErrNotExist):
 		log = log.WithField("last_good", config.Brief(lastErr))
+	}
+	if !d.sockets.handedOver && !sdnotify.Enabled() {
+		return err
 	}
 	if listenErr := d.refuse(d.source.Listen(err)); listenErr != nil {
 		return errors.Join(err, listenErr)

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -43,7 +45,7 @@ var faults = map[string]func(t *testing.T, file string){
 		}
 	},
 	"missing certificates": func(t *testing.T, file string) {
-		replaceFile(t, file, "[registry.'a.example']\nca = '/nonexistent/ca.pem'\n")
+		replaceFile(t, file, good(freeAddr(t))+"[registry.'a.example']\nca = '/nonexistent/ca.pem'\n")
 	},
 }
 
@@ -173,8 +175,22 @@ func TestRefusalListensWhereTheFaultyFileSays(t *testing.T) {
 	}
 }
 
+func TestStartByHandFailsWithoutAnyGoodConfiguration(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "")
+	d := newDaemon(config.Source{Path: writeConfig(t, good(freeAddr(t))+"nonsense = 1\n")}, io.Discard)
+	err := d.run(t.Context())
+	coded, ok := errors.AsType[interface {
+		error
+		ExitCode() int
+	}](err)
+	if !ok || coded.ExitCode() != 2 || !strings.Contains(err.Error(), `unknown key "nonsense"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Without sockets of systemd's there may be no address to refuse requests at.
 func TestStartFailsIfThereIsNeitherAConfigurationNorAnAddress(t *testing.T) {
+	sdnotifytest.Listen(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -118,7 +118,7 @@ func (c *criConfig) add(name string, data []byte, main bool) (imports []string, 
 			Address string `toml:"address"`
 		} `toml:"grpc"`
 	}
-	empty, err := splice.CheckConfig(name, data)
+	file, err := splice.ReadConfig(name, data, splice.Version{})
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func (c *criConfig) add(name string, data []byte, main bool) (imports []string, 
 		return nil, &problem.Problem{Path: name, Text: "is not what containerd takes: " + err.Error(), Hint: "see containerd config default"}
 	}
 	if main {
-		c.version, c.imports, c.empty = values.Version, values.Imports, empty
+		c.version, c.imports, c.empty = values.Version, values.Imports, file.Empty
 	}
 	server, _ := values.Plugins["io.containerd.server.v1.grpc"].(map[string]any) // from version 4 on
 	address, _ := server["address"].(string)

@@ -71,8 +71,8 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 			files: map[string]string{"/etc/containerd/conf.d/x/a.toml": "imports = [\"../b.toml\"]\n", "/etc/containerd/conf.d/b.toml": "imports = [\"x/a.toml\"]\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"}},
 		"a missing import": {version: "1.7.34", config: "version = 2\nimports = [\"gone.toml\"]\n", refused: "imports /etc/containerd/gone.toml, which does not exist, so that containerd would not start"},
 		"no version":       {version: "1.7.34", config: "root = \"/x\"\n", note: "inactive", refused: "no version"},
-		"invalid":          {version: "1.7.34", config: "version = 2\n[x\n", refused: containerdConfig + ":2: is not valid TOML"},
-		"inline table":     {version: "1.7.34", config: "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {registry = {}}}\n", note: "inactive", refused: "inline table"},
+		"invalid":          {version: "1.7.34", config: "version = 2\n[x\n", refused: containerdConfig + ":2: not valid TOML"},
+		"inline table":     {version: "1.7.34", config: "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {registry = {}}}\n", note: "inactive", refused: "as a value or an array"},
 		"multi-line":       {version: "1.7.34", config: "version = 2\n" + criV2 + "\nconfig_path = \"\"\"\n\"\"\"\n", refused: "no string on one line"},
 		"comments only":    {version: "1.7.34", config: "# mine\n", note: "inactive", refused: "nothing but comments"},
 	} {

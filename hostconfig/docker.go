@@ -179,7 +179,7 @@ func (d *docker) setMirrors(state *State, needs string) {
 			if err != nil {
 				return nil, err
 			}
-			return file.AddMirror(d.want.Mirror), nil
+			return file.AddMirror(d.want.Mirror)
 		},
 		settled: func(now []byte) bool {
 			file, err := splice.ReadDaemon(d.json, now, splice.Version{})

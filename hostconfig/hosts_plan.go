@@ -55,6 +55,7 @@ func (p *planner) setHosts(engine string, state *State, root, registry string, m
 			return name, false
 		}
 	}
+	m.Registry = registry
 	ok = p.set(edit{
 		engine: engine, path: name, kind: hostsFile, state: state,
 		why:     registry + " is asked of sidemirror first, and of the registry itself where that does not answer",
@@ -113,7 +114,7 @@ func (p *planner) certificates(folder string, m *splice.Hosts) error {
 
 // checkHosts looks at a hosts.toml of somebody else's.
 func (p *planner) checkHosts(state *State, now hostfs.File, ours string, entry *journal.Entry) error {
-	file, err := splice.ReadHosts(now.Path, now.Data)
+	file, err := splice.ReadHosts(now.Path, now.Data, splice.Version{})
 	if err != nil {
 		return err
 	}
@@ -123,9 +124,6 @@ func (p *planner) checkHosts(state *State, now hostfs.File, ours string, entry *
 	}
 	for _, h := range file.Hosts {
 		name := h.Name
-		if !h.Table {
-			state.note(fmt.Sprintf(`%s has the host %q as a dotted key or an inline table, which containerd 2 drops silently; write it as a [host."…"] table`, now.Path, name))
-		}
 		if name == ours && entry == nil && !file.Ours {
 			state.note(fmt.Sprintf("%s has %s already, not by us: it is left alone", now.Path, name))
 		}

@@ -107,6 +107,9 @@ func (p *planner) set(e edit) bool {
 		p.refuse(err)
 		return false
 	}
+	if p.plannedReal(now.Real) {
+		return true // by another name of the same file
+	}
 	entry := p.journal.Find(e.path)
 	if now.Exists() && !entry.IsOurs(now.Data) && e.settled(now.Data) {
 		return true
@@ -173,15 +176,7 @@ func (p *planner) strip(k kind, now hostfs.File, entry *journal.Entry, original 
 	if p.want.Mirror != "" {
 		urls = append(urls, p.want.Mirror)
 	}
-	file, err := splice.ReadDaemon(now.Path, now.Data, splice.Version{})
-	if err != nil {
-		return nil, false, false, err
-	}
-	was, err := splice.ReadDaemon(now.Path, original, splice.Version{})
-	if err != nil {
-		was = nil // only a hint
-	}
-	removed := file.RemoveMirror(urls, was)
+	removed := splice.RemoveMirror(now.Data, urls, original)
 	return removed.Rest, removed.Found, removed.Bare, nil
 }
 
@@ -195,6 +190,9 @@ func (p *planner) unset(engine, name string, k kind, why, needs string) bool {
 	if err != nil {
 		p.refuse(err)
 		return false
+	}
+	if p.plannedReal(now.Real) {
+		return true
 	}
 	entry := p.journal.Find(name)
 	after, err := p.base(k, now, entry)
@@ -234,6 +232,14 @@ func interimDaemon(name string, data, after []byte) ([]byte, error) {
 		return nil, err
 	}
 	return first.ClearMirrors(), nil
+}
+
+// plannedReal reports whether a real file is changed, by whatever name.
+func (p *planner) plannedReal(real string) bool {
+	return slices.ContainsFunc(p.out.Changes, func(c Change) bool {
+		at, err := p.tree.Follow(c.Path)
+		return err == nil && at == real
+	})
 }
 
 func (p *planner) planned(name string) bool {

@@ -16,7 +16,8 @@ dist=$(cd "${1:-$here/../dist}" && pwd)
 VERSION=${VERSION:-$("$here/version.sh")}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$("$here/version.sh" --time)}
 COMMIT=${COMMIT-$("$here/version.sh" --commit)}
-export VERSION SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC0
+GOTOOLCHAIN=$("$here/toolchain.sh")
+export VERSION SOURCE_DATE_EPOCH GOTOOLCHAIN LC_ALL=C TZ=UTC0
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -11,53 +11,54 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// serveBase answers for /v2/: yes where we answer the challenges, and in relay mode
-// what the upstream answers.
-func (p *Proxy) serveBase(a *answer, c *call) error {
-	if c.registry.relay {
-		resp, _, err := c.ask(c.http.Context(), c.registry.pool, c.upstreamRequest(http.MethodGet))
+// serveBase responds to /v2/: with yes where sidemirror answers the challenges, and in relay
+// mode with what the upstream says.
+func (p *Proxy) serveBase(w *response, r *request) error {
+	if r.registry.relay {
+		q := r.query(http.MethodGet)
+		resp, _, err := r.ask(r.http.Context(), &w.line, r.registry.pool, q)
 		if err != nil {
 			return err
 		}
 		_ = resp.Body.Close()
 	}
-	a.Header().Set("Content-Type", "application/json")
-	a.Header().Set("Content-Length", "2")
-	a.WriteHeader(http.StatusOK)
-	if c.http.Method == http.MethodHead {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", "2")
+	w.WriteHeader(http.StatusOK)
+	if r.http.Method == http.MethodHead {
 		return nil
 	}
-	_, err := a.Write([]byte("{}"))
+	_, err := w.Write([]byte("{}"))
 	return err
 }
 
-// ownRealm gives the URL of our token endpoint as the client reaches us. It names
+// ownRealm returns the URL of sidemirror's token endpoint as the client reaches it. It names
 // the registry where the Host does not: a client sends its query back with the rest.
-func (c *call) ownRealm() string {
-	u := url.URL{Scheme: "http", Host: c.http.Host, Path: "/v2/auth"}
-	if c.Form == oci.ByNamespace {
-		u.RawQuery = url.Values{"ns": {c.Registry}}.Encode()
+func (r *request) ownRealm() string {
+	u := url.URL{Scheme: "http", Host: r.http.Host, Path: "/v2/auth"}
+	if r.Form == oci.ByNamespace {
+		u.RawQuery = url.Values{"ns": {r.Registry}}.Encode()
 	}
 	return u.String()
 }
 
-// serveToken is the token endpoint of relay mode: it asks the upstream's, with the
-// client's own Authorization and completed scopes.
-func (p *Proxy) serveToken(a *answer, c *call) error {
+// serveToken is the token endpoint of relay mode: it asks the upstream's, with the client's
+// own Authorization and completed scopes.
+func (p *Proxy) serveToken(w *response, r *request) error {
 	in := auth.TokenRequest{
-		Authorization: credential.NewSecret(c.http.Header.Get("Authorization")),
-		Query:         c.Query,
+		Authorization: credential.NewSecret(r.http.Header.Get("Authorization")),
+		Query:         r.Query,
 	}
-	asked := c.Query["scope"]
-	if c.http.Method == http.MethodPost {
-		form, err := auth.ReadForm(c.http)
+	asked := r.Query["scope"]
+	if r.http.Method == http.MethodPost {
+		form, err := auth.ReadForm(r.http)
 		if err != nil {
 			return err
 		}
 		in.Form = form
 		asked = append(asked, form["scope"]...)
 	}
-	name, scopes, err := auth.CompleteScopes(c.Registry, asked, p.routes, c.Form == oci.ByDefault)
+	name, scopes, err := auth.CompleteScopes(r.Registry, asked, p.routes, r.Form == oci.ByDefault)
 	if err != nil {
 		return p.withRoutes(err)
 	}
@@ -66,17 +67,17 @@ func (p *Proxy) serveToken(a *answer, c *call) error {
 		return &oci.Error{Code: oci.NotFound, Message: "sidemirror answers this registry's challenges itself: no token is needed here"}
 	}
 	in.Scopes = scopes
-	return relayToken(a, c, reg, in)
+	return relayToken(w, r, reg, in)
 }
 
-// relayToken asks the upstream and hands its answer on.
-func relayToken(a *answer, c *call, reg *registry, in auth.TokenRequest) error {
-	relayed, u, err := reg.pool.Relay(c.http.Context(), in)
+// relayToken asks the upstream and passes its answer on.
+func relayToken(w *response, r *request, reg *registry, in auth.TokenRequest) error {
+	relayed, u, err := reg.pool.Relay(r.http.Context(), in)
 	if err != nil {
 		return err
 	}
-	c.upstream = u.Host()
-	h := a.Header()
+	w.line.answeredBy(u)
+	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	if relayed.ContentType != "" {
 		h.Set("Content-Type", relayed.ContentType)
@@ -87,7 +88,7 @@ func relayToken(a *answer, c *call, reg *registry, in auth.TokenRequest) error {
 	if relayed.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(relayed.RetryAfter/time.Second)))
 	}
-	a.WriteHeader(relayed.Status)
-	_, err = a.Write(relayed.Body)
+	w.WriteHeader(relayed.Status)
+	_, err = w.Write(relayed.Body)
 	return err
 }

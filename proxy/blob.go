@@ -14,110 +14,114 @@ import (
 
 const copyBuffer = 64 << 10
 
-// serveBlob answers for a blob, whole or a range: from the cache, from a fill under
+// serveBlob responds with a blob, whole or a range: from the cache, from a fill that is under
 // way, or as it comes from the upstream.
-func (p *Proxy) serveBlob(a *answer, c *call) error {
+func (p *Proxy) serveBlob(w *response, r *request) error {
 	if p.cache == nil {
-		if c.http.Method == http.MethodHead {
-			return c.headBlob(a)
+		if r.http.Method == http.MethodHead {
+			_, err := r.headBlob(w)
+			return err
 		}
-		return p.passBlob(a, c, 0)
+		return p.passBlob(w, r, 0)
 	}
-	kept, err := p.cache.Blob(c.Digest)
+	stored, err := p.cache.Blob(r.Digest)
 	if err == nil {
-		defer kept.Close()
-		return p.serveKept(a, c, kept)
+		defer stored.Close()
+		return p.serveStored(w, r, stored)
 	}
-	if c.http.Method == http.MethodHead {
-		err := c.headBlob(a)
-		p.holds(c, err)
+	if r.http.Method == http.MethodHead {
+		u, err := r.headBlob(w)
+		p.noteBlob(r, u, err)
 		return err
 	}
-	if !parseRange(c.http.Header, c.Digest).worthFilling() && !p.cache.Filling(c.Digest) {
-		c.cached = "miss"
-		return p.passBlob(a, c, 0)
+	if !parseRange(r.http.Header, r.Digest).worthFilling() && !p.cache.Filling(r.Digest) {
+		w.line.cache = "miss"
+		return p.passBlob(w, r, 0)
 	}
-	return p.fillBlob(a, c)
+	return p.fillBlob(w, r)
 }
 
 // passBlob streams a blob past the cache, from the byte that the client is at.
-func (p *Proxy) passBlob(a *answer, c *call, sent int64) error {
-	want := parseRange(c.http.Header, c.Digest)
-	pool := c.registry.pool
+func (p *Proxy) passBlob(w *response, r *request, sent int64) error {
+	want := parseRange(r.http.Header, r.Digest)
+	pool := r.registry.pool
 	for {
-		b, err := c.openBlob(pool, want)
-		p.holds(c, err)
+		b, u, err := r.openBlob(&w.line, pool, want)
+		p.noteBlob(r, u, err)
 		if err != nil {
 			return err
 		}
 		if _, err = io.CopyN(io.Discard, b, sent); err == nil {
-			err = c.copyBlob(a, b)
+			err = r.copyBlob(w, b)
 		}
 		b.close()
 		// As long as the client has seen nothing, another upstream may do better.
-		if !errors.Is(err, errWrongBytes) || a.begun() {
+		if !errors.Is(err, errWrongBytes) || w.begun() {
 			return err
 		}
 		if pool = pool.Without(b.first); len(pool) == 0 {
-			return &oci.Error{Code: oci.ManifestInvalid, Status: http.StatusBadGateway, Message: b.first.Host() + " sent a blob that is not its digest", Err: err}
+			return &oci.Error{Code: oci.ManifestInvalid, Status: http.StatusBadGateway, Message: b.first.Host() + " sent a blob that does not match its digest", Err: err}
 		}
 	}
 }
 
 // headBlob says how long a blob is, without fetching it.
-func (c *call) headBlob(a *answer) error {
-	size, err := c.describeBlob(c.http.Context())
+func (r *request) headBlob(w *response) (*upstream.Upstream, error) {
+	size, u, err := r.describeBlob(r.http.Context(), &w.line, !r.mirror)
 	if err != nil {
-		return err
+		return u, err
 	}
-	c.blobHeader(a.Header())
+	r.blobHeader(w.Header())
 	if size >= 0 {
-		a.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+		w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
 	}
-	a.WriteHeader(http.StatusOK)
-	return nil
+	w.WriteHeader(http.StatusOK)
+	return u, nil
 }
 
-// describeBlob gives a blob's size; -1 from an upstream that does not say it.
-func (c *call) describeBlob(ctx context.Context) (size int64, err error) {
-	pool := c.registry.pool
-	resp, _, err := c.ask(ctx, pool, c.upstreamRequest(http.MethodHead))
-	if err == nil && resp.ContentLength < 0 || headUnserved(err) {
-		r := c.upstreamRequest(http.MethodGet)
-		r.Header.Set("Range", "bytes=0-0")
-		if resp, _, err = c.ask(ctx, pool, r); err == nil {
+// describeBlob returns a blob's size, -1 from an upstream that does not say it, and the
+// upstream that responded.
+func (r *request) describeBlob(ctx context.Context, l *accessLine, patient bool) (size int64, u *upstream.Upstream, err error) {
+	pool := r.registry.pool
+	q := r.query(http.MethodHead)
+	q.Patient = patient
+	resp, u, err := r.ask(ctx, l, pool, q)
+	if err == nil && resp.ContentLength < 0 || r.headFailed(err) {
+		q.Method = http.MethodGet
+		q.Header.Set("Range", "bytes=0-0")
+		if resp, u, err = r.ask(ctx, l, pool, q); err == nil {
 			upstream.AsHead(resp)
 		}
 	}
 	if err != nil {
-		return 0, err
+		return 0, u, err
 	}
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return 0, &oci.Error{Code: oci.Unavailable, Upstream: resp.StatusCode, Message: fmt.Sprintf("the upstream answers %d to a HEAD", resp.StatusCode)}
+		return 0, u, &oci.Error{Code: oci.Unavailable, Upstream: resp.StatusCode, Message: fmt.Sprintf("the upstream answered %d to a HEAD", resp.StatusCode)}
 	}
-	return resp.ContentLength, nil
+	return resp.ContentLength, u, nil
 }
 
-// blobHeader sets what every answer about a blob says.
-func (c *call) blobHeader(h http.Header) {
+// blobHeader sets what every response about a blob says.
+func (r *request) blobHeader(h http.Header) {
 	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Docker-Content-Digest", c.Digest.String())
-	h.Set("ETag", strconv.Quote(c.Digest.String()))
+	h.Set("Docker-Content-Digest", r.Digest.String())
+	h.Set("ETag", strconv.Quote(r.Digest.String()))
 	h.Set("Accept-Ranges", "bytes")
 }
 
-// copyBlob sends b to the client. The answer begins with the first bytes, so that
-// until then an error can still be told; the last of a whole blob go out only when
-// all of it is verified.
-func (c *call) copyBlob(a *answer, b *blob) error {
+// copyBlob sends b to the client. The response begins with the first bytes, so that until then
+// an error can still be reported; the last bytes of a whole blob go out only when all of it is
+// verified.
+func (r *request) copyBlob(w *response, b *blob) error {
 	if b.unsatisfiable {
-		c.blobHeader(a.Header())
-		unsatisfiable(a, b.total)
+		r.blobHeader(w.Header())
+		unsatisfiable(w, b.total)
 		return nil
 	}
 	// Two buffers: while the end is unknown a chunk is sent when the next has come.
-	var kept []byte
+	var held []byte
 	buf, spare := make([]byte, copyBuffer), make([]byte, copyBuffer)
 	for {
 		n, err := b.Read(buf)
@@ -125,31 +129,31 @@ func (c *call) copyBlob(a *answer, b *blob) error {
 		if err != nil && !over {
 			return err
 		}
-		if len(kept) > 0 && (n > 0 || over) {
-			if err := c.sendPart(a, b, kept); err != nil {
+		if len(held) > 0 && (n > 0 || over) {
+			if err := r.sendPart(w, b, held); err != nil {
 				return err
 			}
-			kept = nil
+			held = nil
 		}
 		if n > 0 && (b.end >= 0 || over) {
-			if err := c.sendPart(a, b, buf[:n]); err != nil {
+			if err := r.sendPart(w, b, buf[:n]); err != nil {
 				return err
 			}
 		} else if n > 0 {
-			kept = buf[:n]
+			held = buf[:n]
 			buf, spare = spare, buf
 		}
 		if over {
-			return c.sendPart(a, b, nil)
+			return r.sendPart(w, b, nil)
 		}
 	}
 }
 
 // sendPart writes a part of b, after the header if that is not out yet.
-func (c *call) sendPart(a *answer, b *blob, part []byte) error {
-	if !a.begun() {
-		h := a.Header()
-		c.blobHeader(h)
+func (r *request) sendPart(w *response, b *blob, part []byte) error {
+	if !w.begun() {
+		h := w.Header()
+		r.blobHeader(h)
 		status := http.StatusOK
 		if b.end >= 0 {
 			h.Set("Content-Length", strconv.FormatInt(b.end-b.start, 10))
@@ -158,20 +162,20 @@ func (c *call) sendPart(a *answer, b *blob, part []byte) error {
 			status = http.StatusPartialContent
 			h.Set("Content-Range", contentRange(b.start, b.end, b.total))
 		}
-		a.WriteHeader(status)
+		w.WriteHeader(status)
 	}
 	if len(part) == 0 {
 		return nil
 	}
-	_, err := a.Write(part)
+	_, err := w.Write(part)
 	return err
 }
 
-// unsatisfiable answers to a range of which nothing is there.
-func unsatisfiable(a *answer, total int64) {
-	a.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", total))
-	a.Header().Set("Content-Length", "0")
-	a.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+// unsatisfiable responds to a range of which the blob has nothing.
+func unsatisfiable(w *response, total int64) {
+	w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", total))
+	w.Header().Set("Content-Length", "0")
+	w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
 }
 
 func contentRange(start, end, total int64) string {

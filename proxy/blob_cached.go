@@ -9,96 +9,89 @@ import (
 
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// holds notes what an upstream's answer about c's blob says: that c's identity may
-// have it, and that its repository holds it.
-func (p *Proxy) holds(c *call, err error) {
-	if p.cache == nil {
+// noteBlob records what an upstream's answer about r's blob says: that the caller may have it
+// and its repository holds it, or that the caller is refused.
+func (p *Proxy) noteBlob(r *request, u *upstream.Upstream, err error) {
+	if err == nil {
+		p.holdsBlob(r, u)
 		return
 	}
-	p.note(c, err)
-	if err == nil && c.upstream != "" {
-		_ = p.cache.HoldBlob(c.repository(), c.Digest, cache.Holding{Upstream: c.upstream}) // lost, it is asked for again
-	}
+	p.noteRefusal(r, u, err)
 }
 
-// known reports whether one of the registry's upstreams has said that c's
-// repository holds c's blob. What a former upstream said does not count.
-func (p *Proxy) known(c *call) bool {
-	return c.registry.has(p.cache.BlobHolder(c.repository(), c.Digest))
-}
-
-// mayHave sees to it that c's identity may have c's blob of c's repository: by a
-// live grant where the repository is known to hold it, and otherwise by asking the
-// upstream (security.md §3). While the upstream is away an older grant counts.
-func (p *Proxy) mayHave(c *call) error {
-	known := p.known(c)
-	if known && p.granted(c) {
+// entitle makes sure that the caller may have r's blob of r's repository: by a live grant that
+// covers it, and otherwise by asking the upstream (security.md §3). While the upstream is away
+// an older grant counts.
+func (p *Proxy) entitle(w *response, r *request) error {
+	known := p.cache.BlobHoldings(r.repository(), r.Digest)
+	if p.may(r, known) != nil {
 		return nil
 	}
-	c.fallback = known
-	ctx, cancel := context.WithTimeout(c.http.Context(), p.freshness.Timeout)
+	ctx, cancel := context.WithTimeout(r.http.Context(), p.freshness.Timeout)
 	defer cancel()
-	_, err := c.describeBlob(ctx)
-	p.holds(c, err)
-	if known && oci.Away(err) && p.stretched(c) {
+	_, u, err := r.describeBlob(ctx, &w.line, !r.mirror && len(known) == 0)
+	p.noteBlob(r, u, err)
+	if err != nil && p.mayWhileAway(r, known, err) != nil {
 		return nil
 	}
 	return err
 }
 
-// serveKept serves a blob that is whole on disk, by sendfile where the connection
-// takes it.
-func (p *Proxy) serveKept(a *answer, c *call, kept *cache.Blob) error {
-	if err := p.mayHave(c); err != nil {
+// serveStored serves a blob that is whole on disk, by sendfile where the connection allows it.
+func (p *Proxy) serveStored(w *response, r *request, stored *cache.Blob) error {
+	if err := p.entitle(w, r); err != nil {
 		return err
 	}
-	c.cached = "hit"
-	c.blobHeader(a.Header())
-	if kept.Size == 0 && parseRange(c.http.Header, c.Digest).some {
+	w.line.cache = "hit"
+	r.blobHeader(w.Header())
+	if stored.Size == 0 && parseRange(r.http.Header, r.Digest).some {
 		// To a suffix range of nothing ServeContent answers "bytes 0--1/0".
-		unsatisfiable(a, 0)
+		unsatisfiable(w, 0)
 		return nil
 	}
-	http.ServeContent(a, c.http, "", time.Time{}, kept.File)
+	http.ServeContent(w, r.http, "", time.Time{}, stored.File)
 	return nil
 }
 
 // fillBlob joins the fetching of a blob into the cache, or begins it.
-func (p *Proxy) fillBlob(a *answer, c *call) error {
+func (p *Proxy) fillBlob(w *response, r *request) error {
 	want := cache.Want{
-		Digest:  c.Digest,
-		By:      c.Registry + "/" + c.Repository + " " + c.identity.name,
-		Granted: p.known(c) && p.granted(c),
+		Digest:  r.Digest,
+		By:      r.fillName(),
+		Granted: p.may(r, p.cache.BlobHoldings(r.repository(), r.Digest)) != nil,
 	}
-	c.cached = "fill"
-	pool := c.registry.pool
+	w.line.cache = "fill"
+	pool := r.registry.pool
 	for {
-		f := &fetch{call: c, pool: pool}
-		stream, err := p.cache.Fill(c.http.Context(), want, f.open)
+		f := &fetch{request: r, pool: pool}
+		stream, err := p.cache.Fill(r.http.Context(), want, f.open)
 		if errors.Is(err, cache.ErrForeign) {
-			if err := p.mayHave(c); err != nil {
+			if err := p.entitle(w, r); err != nil {
 				return err
 			}
 			want.Granted = true
 			continue
 		}
 		if err == nil {
-			c.upstream = f.answered()
-			// Before the last byte: who has it all may count on its being known.
-			p.holds(c, nil)
-			err = p.sendFill(a, c, stream)
+			w.line.answeredBy(f.first())
+			// Before the last byte: a client that has it all may count on its being known.
+			if u := f.first(); u != nil {
+				p.holdsBlob(r, u)
+			}
+			err = p.sendFill(w, r, stream)
 			stream.Close()
 		} else if !errors.Is(err, cache.ErrStorage) {
-			p.note(c, err)
+			p.noteRefusal(r, f.first(), err)
 		}
 		switch {
 		case errors.Is(err, cache.ErrStorage):
-			p.log.WithError(err).WithField("digest", c.Digest).Warn("blob not kept")
-			c.cached = "miss"
-			return p.passBlob(a, c, a.bytes)
-		case !errors.Is(err, cache.ErrMismatch) || a.begun():
+			p.log.WithError(err).WithField("digest", r.Digest).Warn("cannot store a blob")
+			w.line.cache = "miss"
+			return p.passBlob(w, r, w.line.bytes)
+		case !errors.Is(err, cache.ErrMismatch) || w.begun():
 			return err
 		}
 		// As long as the client has seen nothing, another upstream may do better.
@@ -106,21 +99,27 @@ func (p *Proxy) fillBlob(a *answer, c *call) error {
 			pool = pool.Without(f.first())
 			continue
 		}
-		return &oci.Error{Code: oci.ManifestInvalid, Status: http.StatusBadGateway, Message: "the upstream sent a blob that is not its digest", Err: err}
+		return &oci.Error{Code: oci.ManifestInvalid, Status: http.StatusBadGateway, Message: "the upstream sent a blob that does not match its digest", Err: err}
 	}
 }
 
+// fillName returns in whose name r fetches: the repository and the identities of its caller.
+// Requests of the same name share a refusal of the upstream too.
+func (r *request) fillName() string {
+	return r.Registry + "/" + r.Repository + " " + r.caller.Name()
+}
+
 // sendFill sends what the client wants of a blob as it comes in.
-func (p *Proxy) sendFill(a *answer, c *call, s *cache.Stream) error {
-	want := parseRange(c.http.Header, c.Digest)
+func (p *Proxy) sendFill(w *response, r *request, s *cache.Stream) error {
+	want := parseRange(r.http.Header, r.Digest)
 	start, end := int64(0), s.Size
 	status := http.StatusOK
-	h := a.Header()
-	c.blobHeader(h)
+	h := w.Header()
+	r.blobHeader(h)
 	if want.some && s.Size >= 0 {
 		var ok bool
 		if start, end, ok = want.of(s.Size); !ok {
-			unsatisfiable(a, s.Size)
+			unsatisfiable(w, s.Size)
 			return nil
 		}
 		status = http.StatusPartialContent
@@ -129,10 +128,10 @@ func (p *Proxy) sendFill(a *answer, c *call, s *cache.Stream) error {
 	if end >= 0 {
 		h.Set("Content-Length", strconv.FormatInt(end-start, 10))
 	}
-	// The header waits for the first bytes: until then an error can be told.
-	_, err := s.CopyTo(c.http.Context(), lateHeader{a, status}, start, end)
-	if err == nil && !a.begun() {
-		a.WriteHeader(status)
+	// The header waits for the first bytes: until then an error can be reported.
+	_, err := s.CopyTo(r.http.Context(), lateHeader{w, status}, start, end)
+	if err == nil && !w.begun() {
+		w.WriteHeader(status)
 	}
 	return err
 }

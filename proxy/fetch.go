@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"sync"
 
@@ -11,26 +10,26 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// fetch is the source of a fill: a registry's upstreams, asked in the name of the
-// call that began it. It outlives that call.
+// fetch is the source of a fill: a registry's upstreams, asked in the name of the request that
+// began it. It outlives that request.
 type fetch struct {
-	call *call
-	pool upstream.Pool
+	request *request
+	pool    upstream.Pool
 
 	mu   sync.Mutex
-	from *upstream.Upstream // who answered first
+	from *upstream.Upstream // the one that responded first
 }
 
 // open implements [cache.Source].
 func (f *fetch) open(ctx context.Context, offset int64) (cache.Part, error) {
-	r := f.call.upstreamRequest(http.MethodGet)
+	q := f.request.query(http.MethodGet)
 	want := byteRange{}
 	if offset > 0 {
 		want = byteRange{some: true, first: offset, last: -1}
-		r.Header.Set("Range", want.header())
-		r.Patient = true // what is under way is worth asking for again
+		q.Header.Set("Range", want.header())
+		q.Patient = true // a fill that is under way is worth asking again for
 	}
-	resp, u, err := f.call.send(ctx, f.pool, r)
+	resp, u, err := f.request.send(ctx, f.pool, q)
 	if err != nil {
 		return cache.Part{}, err
 	}
@@ -47,7 +46,7 @@ func (f *fetch) open(ctx context.Context, offset int64) (cache.Part, error) {
 	return part, nil
 }
 
-// partOf says what part of a blob an answer is.
+// partOf says what part of a blob a response is.
 func partOf(resp *http.Response, want byteRange) (cache.Part, error) {
 	switch resp.StatusCode {
 	case http.StatusOK:
@@ -65,40 +64,9 @@ func partOf(resp *http.Response, want byteRange) (cache.Part, error) {
 	return cache.Part{}, fmt.Errorf("a %d to a GET", resp.StatusCode)
 }
 
+// first returns the upstream that responded first; nil if another request began the fill.
 func (f *fetch) first() *upstream.Upstream {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.from
-}
-
-// answered names who answered; nobody if another call's fetch did.
-func (f *fetch) answered() string {
-	if u := f.first(); u != nil {
-		return u.Host()
-	}
-	return ""
-}
-
-// lateHeader writes an answer's header with its first bytes.
-type lateHeader struct {
-	*answer
-	status int
-}
-
-// Write implements [io.Writer].
-func (l lateHeader) Write(b []byte) (int, error) {
-	l.begin()
-	return l.answer.Write(b)
-}
-
-// ReadFrom implements [io.ReaderFrom].
-func (l lateHeader) ReadFrom(r io.Reader) (int64, error) {
-	l.begin()
-	return l.answer.ReadFrom(r)
-}
-
-func (l lateHeader) begin() {
-	if !l.begun() {
-		l.WriteHeader(l.status)
-	}
 }

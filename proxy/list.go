@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -10,91 +11,163 @@ import (
 
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// maxList bounds a page of tags or referrers, in bytes.
-const maxList = 8 << 20
-
-// serveList answers for a page of tags or of referrers, as the upstream has it but
-// for the link to the next page, which leads here. The last answer is kept for when
-// the upstream is away.
-func (p *Proxy) serveList(a *answer, c *call) error {
-	l, err := c.fetchList()
+// serveList responds with a page of tags or of referrers, as the upstream sent it except for
+// the link to the next page, which leads here. The last response is stored for when the
+// upstream is away.
+func (p *Proxy) serveList(w *response, r *request) error {
+	fetch := r.fetchList
+	if r.Kind == oci.Referrers {
+		fetch = r.fetchReferrers
+	}
+	l, u, err := fetch(&w.line)
 	if p.cache != nil {
-		p.note(c, err)
-		key := c.LocalPath() + "?" + c.Query.Encode() + " " + string(rune(c.Form))
+		p.noteRefusal(r, u, err)
+		key := r.LocalPath() + "?" + r.Query.Encode() + " " + string(rune(r.Form))
 		if err == nil {
-			l.Seen = time.Now()
-			_ = p.cache.SetAnswer(c.repository(), key, *l) // lost, it is asked for again
-		} else if kept := p.keptList(c, key); kept != nil && oci.Away(err) {
-			l, err, c.cached = kept, nil, "stale"
-			a.Header().Set("Warning", staleWarning)
+			l.Seen, l.Learned = time.Now(), r.learned(u)
+			p.grants.AllowList(r.caller, r.repository(), u.Name())
+			_ = p.cache.SetAnswer(r.repository(), key, *l) // a lost record is asked for again
+		} else if stored := p.storedList(r, key, err); stored != nil {
+			l, err, w.line.cache = stored, nil, "stale"
+			w.Header().Add("Warning", staleWarning)
+		} else if none := p.unknownReferrers(r, err); none != nil {
+			l, err, w.line.cache = none, nil, "stale"
+			w.Header().Add("Warning", staleWarning)
 		}
 	}
 	if err != nil {
 		return err
 	}
 	for name, value := range l.Header {
-		a.Header().Set(name, value)
+		w.Header().Set(name, value)
 	}
-	a.Header().Set("Content-Length", strconv.Itoa(len(l.Body)))
-	a.WriteHeader(http.StatusOK)
-	if c.http.Method == http.MethodHead {
+	addWarnings(w.Header(), l.Warning)
+	w.Header().Set("Content-Length", strconv.Itoa(len(l.Body)))
+	w.WriteHeader(http.StatusOK)
+	if r.http.Method == http.MethodHead {
 		return nil
 	}
-	_, err = a.Write(l.Body)
+	_, err = w.Write(l.Body)
 	return err
 }
 
-// keptList gives the last answer, if c's identity may have it and it is not too old.
-func (p *Proxy) keptList(c *call, key string) *cache.Answer {
-	kept, err := p.cache.Answer(c.repository(), key)
-	if err != nil || time.Since(kept.Seen) >= p.freshness.MaxStale || !p.stretched(c) {
+// storedList returns the last response, if the upstream that sent it is away, the caller may
+// have it and it is not too old; nil otherwise.
+func (p *Proxy) storedList(r *request, key string, err error) *cache.Answer {
+	stored, readErr := p.cache.Answer(r.repository(), key)
+	if readErr != nil {
 		return nil
 	}
-	return kept
+	age := time.Since(stored.Seen)
+	if age < 0 || age >= p.freshness.MaxStale || !upstream.Away(err, stored.Upstream) {
+		return nil
+	}
+	if !p.grants.MayListWhileAway(r.caller, r.repository(), stored.Learned) {
+		return nil
+	}
+	return stored
 }
 
 // fetchList asks the upstream for a page.
-func (c *call) fetchList() (*cache.Answer, error) {
-	resp, u, err := c.ask(c.http.Context(), c.registry.pool, c.upstreamRequest(http.MethodGet))
+func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, error) {
+	resp, u, err := r.ask(r.http.Context(), l, r.registry.pool, r.query(http.MethodGet))
 	if err != nil {
-		return nil, err
+		return nil, u, err
 	}
 	defer resp.Body.Close()
-	body, err := readAtMost(resp.Body, maxList)
+	body, err := readAtMost(resp.Body, oci.MaxList)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New("a " + strconv.Itoa(resp.StatusCode))
 	}
-	if err != nil {
-		return nil, &oci.Error{Code: oci.Unavailable, Message: u.Host() + " sent " + err.Error()}
+	if err == nil && !isList(r.Kind, body) {
+		err = errors.New("something that is not a list of " + r.Kind.String())
 	}
-	l := &cache.Answer{Body: body, Header: map[string]string{}}
+	if err != nil {
+		return nil, u, &oci.Error{Code: oci.Unavailable, Message: u.Host() + " sent " + err.Error()}
+	}
+	page := &cache.Answer{Body: body, Header: map[string]string{}}
 	for _, name := range []string{"Content-Type", "OCI-Filters-Applied"} {
 		if v := resp.Header.Get(name); v != "" {
-			l.Header[name] = v
+			page.Header[name] = v
 		}
 	}
-	if next, ok := c.localLink(strings.Join(resp.Header.Values("Link"), ", ")); ok {
-		l.Header["Link"] = next
+	if links := r.localLinks(resp.Header.Values("Link")); links != "" {
+		page.Header["Link"] = links
 	}
-	return l, nil
+	page.Warning = readWarnings(resp.Header)
+	return page, u, nil
 }
 
-// localLink makes `<https://upstream/v2/…?n=…&last=…>; rel="next"` (RFC 8288) lead
-// to the same page here: our path, its query, and the registry named as the client
-// names it.
-func (c *call) localLink(link string) (string, bool) {
-	target, params, ok := strings.Cut(strings.TrimSpace(link), ">")
-	target, open := strings.CutPrefix(target, "<")
+// isList reports whether body is a list of that kind: a sign-in page with status 200 is not.
+func isList(kind oci.Kind, body []byte) bool {
+	var list struct {
+		Tags, Manifests json.RawMessage
+	}
+	if json.Unmarshal(body, &list) != nil {
+		return false
+	}
+	if kind == oci.Tags {
+		return list.Tags != nil
+	}
+	return list.Manifests != nil
+}
+
+// localLinks makes every link to a page of the list (RFC 8288) lead to the same page here,
+// `<https://upstream/v2/…?n=…&last=…>; rel="next"`: the local path, its query, and the
+// registry named as the client names it. A link to anything else is left out.
+func (r *request) localLinks(values []string) string {
+	var links []string
+	for _, v := range values {
+		for rest := v; ; {
+			target, params, after, ok := cutLink(rest)
+			if !ok {
+				break
+			}
+			if local, ok := r.localLink(target); ok {
+				links = append(links, "<"+local+">"+params)
+			}
+			rest = after
+		}
+	}
+	return strings.Join(links, ", ")
+}
+
+// localLink returns the local form of a link's target.
+func (r *request) localLink(target string) (string, bool) {
 	u, err := url.Parse(target)
-	if !ok || !open || err != nil {
+	list := strings.TrimPrefix(r.Path(), "/v2/"+r.Repository+"/")
+	if err != nil || u.Path != "" && !strings.HasSuffix(u.Path, list) { // without a path it is relative to this page
 		return "", false
 	}
 	query := u.Query()
 	delete(query, "ns")
-	if c.Form == oci.ByNamespace {
-		query.Set("ns", c.Registry)
+	if r.Form == oci.ByNamespace {
+		query.Set("ns", r.Registry)
 	}
-	return "<" + withQuery(c.LocalPath(), query.Encode()) + ">" + params, true
+	return withQuery(r.LocalPath(), query.Encode()), true
+}
+
+// cutLink splits a Link header into the target and the parameters of its first link, with
+// their semicolon, and the rest. A comma within quotes is part of a parameter.
+func cutLink(s string) (target, params, rest string, ok bool) {
+	_, s, open := strings.Cut(s, "<")
+	target, s, ok = strings.Cut(s, ">")
+	if !open || !ok {
+		return "", "", "", false
+	}
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && quoted:
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			return target, s[:i], s[i+1:], true
+		}
+	}
+	return target, s, "", true
 }

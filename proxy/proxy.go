@@ -17,6 +17,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
@@ -30,14 +31,13 @@ const (
 // Proxy serves registries. It is an http.Handler; its server's ConnContext must be
 // peer.ConnContext, or everybody is taken for a stranger.
 type Proxy struct {
-	routes      *routes
-	trusted     []uint32
-	credentials credential.Source
-	page        http.Handler
-	cache       *cache.Dir // nil: nothing is kept
-	freshness   Freshness
-	grants      grants
-	log         *logrus.Logger
+	routes    *routes
+	policy    access.Policy
+	page      http.Handler
+	cache     *cache.Dir     // nil: nothing is stored
+	grants    *access.Grants // nil without a cache
+	freshness Freshness
+	log       *logrus.Logger
 }
 
 // New makes a Proxy. It dials nothing. It fails where a certificate that c names
@@ -57,15 +57,19 @@ func New(c Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Proxy{
-		routes:      routes,
-		trusted:     c.TrustedUIDs,
-		credentials: c.Credentials,
-		page:        c.Page,
-		cache:       c.Cache,
-		freshness:   c.Freshness,
-		log:         c.Log,
-	}, nil
+	p := &Proxy{
+		routes:    routes,
+		policy:    access.Policy{TrustedUIDs: c.TrustedUIDs, Credentials: c.Credentials},
+		page:      c.Page,
+		cache:     c.Cache,
+		freshness: c.Freshness,
+		log:       c.Log,
+	}
+	if c.Cache != nil {
+		p.policy.Name = c.Cache.Identity
+		p.grants = access.NewGrants(c.Cache, c.Freshness.MaxStale)
+	}
+	return p, nil
 }
 
 // Probe asks every registry marked for it whether it is there. What cannot be

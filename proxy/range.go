@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -9,17 +11,17 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// byteRange is the one range that a client asks for (RFC 9110, 14.2). The zero value
-// is the whole.
+// byteRange is the range that a client asks for (RFC 9110, 14.2). The zero value is the
+// whole. No sum of its numbers overflows.
 type byteRange struct {
 	some   bool  // it is a range and not the whole
-	first  int64 // of the first byte; of a suffix: 0
+	first  int64 // of the first byte; 0 for a suffix
 	last   int64 // of the last byte; -1: to the end
 	suffix int64 // if > 0, that many bytes from the end
 }
 
-// parseRange reads Range and If-Range. What is malformed, several ranges at once,
-// and a condition that does not hold mean the whole, which a server may always send.
+// parseRange reads Range and If-Range. A malformed range, several ranges at once, and a
+// condition that does not hold mean the whole, which a server may always send.
 func parseRange(h http.Header, dgst digest.Digest) byteRange {
 	values := h.Values("Range")
 	if len(values) != 1 {
@@ -33,42 +35,47 @@ func parseRange(h http.Header, dgst digest.Digest) byteRange {
 	if !ok || !dash || strings.Contains(last, ",") {
 		return byteRange{}
 	}
+	r := byteRange{some: true, last: -1}
 	if first == "" {
-		n, err := parseOffset(last)
-		if err != nil || n == 0 {
+		if r.suffix, ok = parseOffset(last); !ok || r.suffix == 0 {
 			return byteRange{}
 		}
-		return byteRange{some: true, last: -1, suffix: n}
+		return r
 	}
-	r := byteRange{some: true, last: -1}
-	var err error
-	if r.first, err = parseOffset(first); err != nil {
+	if r.first, ok = parseOffset(first); !ok {
 		return byteRange{}
 	}
 	if last != "" {
-		if r.last, err = parseOffset(last); err != nil || r.last < r.first {
+		if r.last, ok = parseOffset(last); !ok || r.last < r.first {
 			return byteRange{}
 		}
 	}
 	return r
 }
 
-// parseOffset reads digits only: ParseInt would take a sign too.
-func parseOffset(s string) (int64, error) {
+// maxOffset is the largest offset of a byte: one more must still be an int64.
+const maxOffset = math.MaxInt64 - 1
+
+// parseOffset reads digits only: ParseInt would accept a sign too. A number that is larger
+// than maxOffset is beyond the end of every blob, as maxOffset is.
+func parseOffset(s string) (int64, bool) {
 	n, err := strconv.ParseUint(s, 10, 63)
-	return int64(n), err
+	if errors.Is(err, strconv.ErrRange) {
+		return maxOffset, true
+	}
+	return min(int64(n), maxOffset), err == nil
 }
 
-// worthFilling reports whether a blob that nobody fetches is worth fetching whole
-// for the range. A client that starts far in takes up a pull again, and one that
-// wants a little may never want the rest; a long range from the first byte on is
-// how containerd begins when it fetches a layer in pieces.
+// worthFilling reports whether a blob that no request fetches is worth fetching whole for
+// the range. A client that starts far in resumes a pull, and one that wants a little may
+// never want the rest. A long range from the first byte on is how containerd begins when it
+// fetches a layer in pieces.
 func (r byteRange) worthFilling() bool {
 	const long = 1 << 20
 	return !r.some || r.suffix == 0 && r.first == 0 && (r.last < 0 || r.last+1 >= long)
 }
 
-// header gives the value for Range, empty for the whole.
+// header returns the value for Range, empty for the whole.
 func (r byteRange) header() string {
 	switch {
 	case !r.some:
@@ -81,8 +88,8 @@ func (r byteRange) header() string {
 	return fmt.Sprintf("bytes=%d-%d", r.first, r.last)
 }
 
-// of gives the range's first byte and the one after its last in a whole of total
-// bytes. ok is false where nothing of it is there.
+// of returns the first byte of the range and the one after its last in a whole of total
+// bytes. ok is false if the whole has no byte of the range.
 func (r byteRange) of(total int64) (start, end int64, ok bool) {
 	if r.suffix > 0 {
 		return max(0, total-r.suffix), total, total > 0
@@ -96,26 +103,17 @@ func (r byteRange) of(total int64) (start, end int64, ok bool) {
 
 // parseContentRange reads "bytes first-last/total"; total is -1 for "*".
 func parseContentRange(s string) (start, end, total int64, err error) {
-	bad := func() (int64, int64, int64, error) {
-		return 0, 0, 0, fmt.Errorf("a Content-Range that makes no sense: %q", clip(s))
-	}
 	spec, ok := strings.CutPrefix(s, "bytes ")
 	span, of, slash := strings.Cut(spec, "/")
 	first, last, dash := strings.Cut(span, "-")
-	if !ok || !slash || !dash {
-		return bad()
+	start, okStart := parseOffset(first)
+	end, okEnd := parseOffset(last)
+	total, okTotal := parseOffset(of)
+	if of == "*" {
+		total, okTotal = -1, true
 	}
-	if start, err = parseOffset(first); err != nil {
-		return bad()
+	if !ok || !slash || !dash || !okStart || !okEnd || !okTotal || end < start || total >= 0 && total <= end {
+		return 0, 0, 0, fmt.Errorf("a Content-Range that makes no sense: %q", clip(s))
 	}
-	if end, err = parseOffset(last); err != nil || end < start {
-		return bad()
-	}
-	end++
-	if total = -1; of != "*" {
-		if total, err = parseOffset(of); err != nil || total < end {
-			return bad()
-		}
-	}
-	return start, end, total, nil
+	return start, end + 1, total, nil
 }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 
@@ -23,12 +22,13 @@ type registry struct {
 	relay bool
 	probe bool
 	pool  upstream.Pool
-	wild  bool // nobody configured it by name
+	names []string // of the pool's upstreams
+	wild  bool     // the wildcard stands for it
 }
 
-// has reports whether host is one of the registry's upstreams.
-func (r *registry) has(host string) bool {
-	return slices.ContainsFunc(r.pool, func(u *upstream.Upstream) bool { return u.Host() == host })
+func (r *registry) add(u *upstream.Upstream) {
+	r.pool = append(r.pool, u)
+	r.names = append(r.names, u.Name())
 }
 
 // routes knows which registry is meant by what. It implements oci.Registries.
@@ -93,7 +93,7 @@ func (r *routes) make(rc config.Registry) (*registry, error) {
 			reg.pool.Close()
 			return nil, fmt.Errorf("registry %q: %w", rc.Name, err)
 		}
-		reg.pool = append(reg.pool, up)
+		reg.add(up)
 	}
 	return reg, nil
 }
@@ -151,7 +151,8 @@ func (r *routes) lookup(name string) *registry {
 	if err != nil { // it reads no certificate, so there is nothing to fail
 		return nil
 	}
-	reg := &registry{name: name, relay: r.any.Relay(), wild: true, pool: upstream.Pool{up}}
+	reg := &registry{name: name, relay: r.any.Relay(), wild: true}
+	reg.add(up)
 	r.wild[name] = reg
 	return reg
 }

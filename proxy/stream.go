@@ -35,9 +35,10 @@ var errWrongBytes = errors.New("the bytes do not match the digest")
 // reads anew and compares what it passes over with what it has delivered. A whole
 // blob is verified before its last bytes are delivered.
 type blob struct {
-	ctx  context.Context
-	call *call
-	pool upstream.Pool
+	ctx     context.Context
+	request *request
+	line    *accessLine
+	pool    upstream.Pool
 
 	start, end int64 // what is delivered: [start, end); end -1: until the upstream's end
 	total      int64 // of the whole blob; -1: unknown
@@ -45,7 +46,7 @@ type blob struct {
 
 	unsatisfiable bool // nothing of the range is there
 
-	first     *upstream.Upstream // who answered first
+	first     *upstream.Upstream // the one that responded first
 	body      io.ReadCloser
 	offset    int64     // of the next byte delivered
 	delivered hash.Hash // of [start, offset)
@@ -53,32 +54,32 @@ type blob struct {
 	progress  int64 // bytes since the last of them
 }
 
-// openBlob asks the pool for what c asks.
-func (c *call) openBlob(pool upstream.Pool, want byteRange) (*blob, error) {
-	b := &blob{ctx: c.http.Context(), call: c, pool: pool, total: -1, end: -1}
-	resp, u, err := b.request(want.header()) //nolint:bodyclose // it is the blob's, and closed with it
+// openBlob asks the pool for what r asks.
+func (r *request) openBlob(l *accessLine, pool upstream.Pool, want byteRange) (*blob, *upstream.Upstream, error) {
+	b := &blob{ctx: r.http.Context(), request: r, line: l, pool: pool, total: -1, end: -1}
+	resp, u, err := b.ask(want.header()) //nolint:bodyclose // it is the blob's, and closed with it
 	if err != nil {
-		return nil, err
+		return nil, u, err
 	}
 	b.first, b.body = u, resp.Body
 	if err := b.begin(resp, want); err != nil {
 		b.close()
-		return nil, &oci.Error{Code: oci.Unavailable, Message: u.Host() + " sent " + err.Error()}
+		return nil, u, &oci.Error{Code: oci.Unavailable, Message: u.Host() + " sent " + err.Error()}
 	}
 	b.offset = b.start
-	b.delivered = newHash(c.Digest)
-	return b, nil
+	b.delivered = newHash(r.Digest)
+	return b, u, nil
 }
 
 func newHash(d digest.Digest) hash.Hash { return d.Algorithm().Hash() }
 
-func (b *blob) request(rangeHeader string) (*http.Response, *upstream.Upstream, error) {
-	r := b.call.upstreamRequest(http.MethodGet)
-	r.Patient = r.Patient || b.body != nil // a blob under way is worth asking for again
+func (b *blob) ask(rangeHeader string) (*http.Response, *upstream.Upstream, error) {
+	q := b.request.query(http.MethodGet)
+	q.Patient = q.Patient || b.body != nil // a blob that is under way is worth asking again for
 	if rangeHeader != "" {
-		r.Header.Set("Range", rangeHeader)
+		q.Header.Set("Range", rangeHeader)
 	}
-	return b.call.ask(b.ctx, b.pool, r)
+	return b.request.ask(b.ctx, b.line, b.pool, q)
 }
 
 // begin makes of the first answer what the client is to get.
@@ -176,7 +177,7 @@ func (b *blob) Read(p []byte) (int, error) {
 // finish is io.EOF if all is as it should be.
 func (b *blob) finish() error {
 	whole := b.start == 0 && (b.total < 0 || b.offset == b.total) && !(b.partial && b.total < 0)
-	if whole && digest.NewDigest(b.call.Digest.Algorithm(), b.delivered) != b.call.Digest {
+	if whole && digest.NewDigest(b.request.Digest.Algorithm(), b.delivered) != b.request.Digest {
 		return errWrongBytes
 	}
 	return io.EOF
@@ -195,7 +196,7 @@ func (b *blob) resume(cause error) error {
 		if b.partial {
 			again.last = b.end - 1
 		}
-		resp, _, err := b.request(again.header()) //nolint:bodyclose // likewise
+		resp, _, err := b.ask(again.header()) //nolint:bodyclose // likewise
 		if err == nil {
 			b.body = resp.Body
 			err = b.rejoin(resp, again)
@@ -247,7 +248,7 @@ func (b *blob) skip() error {
 	if _, err := io.CopyN(io.Discard, b.body, b.start); err != nil {
 		return err
 	}
-	again := newHash(b.call.Digest)
+	again := newHash(b.request.Digest)
 	if _, err := io.CopyN(again, b.body, b.offset-b.start); err != nil {
 		return err
 	}

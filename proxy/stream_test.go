@@ -107,7 +107,7 @@ func TestASmallWrongBlobIsFetchedFromAnotherUpstream(t *testing.T) {
 	if a := newRig(t, nil, wrong, right).do(t, "GET", path); a.err != nil || a.StatusCode != 200 || string(a.body) != "foo" {
 		t.Errorf("%d %q %v", a.StatusCode, a.body, a.err)
 	}
-	if a := newRig(t, nil, wrong).do(t, "GET", path); a.StatusCode != http.StatusBadGateway || !strings.Contains(string(a.body), "not its digest") {
+	if a := newRig(t, nil, wrong).do(t, "GET", path); a.StatusCode != http.StatusBadGateway || !strings.Contains(string(a.body), "does not match its digest") {
 		t.Errorf("alone: %d %q %v", a.StatusCode, a.body, a.err)
 	}
 }

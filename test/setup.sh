@@ -32,7 +32,8 @@ lacking() {
 	for pair in containerd:containerd runc:runc docker.io:dockerd \
 		docker-registry:docker-registry skopeo:skopeo systemd:systemd-analyze \
 		rpm:rpm rpm2cpio:rpm2cpio cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc shellcheck:shellcheck \
-		mmdebstrap:mmdebstrap systemd-container:systemd-nspawn; do
+		mmdebstrap:mmdebstrap systemd-container:systemd-nspawn \
+		gnupg:gpg reprepro:reprepro createrepo-c:createrepo_c dnf:dnf; do
 		command -v "${pair#*:}" >/dev/null || printf '%s ' "${pair%%:*}"
 	done
 	# From trixie on the docker command is a package of its own.

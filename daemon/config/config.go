@@ -160,10 +160,6 @@ type Registry struct {
 // Wildcard is the name of the registry that stands for all that are not named.
 const Wildcard = "*"
 
-// dockerHubHost is the upstream of Docker Hub, the only registry whose upstream does not
-// have the registry's name.
-const dockerHubHost = "registry-1.docker.io"
-
 // Default returns the configuration of an empty file and an empty environment.
 func Default() *Config {
 	c := &Config{
@@ -195,7 +191,7 @@ func NewRegistry(name string) Registry {
 	switch name {
 	case Wildcard:
 	case oci.DockerHub:
-		r.Upstreams = []*url.URL{{Scheme: "https", Host: dockerHubHost}}
+		r.Upstreams = []*url.URL{{Scheme: "https", Host: oci.DockerHubUpstream}}
 	default:
 		r.Upstreams = []*url.URL{{Scheme: "https", Host: name}}
 	}

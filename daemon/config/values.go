@@ -197,7 +197,7 @@ func checkRegistryName(name string) error {
 	}
 	named, err := reference.ParseNormalizedNamed(name + "/repository")
 	switch {
-	case name == "index.docker.io" || name == dockerHubHost:
+	case name != oci.DockerHub && oci.CanonicalRegistry(name) == oci.DockerHub:
 		return fmt.Errorf("%s is Docker Hub, whose registry is called %q", quote(name), oci.DockerHub)
 	case strings.Contains(name, "://"):
 		return fmt.Errorf(`%s is a URL; a registry has the name that references begin with, as "registry.example:5000"`, quote(name))

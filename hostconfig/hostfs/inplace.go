@@ -42,12 +42,19 @@ func (h *Host) replaceInPlace(dir *os.File, w InPlace, mtime time.Time) error {
 // overwrite writes from the start and cuts off what is left over, in that order: if it is stopped
 // at any instant, the file is a beginning of data followed by what was there.
 func (h *Host) overwrite(dir *os.File, real string, data []byte, mtime time.Time) error {
-	fd, err := unix.Openat(int(dir.Fd()), path.Base(real), unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(int(dir.Fd()), path.Base(real), unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Explain(real, "opening it for writing in place", err)
 	}
 	f := os.NewFile(uintptr(fd), real)
 	defer f.Close()
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return Explain(real, "writing it in place", err)
+	}
+	if err := readable(real, &stat); err != nil {
+		return err
+	}
 	half := len(data) / 2
 	for _, part := range []struct {
 		op       string
@@ -95,12 +102,12 @@ func (h *Host) Repair() error {
 	if err != nil {
 		return err
 	}
-	dir, err := h.root.Open(local(path.Dir(w.Real)))
+	dir, err := h.folder(path.Dir(w.Real))
 	if errors.Is(err, fs.ErrNotExist) {
 		h.Torn = nil
 		return nil
 	} else if err != nil {
-		return Explain(w.Real, "opening its folder", err)
+		return err
 	}
 	defer dir.Close()
 	now, _, err := readAt(dir, path.Base(w.Real), w.Real)

@@ -9,10 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +48,10 @@ type File struct {
 	Data []byte
 
 	Attrs Attrs
+
+	// Unsafe says why other users than root could have put the file there or changed it; nil if
+	// only root could. See [Host.Trusted].
+	Unsafe error
 }
 
 // Exists reports whether there is such a file.
@@ -67,20 +69,21 @@ func Same(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, 
 // Read reads a file of at most [MaxFile] bytes. A missing one is no error. One that could not be
 // replaced without harm (not regular, other names linked to it) is refused.
 func (h *Host) Read(name string) (File, error) {
-	real, err := h.Resolve(name)
+	h.asked[name] = true
+	at, err := h.walk(name, true)
 	if err != nil {
 		return File{}, err
 	}
-	f := File{Path: name, Real: real}
-	dir, err := h.root.Open(local(path.Dir(real)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return f, nil
-	} else if err != nil {
-		return File{}, Explain(name, "opening its folder", err)
+	defer at.close()
+	f := File{Path: name, Real: at.real}
+	if at.unsafe != nil {
+		f.Unsafe = at.unsafe
 	}
-	defer dir.Close()
-	f.Data, f.Attrs, err = readAt(dir, path.Base(real), name)
-	if w := h.Torn; w != nil && w.Real == real && w.tore(f.Data) && !bytes.Equal(f.Data, w.After) {
+	if at.node == nil {
+		return f, nil
+	}
+	f.Data, f.Attrs, err = at.read(name)
+	if w := h.Torn; w != nil && w.Real == f.Real && w.tore(f.Data) && !bytes.Equal(f.Data, w.After) {
 		f.Data, f.Attrs.Mtime = w.Before, w.Mtime
 	}
 	return f, err
@@ -89,7 +92,7 @@ func (h *Host) Read(name string) (File, error) {
 // Peek reads the beginning of a file that is only looked at, such as one in /proc; nil if it cannot
 // be read.
 func (h *Host) Peek(name string) []byte {
-	f, err := h.root.Open(local(name))
+	f, err := h.Open(name)
 	if err != nil {
 		return nil
 	}
@@ -101,50 +104,83 @@ func (h *Host) Peek(name string) []byte {
 	return data
 }
 
-// Open opens a file or a folder for reading as it is, without the checks of [Host.Read].
-func (h *Host) Open(name string) (*os.File, error) { return h.root.Open(local(name)) }
+// Open opens a file or a folder for reading, without the checks of [Host.Read] on what kind of file
+// it is.
+func (h *Host) Open(name string) (*os.File, error) {
+	f, err := h.walk(name, true)
+	if err != nil {
+		return nil, err
+	}
+	defer f.close()
+	file, err := f.open(unix.O_RDONLY)
+	if err != nil {
+		return nil, Explain(name, "opening it", err)
+	}
+	return file, nil
+}
 
-func readAt(dir *os.File, base, name string) ([]byte, Attrs, error) {
-	// O_NONBLOCK, since opening a named pipe in the file's place would block for ever.
-	fd, err := unix.Openat(int(dir.Fd()), base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	switch {
-	case errors.Is(err, unix.ENOENT):
+// read reads what the walk found; nil if nothing.
+func (f *found) read(name string) ([]byte, Attrs, error) {
+	if f.node == nil {
 		return nil, Attrs{}, nil
-	case errors.Is(err, unix.ELOOP):
-		return nil, Attrs{}, &problem.Problem{Code: "file-changing", Path: name, Text: "became a symbolic link while it was read", Hint: "run the command again"}
+	}
+	if err := readable(name, &f.stat); err != nil {
+		return nil, Attrs{}, err // without opening it, which a device may notice
+	}
+	file, err := f.open(unix.O_RDONLY)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP):
+		return nil, Attrs{}, &problem.Problem{Code: "file-changing", Path: name, Text: "was replaced while it was read", Hint: "run the command again"}
 	case err != nil:
 		return nil, Attrs{}, Explain(name, "opening it", err)
 	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, Attrs{}, Explain(name, "reading it", err)
+	defer file.Close()
+	if err := readable(name, &f.stat); err != nil {
+		return nil, Attrs{}, err
 	}
-	st := info.Sys().(*syscall.Stat_t)
-	switch {
-	case !info.Mode().IsRegular():
-		return nil, Attrs{}, &problem.Problem{Code: "file-not-regular", Path: name, Text: "not a regular file", Hint: "move it away"}
-	case st.Nlink > 1:
-		return nil, Attrs{}, &problem.Problem{Code: "file-hard-linked", Path: name,
-			Text: fmt.Sprintf("has %d hard links: replacing it would separate them, and writing through it would change the others", st.Nlink),
-			Hint: "make it a file of its own: cp it, and mv the copy over it"}
-	case info.Size() > MaxFile:
-		return nil, Attrs{}, &problem.Problem{Code: "file-too-large", Path: name, Text: fmt.Sprintf("larger than %d MiB", MaxFile>>20), Hint: "check what the file is"}
-	}
-	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	data, err := io.ReadAll(io.LimitReader(file, MaxFile+1))
 	if err != nil {
 		return nil, Attrs{}, Explain(name, "reading it", err)
 	}
 	if len(data) > MaxFile {
 		return nil, Attrs{}, &problem.Problem{Code: "file-changing", Path: name, Text: "grows while it is read", Hint: "run the command again"}
 	}
-	xattrs, err := readXattrs(int(f.Fd()))
+	xattrs, err := readXattrs(int(file.Fd()))
 	if err != nil {
 		return nil, Attrs{}, Explain(name, "reading its extended attributes", err)
 	}
-	at := Attrs{Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid), Mtime: info.ModTime(), Xattrs: xattrs, Changed: time.Unix(st.Ctim.Unix())}
-	return data, at, nil
+	st := f.stat
+	return data, Attrs{Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid), Mtime: time.Unix(st.Mtim.Unix()), Xattrs: xattrs, Changed: time.Unix(st.Ctim.Unix())}, nil
+}
+
+// readable refuses a file that could not be read or replaced without harm.
+func readable(name string, st *unix.Stat_t) error {
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return &problem.Problem{Code: "file-not-regular", Path: name, Text: "not a regular file", Hint: "move it away"}
+	case st.Nlink > 1:
+		return &problem.Problem{Code: "file-hard-linked", Path: name,
+			Text: fmt.Sprintf("has %d hard links: replacing it would separate them, and writing through it would change the others", st.Nlink),
+			Hint: "make it a file of its own: cp it, and mv the copy over it"}
+	case st.Size > MaxFile:
+		return &problem.Problem{Code: "file-too-large", Path: name, Text: fmt.Sprintf("larger than %d MiB", MaxFile>>20), Hint: "check what the file is"}
+	}
+	return nil
+}
+
+// readAt reads a file of an open folder; nil if it is missing.
+func readAt(dir *os.File, base, name string) ([]byte, Attrs, error) {
+	node, stat, err := openNode(dir, base)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, Attrs{}, nil
+	} else if err != nil {
+		return nil, Attrs{}, Explain(name, "opening it", err)
+	}
+	defer node.Close()
+	if stat.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return nil, Attrs{}, &problem.Problem{Code: "file-changing", Path: name, Text: "became a symbolic link", Hint: "run the command again"}
+	}
+	return (&found{real: name, dir: dir, base: base, node: node, stat: *stat}).read(name)
 }
 
 func readXattrs(fd int) (map[string][]byte, error) {

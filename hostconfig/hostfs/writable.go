@@ -1,7 +1,9 @@
 package hostfs
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 
 	"golang.org/x/sys/unix"
@@ -23,21 +25,32 @@ func (h *Host) Writable(f File) error {
 		return err
 	}
 	for at := f.Real; ; at = path.Dir(at) {
-		d, err := h.root.Open(local(at))
-		if err != nil {
-			if at == "/" {
-				return Explain(f.Path, "opening its folder", err)
-			}
-			continue
-		}
-		if err = checkMount(int(d.Fd()), f.Path); err == nil {
-			err = checkFlags(int(d.Fd()), f.Path, at)
-		}
-		_ = d.Close()
-		if info, found := h.stat(at); err != nil || found && info.IsDir() {
+		folder, err := h.checkWritable(f.Path, at)
+		if err != nil || folder {
 			return err
 		}
 	}
+}
+
+// checkWritable looks at one file or folder. It reports whether it is a folder that exists.
+func (h *Host) checkWritable(name, at string) (folder bool, err error) {
+	node, err := h.walk(at, false)
+	if err != nil {
+		return false, err
+	}
+	defer node.close()
+	folder = node.stat.Mode&unix.S_IFMT == unix.S_IFDIR
+	d, err := node.open(unix.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return folder, Explain(name, "opening "+problem.QuotePath(at), err)
+	}
+	defer d.Close()
+	if err := checkMount(int(d.Fd()), name); err != nil {
+		return folder, err
+	}
+	return folder, checkFlags(int(d.Fd()), name, at)
 }
 
 // checkOwner is for the watching service, whose root has no capability: the file that replaces one

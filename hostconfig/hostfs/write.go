@@ -20,9 +20,9 @@ import (
 // or the new one, whole. before is what must be there now (nil: no file); if the file is something
 // else, another program was faster, and its file is left alone.
 func (h *Host) Write(real string, before, data []byte, at Attrs) error {
-	dir, err := h.root.Open(local(path.Dir(real)))
+	dir, err := h.folder(path.Dir(real))
 	if err != nil {
-		return Explain(real, "opening its folder", err)
+		return err
 	}
 	defer dir.Close()
 	base := path.Base(real)
@@ -107,9 +107,9 @@ func owner(info fs.FileInfo) (uid, gid int) {
 
 // Remove deletes the file at real (resolved) if it still holds before.
 func (h *Host) Remove(real string, before []byte) error {
-	dir, err := h.root.Open(local(path.Dir(real)))
+	dir, err := h.folder(path.Dir(real))
 	if err != nil {
-		return Explain(real, "opening its folder", err)
+		return err
 	}
 	defer dir.Close()
 	if _, err := unchanged(dir, path.Base(real), real, before); err != nil {
@@ -133,13 +133,24 @@ func (h *Host) Remove(real string, before []byte) error {
 
 // RemoveTemp removes what a killed run left next to real.
 func (h *Host) RemoveTemp(real string) error {
-	name := path.Join(path.Dir(real), durable.Temp(path.Base(real)))
-	info, err := h.root.Lstat(local(name))
-	if err != nil || !info.Mode().IsRegular() {
+	dir, err := h.folder(path.Dir(real))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	defer dir.Close()
+	temp := durable.Temp(path.Base(real))
+	node, stat, err := openNode(dir, temp)
+	if err != nil {
 		return nil
 	}
-	if err := h.root.Remove(local(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Explain(name, "removing it", err)
+	_ = node.Close()
+	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil
+	}
+	if err := unix.Unlinkat(int(dir.Fd()), temp, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return Explain(path.Join(path.Dir(real), temp), "removing it", err)
 	}
 	return nil
 }

@@ -2,6 +2,11 @@ package splice
 
 import "testing"
 
+const (
+	criV2  = `[plugins."io.containerd.grpc.v1.cri".registry]`
+	runcV2 = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\n  SystemdCgroup = true\n"
+)
+
 func TestRemoveConfigPathFindsTheSettingByItsMark(t *testing.T) {
 	for _, text := range []string{
 		"version = 2\n" + criV2 + "\n  config_path = '' # why\n" + runcV2,

@@ -2,44 +2,45 @@ package splice
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/pelletier/go-toml/v2"
 )
 
-const (
-	ourURL      = "http://127.0.0.1:305"
-	theirs      = "[host.\"https://mirror.corp.example\"]\n  capabilities = [\"pull\"]\n"
-	ourHost     = "[host.\"http://127.0.0.1:305\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
-	certsFolder = "/etc/containerd/certs.d"
-	criV2       = `[plugins."io.containerd.grpc.v1.cri".registry]`
-	runcV2      = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\n  SystemdCgroup = true\n"
-)
-
-// The same holds for each splicer: whatever bytes come in, there is an error, or a file
-// that holds all of them in their order, that is settled, and of which removal
-// makes the first bytes again.
+// The same holds for each editor: whatever bytes come in, there is an error, or a file that is
+// settled and contains all of them in their order, and removal restores the original bytes.
 
 func FuzzHosts(f *testing.F) {
-	for _, text := range []string{
-		"", theirs, "server = \"x\"", "server = \"x\"\n", "\r\n", "# c\n" + theirs, "a = \"\"\"\n# \"\"\"\n[host.x]", "[host]\n\"x\" = {}",
-		"[[host.x]]", "host.x.y = 1", "[ host . 'x' ] # c\r\nk = 1\r\n", "ca = \"x\"\n\n", tableMark + "\n" + theirs, FileMark + "\n" + theirs, FileMark + "\n" + ourHost,
-	} {
-		f.Add([]byte(text))
+	for _, data := range corpus(f, "hosts.toml") {
+		f.Add(data)
 	}
-	f.Fuzz(func(t *testing.T, base []byte) {
-		if r, _ := RemoveHosts("f", base, nil); r.Found {
-			return
-		}
-		m := Hosts{URL: ourURL}
-		out, err := m.Add("f", base)
+	f.Fuzz(checkHostsEdit)
+}
+
+func checkHostsEdit(t *testing.T, base []byte) {
+	t.Helper()
+	if r, err := RemoveHosts("f", base, nil); err == nil && r.Found {
+		return
+	}
+	for _, h := range []Hosts{
+		{URL: ourURL, Registry: "r.example"},
+		{URL: ourURL, Registry: "docker.io", Library: Version{2, 3}, Mirrors: []Mirror{
+			{URL: "https://m.example:5000", CA: []string{"ca.crt"}, SkipVerify: true}, {URL: ourURL + "/"}, {URL: "http://n.example"},
+		}},
+	} {
+		out, err := h.Add("f", base)
 		if err != nil {
-			return
+			wantProblem(t, err)
+			continue
 		}
 		holds(t, base, out)
-		if !m.Settled("f", out) {
+		if !h.Settled("f", out) {
 			t.Errorf("not settled: %q", out)
 		}
+		sameTOML(t, base, out, "host")
 		r, err := RemoveHosts("f", out, nil)
 		if r.Bare && len(base) == 0 {
 			r.Rest = base
@@ -47,67 +48,72 @@ func FuzzHosts(f *testing.F) {
 		if err != nil || !r.Found || !bytes.Equal(r.Rest, base) {
 			t.Errorf("%q became %q and then %q (found %v): %v", base, out, r.Rest, r.Found, err)
 		}
-	})
+	}
 }
 
-func FuzzDaemonJSON(f *testing.F) {
-	for _, text := range []string{
-		"", "{}", "{ }", "{\n}\n", `{"debug":true}`, "{\n\t\"debug\": true ,\n\t\"icc\": true\n}", `{"registry-mirrors":null}`, `{"registry-mirrors": [ ]}`,
-		`{"registry-mirrors":["a"]}`, "{\"registry-mirrors\": [\n \"a\" ,\n \"b\"\n]\n}", `{"registry-mirrors": ["a"], "registry-mirrors": []}`, "\xef\xbb\xbf{}",
-		"{\"debug\": \"}\\n\"}", "{\r\n\"icc\": 1\r\n}",
-	} {
-		f.Add([]byte(text))
+func FuzzDaemon(f *testing.F) {
+	for _, data := range corpus(f, "daemon.json") {
+		f.Add(data)
 	}
-	f.Fuzz(func(t *testing.T, base []byte) {
-		urls := []string{ourURL}
-		file, err := ReadDaemon("f", base, Version{})
-		if err != nil || file.RemoveMirror(urls, nil).Found {
-			return
+	f.Fuzz(checkDaemonEdit)
+}
+
+func checkDaemonEdit(t *testing.T, base []byte) {
+	t.Helper()
+	urls := []string{ourURL}
+	if RemoveMirror(base, urls, nil).Found {
+		return
+	}
+	for _, v := range []Version{{}, {20, 10}, {26, 1}, {28, 5}, {29, 7}} {
+		file, err := ReadDaemon("f", base, v)
+		if err != nil {
+			wantProblem(t, err)
+			continue
 		}
-		out := file.AddMirror(ourURL)
-		if len(bytes.TrimSpace(base)) > 0 {
-			holds(t, bytes.Replace(base, []byte("null"), nil, 1), bytes.Replace(out, []byte("null"), nil, 1))
+		out, err := file.AddMirror(ourURL)
+		if err != nil {
+			t.Fatalf("%q: %v", base, err)
 		}
-		after, err := ReadDaemon("f", out, Version{})
-		if err != nil || len(after.Mirrors) == 0 || after.Mirrors[0] != ourURL {
+		after, err := ReadDaemon("f", out, v)
+		if err != nil || !after.Settled(ourURL) {
 			t.Fatalf("not settled: %q: %v", out, err)
 		}
-		cleared, err := ReadDaemon("f", after.ClearMirrors(), Version{})
+		sameJSON(t, file, after)
+		cleared, err := ReadDaemon("f", after.ClearMirrors(), v)
 		if err != nil || !cleared.HasList() || len(cleared.Mirrors) != 0 {
 			t.Errorf("cleared %q: %v", after.ClearMirrors(), err)
 		}
-		r := after.RemoveMirror(urls, file)
-		if r.Bare && len(bytes.TrimSpace(base)) == 0 {
-			r.Rest = base
-		}
-		if !r.Found || !bytes.Equal(r.Rest, base) {
+		if r := RemoveMirror(out, urls, append([]byte{}, base...)); !r.Found || !bytes.Equal(r.Rest, base) {
 			t.Errorf("%q became %q and then %q (found %v)", base, out, r.Rest, r.Found)
 		}
-	})
+	}
 }
 
-func FuzzContainerdConfig(f *testing.F) {
-	for _, text := range []string{
-		"version = 2", "version = 2\n" + runcV2, criV2, criV2 + "\n", criV2 + "\nconfig_path = \"\" # c", criV2 + "\r\nconfig_path = 'x'\r\n[z]\r\n",
-		"plugins.\"io.containerd.grpc.v1.cri\".registry.config_path = \"\"\n", "[plugins]\n", "plugins = {}", criV2 + "\n# c\nconfig_path = \"\"\n",
-		settingMark + "\n" + criV2 + "\nconfig_path = \"\"\n", criV2 + "\nconfig_path = \"\"\"\n\"\"\"",
-	} {
-		f.Add([]byte(text))
+func FuzzConfig(f *testing.F) {
+	for _, data := range corpus(f, "config.toml") {
+		f.Add(data)
 	}
-	f.Fuzz(func(t *testing.T, base []byte) {
-		if r, _ := RemoveConfigPath("f", base); r.Found {
-			return
-		}
-		out, err := SetConfigPath("f", base, SectionV2, certsFolder)
+	f.Fuzz(checkConfigEdit)
+}
+
+func checkConfigEdit(t *testing.T, base []byte) {
+	t.Helper()
+	if r, err := RemoveConfigPath("f", base); err == nil && r.Found {
+		return
+	}
+	for _, section := range [][]string{SectionV1, SectionV2, SectionV3} {
+		out, err := SetConfigPath("f", base, section, certsFolder)
 		if err != nil {
-			return
+			wantProblem(t, err)
+			continue
 		}
 		holds(t, base, out)
+		sameTOML(t, base, out, "plugins")
 		var values map[string]any
 		if err := toml.Unmarshal(out, &values); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range SectionV2 {
+		for _, name := range section {
 			values, _ = values[name].(map[string]any)
 		}
 		if values["config_path"] != certsFolder {
@@ -117,7 +123,7 @@ func FuzzContainerdConfig(f *testing.F) {
 		if err != nil || !r.Found || !bytes.Equal(r.Rest, base) {
 			t.Errorf("%q became %q and then %q (found %v): %v", base, out, r.Rest, r.Found, err)
 		}
-	})
+	}
 }
 
 // holds wants all bytes of base in out, in their order.
@@ -131,5 +137,36 @@ func holds(t *testing.T, base, out []byte) {
 	}
 	if i < len(base) {
 		t.Errorf("%q lost something in %q", base, out)
+	}
+}
+
+// sameTOML wants two files to mean the same, except for one key at the top of both.
+func sameTOML(t *testing.T, base, out []byte, except string) {
+	t.Helper()
+	var was, is map[string]any
+	if err := toml.Unmarshal(base, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := toml.Unmarshal(out, &is); err != nil {
+		t.Fatalf("%q is not valid any more: %v", out, err)
+	}
+	delete(was, except)
+	delete(is, except)
+	if a, b := fmt.Sprintf("%#v", was), fmt.Sprintf("%#v", is); len(was)+len(is) > 0 && a != b {
+		t.Errorf("%s became %s", a, b)
+	}
+}
+
+// sameJSON wants two files to mean the same, except for the mirror added.
+func sameJSON(t *testing.T, base, out *Daemon) {
+	t.Helper()
+	var was, is map[string]any
+	if len(base.json()) > 0 && json.Unmarshal(base.json(), &was) != nil || json.Unmarshal(out.json(), &is) != nil {
+		t.Fatalf("%q is not valid", out.data)
+	}
+	delete(was, mirrorsKey)
+	delete(is, mirrorsKey)
+	if a, b := fmt.Sprint(was), fmt.Sprint(is); a != b || !slices.Equal(out.Mirrors[1:], base.Mirrors) {
+		t.Errorf("%s %q became %s %q", a, base.Mirrors, b, out.Mirrors)
 	}
 }

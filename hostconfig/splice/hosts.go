@@ -1,8 +1,6 @@
 package splice
 
 import (
-	"bytes"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -12,7 +10,17 @@ import (
 
 // Hosts is what a registry's hosts.toml should say.
 type Hosts struct {
-	URL string // sidemirror's address
+	// URL is sidemirror's address: "http://127.0.0.1:305". An IPv6 address is refused: containerd 1.x
+	// cannot parse it in the name of a table and ignores the whole file.
+	URL string
+
+	// Registry is the registry that the file is for: "docker.io".
+	Registry string
+
+	// Library is the version of the containerd library in the engine that reads the file; the oldest, if
+	// several read it. "referrers" is among the capabilities from 2.2 on: an older library rejects the
+	// whole file because of that word, and a newer one does not ask sidemirror for referrers without it.
+	Library Version
 
 	// CA and Clients are certificates next to the file. Without these lines the file would switch
 	// them off (containerd, core/remotes/docker/config, loadHostDir). A client is a certificate's
@@ -23,8 +31,9 @@ type Hosts struct {
 	// Server is asked last instead of the registry itself, unless it is empty.
 	Server string
 
-	// Mirrors are asked after sidemirror: Docker's registry-mirrors, which a hosts.toml for
-	// docker.io overrides (moby, daemon/hosts.go, mergeLegacyConfig).
+	// Mirrors are asked after sidemirror. They are Docker's registry-mirrors, which dockerd ignores
+	// if docker.io/hosts.toml has a host (moby, daemon/hosts.go, mergeLegacyConfig). A file that
+	// lists hosts already does not get them.
 	Mirrors []Mirror
 }
 
@@ -36,19 +45,24 @@ type Mirror struct {
 	SkipVerify bool
 }
 
-// table is our [host] table. "referrers" is left out of the capabilities, since
-// up to containerd 2.1 the word makes the whole file invalid; "push" is left out
-// so that no push comes to us.
-func table(url, eol string) string {
-	return `[host.` + quoteTOML(url) + `]` + eol + `  capabilities = ["pull", "resolve"]` + eol
+// capabilities returns the words that the engine's library knows. "push" is never among them, so
+// that no push comes to a mirror.
+func (h Hosts) capabilities() []string {
+	if h.Library.atLeast(2, 2) {
+		return []string{"pull", "resolve", "referrers"}
+	}
+	return []string{"pull", "resolve"}
 }
 
-// File returns a whole hosts.toml.
-func (m Hosts) File() []byte {
-	var b strings.Builder
-	b.WriteString(FileMark + "\n")
+// table returns the [host] table of one mirror.
+func (h Hosts) table(m Mirror, eol string) string {
+	return "[host." + quoteTOML(m.URL) + "]" + eol + "  capabilities = " + quoteList(h.capabilities()) + eol + tlsLines(m, "  ", eol)
+}
+
+func tlsLines(m Mirror, indent, eol string) string {
+	text := ""
 	if len(m.CA) > 0 {
-		b.WriteString("ca = " + quoteList(m.CA) + "\n")
+		text += indent + "ca = " + quoteList(m.CA) + eol
 	}
 	if len(m.Clients) > 0 {
 		pairs := make([]string, len(m.Clients))
@@ -57,268 +71,190 @@ func (m Hosts) File() []byte {
 				pairs[i] = quoteTOML(pair[0])
 			}
 		}
-		b.WriteString("client = [" + strings.Join(pairs, ", ") + "]\n")
+		text += indent + "client = [" + strings.Join(pairs, ", ") + "]" + eol
 	}
-	if m.Server != "" {
-		b.WriteString("server = " + quoteTOML(m.Server) + "\n")
+	if m.SkipVerify {
+		text += indent + "skip_verify = true" + eol
 	}
-	if len(m.CA)+len(m.Clients)+len(m.Server) > 0 {
-		b.WriteString("\n")
-	}
-	b.WriteString(table(m.URL, "\n"))
-	for _, other := range m.Mirrors {
-		b.WriteString("\n" + table(other.URL, "\n"))
-	}
-	return []byte(b.String())
+	return text
 }
 
-func quoteList(list []string) string {
-	quoted := make([]string, len(list))
-	for i, s := range list {
-		quoted[i] = quoteTOML(s)
+// tables returns sidemirror's table and those of the other mirrors, each mirror once. marks says
+// whether the first one has a mark of its own.
+func (h Hosts) tables(mark bool, eol string) string {
+	text := h.table(Mirror{URL: h.URL}, eol)
+	if mark {
+		text = tableMark + eol + text
 	}
-	return "[" + strings.Join(quoted, ", ") + "]"
+	for _, m := range h.others() {
+		text += eol + tableMark + eol + h.table(m, eol)
+	}
+	return text
 }
 
-// Add inserts sidemirror's table into base, before the first other one. An empty file
-// counts as none, as it does to containerd.
-func (m Hosts) Add(name string, base []byte) ([]byte, error) {
+// others returns the other mirrors, without sidemirror itself and without repetitions.
+func (h Hosts) others() []Mirror {
+	var list []Mirror
+	for _, m := range h.Mirrors {
+		same := func(o Mirror) bool { return SameURL(o.URL, m.URL) }
+		if !SameURL(m.URL, h.URL) && !slices.ContainsFunc(list, same) {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// File returns a whole hosts.toml.
+func (h Hosts) File() []byte {
+	text := FileMark + "\n"
+	root := tlsLines(Mirror{CA: h.CA, Clients: h.Clients}, "", "\n")
+	if h.Server != "" {
+		root += "server = " + quoteTOML(h.Server) + "\n"
+	}
+	if root != "" {
+		text += root + "\n"
+	}
+	return []byte(text + h.tables(false, "\n"))
+}
+
+// Add inserts sidemirror's table into base, before the first other host. An empty file counts as
+// none, as it does to containerd. base must have no entry of sidemirror.
+func (h Hosts) Add(name string, base []byte) ([]byte, error) {
+	if err := h.checkURLs(name); err != nil {
+		return nil, err
+	}
 	if len(base) == 0 {
-		return m.File(), nil
+		return h.File(), nil
 	}
-	d, err := parseTOML(name, base)
+	d, err := parseHosts(name, base, h.Library)
 	if err != nil {
 		return nil, err
 	}
+	if err := h.checkBase(d); err != nil {
+		return nil, err
+	}
 	eol := newline(base)
-	block := tableMark + eol + table(m.URL, eol)
 	var out []byte
+	added := [][]string{{"host", h.URL}}
 	if i := d.firstHost(); i >= 0 {
 		at := d.aboveComments(d.exprs[i].start)
-		out = splice(base, at, at, block+eol)
+		out = splice(base, at, at, tableMark+eol+h.table(Mirror{URL: h.URL}, eol)+eol)
 	} else {
-		out = appendBlock(base, block, eol)
-	}
-	if _, err := parseTOML(name, out); err != nil {
-		return nil, &Problem{Path: name, Text: "has its hosts as an inline table, to which none can be added", Hint: `write them as [host."https://…"] tables`}
-	}
-	return out, nil
-}
-
-// firstHost is the index of the first table below [host], or -1.
-func (d *document) firstHost() int {
-	return slices.IndexFunc(d.exprs, func(e expr) bool {
-		return e.kind != unstable.KeyValue && e.table[0] == "host"
-	})
-}
-
-// aboveComments goes up from the line at start over the comments right above it,
-// which belong to it.
-func (d *document) aboveComments(start int) int {
-	for start > 0 {
-		above := d.lineStart(start - 1)
-		if _, ok := d.comment(above); !ok {
-			break
+		out = appendBlock(base, h.tables(true, eol), eol)
+		for _, m := range h.others() {
+			added = append(added, []string{"host", m.URL})
 		}
-		start = above
 	}
-	return start
+	return out, d.sameExcept(out, added...)
 }
 
-// ours finds our table: the one under our mark, or one for a URL of urls, which
-// are those that the journal says were written there. -1 where there is none.
-func (d *document) ours(urls []string) int {
-	marked := d.mark() >= 0
-	for i, e := range d.exprs {
-		if e.kind != unstable.Table || len(e.table) != 2 || e.table[0] != "host" {
+// checkURLs refuses addresses that the engine could not read.
+func (h Hosts) checkURLs(name string) error {
+	if strings.Contains(h.URL, "[") {
+		return refuse("hosts-toml-address", name, 0, "let sidemirror listen on 127.0.0.1 too",
+			"cannot name %s: containerd 1.x ignores a hosts.toml with an IPv6 address in the name of a table", h.URL)
+	}
+	for _, m := range h.Mirrors {
+		if strings.Contains(m.URL, "[") && !h.Library.atLeast(2, 0) {
+			return refuse("hosts-toml-address", name, 0, "use a name or an IPv4 address for that mirror",
+				"cannot name the mirror %s: containerd 1.x ignores a hosts.toml with an IPv6 address in the name of a table", m.URL)
+		}
+	}
+	return nil
+}
+
+// checkBase refuses a file in which sidemirror's table would change more than the first host.
+func (h Hosts) checkBase(d *document) error {
+	for _, e := range d.exprs {
+		if e.isHost() && SameURL(e.table[1], h.URL) {
+			return refuse("hosts-toml-address", d.name, d.number(e), "remove that table, or make it the first",
+				"has sidemirror's address as a host already")
+		}
+	}
+	if d.firstHost() >= 0 || h.Library.atLeast(2, 0) {
+		return nil
+	}
+	// containerd 1.6, and 1.7 in most of its versions, ignores a file without a [host] table.
+	for _, e := range d.exprs {
+		if e.kind == unstable.KeyValue && len(e.path()) == 1 && e.key[0] == "server" && isServerOf(e.text, h.Registry) {
 			continue
 		}
-		if slices.Contains(urls, e.table[1]) || d.tableMarked(e) {
-			return i
-		}
-		if marked {
-			marked = false // only the first host of a file of ours can be ours
-			if IsLoopback(e.table[1]) {
-				return i
-			}
-		}
+		return refuse("hosts-toml-root-only", d.name, d.number(e), "check that "+strings.Join(e.path(), ".")+" is right and add a [host.\"…\"] table, or remove it",
+			"has no [host] table, so containerd 1.x ignores it; with sidemirror's table %s would take effect", strings.Join(e.path(), "."))
 	}
-	return -1
+	return nil
 }
 
-// mark is the offset of the line that calls the whole file ours, or -1.
-func (d *document) mark() int {
-	first := -1
-	for offset := range d.comments {
-		text, ok := d.comment(d.lineStart(offset))
-		if ok && strings.HasPrefix(text, markStart+"file") && (first < 0 || offset < first) {
-			first = offset
-		}
+// isServerOf reports whether a server is the registry itself, which containerd asks last anyway.
+func isServerOf(server, registry string) bool {
+	if !strings.Contains(server, "://") {
+		server = "https://" + server
 	}
-	if first < 0 {
-		return -1
-	}
-	return d.lineStart(first)
-}
-
-func (d *document) tableMarked(e expr) bool {
-	if e.start == 0 {
+	u, err := url.Parse(server)
+	if err != nil || u.Scheme != "https" || u.RawQuery != "" {
 		return false
 	}
-	text, ok := d.comment(d.lineStart(e.start - 1))
-	return ok && strings.HasPrefix(text, markStart+"table")
-}
-
-// IsLoopback reports whether the host of a URL is localhost or a loopback address.
-func IsLoopback(text string) bool {
-	u, err := url.Parse(text)
-	if err != nil {
-		return false
+	if registry == "docker.io" {
+		registry = "registry-1.docker.io"
 	}
-	addr, err := netip.ParseAddr(u.Hostname())
-	return u.Hostname() == "localhost" || err == nil && addr.IsLoopback()
+	path := strings.TrimSuffix(u.Path, "/")
+	return registry != "" && strings.EqualFold(u.Host, registry) && (path == "" || path == "/v2")
 }
 
-// Settled reports whether data has our table as it should be, first of all.
-// What else a user wrote into that table is the user's.
-func (m Hosts) Settled(name string, data []byte) bool {
-	d, err := parseTOML(name, data)
+// Settled reports whether data has sidemirror's table as it should be, before all other hosts, and
+// the other mirrors if there is no host but sidemirror's. What a user added to sidemirror's table is
+// the user's.
+func (h Hosts) Settled(name string, data []byte) bool {
+	d, err := parseHosts(name, data, h.Library)
 	if err != nil {
 		return false
 	}
 	first := d.firstHost()
-	if first < 0 || first != d.ours([]string{m.URL}) || d.exprs[first].table[1] != m.URL {
+	if first < 0 || !d.exprs[first].isHost() || !SameURL(d.exprs[first].table[1], h.URL) {
 		return false
 	}
-	hosts, _ := d.values["host"].(map[string]any)
-	host, _ := hosts[m.URL].(map[string]any)
-	list, ok := host["capabilities"].([]any)
-	return ok && len(list) == 2 && slices.Contains(list, any("pull")) && slices.Contains(list, any("resolve"))
-}
-
-// RemoveHosts removes sidemirror's table and mark: the marked table, or one for a URL of urls,
-// which the journal recorded for this file.
-func RemoveHosts(name string, data []byte, urls []string) (Removed, error) {
-	d, err := parseTOML(name, data)
-	if err != nil {
-		return Removed{}, err
+	capabilities := d.capabilitiesOf(d.exprs[first].table[1])
+	own := d.ownTables(nil)
+	if !slices.Contains(own, first) { // a user's own table
+		return slices.Contains(capabilities, "pull") && slices.Contains(capabilities, "resolve") && !slices.Contains(capabilities, "push")
 	}
-	i := d.ours(urls)
-	if i < 0 {
-		return Removed{Rest: data}, nil
+	if !slices.Equal(capabilities, h.capabilities()) {
+		return false
 	}
-	var rest []byte
-	from, to := d.tableLines(i)
-	if to < len(data) {
-		rest = slices.Concat(data[:from], skipBlank(data[to:]))
-	} else {
-		rest = dropBlock(data, from)
-	}
-	if at := d.mark(); at >= 0 && at < from && !d.tableMarked(d.exprs[i]) {
-		rest = splice(rest, at, d.lineEnd(at), "")
-	}
-	return Removed{Rest: rest, Found: true, Bare: d.onlyOurs(i)}, nil
-}
-
-// tableLines are the lines of the table at index i and of its own sub-tables,
-// with our mark above, without comments below the last key.
-func (d *document) tableLines(i int) (from, to int) {
-	own := d.exprs[i].table
-	from, to = d.exprs[i].start, d.exprs[i].end
-	for _, e := range d.exprs[i+1:] {
-		if len(e.table) < len(own) || !slices.Equal(e.table[:len(own)], own) {
-			break
-		}
-		to = e.end
-	}
-	if from == 0 {
-		return from, to
-	}
-	above := d.lineStart(from - 1)
-	if text, ok := d.comment(above); ok && strings.HasPrefix(text, markStart) {
-		from = above
-	}
-	return from, to
-}
-
-// skipBlank skips one empty line.
-func skipBlank(data []byte) []byte {
-	if rest := bytes.TrimPrefix(data, []byte("\r")); bytes.HasPrefix(rest, []byte("\n")) {
-		return rest[1:]
-	}
-	return data
-}
-
-// onlyOurs reports whether, but for the table at index i, the file has only what
-// [Hosts.File] writes for certificates and for a probe.
-func (d *document) onlyOurs(i int) bool {
-	from, to := d.tableLines(i)
-	comments := 0
-	for offset := range d.comments {
-		if offset < from || offset >= to {
-			comments++
+	var others []Mirror
+	for i, e := range d.exprs {
+		switch {
+		case i == first || e.kind != unstable.Table || e.table[0] != "host" || len(e.table) < 2:
+		case slices.Contains(own, i):
+			others = append(others, d.mirror(e.table[1]))
+		case e.isHost() || !slices.ContainsFunc(own, func(o int) bool { return d.exprs[o].table[1] == e.table[1] }):
+			return true // the user's own hosts replace the other mirrors
 		}
 	}
-	at := d.mark()
-	if at >= 0 && at < from {
-		comments--
-	}
-	outside := func(e expr) bool {
-		atTop := e.kind == unstable.KeyValue && len(e.table) == 0 && len(e.key) == 1
-		written := atTop && (e.key[0] == "ca" || e.key[0] == "client" || e.key[0] == "server" && e.text == d.exprs[i].table[1])
-		return (e.start < from || e.start >= to) && !written
-	}
-	return at >= 0 && comments == 0 && !slices.ContainsFunc(d.exprs, outside)
+	return slices.EqualFunc(others, h.others(), func(a, b Mirror) bool {
+		return SameURL(a.URL, b.URL) && tlsLines(a, "", "") == tlsLines(b, "", "")
+	})
 }
 
-// HostsFile is what a hosts.toml says.
-type HostsFile struct {
-	Server string
-	CA     []string
-	Hosts  []Host // in no particular order
-	Ours   bool   // sidemirror's table is marked as such
+// isHost reports whether e is the header of a host's table.
+func (e expr) isHost() bool {
+	return e.kind == unstable.Table && len(e.table) == 2 && e.table[0] == "host"
 }
 
-// Host is one host of a hosts.toml.
-type Host struct {
-	Name  string
-	CA    []string
-	Table bool // it has a table of its own, and is no dotted key or inline table
+// firstHost returns the index of the first table below [host], or -1.
+func (d *document) firstHost() int {
+	return slices.IndexFunc(d.exprs, func(e expr) bool {
+		return e.kind == unstable.Table && len(e.table) >= 2 && e.table[0] == "host"
+	})
 }
 
-// ReadHosts parses a hosts.toml.
-func ReadHosts(name string, data []byte) (HostsFile, error) {
-	d, err := parseTOML(name, data)
-	if err != nil {
-		return HostsFile{}, err
-	}
-	server, _ := d.values["server"].(string)
-	file := HostsFile{Server: server, CA: stringsIn(d.values["ca"]), Ours: d.ours(nil) >= 0}
-	tables := make(map[string]bool)
-	for _, e := range d.exprs {
-		if e.kind == unstable.Table && len(e.table) >= 2 && e.table[0] == "host" {
-			tables[e.table[1]] = true
+// aboveComments returns the start of the comments right above the line at start, which belong to it.
+func (d *document) aboveComments(start int) int {
+	for {
+		above, ok := d.above(start)
+		if !ok {
+			return start
 		}
+		start = above
 	}
-	hosts, _ := d.values["host"].(map[string]any)
-	for name, value := range hosts {
-		fields, _ := value.(map[string]any)
-		file.Hosts = append(file.Hosts, Host{Name: name, CA: stringsIn(fields["ca"]), Table: tables[name]})
-	}
-	return file, nil
-}
-
-// stringsIn returns the strings of a value that is a string or a list.
-func stringsIn(value any) []string {
-	list, ok := value.([]any)
-	if !ok {
-		list = []any{value}
-	}
-	var texts []string
-	for _, item := range list {
-		if text, ok := item.(string); ok {
-			texts = append(texts, text)
-		}
-	}
-	return texts
 }

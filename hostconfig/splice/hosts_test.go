@@ -6,8 +6,8 @@ import (
 )
 
 func TestAddWritesOnlyWordsThatEveryVersionKnows(t *testing.T) {
-	for _, base := range []string{"", theirs, "server = \"https://s\""} {
-		out, err := Hosts{URL: ourURL, Mirrors: []Mirror{{URL: "https://o"}}}.Add("f", []byte(base))
+	for _, base := range []string{"", theirs, "server = \"https://r.example\""} {
+		out, err := Hosts{URL: ourURL, Registry: "r.example", Mirrors: []Mirror{{URL: "https://o"}}}.Add("f", []byte(base))
 		if err != nil {
 			t.Fatal(err)
 		}

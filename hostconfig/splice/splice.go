@@ -1,22 +1,28 @@
 // Package splice edits the configuration files of container engines: bytes and a wish go in,
-// bytes or a [Problem] come out. It opens no file and logs nothing.
+// bytes or a [problem.Problem] come out. It opens no file and logs nothing.
 //
 // Each editor inserts sidemirror's entry and keeps every other byte of the file. Removing the
-// entry restores the original bytes.
+// entry restores the original bytes. After each edit an independent parse confirms that everything
+// else in the file means what it meant before.
 package splice
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// A line above each entry names its owner. It also identifies the entry if the journal is lost.
+// FileMark is the first line of a file that sidemirror writes as a whole. It names the owner, and
+// identifies the file if the journal is lost.
+const FileMark = `# sidemirror: this file is sidemirror's; to undo: sidemirror revert`
+
+// The marks of entries in other files.
 const (
-	FileMark  = `# sidemirror: this file is sidemirror's; to undo: sidemirror revert`
-	tableMark = `# sidemirror: this table is sidemirror's; to undo: sidemirror revert`
-	markStart = `# sidemirror: this `
+	tableMark   = `# sidemirror: this table is sidemirror's; to undo: sidemirror revert`
+	settingMark = `# sidemirror: this setting is sidemirror's; to undo: sidemirror revert`
+	markStart   = `# sidemirror: this `
 )
 
 // Marked reports whether data contains a line that marks an entry of sidemirror.
@@ -29,10 +35,23 @@ type Removed struct {
 	Bare  bool   // sidemirror wrote the file, and Rest means nothing without the entry
 }
 
-// Problem is a file that sidemirror does not edit, with the reason and a hint.
-type Problem = problem.Problem
+// Version is the version of an engine or of a library. The zero value means that it is unknown.
+type Version struct{ Major, Minor int }
 
-var bom = []byte("\xef\xbb\xbf")
+func (v Version) unknown() bool { return v == Version{} }
+
+// before reports whether v is known to be older than major.minor.
+func (v Version) before(major, minor int) bool {
+	return !v.unknown() && (v.Major < major || v.Major == major && v.Minor < minor)
+}
+
+// atLeast reports whether v is known to be major.minor or newer.
+func (v Version) atLeast(major, minor int) bool { return !v.unknown() && !v.before(major, minor) }
+
+// refuse returns a problem with a file.
+func refuse(code, path string, line int, hint, format string, args ...any) error {
+	return &problem.Problem{Code: code, Path: path, Line: line, Text: fmt.Sprintf(format, args...), Hint: hint}
+}
 
 // lineAt returns the number of the line that offset lies in.
 func lineAt(b []byte, offset int) int {

@@ -3,6 +3,8 @@ package splice
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -10,14 +12,13 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// expr is one top-level expression of a TOML file: a table's header, or a key
-// with its value.
+// expr is one top-level expression of a TOML file: a table's header, or a key with its value.
 type expr struct {
 	kind  unstable.Kind // Table, ArrayTable or KeyValue
-	table []string      // the header that it stands under, or is
-	key   []string      // a KeyValue's own key
-	value unstable.Kind // a KeyValue's kind of value
-	text  string        // a String's value
+	table []string      // the header above the expression, or the header itself
+	key   []string      // the key of a KeyValue
+	value unstable.Kind // the kind of a KeyValue's value
+	text  string        // the value of a String
 
 	start, end int // its lines: from a line's first byte to past a newline (or the file's end)
 	at         int // its first byte
@@ -25,11 +26,12 @@ type expr struct {
 	valueEnd   int // past its last
 }
 
-// path is the key from the file's top.
+// path returns the key from the top of the file.
 func (e expr) path() []string { return slices.Concat(e.table, e.key) }
 
-// document is a TOML file that was found valid, with what splicing needs to know.
+// document is a valid TOML file, with what splicing needs to know.
 type document struct {
+	name     string
 	data     []byte
 	exprs    []expr
 	comments map[int]bool // offsets of comments that have a line of their own
@@ -39,16 +41,16 @@ type document struct {
 // parseTOML refuses what the engines refuse, with the line.
 func parseTOML(name string, data []byte) (*document, error) {
 	if bytes.HasPrefix(data, bom) {
-		return nil, &Problem{Path: name, Line: 1, Text: "begins with a byte order mark, which containerd 2 refuses", Hint: "save it without one"}
+		return nil, refuse("toml-byte-order-mark", name, 1, "save the file without one", "begins with a byte order mark, with which containerd 2 ignores the file")
 	}
-	d := &document{data: data, comments: make(map[int]bool)}
+	d := &document{name: name, data: data, comments: make(map[int]bool)}
 	if err := toml.Unmarshal(data, &d.values); err != nil {
 		line := 0
 		var at *toml.DecodeError
 		if errors.As(err, &at) {
 			line, _ = at.Position()
 		}
-		return nil, &Problem{Path: name, Line: line, Text: "is not valid TOML: " + err.Error(), Hint: "mend it; until then the engine ignores it, and so do we"}
+		return nil, refuse("toml-syntax", name, line, "correct it; until then the engine ignores the file", "not valid TOML: %v", err)
 	}
 	p := unstable.Parser{KeepComments: true}
 	p.Reset(data)
@@ -68,7 +70,7 @@ func parseTOML(name string, data []byte) (*document, error) {
 		d.exprs = append(d.exprs, e)
 	}
 	if err := p.Error(); err != nil {
-		return nil, &Problem{Path: name, Text: "is not valid TOML: " + err.Error(), Hint: "mend it"}
+		return nil, refuse("toml-syntax", name, 0, "correct it; until then the engine ignores the file", "not valid TOML: %v", err)
 	}
 	return d, nil
 }
@@ -99,12 +101,12 @@ func (d *document) expression(node *unstable.Node) expr {
 	return e
 }
 
-// lineStart is the first byte of the line that offset is in.
+// lineStart returns the first byte of the line that offset is in.
 func (d *document) lineStart(offset int) int {
 	return bytes.LastIndexByte(d.data[:offset], '\n') + 1
 }
 
-// lineEnd is past the newline of the line that offset is in.
+// lineEnd returns the offset past the newline of the line that offset is in.
 func (d *document) lineEnd(offset int) int {
 	if n := bytes.IndexByte(d.data[offset:], '\n'); n >= 0 {
 		return offset + n + 1
@@ -112,18 +114,78 @@ func (d *document) lineEnd(offset int) int {
 	return len(d.data)
 }
 
-// comment reports whether the line from start to end is a comment and nothing
-// else, and what it says. A line of a multi-line string that looks like one is none.
-func (d *document) comment(start int) (string, bool) {
-	line := d.data[start:d.lineEnd(start)]
-	indent := len(line) - len(bytes.TrimLeft(line, " \t"))
-	if !d.comments[start+indent] {
-		return "", false
-	}
-	return string(bytes.TrimSpace(line)), true
+// line returns the line at start without its ending.
+func (d *document) line(start int) string {
+	return strings.TrimRight(string(d.data[start:d.lineEnd(start)]), "\r\n")
 }
 
-// quoteTOML writes s as a basic string.
+// number returns the number of an expression's line.
+func (d *document) number(e expr) int { return lineAt(d.data, e.at) }
+
+// above returns the start of the line above the one at start, if that is a comment. A line of a
+// multi-line string that looks like one is none.
+func (d *document) above(start int) (int, bool) {
+	if start == 0 {
+		return 0, false
+	}
+	above := d.lineStart(start - 1)
+	line := d.data[above:d.lineEnd(above)]
+	indent := len(line) - len(bytes.TrimLeft(line, " \t"))
+	return above, d.comments[above+indent]
+}
+
+// marked returns the start of the line above the one at start, if that is mark.
+func (d *document) marked(start int, mark string) (int, bool) {
+	above, ok := d.above(start)
+	return above, ok && strings.TrimSpace(d.line(above)) == mark
+}
+
+// fileMark returns the offset of the line that marks the whole file as sidemirror's, or -1.
+func (d *document) fileMark() int {
+	first := -1
+	for offset := range d.comments {
+		start := d.lineStart(offset)
+		if strings.TrimSpace(d.line(start)) == FileMark && (first < 0 || start < first) {
+			first = start
+		}
+	}
+	return first
+}
+
+// sameExcept returns nil if out means the same as d once the values at the given paths are ignored in
+// both, and a problem otherwise.
+func (d *document) sameExcept(out []byte, paths ...[]string) error {
+	after, err := parseTOML(d.name, out)
+	if err != nil {
+		return err
+	}
+	was, is := d.values, after.values
+	for _, path := range paths {
+		was, is = without(was, path), without(is, path)
+	}
+	if fmt.Sprintf("%#v", was) != fmt.Sprintf("%#v", is) { // reflect.DeepEqual finds that nan differs from nan
+		return refuse("toml-edit", d.name, 0, "report this file to sidemirror's authors", "cannot be edited without changing something else in it")
+	}
+	return nil
+}
+
+// without returns a copy of values without the one at path, and without tables that are empty then.
+func without(values map[string]any, path []string) map[string]any {
+	child, ok := values[path[0]]
+	if !ok {
+		return values
+	}
+	rest := maps.Clone(values)
+	delete(rest, path[0])
+	if table, ok := child.(map[string]any); ok && len(path) > 1 {
+		if table = without(table, path[1:]); len(table) > 0 {
+			rest[path[0]] = table
+		}
+	}
+	return rest
+}
+
+// quoteTOML returns s as a basic string.
 func quoteTOML(s string) string {
 	const hexDigits = "0123456789ABCDEF"
 	out := []byte{'"'}
@@ -140,8 +202,17 @@ func quoteTOML(s string) string {
 	return string(append(out, '"'))
 }
 
-// appendBlock puts whole lines at the end of a file that is not empty, after an
-// empty line. A file without a newline at its end stays so: [dropBlock] can tell.
+// quoteList returns a list of basic strings.
+func quoteList(list []string) string {
+	quoted := make([]string, len(list))
+	for i, s := range list {
+		quoted[i] = quoteTOML(s)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
+
+// appendBlock puts whole lines at the end of a file that is not empty, after an empty line. A file
+// without a newline at its end stays so: [dropBlock] can tell.
 func appendBlock(data []byte, block, eol string) []byte {
 	if bytes.HasSuffix(data, []byte("\n")) {
 		return slices.Concat(data, []byte(eol+block))
@@ -149,8 +220,7 @@ func appendBlock(data []byte, block, eol string) []byte {
 	return slices.Concat(data, []byte(eol+eol+strings.TrimSuffix(block, eol)))
 }
 
-// dropBlock takes away what appendBlock put there, from the offset at which the
-// block itself begins.
+// dropBlock removes what appendBlock put there, from the offset at which the block itself begins.
 func dropBlock(data []byte, from int) []byte {
 	before := data[:from]
 	unterminated := !bytes.HasSuffix(data, []byte("\n"))
@@ -161,4 +231,12 @@ func dropBlock(data []byte, from int) []byte {
 		before = shorter
 	}
 	return bytes.Clone(before)
+}
+
+// skipBlank skips one empty line.
+func skipBlank(data []byte) []byte {
+	if rest := bytes.TrimPrefix(data, []byte("\r")); bytes.HasPrefix(rest, []byte("\n")) {
+		return rest[1:]
+	}
+	return data
 }

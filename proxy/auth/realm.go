@@ -13,8 +13,8 @@ import (
 // pair is listed only if one owner runs both; other pairs are for "realms" in the
 // configuration.
 var knownRealms = map[string]string{
-	"registry-1.docker.io":      "auth.docker.io",
-	"index.docker.io":           "auth.docker.io",
+	oci.DockerHubUpstream:       oci.DockerHubRealm,
+	"index.docker.io":           oci.DockerHubRealm,
 	"registry.gitlab.com":       "gitlab.com",
 	"registry.digitalocean.com": "api.digitalocean.com",
 }

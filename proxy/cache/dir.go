@@ -4,7 +4,7 @@
 // The folder is plain and can be read with ls:
 //
 //	VERSION                                         the layout's version, "1"
-//	KEY                                             of the names below _granted
+//	KEY                                             of the names in _grants
 //	blobs/sha256/2c/2c26b46b…                       a blob, whole and verified
 //	manifests/sha256/9f/9f86d081…                   a manifest, likewise
 //	partial/…                                       what is being fetched
@@ -13,7 +13,7 @@
 //	    _manifests/sha256/9f86d081…                 a manifest it holds, and its type
 //	    _blobs/sha256/2c26b46b…                     a blob it holds
 //	    _answers/…                                  last lists of tags and referrers
-//	    _granted/…                                  who was let in by the upstream
+//	    _grants                                     whom which upstream let have content
 //
 // A file's modification time is when it was last used. Names that begin with "_"
 // cannot be a repository's. Nothing is read at the start but the version and the
@@ -64,7 +64,8 @@ type Dir struct {
 	running sync.WaitGroup        // fills
 	closed  bool
 
-	recent recent // manifests
+	granting sync.Mutex // of the records of grants
+	recent   recent     // manifests
 }
 
 // Open opens the cache in the folder at path and makes what is missing of it. It
@@ -164,13 +165,6 @@ func (d *Dir) Close() error {
 	d.mu.Unlock()
 	d.running.Wait()
 	return d.root.Close()
-}
-
-// contentPath gives where the content of a digest is kept, below blobs or
-// manifests. A digest is safe in a path: hexadecimal of a known algorithm.
-func contentPath(folder string, dgst digest.Digest) string {
-	hex := dgst.Encoded()
-	return path.Join(folder, dgst.Algorithm().String(), hex[:2], hex)
 }
 
 // Blob is a blob that is kept. It must be closed.

@@ -18,6 +18,19 @@ import (
 
 var alpine = Repository{"docker.io", "library/alpine"}
 
+const manifestType = "application/vnd.oci.image.manifest.v1+json"
+
+// putManifest stores a manifest of alpine and returns its digest.
+func putManifest(t *testing.T, d *Dir, body string) digest.Digest {
+	t.Helper()
+	dgst := digest.FromString(body)
+	h := Holding{MediaType: manifestType, Learned: Learned{Upstream: "https://registry-1.docker.io"}}
+	if err := d.PutManifest(alpine, dgst, []byte(body), h); err != nil {
+		t.Fatal(err)
+	}
+	return dgst
+}
+
 // put keeps content that was last used a while ago.
 func put(t *testing.T, d *Dir, content string, ago time.Duration) digest.Digest {
 	t.Helper()
@@ -37,19 +50,16 @@ func put(t *testing.T, d *Dir, content string, ago time.Duration) digest.Digest 
 func TestTheFolderCanBeReadByAPerson(t *testing.T) {
 	d := open(t, Limits{})
 	dgst := put(t, d, "layer", 0)
-	m := &Manifest{digest.FromString("{}"), "application/vnd.oci.image.manifest.v1+json", []byte("{}"), "registry-1.docker.io"}
-	if err := d.PutManifest(alpine, m); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.SetTag(alpine, "3.20", Meaning{Digest: m.Digest, MediaType: m.MediaType, Seen: time.Now()}); err != nil {
+	m := putManifest(t, d, "{}")
+	if err := d.SetTag(alpine, "3.20", Meaning{Digest: m, MediaType: manifestType, Seen: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{
 		"VERSION": "1\n",
-		"blobs/sha256/" + dgst.Encoded()[:2] + "/" + dgst.Encoded():                     "layer",
-		"manifests/sha256/" + m.Digest.Encoded()[:2] + "/" + m.Digest.Encoded():         "{}",
-		"repositories/docker.io/library/alpine/_manifests/sha256/" + m.Digest.Encoded(): `"mediaType":"application/vnd.oci.image.manifest.v1+json"`,
-		"repositories/docker.io/library/alpine/_tags/3.20":                              m.Digest.String(),
+		"blobs/sha256/" + dgst.Encoded()[:2] + "/" + dgst.Encoded():              "layer",
+		"manifests/sha256/" + m.Encoded()[:2] + "/" + m.Encoded():                "{}",
+		"repositories/docker.io/library/alpine/_manifests/sha256/" + m.Encoded(): `"mediaType":"application/vnd.oci.image.manifest.v1+json"`,
+		"repositories/docker.io/library/alpine/_tags/3.20":                       m.String(),
 	} {
 		got, err := os.ReadFile(filepath.Join(d.root.Name(), name))
 		if err != nil || !strings.Contains(string(got), content) {
@@ -85,11 +95,8 @@ func TestWhatWasHalfFetchedIsClearedAtTheStart(t *testing.T) {
 
 func TestWhatIsNotItsDigestAnyMoreIsNotServed(t *testing.T) {
 	d := open(t, Limits{})
-	m := &Manifest{digest.FromString("{}"), "application/vnd.oci.image.manifest.v1+json", []byte("{}"), "registry-1.docker.io"}
-	if err := d.PutManifest(alpine, m); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.root.WriteFile(contentPath("manifests", m.Digest), []byte("[]"), 0o644); err != nil {
+	m := putManifest(t, d, "{}")
+	if err := d.root.WriteFile(contentPath("manifests", m), []byte("[]"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	again, err := Open(d.root.Name(), Limits{})
@@ -97,7 +104,7 @@ func TestWhatIsNotItsDigestAnyMoreIsNotServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if got, err := again.Manifest(alpine, m.Digest); !errors.Is(err, fs.ErrNotExist) {
+	if got, err := again.Manifest(alpine, m); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
@@ -106,18 +113,15 @@ func TestAManifestIsServedThroughItsRepositoryAlone(t *testing.T) {
 	d := open(t, Limits{})
 	layer := digest.FromString("layer")
 	body := []byte(`{"layers":[{"digest":"` + layer.String() + `"}]}`)
-	m := &Manifest{digest.FromBytes(body), "application/vnd.oci.image.manifest.v1+json", body, ""}
-	if err := d.PutManifest(alpine, m); err != nil {
-		t.Fatal(err)
-	}
+	m := putManifest(t, d, string(body))
 	other := Repository{"docker.io", "library/other"}
-	if _, err := d.Manifest(other, m.Digest); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := d.Manifest(other, m); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("another repository has it too: %v", err)
 	}
-	if got, err := d.Manifest(alpine, m.Digest); err != nil || !bytes.Equal(got.Body, body) || got.MediaType != m.MediaType {
+	if got, err := d.Manifest(alpine, m); err != nil || !bytes.Equal(got.Body, body) || got.Holdings[0].MediaType != manifestType {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if d.HoldsBlob(alpine, layer) {
+	if len(d.BlobHoldings(alpine, layer)) > 0 {
 		t.Error("that a manifest lists a layer says that its repository holds it")
 	}
 }
@@ -141,7 +145,7 @@ func TestTornRecordsAreNotThere(t *testing.T) {
 	if err := d.SetTag(alpine, "3", Meaning{Digest: dgst}); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.HoldBlob(alpine, dgst, Holding{}); err != nil {
+	if err := d.HoldBlob(alpine, dgst, Learned{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"repositories/docker.io/library/alpine/_tags/3", holdingPath(alpine, "_blobs", dgst)} {
@@ -149,7 +153,7 @@ func TestTornRecordsAreNotThere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := d.Tag(alpine, "3"); len(got) != 0 || d.HoldsBlob(alpine, dgst) {
+	if got := d.Tag(alpine, "3"); len(got) != 0 || len(d.BlobHoldings(alpine, dgst)) > 0 {
 		t.Errorf("%v", got)
 	}
 }
@@ -180,7 +184,7 @@ func TestEvictionFreesTheDiskOldestFirstAndForgets(t *testing.T) { // distributi
 	var all []digest.Digest
 	for i := range 5 {
 		all = append(all, put(t, d, strings.Repeat(string(rune('a'+i)), size), time.Duration(5-i)*time.Hour))
-		if err := d.HoldBlob(alpine, all[i], Holding{}); err != nil {
+		if err := d.HoldBlob(alpine, all[i], Learned{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -199,8 +203,8 @@ func TestEvictionFreesTheDiskOldestFirstAndForgets(t *testing.T) { // distributi
 		t.Errorf("freed %d bytes in %d files, %v", freed, files, err)
 	}
 	for i, want := range []bool{true, false, false, true, true} {
-		if d.HasBlob(all[i]) != want || d.HoldsBlob(alpine, all[i]) != want {
-			t.Errorf("blob %d: kept %v, held %v", i, d.HasBlob(all[i]), d.HoldsBlob(alpine, all[i]))
+		if d.HasBlob(all[i]) != want || (len(d.BlobHoldings(alpine, all[i])) > 0) != want {
+			t.Errorf("blob %d: kept %v, held %v", i, d.HasBlob(all[i]), d.BlobHoldings(alpine, all[i]))
 		}
 	}
 	if used := d.Used(); used != int64(3*size) {

@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const (
-	maxManifest = 4 << 20
 	recentBytes = 8 << 20 // of manifests in memory
 
 	// recentCheck is for how long a manifest in memory is served without a look at
@@ -22,16 +23,15 @@ const (
 	recentCheck = time.Second
 )
 
-// Manifest is a manifest that is kept, to the byte.
+// Manifest is a stored manifest, to the byte. It is shared and must not be changed.
 type Manifest struct {
-	Digest    digest.Digest
-	MediaType string // as its upstream gave it
-	Body      []byte
-	Upstream  string // who has it
+	Digest   digest.Digest
+	Body     []byte
+	Holdings []Holding // how it is known that the repository holds it, the latest first
 }
 
-// Manifest gives a manifest that the repository is known to hold; fs.ErrNotExist if
-// it is not kept, or not known to be held there. The body must not be changed.
+// Manifest returns a manifest that the repository is known to hold; fs.ErrNotExist if it is
+// not stored, or not known to be held there.
 func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
 	m, due := d.recent.get(r, dgst)
 	if due && !d.stillThere(r, dgst) {
@@ -39,8 +39,8 @@ func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
 	} else if m != nil {
 		return m, nil
 	}
-	var h Holding
-	if err := d.readRecord(holdingPath(r, "_manifests", dgst), &h); err != nil {
+	held := d.holdings(r, KindManifest, dgst)
+	if len(held) == 0 {
 		return nil, fs.ErrNotExist
 	}
 	name := contentPath("manifests", dgst)
@@ -53,15 +53,15 @@ func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	body, err := io.ReadAll(io.LimitReader(f, oci.MaxManifest+1))
 	if err != nil {
 		return nil, err
 	}
 	if dgst.Algorithm().FromBytes(body) != dgst {
-		return nil, fmt.Errorf("%w: what is kept of %s is not its digest any more", fs.ErrNotExist, dgst)
+		return nil, fmt.Errorf("%w: the stored bytes of %s no longer match the digest", fs.ErrNotExist, dgst)
 	}
 	d.touch(name, info.ModTime())
-	m = &Manifest{dgst, h.MediaType, body, h.Upstream}
+	m = &Manifest{dgst, body, held}
 	d.recent.put(r, m)
 	return m, nil
 }
@@ -73,29 +73,27 @@ func (d *Dir) stillThere(r Repository, dgst digest.Digest) bool {
 	info, err := d.root.Stat(name)
 	if err == nil {
 		d.touch(name, info.ModTime())
-		_, err = d.root.Stat(holdingPath(r, "_manifests", dgst))
+		_, err = d.root.Stat(holdingPath(r, KindManifest, dgst))
 	}
 	// A disk in trouble does not say that it is gone.
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// PutManifest keeps a manifest, which the caller has verified, and notes that the
-// repository holds it. What it lists is not noted: anybody who may push a manifest
-// may list in it the digest of another's layer.
-func (d *Dir) PutManifest(r Repository, m *Manifest) error {
-	name := contentPath("manifests", m.Digest)
+// PutManifest stores a manifest, which the caller has verified, and records that the
+// repository holds it. It records nothing of what the manifest lists: anyone who may push a
+// manifest may list in it the digest of another repository's layer.
+func (d *Dir) PutManifest(r Repository, dgst digest.Digest, body []byte, h Holding) error {
+	name := contentPath("manifests", dgst)
 	if _, err := d.root.Stat(name); errors.Is(err, fs.ErrNotExist) {
-		if err := d.writeDurably(name, m.Body); err != nil {
+		if err := d.writeDurably(name, body); err != nil {
 			return err
 		}
-		d.grew(int64(len(m.Body)))
+		d.grew(int64(len(body)))
 	}
-	h := Holding{MediaType: m.MediaType, Upstream: m.Upstream}
-	if err := d.writeRecord(holdingPath(r, "_manifests", m.Digest), h); err != nil {
+	if err := d.HoldManifest(r, dgst, h); err != nil {
 		return err
 	}
-	d.recent.drop(map[digest.Digest]bool{m.Digest: true}) // it may have had it of another upstream
-	d.recent.put(r, m)
+	d.recent.put(r, &Manifest{dgst, body, d.holdings(r, KindManifest, dgst)})
 	return nil
 }
 

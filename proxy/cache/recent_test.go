@@ -40,11 +40,12 @@ func eventually(t *testing.T, so func() bool) {
 
 func putManifest(t *testing.T, d *cache.Dir, r cache.Repository, body string) digest.Digest {
 	t.Helper()
-	m := &cache.Manifest{Digest: digest.FromString(body), MediaType: manifestType, Body: []byte(body), Upstream: "upstream.example"}
-	if err := d.PutManifest(r, m); err != nil {
+	dgst := digest.FromString(body)
+	h := cache.Holding{MediaType: manifestType, Learned: cache.Learned{Upstream: "https://upstream.example"}}
+	if err := d.PutManifest(r, dgst, []byte(body), h); err != nil {
 		t.Fatal(err)
 	}
-	return m.Digest
+	return dgst
 }
 
 // contentFile is where content is kept.

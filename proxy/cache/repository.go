@@ -5,41 +5,50 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const (
-	maxRecord  = 64 << 10 // bytes of a record
-	maxAnswer  = 8 << 20  // bytes of a list kept
-	maxAnswers = 8        // meanings of one tag: one for each kind of manifest asked for
+	maxRecord   = 64 << 10 // bytes of a record
+	maxAnswer   = 8 << 20  // bytes of a stored list
+	maxMeanings = 8        // of one tag: by the kind of manifest and by who asked
+	maxHoldings = 8        // of one piece of content: by its upstream and by who asked
 )
 
-// Repository is a repository of a registry, by the names that references use. Both
-// must have been checked against their grammars: they become folders.
+// Repository is a repository of a registry, by the names that references use. The caller
+// checks both against their grammars: they become folders.
 type Repository struct{ Registry, Name string }
 
 func (r Repository) folder() string { return path.Join("repositories", r.Registry, r.Name) }
+
+// Learned says how something about a repository is known.
+type Learned struct {
+	Upstream string    `json:"upstream,omitempty"` // which upstream said it
+	By       string    `json:"by,omitempty"`       // the identity it was said to; "" for a client's own
+	Since    time.Time `json:"since,omitzero"`     // when it was said first
+}
 
 // Meaning is what a tag meant when its upstream was last asked.
 type Meaning struct {
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"mediaType"`
 	Size      int64         `json:"size"`
-	Upstream  string        `json:"upstream"` // who said so
-	Seen      time.Time     `json:"seen"`
+	Warning   string        `json:"warning,omitempty"` // of the upstream for the client
+	Seen      time.Time     `json:"seen"`              // when it was said last
+	Learned
 }
 
-// Tag gives what is known of a tag: the same name may mean an index to one client
-// and a single manifest to another. The latest comes first; nil if nothing is known.
+// Tag returns what is known of a tag: the same name may mean an index to one client and a
+// single manifest to another, and each identity has its own. The latest comes first; nil if
+// nothing is known.
 func (d *Dir) Tag(r Repository, tag string) []Meaning {
 	var all []Meaning
 	if err := d.readRecord(tagPath(r, tag), &all); err != nil {
@@ -48,74 +57,98 @@ func (d *Dir) Tag(r Repository, tag string) []Meaning {
 	return slices.DeleteFunc(all, func(m Meaning) bool { return m.Digest.Validate() != nil })
 }
 
-// SetTag notes what a tag means. It replaces what the tag meant as the same media
-// type before.
+// SetTag records what a tag means. It replaces what the tag meant to the same identity as
+// the same media type before.
 func (d *Dir) SetTag(r Repository, tag string, m Meaning) error {
-	all := slices.DeleteFunc(d.Tag(r, tag), func(old Meaning) bool { return old.MediaType == m.MediaType })
-	all = slices.Insert(all, 0, m)
-	return d.writeRecord(tagPath(r, tag), all[:min(len(all), maxAnswers)])
-}
-
-func tagPath(r Repository, tag string) string { return path.Join(r.folder(), "_tags", tag) }
-
-// Holding is what a repository is known to hold.
-type Holding struct {
-	MediaType string `json:"mediaType,omitempty"` // of a manifest, as its upstream gave it
-	Upstream  string `json:"upstream,omitempty"`
-}
-
-// BlobHolder gives the upstream that last said that the repository holds the blob;
-// empty if none has.
-func (d *Dir) BlobHolder(r Repository, dgst digest.Digest) string {
-	var h Holding
-	if d.readRecord(holdingPath(r, "_blobs", dgst), &h) != nil {
-		return ""
+	all := d.Tag(r, tag)
+	for i, old := range all {
+		if oci.MediaType(old.MediaType) != oci.MediaType(m.MediaType) || old.By != m.By {
+			continue
+		}
+		if old.Digest == m.Digest && old.Upstream == m.Upstream && !old.Since.IsZero() {
+			m.Since = old.Since
+		}
+		all = slices.Delete(all, i, i+1)
+		break
 	}
-	return h.Upstream
+	all = slices.Insert(all, 0, m)
+	return d.writeRecord(tagPath(r, tag), all[:min(len(all), maxMeanings)])
 }
 
-// HoldsBlob reports whether an upstream has said that the repository holds the blob.
-func (d *Dir) HoldsBlob(r Repository, dgst digest.Digest) bool {
-	info, err := d.root.Stat(holdingPath(r, "_blobs", dgst))
-	return err == nil && info.Size() > 0
+func tagPath(r Repository, tag string) string { return path.Join(r.folder(), string(KindTag), tag) }
+
+// Holding says how it is known that a repository holds some content.
+type Holding struct {
+	MediaType string `json:"mediaType,omitempty"` // of a manifest, as its upstream sent it
+	Learned
 }
 
-// HoldBlob notes that the repository holds the blob.
-func (d *Dir) HoldBlob(r Repository, dgst digest.Digest, h Holding) error {
-	if d.HoldsBlob(r, dgst) && d.BlobHolder(r, dgst) == h.Upstream {
+// holdings is the record of one piece of content in a repository, the latest first.
+type holdings []Holding
+
+// UnmarshalJSON implements [json.Unmarshaler]. Early versions recorded one holding.
+func (h *holdings) UnmarshalJSON(data []byte) error {
+	if one := (Holding{}); len(data) > 0 && data[0] == '{' {
+		err := json.Unmarshal(data, &one)
+		*h = holdings{one}
+		return err
+	}
+	return json.Unmarshal(data, (*[]Holding)(h))
+}
+
+// with returns h with one more holding in front, in the place of the one that the same
+// upstream told the same identity.
+func (h holdings) with(add Holding) holdings {
+	for i, old := range h {
+		if old.Upstream == add.Upstream && old.By == add.By {
+			if !old.Since.IsZero() {
+				add.Since = old.Since
+			}
+			h = slices.Delete(h, i, i+1)
+			break
+		}
+	}
+	h = slices.Insert(h, 0, add)
+	return h[:min(len(h), maxHoldings)]
+}
+
+// BlobHoldings returns how it is known that the repository holds the blob; nil if it is not.
+func (d *Dir) BlobHoldings(r Repository, dgst digest.Digest) []Holding {
+	return d.holdings(r, KindBlob, dgst)
+}
+
+func (d *Dir) holdings(r Repository, kind RecordKind, dgst digest.Digest) holdings {
+	var h holdings
+	if d.readRecord(holdingPath(r, kind, dgst), &h) != nil {
 		return nil
 	}
-	return d.writeRecord(holdingPath(r, "_blobs", dgst), h)
+	return h
 }
 
-func holdingPath(r Repository, kind string, dgst digest.Digest) string {
-	return path.Join(r.folder(), kind, dgst.Algorithm().String(), dgst.Encoded())
+// HoldBlob records that the repository holds the blob.
+func (d *Dir) HoldBlob(r Repository, dgst digest.Digest, learned Learned) error {
+	return d.hold(r, KindBlob, dgst, Holding{Learned: learned})
 }
 
-// Granted gives when the repository's upstream last let who have something, for the
-// time that it is away; the zero time if never, or not known any more.
-func (d *Dir) Granted(r Repository, who string) time.Time {
-	info, err := d.root.Stat(path.Join(r.folder(), "_granted", who))
-	if err != nil {
-		return time.Time{}
+// HoldManifest records that the repository holds the manifest, as of that media type.
+func (d *Dir) HoldManifest(r Repository, dgst digest.Digest, h Holding) error {
+	err := d.hold(r, KindManifest, dgst, h)
+	d.recent.drop(map[digest.Digest]bool{dgst: true}) // its holdings have changed
+	return err
+}
+
+func (d *Dir) hold(r Repository, kind RecordKind, dgst digest.Digest, h Holding) error {
+	known := d.holdings(r, kind, dgst)
+	for _, old := range known {
+		if old.Upstream == h.Upstream && old.By == h.By && old.MediaType == h.MediaType && !old.Since.IsZero() {
+			return nil
+		}
 	}
-	return info.ModTime()
+	return d.writeRecord(holdingPath(r, kind, dgst), known.with(h))
 }
 
-// Grant notes that the repository's upstream let who have something. who is
-// "anonymous" or of [Dir.Identity].
-func (d *Dir) Grant(r Repository, who string) error {
-	last := d.Granted(r, who)
-	if last.IsZero() {
-		return d.writeRecord(path.Join(r.folder(), "_granted", who), struct{}{})
-	}
-	d.touch(path.Join(r.folder(), "_granted", who), last)
-	return nil
-}
-
-// Ungrant notes that it does not any more.
-func (d *Dir) Ungrant(r Repository, who string) {
-	_ = d.root.Remove(path.Join(r.folder(), "_granted", who))
+func holdingPath(r Repository, kind RecordKind, dgst digest.Digest) string {
+	return path.Join(r.folder(), string(kind), dgst.Algorithm().String(), dgst.Encoded())
 }
 
 // Identity gives a name for the holder of secrets that stays the same as long as
@@ -128,113 +161,45 @@ func (d *Dir) Identity(secrets ...string) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// Answer is a list of tags or referrers as an upstream last gave it.
-type Answer struct {
-	Body   []byte            `json:"body"`
-	Header map[string]string `json:"header"`
-	Seen   time.Time         `json:"seen"`
+// ManifestHoldings returns how it is known that the repository holds the manifest; nil if it
+// is not.
+func (d *Dir) ManifestHoldings(r Repository, dgst digest.Digest) []Holding {
+	return d.holdings(r, KindManifest, dgst)
 }
 
-// Answer gives what SetAnswer kept under key, which is any text.
-func (d *Dir) Answer(r Repository, key string) (*Answer, error) {
-	var a Answer
-	if err := d.readFile(answerPath(r, key), 2*maxAnswer, &a); err != nil {
-		return nil, err
-	}
-	return &a, nil
+// Forget removes the record that the repository holds some content.
+func (d *Dir) Forget(r Repository, kind RecordKind, dgst digest.Digest) error {
+	return ignoreMissing(d.root.Remove(holdingPath(r, kind, dgst)))
 }
 
-// SetAnswer keeps a list for when its upstream is away.
-func (d *Dir) SetAnswer(r Repository, key string, a Answer) error {
-	if len(a.Body) > maxAnswer {
-		return fmt.Errorf("a list of %d bytes is not kept", len(a.Body))
+// Untag takes from a tag its meaning of that manifest, or the tag if it means nothing else.
+func (d *Dir) Untag(r Repository, tag string, dgst digest.Digest) error {
+	left := slices.DeleteFunc(d.Tag(r, tag), func(m Meaning) bool { return m.Digest == dgst })
+	if len(left) > 0 {
+		return d.writeRecord(tagPath(r, tag), left)
 	}
-	return d.writeRecord(answerPath(r, key), a)
+	return ignoreMissing(d.root.Remove(tagPath(r, tag)))
 }
 
-func answerPath(r Repository, key string) string {
-	return path.Join(r.folder(), "_answers", digest.FromString(key).Encoded())
-}
-
-func (d *Dir) readRecord(name string, into any) error { return d.readFile(name, maxRecord, into) }
-
-func (d *Dir) readFile(name string, most int64, into any) error {
-	f, err := d.root.Open(name)
-	if err != nil {
-		return err
+// RemoveRepository removes the records of a repository, and the folders that are empty then.
+func (d *Dir) RemoveRepository(r Repository) error {
+	var errs []error
+	for _, kind := range []RecordKind{KindTag, KindManifest, KindBlob, KindList, KindGrant, "_granted"} {
+		errs = append(errs, d.root.RemoveAll(r.folder()+"/"+string(kind)))
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most))
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(data, into)
-}
-
-// writeRecord writes a record so that a reader finds the old one or the new one. It
-// is not worth a disk's flush: one that is lost or torn is one that is not there.
-func (d *Dir) writeRecord(name string, v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	if err := d.root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return err
-	}
-	temp := d.partialName("record")
-	if err := d.writePartial(temp, append(data, '\n')); err != nil {
-		_ = d.root.Remove(temp)
-		return err
-	}
-	if err := d.root.Rename(temp, name); err != nil {
-		_ = d.root.Remove(temp)
-		return err
-	}
-	return nil
-}
-
-func (d *Dir) writePartial(name string, data []byte) error {
-	f, err := d.createPartial(name, os.O_WRONLY)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	return err
-}
-
-// Tagged is a tag that is known, with what it meant last.
-type Tagged struct {
-	Repository Repository
-	Tag        string
-	Meanings   []Meaning
-}
-
-// Tags calls visit for each tag known, sorted by its path.
-func (d *Dir) Tags(visit func(Tagged) error) error {
-	return fs.WalkDir(d.root.FS(), "repositories", func(name string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return ignoreMissing(err)
+	for _, folder := range r.folders() {
+		if d.root.Remove(folder) != nil {
+			break // another repository is in it
 		}
-		if e.IsDir() && strings.HasPrefix(e.Name(), "_") && e.Name() != "_tags" {
-			return fs.SkipDir
-		}
-		folder, tag := path.Split(name)
-		repository, ok := strings.CutSuffix(folder, "/_tags/")
-		if e.IsDir() || !ok {
-			return nil
-		}
-		repository = strings.TrimPrefix(repository, "repositories/")
-		registry, repo, ok := strings.Cut(repository, "/")
-		if !ok {
-			return nil
-		}
-		r := Repository{registry, repo}
-		if meanings := d.Tag(r, tag); len(meanings) > 0 {
-			return visit(Tagged{r, tag, meanings})
-		}
-		return nil
-	})
+	}
+	return errors.Join(errs...)
+}
+
+// folders returns the folders of a repository and of what it is in, the innermost first.
+func (r Repository) folders() []string {
+	var all []string
+	for f := r.folder(); f != "repositories"; f = path.Dir(f) {
+		all = append(all, f)
+	}
+	return all
 }

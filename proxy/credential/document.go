@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 // tokenUser is the username that stands for "the secret is an identity token" in
@@ -71,7 +73,7 @@ func parseDocument(kind string, data []byte) ([]entry, error) {
 // then the others.
 func (e entry) rank() string {
 	switch e.spelled {
-	case hubKey:
+	case oci.DockerHubLogin:
 		return "0"
 	case joinKey(e.registry, e.namespace):
 		return "1"
@@ -155,7 +157,7 @@ func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 // find gives the login for repository in registry, or the zero one.
 func find(entries []entry, registry, repository string) (Credential, error) {
-	registry = canonical(registry)
+	registry = oci.CanonicalRegistry(registry)
 	for _, e := range entries {
 		if e.registry != registry || !within(repository, e.namespace) {
 			continue

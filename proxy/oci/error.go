@@ -14,7 +14,7 @@ import (
 // that it lacks.
 type Code string
 
-// The codes, and below them those that registries use beside the specification's.
+// The codes of the specification, and below them those that sidemirror adds.
 const (
 	BlobUnknown     Code = "BLOB_UNKNOWN"
 	DigestInvalid   Code = "DIGEST_INVALID"
@@ -27,11 +27,11 @@ const (
 	Unsupported     Code = "UNSUPPORTED"
 	TooManyRequests Code = "TOOMANYREQUESTS"
 
-	BadRequest      Code = "BAD_REQUEST"      // the request is not one of a registry's clients
-	NotFound        Code = "NOT_FOUND"        // the path is none of the API's
-	RegistryUnknown Code = "REGISTRY_UNKNOWN" // told as NAME_UNKNOWN
-	Unavailable     Code = "UNAVAILABLE"      // the upstream cannot be had
-	Untrusted       Code = "UNTRUSTED"        // the upstream leads where we do not go
+	BadRequest      Code = "BAD_REQUEST"      // no registry client sends such a request
+	NotFound        Code = "NOT_FOUND"        // the path is not one of the API
+	RegistryUnknown Code = "REGISTRY_UNKNOWN" // sent as NAME_UNKNOWN
+	Unavailable     Code = "UNAVAILABLE"      // the upstream cannot be reached or fails
+	Untrusted       Code = "UNTRUSTED"        // the upstream leads where sidemirror does not follow
 )
 
 var statuses = map[Code]int{
@@ -57,15 +57,19 @@ type Error struct {
 	Code    Code
 	Status  int    // 0: the code's own
 	Message string // for the person who reads the engine's output
-	Detail  any    // marshalled beside the message, if not nil
+	Detail  any    // sent with the message, if not nil
 	Err     error  // the cause; for the log, never sent
+
+	// Passed are the errors of an upstream, if there are any. They are sent in place of
+	// Code, Message and Detail.
+	Passed []Item
 
 	// Routes, if not nil, is sent as the member "routes" of the body: what is
 	// served, for a client that asked for something else.
 	Routes any
 
-	// Upstream is the status that an upstream answered with, if that is what the
-	// error comes of. It is not sent.
+	// Upstream is the status of the upstream's response that caused the error, if any.
+	// It is not sent.
 	Upstream int
 
 	Challenge  string        // for Unauthorized: the WWW-Authenticate, if any
@@ -89,7 +93,7 @@ func (e *Error) Is(target error) bool {
 	return ok && t.Code == e.Code
 }
 
-// HTTPStatus gives the status to answer with.
+// HTTPStatus returns the status to answer with.
 func (e *Error) HTTPStatus() int {
 	if e.Status != 0 {
 		return e.Status
@@ -100,25 +104,25 @@ func (e *Error) HTTPStatus() int {
 	return http.StatusBadGateway
 }
 
-// Away reports whether err says that an upstream could not answer: out of reach, in
-// trouble of its own (5xx), or asking to be left alone (429). What it refuses, what
-// it has not, and what it may not be trusted with are answers.
+// Away reports whether err says that an upstream could not answer: it is out of reach,
+// fails (5xx), or asked to wait (429). A refusal, a 404, and an upstream that may not be
+// trusted are answers.
 func Away(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && (e.Code == TooManyRequests || e.Code == Unavailable && (e.Upstream == 0 || e.Upstream >= 500))
 }
 
-// AsError gives err as an *Error: itself if it is or wraps one, and otherwise
-// Unavailable with a message that gives nothing of the cause away.
+// AsError returns err as an *Error: itself if it is or wraps one, and otherwise
+// Unavailable with a message that reveals nothing of the cause.
 func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
-	return &Error{Code: Unavailable, Message: "the upstream could not be asked", Err: err}
+	return &Error{Code: Unavailable, Message: "the upstream could not be reached", Err: err}
 }
 
-// WriteError answers with err as the specification's error body. A 400 that came
-// of a request no client of ours makes closes the connection too.
+// WriteError answers with err as the specification's error body. It also closes the
+// connection of a client that sent what no registry client sends.
 func WriteError(w http.ResponseWriter, err error) {
 	e := AsError(err)
 	h := w.Header()
@@ -144,30 +148,38 @@ func WriteError(w http.ResponseWriter, err error) {
 }
 
 func (e *Error) body() []byte {
-	type item struct {
-		Code    Code   `json:"code"`
-		Message string `json:"message"`
-		Detail  any    `json:"detail,omitempty"`
-	}
-	code := e.Code
-	if code == RegistryUnknown {
-		code = NameUnknown
-	}
 	body, err := json.Marshal(struct {
-		Errors []item `json:"errors"`
+		Errors []Item `json:"errors"`
 		Routes any    `json:"routes,omitempty"`
-	}{[]item{{code, e.Message, e.Detail}}, e.Routes})
-	if err != nil { // a Detail that cannot be marshalled is a mistake of ours
-		body = []byte(`{"errors":[{"code":"UNKNOWN","message":"the error could not be told"}]}`)
+	}{e.items(), e.Routes})
+	if err != nil { // a Detail or Routes that cannot be marshalled is a mistake in sidemirror
+		body = []byte(`{"errors":[{"code":"UNKNOWN","message":"the error could not be written"}]}`)
 	}
 	return append(body, '\n')
+}
+
+// items returns the errors to send.
+func (e *Error) items() []Item {
+	if len(e.Passed) > 0 {
+		return e.Passed
+	}
+	item := Item{Code: string(e.Code), Message: e.Message}
+	if e.Code == RegistryUnknown {
+		item.Code = string(NameUnknown)
+	}
+	if e.Detail != nil {
+		if detail, err := json.Marshal(e.Detail); err == nil {
+			item.Detail = detail
+		}
+	}
+	return []Item{item}
 }
 
 func malformed(format string, args ...any) error {
 	return &Error{Code: BadRequest, Message: fmt.Sprintf(format, args...)}
 }
 
-// quote quotes what a client sent for a message, short enough for one.
+// quote quotes what a client sent, shortened for a message.
 func quote(s string) string {
 	const most = 80
 	if len(s) > most {

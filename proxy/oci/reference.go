@@ -9,10 +9,6 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// DockerHub is the registry whose names of one component are completed with
-// "library/".
-const DockerHub = "docker.io"
-
 // The grammars of OCI Distribution 1.1, "Pulling manifests", and of a registry's
 // name in distribution/reference. Go's regular expressions match in linear time.
 var (
@@ -21,39 +17,25 @@ var (
 	registryGrammar   = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?$`)
 )
 
-// maxName bounds a repository's or a registry's name, in bytes: the specification
-// advises clients to keep below 255.
-const maxName = 255
-
-// ValidRegistry reports whether name can be a registry's: a host name, an IPv4
-// address or an IPv6 one in brackets, with or without a port.
+// ValidRegistry reports whether name can be that of a registry: a host name, an IPv4
+// address or an IPv6 address in brackets, with or without a port.
 func ValidRegistry(name string) bool {
-	return len(name) <= maxName && registryGrammar.MatchString(name)
+	return len(name) <= MaxName && registryGrammar.MatchString(name)
 }
 
-// ValidRepository reports whether name can be a repository's.
+// ValidRepository reports whether name can be that of a repository.
 func ValidRepository(name string) bool {
-	return len(name) <= maxName && repositoryGrammar.MatchString(name)
+	return len(name) <= MaxName && repositoryGrammar.MatchString(name)
 }
 
-// Complete gives repository with "library/" before it where registry is Docker Hub
-// and the name has one component, and otherwise as it is.
-func Complete(registry, repository string) string {
-	if registry == DockerHub && repository != "" && !strings.Contains(repository, "/") {
-		return "library/" + repository
-	}
-	return repository
-}
-
-// looksLikeRegistry reports whether the first component of a path is meant as a
-// registry's name, by the rule that every engine applies to a reference.
+// looksLikeRegistry reports whether the first component of a path means a registry, by
+// the rule that every engine applies to a reference.
 func looksLikeRegistry(component string) bool {
 	return component == "localhost" || strings.ContainsAny(component, ".:")
 }
 
-// SplitPrefix takes a name that may begin with a registry's ("ghcr.io/o/i"), as
-// clients that pull by prefix send it in a scope, apart. Without one, registry is
-// empty.
+// SplitPrefix splits a name that may begin with a registry ("ghcr.io/o/i"), as clients
+// that pull by prefix send it in a scope. Without a registry the first result is empty.
 func SplitPrefix(name string) (registry, repository string) {
 	if first, rest, ok := strings.Cut(name, "/"); ok && looksLikeRegistry(first) {
 		return first, rest
@@ -61,8 +43,8 @@ func SplitPrefix(name string) (registry, repository string) {
 	return "", name
 }
 
-// parseReference reads a tag, a digest, or "tag@digest", of which the digest alone
-// says which manifest is meant.
+// parseReference reads a tag, a digest, or "tag@digest", in which the digest alone says
+// which manifest is meant.
 func (req *Request) parseReference(reference string) error {
 	tag, dgst, both := strings.Cut(reference, "@")
 	if both && tagGrammar.MatchString(tag) {

@@ -1,8 +1,9 @@
-// Package oci holds the registry protocol's words: what a request on the pull
-// side of OCI Distribution 1.1 asks for, and how an error is told.
+// Package oci holds the vocabulary of the registry protocol: requests on the pull side of
+// OCI Distribution 1.1, references and their grammars, media types, size limits, the
+// names of Docker Hub, and errors.
 //
-// [ParseRequest] is the only place that looks at a request's path. Past it there
-// are typed values that have been checked against the specification's grammars.
+// Only [ParseRequest] looks at the path of a request. What it returns has been checked
+// against the grammars of the specification.
 package oci
 
 import (
@@ -17,19 +18,19 @@ import (
 // Kind says what a request asks for.
 type Kind int
 
-// The kinds of request, with the endpoint of the specification that each is.
+// The kinds of request, each with its endpoint in the specification.
 const (
 	Base      Kind = iota + 1 // GET /v2/ (end-1)
 	Blob                      // GET, HEAD /v2/<name>/blobs/<digest> (end-2)
 	Manifest                  // GET, HEAD /v2/<name>/manifests/<reference> (end-3)
 	Tags                      // GET /v2/<name>/tags/list (end-8a, end-8b)
 	Referrers                 // GET /v2/<name>/referrers/<digest> (end-12a, end-12b)
-	Token                     // GET, POST /v2/auth: the token endpoint of relay mode, ours
+	Token                     // GET, POST /v2/auth: sidemirror's token endpoint in relay mode
 )
 
 var kindNames = [...]string{Base: "base", Blob: "blob", Manifest: "manifest", Tags: "tags", Referrers: "referrers", Token: "token"}
 
-// String gives the kind's name for a log.
+// String returns the kind's name for a log.
 func (k Kind) String() string {
 	if k > 0 && int(k) < len(kindNames) {
 		return kindNames[k]
@@ -37,33 +38,33 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// Form says by which of its three names, or by none, a request named its registry.
+// Form says how a request named its registry.
 type Form int
 
 // The forms, the strongest first.
 const (
 	ByNamespace Form = iota + 1 // ?ns=ghcr.io: containerd, Docker from 28 on, BuildKit
-	ByHost                      // a Host name of ours that stands for a registry
+	ByHost                      // a Host name that stands for a registry
 	ByPrefix                    // /v2/ghcr.io/<name>/…: people, podman
-	ByDefault                   // none: dockerd through registry-mirrors
+	ByDefault                   // not at all: dockerd through registry-mirrors
 )
 
-// Request is what a request asks for. Repository and Tag obey the specification's
-// grammar, Digest is of a known algorithm and well-formed.
+// Request is what a request asks for. Repository and Tag obey the grammar of the
+// specification. Digest is well-formed and of a known algorithm.
 type Request struct {
 	Kind     Kind
 	Form     Form
 	Registry string // as references name it
 
 	Repository string        // without the prefix; empty for Base and Token
-	Tag        string        // for Manifest, if asked for by tag
-	Digest     digest.Digest // for Blob, Referrers, and Manifest if asked for by digest
+	Tag        string        // of a Manifest that is asked for by tag
+	Digest     digest.Digest // of a Blob, of Referrers, and of a Manifest asked for by digest
 
-	// Query is what is left of the query without ns; it goes upstream.
+	// Query is the query without ns. It goes upstream.
 	Query url.Values
 
-	// Prefixed says that the path starts with the registry's name. It may beside
-	// ByNamespace too: BuildKit does both.
+	// Prefixed says that the path starts with the name of the registry. It may do so with
+	// ByNamespace too: BuildKit sends both.
 	Prefixed bool
 }
 
@@ -71,21 +72,20 @@ type Request struct {
 type Registries interface {
 	// Serves reports whether name, as a reference has it, is served.
 	Serves(name string) bool
-	// ByHost gives the registry that a host name of ours (no port, lower case)
-	// stands for.
+	// ByHost returns the registry that a Host name (no port, lower case) stands for.
 	ByHost(host string) (name string, ok bool)
-	// Default gives the registry of a request that names none.
+	// Default returns the registry of a request that names none.
 	Default() string
 }
 
-// ParseRequest says what r asks for, or why it is refused: as an [*Error] with the
-// status to answer with. It reads r's method, URL and Host and nothing else.
+// ParseRequest returns what r asks for. The error is an [*Error] with the status to
+// answer with. It reads the method, the URL and the Host of r and nothing else.
 func ParseRequest(r *http.Request, names Registries) (Request, error) {
-	query, err := checkShape(r)
+	path, query, err := checkShape(r)
 	if err != nil {
 		return Request{}, err
 	}
-	path, ok := strings.CutPrefix(r.URL.EscapedPath()+"/", "/v2/")
+	path, ok := strings.CutPrefix(path+"/", "/v2/")
 	if !ok {
 		return Request{}, &Error{Code: NotFound, Message: "nothing is served here: the registry API is below /v2/"}
 	}
@@ -102,32 +102,36 @@ func ParseRequest(r *http.Request, names Registries) (Request, error) {
 	return req, nil
 }
 
-// checkShape refuses what no engine sends and some servers have been fooled by
-// (security.md §6), and gives the query.
-func checkShape(r *http.Request) (url.Values, error) {
+// checkShape refuses what no engine sends and what other servers have misread, and
+// returns the path and the query.
+func checkShape(r *http.Request) (string, url.Values, error) {
 	if r.URL.Host != "" || r.URL.Opaque != "" || r.URL.Scheme != "" {
-		return nil, malformed("the request target must be a path, not a whole URL")
+		return "", nil, malformed("the request target must be a path, not a whole URL")
 	}
-	path := r.URL.EscapedPath()
+	path := unescape.Replace(r.URL.EscapedPath())
 	if strings.ContainsAny(path, `%\`) {
-		return nil, malformed("the path must not hold %% or \\: no registry path needs them")
+		return "", nil, malformed("the path must not contain \\ or an escape other than those of \":\", \"@\", \"[\" and \"]\"")
 	}
 	for part := range strings.SplitSeq(path, "/") {
 		if part == "." || part == ".." {
-			return nil, malformed("the path must not hold %q", part)
+			return "", nil, malformed("the path must not contain %q", part)
 		}
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, malformed("the query cannot be parsed")
+		return "", nil, malformed("the query cannot be parsed")
 	}
-	return query, nil
+	return path, query, nil
 }
 
-// chooseRegistry finds the registry meant, by protocol.md §1: the namespace, our
-// Host name, the first component of the path, the default. It gives the path
-// without the registry's name and takes ns out of the query, since an upstream
-// must never see it.
+// unescape decodes the characters of a registry path that clients may escape: those of
+// sha256:…, host:port, tag@digest and [::1]. Nothing else of it needs an escape, and an
+// escaped slash or dot is an attack.
+var unescape = strings.NewReplacer("%3A", ":", "%3a", ":", "%40", "@", "%5B", "[", "%5b", "[", "%5D", "]", "%5d", "]")
+
+// chooseRegistry finds the registry that is meant: the namespace, the Host name, the
+// first component of the path, the default. It returns the path without the name of the
+// registry and removes ns from the query, since an upstream must never see it.
 func (req *Request) chooseRegistry(path, host string, names Registries) (rest string, err error) {
 	if ns, ok := req.Query["ns"]; ok {
 		delete(req.Query, "ns")
@@ -138,9 +142,9 @@ func (req *Request) chooseRegistry(path, host string, names Registries) (rest st
 			return "", malformed("ns is not the name of a registry")
 		}
 		req.Form, req.Registry = ByNamespace, ns[0]
-		// BuildKit's mirrors send both. A repository of another registry may well
-		// begin with a registry's name (Harbor's proxy projects do), so only the very
-		// name of ns is taken for a prefix.
+		// BuildKit's mirrors send both. A repository of another registry may begin with a
+		// registry's name too (Harbor's proxy projects do), so that only the name in ns
+		// itself is a prefix.
 		rest, req.Prefixed = strings.CutPrefix(path, ns[0]+"/")
 	} else if name, ok := names.ByHost(hostname(host)); ok {
 		req.Form, req.Registry, rest = ByHost, name, path
@@ -155,7 +159,7 @@ func (req *Request) chooseRegistry(path, host string, names Registries) (rest st
 	return rest, nil
 }
 
-// parsePath reads the path after the registry's name.
+// parsePath reads the path after the name of the registry.
 func (req *Request) parsePath(path, method string) error {
 	switch path {
 	case "":
@@ -171,7 +175,7 @@ func (req *Request) parsePath(path, method string) error {
 	parts := strings.Split(path, "/")
 	n := len(parts)
 	if path == "_catalog" || strings.Contains(path, "/blobs/uploads") {
-		return &Error{Code: Unsupported, Message: "this is a mirror to pull from: catalogs and pushes are not served"}
+		return &Error{Code: Unsupported, Message: "sidemirror is a mirror to pull from: it serves neither catalogs nor pushes"}
 	}
 	if n < 3 {
 		return &Error{Code: NotFound, Message: "nothing is served at this path"}
@@ -205,8 +209,7 @@ func (req *Request) parseContent(kind, reference string) error {
 	return &Error{Code: NotFound, Message: "nothing is served at this path"}
 }
 
-// Path gives the path that asks for the same below an upstream's /v2/ (with the
-// leading slash).
+// Path returns the path by which an upstream is asked for the same, from /v2/ on.
 func (req Request) Path() string {
 	if req.Kind == Base || req.Kind == Token {
 		return "/v2/"
@@ -214,7 +217,7 @@ func (req Request) Path() string {
 	return "/v2/" + req.Repository + req.tail()
 }
 
-// LocalPath gives the path that asks for the same here.
+// LocalPath returns the path by which sidemirror is asked for the same.
 func (req Request) LocalPath() string {
 	path := req.Path()
 	if req.Kind == Token {
@@ -243,8 +246,8 @@ func (req Request) tail() string {
 	}
 }
 
-// allow refuses a method that is none of those. CONNECT and TRACE are refused as
-// malformed: they are no registry's.
+// allow refuses a method that is none of methods. CONNECT and TRACE, which no registry
+// knows, are malformed requests.
 func allow(method string, methods ...string) error {
 	for _, m := range methods {
 		if method == m {
@@ -256,12 +259,12 @@ func allow(method string, methods ...string) error {
 	}
 	return &Error{
 		Code:    Unsupported,
-		Message: "this is a mirror to pull from: " + quote(method) + " is not served",
+		Message: "sidemirror is a mirror to pull from: it does not serve " + quote(method),
 		Allow:   strings.Join(methods, ", "),
 	}
 }
 
-// hostname gives the host of a Host header, lower case, without its port.
+// hostname returns the host of a Host header in lower case, without its port.
 func hostname(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

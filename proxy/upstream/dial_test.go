@@ -17,54 +17,6 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
-func TestAddressesAreClassified(t *testing.T) {
-	for want, addresses := range map[class]string{
-		public: "1.1.1.1 8.8.8.8 2606:4700::1111 100.128.0.1 172.32.0.1 ::ffff:1.1.1.1 64:ff9b::101:101 2002:101:101::1",
-		private: "127.0.0.1 127.9.9.9 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 198.18.0.1 ::1 fd12::1 fec0::1 " +
-			"::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1::1 64:ff9b:1::1",
-		forbidden: "169.254.169.254 169.254.1.1 100.100.100.200 fd00:ec2::254 fe80::1 fe80::1%eth0 0.0.0.0 0.1.2.3 :: 224.0.0.1 ff02::1 " +
-			"255.255.255.255 240.0.0.1 ::ffff:169.254.169.254 ::ffff:a9fe:a9fe 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1",
-	} {
-		for a := range strings.FieldsSeq(addresses) {
-			if got := classify(netip.MustParseAddr(a)); got != want {
-				t.Errorf("%s is of class %d, want %d", a, got, want)
-			}
-		}
-	}
-}
-
-func TestHostsThatAreAddressesInDisguise(t *testing.T) {
-	for _, host := range strings.Fields("127.1 2130706433 0x7f000001 0x7f.1 127.0.0.1 0177.0.0.1 127.0.1 169.254.169.254 ::ffff:a9fe:a9fe ::1 1.2.3.4.5 10.0.0.1 127.0.0.1. 0x7f000001.") {
-		if err := checkHost(host, false); err == nil {
-			t.Errorf("%s is let through", host)
-		}
-	}
-	for _, host := range strings.Fields("cdn.example a.b.c1 1.1.1.1 2606:4700::1111 0xabc.example s3.eu-west-1.amazonaws.com 1.2.3.4.example") {
-		if err := checkHost(host, false); err != nil {
-			t.Errorf("%s: %v", host, err)
-		}
-	}
-	if err := checkHost("10.0.0.1", true); err != nil {
-		t.Errorf("a private upstream may redirect into private space: %v", err)
-	}
-	if err := checkHost("169.254.169.254", true); err == nil {
-		t.Error("even a private upstream must not redirect to metadata")
-	}
-}
-
-func FuzzCheckHost(f *testing.F) {
-	f.Add("127.1")
-	f.Add("::ffff:a9fe:a9fe")
-	f.Fuzz(func(t *testing.T, host string) {
-		if checkHost(host, false) != nil {
-			return
-		}
-		if a, err := netip.ParseAddr(host); err == nil && classify(a) != public {
-			t.Fatalf("%q is let through", host)
-		}
-	})
-}
-
 // dns answers every query over loopback UDP with the addresses set for its name.
 type dns struct {
 	conn *net.UDPConn
@@ -127,7 +79,7 @@ func TestTheResolvedAddressIsWhatCounts(t *testing.T) {
 		if err == nil {
 			conn.Close()
 		}
-		if err == nil || !strings.Contains(reason(err), "must not lead us") {
+		if err == nil || !strings.Contains(reason(err), "must not lead sidemirror") {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
@@ -137,7 +89,7 @@ func TestAnUnconfiguredUpstreamMustBePublic(t *testing.T) {
 	r := newDNS(t, map[string][]string{"rebind.test": {"127.0.0.1"}})
 	u := newUpstream(t, Config{URL: mustURL("https://rebind.test"), Unconfigured: true, resolver: r})
 	_, err := u.Do(context.Background(), Request{Method: http.MethodGet, Path: "/v2/"})
-	if err == nil || !strings.Contains(err.Error(), "must not lead us") {
+	if err == nil || !strings.Contains(err.Error(), "must not lead sidemirror") {
 		t.Errorf("%v", err)
 	}
 }

@@ -14,17 +14,17 @@ import (
 // with oci.Unauthorized that it does not. It asks for no repository: a registry may
 // refuse one that is not there, whoever asks.
 func (u *Upstream) Login(ctx context.Context, cred credential.Credential) error {
-	status, err := u.ping(ctx, Request{Header: http.Header{}})
+	status, err := u.ping(ctx, Request{})
 	if err != nil {
 		return err
 	}
-	with := Request{Access: &auth.Access{Credential: cred}}
+	with := Request{Identity: Identity{Access: &auth.Access{Credential: cred}}}
 	if status == http.StatusOK {
 		// It lets anybody see /v2/. Artifactory and Nexus do that too where they are
 		// open to read, and still refuse a login that is wrong.
 		basic := http.Request{Header: http.Header{}}
 		basic.SetBasicAuth(cred.Username, cred.Password.Reveal())
-		with = Request{Header: basic.Header}
+		with = Request{Identity: Identity{Authorization: credential.NewSecret(basic.Header.Get("Authorization"))}}
 	}
 	status, err = u.ping(ctx, with)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"slices"
 
@@ -11,85 +12,156 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// Pool is the upstreams of one registry, in the order they are to be asked.
+// Pool is the upstreams of one registry, in the order in which they are asked.
 type Pool []*Upstream
 
-// Do asks the upstreams in turn until one gives an answer that another would not
-// better: a 404, a 429, a 5xx or no answer go on to the next, a 401 or 403 does not.
-// The answer is of the upstream returned with it. Where all fail the last failure
-// that is not a 404 is returned, since a 404 is believed only if everybody says it.
-func (p Pool) Do(ctx context.Context, r Request) (*http.Response, *Upstream, error) {
+// Do asks the upstreams in turn until one sends a response that no other could better: a
+// 404, a 429, a 5xx or a failure goes on to the next, a 401 or 403 does not. Each is asked in
+// the identity that as returns for it; if as is nil, in r's own. The response is that of the
+// upstream returned with it. If all fail, the last failure that is not a 404 is returned,
+// since a 404 counts only if every upstream says it; [Away] tells for which of them.
+func (p Pool) Do(ctx context.Context, r Request, as func(*Upstream) Identity) (*http.Response, *Upstream, error) {
 	var missing *http.Response
 	var missedBy *Upstream
-	var failed error
-	for _, u := range p.order(r.Patient) {
+	failed := &poolError{}
+	for u, end := range p.admitted(ctx, r.Patient) {
+		if as != nil {
+			r.Identity = as(u)
+		}
 		resp, err := u.Do(ctx, r)
+		end()
 		switch {
 		case err != nil:
-			failed = err
+			failed.add(u, err)
 			if ctx.Err() != nil {
-				return nil, u, err
+				discardMissing(missing)
+				return nil, u, failed
 			}
 		case resp.StatusCode == http.StatusNotFound:
-			if missing != nil {
-				drain(missing)
-			}
+			discardMissing(missing)
 			missing, missedBy = resp, u
+			failed.without = append(failed.without, u.Name())
 		case resp.StatusCode >= 500:
-			drain(resp)
-			failed = &oci.Error{Code: oci.Unavailable, Upstream: resp.StatusCode, Message: fmt.Sprintf("%s answers %d", u.Host(), resp.StatusCode)}
-		default:
-			if missing != nil {
-				drain(missing)
+			e := &oci.Error{
+				Code: oci.Unavailable, Upstream: resp.StatusCode,
+				Message: fmt.Sprintf("%s answered %d", u.Host(), resp.StatusCode),
 			}
+			e.ReadRefusal(resp)
+			failed.add(u, e)
+		default:
+			discardMissing(missing)
 			return resp, u, nil
 		}
 	}
-	if failed == nil && missing == nil {
-		failed = &oci.Error{Code: oci.Unavailable, Message: p.hosts() + " could not be reached a moment ago and is not tried again yet"}
+	if failed.last == nil && missing == nil {
+		failed.last = &oci.Error{Code: oci.Unavailable, Message: p.hosts() + " could not be reached a moment ago and is not tried again yet"}
 	}
-	if failed != nil {
-		if missing != nil {
-			drain(missing)
-		}
-		return nil, nil, failed
+	if failed.last != nil {
+		discardMissing(missing)
+		return nil, failed.from, failed
 	}
 	return missing, missedBy, nil
 }
 
+func discardMissing(resp *http.Response) {
+	if resp != nil {
+		drain(resp)
+	}
+}
+
+// poolError is the failure of a pool: the last one, and what became of each upstream.
+type poolError struct {
+	last    error
+	from    *Upstream
+	failed  map[string]error // by upstream
+	without []string         // those that answered 404
+}
+
+func (e *poolError) add(u *Upstream, err error) {
+	if e.failed == nil {
+		e.failed = map[string]error{}
+	}
+	e.failed[u.Name()], e.last, e.from = err, err, u
+}
+
+func (e *poolError) Error() string { return e.last.Error() }
+
+func (e *poolError) Unwrap() error { return e.last }
+
+// Away reports whether err says that the upstream of that name could not answer the caller
+// that was asking. It says nothing for another caller.
+func Away(err error, name string) bool {
+	e, ok := errors.AsType[*poolError](err)
+	if !ok {
+		return oci.Away(err)
+	}
+	if failed := e.failed[name]; failed != nil {
+		return oci.Away(failed)
+	}
+	return !slices.Contains(e.without, name) // it was not asked
+}
+
+// Refusals returns the upstreams that refused the caller that was asking.
+func (p Pool) Refusals(err error) []*Upstream {
+	e, ok := errors.AsType[*poolError](err)
+	if !ok {
+		return nil
+	}
+	var all []*Upstream
+	for _, u := range p {
+		if code := codeOf(e.failed[u.Name()]); code == oci.Unauthorized || code == oci.Denied {
+			all = append(all, u)
+		}
+	}
+	return all
+}
+
+func codeOf(err error) oci.Code {
+	if e, ok := errors.AsType[*oci.Error](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
 // Relay asks the token server of the first upstream that can be reached, see
-// [Upstream.Relay]. The upstream is returned with the answer.
+// [Upstream.Relay]. The upstream is returned with the response.
 func (p Pool) Relay(ctx context.Context, in auth.TokenRequest) (*auth.Relayed, *Upstream, error) {
 	var err error
-	var relayed *auth.Relayed
-	for _, u := range p.order(true) {
-		if relayed, err = u.Relay(ctx, in); !OutOfReach(err) {
+	for u, end := range p.admitted(ctx, true) {
+		var relayed *auth.Relayed
+		relayed, err = u.Relay(ctx, in)
+		end()
+		if !OutOfReach(err) {
 			return relayed, u, err
 		}
 	}
 	return nil, nil, err
 }
 
-// order gives the upstreams as they are to be asked now. Those that were out of
-// reach a moment ago are left out, so that an engine that has its own way on takes
-// it at once, or come last where the client is patient.
-func (p Pool) order(patient bool) []*Upstream {
-	type ranked struct {
-		u    *Upstream
-		rank int
-	}
-	all := make([]ranked, 0, len(p))
-	for _, u := range p {
-		if rank := u.health.rank(); rank < 2 || patient {
-			all = append(all, ranked{u, rank})
+// admitted yields the upstreams that may be asked now, each with a function to call when
+// it has been asked. Those that were out of reach a moment ago are left out, so that an
+// engine falls back to the registry at once. For a patient client, which cannot fall
+// back, they come last.
+func (p Pool) admitted(ctx context.Context, patient bool) iter.Seq2[*Upstream, func()] {
+	return func(yield func(*Upstream, func()) bool) {
+		var refused Pool
+		for _, u := range p {
+			end, ok := u.health.admit(ctx, patient && len(p) == 1)
+			if !ok {
+				refused = append(refused, u)
+			} else if !yield(u, end) {
+				return
+			}
+		}
+		for _, u := range refused {
+			if !patient {
+				return
+			}
+			if end, _ := u.health.admit(ctx, true); !yield(u, end) {
+				return
+			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b ranked) int { return a.rank - b.rank })
-	us := make([]*Upstream, len(all))
-	for i, r := range all {
-		us[i] = r.u
-	}
-	return us
 }
 
 func (p Pool) hosts() string {
@@ -110,13 +182,12 @@ func (p Pool) Close() {
 	}
 }
 
-// Without gives the pool less one upstream, for asking the others.
+// Without returns the pool without u, for asking the others.
 func (p Pool) Without(u *Upstream) Pool {
 	return slices.DeleteFunc(slices.Clone(p), func(other *Upstream) bool { return other == u })
 }
 
-// OutOfReach reports whether err says that an upstream could not be asked, and
-// nothing of what it would have answered.
+// OutOfReach reports whether err says only that an upstream could not be asked.
 func OutOfReach(err error) bool {
 	return errors.Is(err, &oci.Error{Code: oci.Unavailable})
 }

@@ -15,11 +15,14 @@ import (
 
 const maxRedirects = 5
 
-// follow follows resp's redirects, if it is one, as protocol.md §3 has it: with a
-// client that holds no credentials, without the request's own, and to no place that
-// the upstream could not be trusted to name. A 401 on the way starts nothing.
+// follow follows the redirects of resp, if it is one. As long as they stay within the
+// upstream's own origin, they are requests to the upstream like any other: authorized,
+// and a challenge is answered. From the first other origin on they go out on a client
+// without credentials, with none of the request's own, and a 401 starts nothing; also
+// where they lead back, since another host chose that URL.
 func (u *Upstream) follow(ctx context.Context, r Request, resp *http.Response) (*http.Response, error) {
 	at := auth.Join(u.url, r.Path)
+	own := true
 	for hops := 0; isRedirect(resp.StatusCode); hops++ {
 		drain(resp)
 		if hops == maxRedirects {
@@ -29,12 +32,13 @@ func (u *Upstream) follow(ctx context.Context, r Request, resp *http.Response) (
 		if err != nil {
 			return nil, err
 		}
-		if resp, err = u.fetchRedirect(ctx, r.Method, next, r.Header); err != nil {
+		own = own && sameOrigin(next, u.url)
+		if resp, err = u.fetchRedirect(ctx, r, next, own); err != nil {
 			return nil, err
 		}
 		if r.Method == http.MethodHead && resp.StatusCode == http.StatusForbidden {
-			// A URL is signed for one method, and this one was for GET.
-			if resp, err = u.headByGet(ctx, next, r.Header, resp); err != nil {
+			// A URL is signed for one method, and this one was signed for GET.
+			if resp, err = u.headByGet(ctx, r, next, own, resp); err != nil {
 				return nil, err
 			}
 		}
@@ -42,7 +46,7 @@ func (u *Upstream) follow(ctx context.Context, r Request, resp *http.Response) (
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
 		drain(resp)
-		return nil, u.refuse("answers %d to a request without conditions", resp.StatusCode)
+		return nil, u.refuse("answered %d to a request without conditions", resp.StatusCode)
 	}
 	return resp, nil
 }
@@ -56,11 +60,11 @@ func isRedirect(status int) bool {
 	return false
 }
 
-// location gives where resp redirects to, if that is a place we go to.
+// location returns where resp redirects to, if sidemirror may follow it there.
 func (u *Upstream) location(at *url.URL, resp *http.Response) (*url.URL, error) {
 	next, err := at.Parse(resp.Header.Get("Location")) // Artifact Registry's are relative
 	if err != nil || resp.Header.Get("Location") == "" || next.Host == "" {
-		return nil, u.refuse("redirects to a place that is not a URL")
+		return nil, u.refuse("redirects to something that is not a URL")
 	}
 	if next.Scheme != "https" && (next.Scheme != "http" || u.url.Scheme != "http") {
 		return nil, u.refuse("redirects to %s without TLS", next.Hostname())
@@ -76,24 +80,33 @@ func (u *Upstream) location(at *url.URL, resp *http.Response) (*url.URL, error) 
 	return next, nil
 }
 
-func (u *Upstream) fetchRedirect(ctx context.Context, method string, to *url.URL, header http.Header) (*http.Response, error) {
-	transport := u.redirect
-	if sameOrigin(to, u.url) {
-		transport = u.base
+// fetchRedirect asks for where a redirect leads. own says that the upstream itself chose
+// the URL and that it is the upstream's. A store at the upstream's own address that takes
+// a signature in the URL or an Authorization and not both (S3 answers 400) is asked again
+// without the latter.
+func (u *Upstream) fetchRedirect(ctx context.Context, r Request, to *url.URL, own bool) (*http.Response, error) {
+	transport := http.RoundTripper(u.redirect)
+	if own {
+		resp, err := u.ask(ctx, r, to)
+		if err != nil || resp.StatusCode != http.StatusBadRequest {
+			return resp, err
+		}
+		drain(resp)
+		transport = u.watched
 	}
-	resp, err := transport.RoundTrip(newRequest(ctx, method, to, header, u.userAgent))
+	resp, err := transport.RoundTrip(newRequest(ctx, r.Method, to, r.Header, u.userAgent))
 	if err != nil {
-		return nil, u.explain(ctx, &url.URL{Host: to.Host}, err, false)
+		return nil, u.explain(ctx, &url.URL{Host: to.Host}, err)
 	}
 	return resp, nil
 }
 
 // headByGet learns by a GET of one byte what a refused HEAD would have said.
-func (u *Upstream) headByGet(ctx context.Context, to *url.URL, header http.Header, refused *http.Response) (*http.Response, error) {
+func (u *Upstream) headByGet(ctx context.Context, r Request, to *url.URL, own bool, refused *http.Response) (*http.Response, error) {
 	drain(refused)
-	header = header.Clone()
-	header.Set("Range", "bytes=0-0")
-	resp, err := u.fetchRedirect(ctx, http.MethodGet, to, header)
+	r.Method, r.Header = http.MethodGet, r.Header.Clone()
+	r.Header.Set("Range", "bytes=0-0")
+	resp, err := u.fetchRedirect(ctx, r, to, own)
 	if err != nil {
 		return nil, err
 	}
@@ -101,8 +114,8 @@ func (u *Upstream) headByGet(ctx context.Context, to *url.URL, header http.Heade
 	return resp, nil
 }
 
-// AsHead makes the answer to a GET of the first byte into what HEAD would have
-// answered: 200 with the length of the whole, -1 if it is unknown, and no body.
+// AsHead turns the response to a GET of the first byte into the response to a HEAD: 200
+// with the length of the whole, -1 if it is unknown, and no body.
 func AsHead(resp *http.Response) {
 	_ = resp.Body.Close()
 	resp.Body = io.NopCloser(strings.NewReader(""))

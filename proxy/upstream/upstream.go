@@ -1,15 +1,16 @@
-// Package upstream fetches from where a registry's content is: it keeps one HTTP
-// client for each upstream, follows redirects with a client that holds no
-// credentials, and remembers which upstreams answer and which ask us to wait.
+// Package upstream fetches content from a registry's upstreams. It has HTTP clients for
+// each of them, follows redirects to other hosts with a client that holds no
+// credentials, and remembers which upstreams can be reached and which asked to wait.
 package upstream
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,11 +18,18 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
+	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// bodyTimeout is how long a body may bring nothing.
-const bodyTimeout = 30 * time.Second
+const (
+	bodyTimeout  = 30 * time.Second // how long a body may pause
+	probeTimeout = 10 * time.Second // for an upstream to answer a probe
+
+	// longestRealmBackoff is shorter than that of an upstream: a client that pulls by
+	// prefix has no other way to a token.
+	longestRealmBackoff = 10 * time.Second
+)
 
 // Config says what an upstream is and how it is reached.
 type Config struct {
@@ -32,38 +40,52 @@ type Config struct {
 	// timeouts say how the upstream is reached.
 	Registry config.Registry
 
-	// Unconfigured says that nobody named this upstream in a configuration: it must
-	// then be in public address space.
+	// Unconfigured says that no configuration names this upstream: it must then be in
+	// public address space.
 	Unconfigured bool
 
 	UserAgent string
 
-	// Changed, if not nil, is told when the upstream stops to be reachable, with the
-	// reason, and with nil when it is again.
+	// Changed, if not nil, is called with the reason when the upstream can no longer be
+	// reached, and with nil when it can be reached again.
 	Changed func(err error)
 
 	resolver *net.Resolver // for tests
 }
 
-// Upstream is one place that content is fetched from.
+// Upstream is one server that content is fetched from.
 type Upstream struct {
 	url       *url.URL
+	name      string
 	userAgent string
 
 	base     *http.Transport // to the upstream itself
 	realm    *http.Transport // to a token server on another host
-	redirect *http.Transport // to wherever it redirects: checked, and without client certificate
+	redirect *http.Transport // to where it redirects: checked, and without client certificate
 	auth     *auth.Transport
 
-	private atomic.Bool // it is at a loopback or private address
-	health  health
-	limits  limits
+	private     atomic.Bool // it is at a loopback or private address
+	health      health
+	realmHealth health // of a token server on another host
+	watched     watched
+	limits      limits
+
+	life       context.Context // ended by Close
+	end        context.CancelFunc
+	background sync.WaitGroup
+	mu         sync.Mutex
+	probing    bool
+	closed     bool
 }
 
-// New makes an upstream. It dials nothing; it fails where a certificate cannot be
-// read.
+// New makes an upstream. It dials nothing. It fails if a certificate cannot be read.
 func New(c Config) (*Upstream, error) {
-	u := &Upstream{url: c.URL, userAgent: c.UserAgent, health: health{changed: c.Changed}}
+	u := &Upstream{
+		url: c.URL, name: strings.TrimSuffix(c.URL.Redacted(), "/"), userAgent: c.UserAgent,
+		health:      health{changed: c.Changed, longest: longestBackoff},
+		realmHealth: health{longest: longestRealmBackoff},
+	}
+	u.life, u.end = context.WithCancel(context.Background())
 	u.private.Store(isPrivateLiteral(c.URL.Hostname()))
 	env := httpproxy.FromEnvironment()
 
@@ -79,8 +101,9 @@ func New(c Config) (*Upstream, error) {
 	u.base = newTransport(c, env, tlsConfig(roots, clients), d.toUpstream)
 	u.realm = newTransport(c, env, tlsConfig(roots, nil), d.toRealm)
 	u.redirect = newTransport(c, env, tlsConfig(roots, nil), d.toRedirect)
+	u.watched = watched{transport: u.base, health: &u.health, silence: u.suspect}
 	u.auth = &auth.Transport{
-		Base:      u.base,
+		Base:      u.watched,
 		Realm:     roundTripper(u.toRealm),
 		Realms:    auth.RealmPolicy{Upstream: c.URL, Allowed: c.Registry.Realms},
 		UserAgent: c.UserAgent,
@@ -88,43 +111,67 @@ func New(c Config) (*Upstream, error) {
 	return u, nil
 }
 
+// Identity is in whose name an upstream is asked.
+type Identity struct {
+	// Access, if not nil, is on whose behalf sidemirror answers challenges. If it is nil the
+	// client answers them, with an Authorization of its own.
+	Access        *auth.Access
+	Authorization credential.Secret
+}
+
 // Request is what is asked of an upstream.
 type Request struct {
 	Method string // GET or HEAD
 	Path   string // "/v2/library/alpine/manifests/3.20"
 	Query  url.Values
-	Header http.Header // Accept, Range, If-Range; in relay mode Authorization
+	Header http.Header // Accept, Range, If-Range
 
-	// Access, if not nil, is on whose behalf challenges are answered. If nil the
-	// client answers them itself.
-	Access *auth.Access
-
-	// Patient says that the client has nobody else to ask: an upstream that was out
+	// Patient says that the client has no other server to ask: an upstream that was out
 	// of reach a moment ago is tried all the same.
 	Patient bool
+
+	Identity
 }
 
 // identity tells callers apart for the upstream's limits.
 func (r Request) identity() string {
 	if r.Access == nil {
-		return auth.Fingerprint(r.Header.Get("Authorization"))
+		return auth.Fingerprint(r.Authorization.Reveal())
 	}
 	return r.Access.Credential.Generation
 }
 
-// Do asks the upstream and follows its redirects. The answer's body fails if it
-// brings nothing for 30 s. An answer of whatever status is no error, but for a
-// redirect that cannot be followed and for 429; nothing is asked while an earlier
-// 429's Retry-After lasts. Errors are an [*oci.Error].
+// Do asks the upstream, follows its redirects and decodes what it compressed unasked.
+// The response's body fails if it pauses for 30 s. A response of any status is returned
+// without an error, except 429 and a redirect that cannot be followed. Until the
+// Retry-After of a 429 is over, nothing is asked. Errors are an [*oci.Error].
 func (u *Upstream) Do(ctx context.Context, r Request) (*http.Response, error) {
 	if wait := u.limits.held(r.identity()); wait > 0 {
 		return nil, u.tooMany(wait)
 	}
+	resp, err := u.fetch(ctx, r)
+	if err != nil || !encoded(resp) {
+		return r.censored(resp, err)
+	}
+	if resp.StatusCode == http.StatusPartialContent {
+		// A range of compressed bytes is of no use: the whole must be decoded.
+		drain(resp)
+		r.Header = r.Header.Clone()
+		r.Header.Del("Range")
+		if resp, err = u.fetch(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	return r.censored(u.decode(r.Method, resp))
+}
+
+// fetch asks the upstream and follows its redirects.
+func (u *Upstream) fetch(ctx context.Context, r Request) (*http.Response, error) {
+	target := auth.Join(u.url, r.Path)
+	target.RawQuery = r.Query.Encode()
 	ctx, cancel := context.WithCancel(ctx)
-	resp, err := u.roundTrip(ctx, r)
+	resp, err := u.ask(ctx, r, target)
 	if err == nil {
-		u.limits.note(r.identity(), resp)
-		u.health.answered(resp.StatusCode)
 		resp, err = u.settle(ctx, r, resp)
 	}
 	if err != nil {
@@ -135,78 +182,94 @@ func (u *Upstream) Do(ctx context.Context, r Request) (*http.Response, error) {
 	return resp, nil
 }
 
-func (u *Upstream) roundTrip(ctx context.Context, r Request) (*http.Response, error) {
-	target := auth.Join(u.url, r.Path)
-	target.RawQuery = r.Query.Encode()
+// ask sends r to target, a URL of the upstream's own origin, with what it takes to be
+// authorized there.
+func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.Response, error) {
 	req := newRequest(ctx, r.Method, target, r.Header, u.userAgent)
-	if h := r.Header.Get("Authorization"); h != "" && r.Access == nil {
-		req.Header.Set("Authorization", h)
+	if r.Access == nil && !r.Authorization.IsZero() {
+		req.Header.Set("Authorization", r.Authorization.Reveal())
 	}
 	if u.private.Load() {
 		req.Header.Set("Via", Via)
 	}
 	if r.Access != nil {
-		req = req.WithContext(auth.WithAccess(ctx, *r.Access))
+		access := *r.Access
+		if name := u.repositoryOf(target); name != "" {
+			access.Repository = name
+		}
+		req = req.WithContext(auth.WithAccess(ctx, access))
 	}
 	resp, err := u.auth.RoundTrip(req)
 	if err != nil {
-		return nil, u.explain(ctx, u.url, err, true)
+		return nil, u.explain(ctx, u.url, err)
 	}
+	u.limits.note(r.identity(), resp)
 	return resp, nil
 }
 
-// settle follows resp if it redirects and turns a 429 into an error.
+// repositoryOf returns the repository that a URL of the upstream asks for, empty if it
+// asks for none. A redirect may lead to another repository than the request named.
+func (u *Upstream) repositoryOf(target *url.URL) string {
+	path, ok := strings.CutPrefix(target.Path, strings.TrimSuffix(u.url.Path, "/")+"/v2/")
+	parts := strings.Split(path, "/")
+	if !ok || len(parts) < 3 {
+		return ""
+	}
+	switch parts[len(parts)-2] {
+	case "manifests", "blobs", "referrers", "tags":
+		if name := strings.Join(parts[:len(parts)-2], "/"); oci.ValidRepository(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// settle follows resp if it redirects, makes 203 a 200, which differs in nothing that a
+// client needs, and turns a 429 into an error.
 func (u *Upstream) settle(ctx context.Context, r Request, resp *http.Response) (*http.Response, error) {
 	resp, err := u.follow(ctx, r, resp)
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode == http.StatusTooManyRequests {
-		wait := auth.RetryAfter(resp.Header, time.Now())
-		drain(resp)
-		return nil, u.tooMany(wait)
+	switch resp.StatusCode {
+	case http.StatusNonAuthoritativeInfo:
+		resp.StatusCode = http.StatusOK
+	case http.StatusTooManyRequests:
+		e := u.tooMany(auth.RetryAfter(resp.Header, time.Now()))
+		r.censor(resp)
+		e.ReadRefusal(resp)
+		return nil, e
 	}
 	return resp, nil
 }
 
-func (u *Upstream) tooMany(wait time.Duration) error {
-	return &oci.Error{Code: oci.TooManyRequests, RetryAfter: wait, Message: u.url.Host + " answers that it is asked too often (429)"}
+func (u *Upstream) tooMany(wait time.Duration) *oci.Error {
+	return &oci.Error{Code: oci.TooManyRequests, RetryAfter: wait, Message: u.url.Host + " answered that it is asked too often (429)"}
 }
 
-// explain makes a transport's error into one that says what happened, to whom, and
-// holds nothing secret. down says that it counts against the upstream's health.
-func (u *Upstream) explain(ctx context.Context, target *url.URL, err error, down bool) error {
+// explain turns a transport's error into one that says what happened to which host and
+// holds nothing secret.
+func (u *Upstream) explain(ctx context.Context, target *url.URL, err error) error {
 	if e, ok := errors.AsType[*oci.Error](err); ok {
-		if e.Code == oci.Unavailable && e.Err != nil && down {
-			u.health.failed(e) // no token server, no upstream: let nobody wait for it again
-		}
 		return e
 	}
-	if ctx.Err() != nil { // the client went away, or its deadline passed
-		e := &oci.Error{Code: oci.Unavailable, Status: http.StatusGatewayTimeout, Message: target.Host + " did not answer in time", Err: ctx.Err()}
-		if down && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			u.health.failed(e)
+	if ctx.Err() != nil { // the client left, or its deadline passed
+		return &oci.Error{
+			Code: oci.Unavailable, Status: http.StatusGatewayTimeout,
+			Message: target.Host + " did not answer in time", Err: ctx.Err(),
 		}
-		return e
 	}
-	e := &oci.Error{Code: oci.Unavailable, Message: fmt.Sprintf("%s cannot be reached: %s", target.Host, reason(err)), Err: auth.Redact(err)}
-	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {
+	return unreachable(target.Host, err)
+}
+
+// unreachable returns the error that err, a transport's, means for a request to host.
+func unreachable(host string, err error) *oci.Error {
+	e := &oci.Error{Code: oci.Unavailable, Message: host + " cannot be reached: " + reason(err), Err: auth.Redact(err)}
+	if isTimeout(err) {
 		e.Status = http.StatusGatewayTimeout
-		e.Message = target.Host + " did not answer in time"
-	}
-	if down {
-		u.health.failed(e)
+		e.Message = host + " did not answer in time"
 	}
 	return e
-}
-
-// toRealm is the way to a token server: the upstream's own client where it is the
-// upstream itself, and one that shows no client certificate elsewhere.
-func (u *Upstream) toRealm(req *http.Request) (*http.Response, error) {
-	if sameOrigin(req.URL, u.url) {
-		return u.base.RoundTrip(req)
-	}
-	return u.realm.RoundTrip(req)
 }
 
 // Relay asks the upstream's token server on behalf of a client, see
@@ -220,17 +283,25 @@ func (u *Upstream) RelayChallenge(resp *http.Response, realm, repository string)
 	return u.auth.RelayChallenge(resp, realm, repository)
 }
 
-// Host gives the upstream's host and port, for messages.
+// Name returns the upstream's URL, by which records and grants tell upstreams apart.
+func (u *Upstream) Name() string { return u.name }
+
+// Host returns the upstream's host and port, for messages.
 func (u *Upstream) Host() string { return u.url.Host }
 
-// RateLimits gives what the upstream last said of its limits, by the generation of
+// RateLimits returns what the upstream last said of its limits, by the generation of
 // the credential; "" is the anonymous one.
 func (u *Upstream) RateLimits() map[string]RateLimit { return u.limits.all() }
 
-// Close ends token exchanges under way and drops idle connections. Answers that are
-// being read go on.
+// Close ends token exchanges and probes under way and drops idle connections. Responses
+// that are being read go on.
 func (u *Upstream) Close() {
+	u.mu.Lock()
+	u.closed = true
+	u.mu.Unlock()
+	u.end()
 	u.auth.Close()
+	u.background.Wait()
 	u.base.CloseIdleConnections()
 	u.realm.CloseIdleConnections()
 	u.redirect.CloseIdleConnections()

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -49,7 +48,8 @@ func TestARedirectGetsNoneOfTheRequestsSecrets(t *testing.T) {
 		})
 		u := newUpstream(t, Config{URL: mustURL(registry.URL), UserAgent: "ua"})
 		r := get("/v2/o/i/blobs/x")
-		r.Header = http.Header{"Authorization": {"Bearer canary"}, "Range": {"bytes=1-"}, "If-Range": {`"x"`}, "Accept": {"a/b"}, "Cookie": {"c"}, "X-Custom": {"y"}}
+		r.Authorization = credential.NewSecret("Bearer canary")
+		r.Header = http.Header{"Range": {"bytes=1-"}, "If-Range": {`"x"`}, "Accept": {"a/b"}, "Cookie": {"c"}, "X-Custom": {"y"}}
 		resp, err := u.Do(context.Background(), r)
 		if err != nil {
 			t.Fatal(err)
@@ -212,46 +212,6 @@ func TestAfterA429NothingIsAskedUntilRetryAfter(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeReachedIsLeftAloneAndSaidOnce(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	var said []error
-	u := newUpstream(t, Config{URL: mustURL("http://" + address), Changed: func(err error) { said = append(said, err) }})
-	pool := Pool{u}
-	for range 3 {
-		if _, _, err := pool.Do(context.Background(), anonymous("/v2/")); !OutOfReach(err) {
-			t.Fatal(err)
-		}
-	}
-	if len(said) != 1 || said[0] == nil || !strings.Contains(said[0].Error(), "connection refused") {
-		t.Errorf("said %v", said)
-	}
-	if len(pool.order(false)) != 0 || len(pool.order(true)) != 1 {
-		t.Error("an impatient caller waits for it, or a patient one does not")
-	}
-	if l, err = net.Listen("tcp", address); err != nil {
-		t.Fatal(err)
-	}
-	back := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = back.Serve(l) }()
-	defer func() { back.Close(); <-done }()
-	patient := anonymous("/v2/")
-	patient.Patient = true
-	resp, _, err := pool.Do(context.Background(), patient)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if len(said) != 2 || said[1] != nil || len(pool.order(false)) != 1 {
-		t.Errorf("said %v", said)
-	}
-}
-
 func TestThePoolGoesOnButForA401(t *testing.T) {
 	status := func(code int) *Upstream {
 		s := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
@@ -276,7 +236,7 @@ func TestThePoolGoesOnButForA401(t *testing.T) {
 			for _, code := range tt.codes {
 				pool = append(pool, status(code))
 			}
-			resp, _, err := pool.Do(context.Background(), anonymous("/v2/"))
+			resp, _, err := pool.Do(context.Background(), anonymous("/v2/"), nil)
 			if err == nil {
 				resp.Body.Close()
 			}
@@ -284,18 +244,6 @@ func TestThePoolGoesOnButForA401(t *testing.T) {
 				t.Errorf("%v, %v", resp, err)
 			}
 		})
-	}
-}
-
-func TestASilentUpstreamIsGivenUp(t *testing.T) {
-	release := make(chan struct{})
-	registry := serve(t, func(http.ResponseWriter, *http.Request) { <-release })
-	defer close(release)
-	u := newUpstream(t, Config{URL: mustURL(registry.URL), Registry: config.Registry{HeaderTimeout: 50 * time.Millisecond}})
-	_, err := u.Do(context.Background(), anonymous("/v2/"))
-	var e *oci.Error
-	if !errors.As(err, &e) || e.HTTPStatus() != http.StatusGatewayTimeout {
-		t.Errorf("%v", err)
 	}
 }
 

@@ -44,10 +44,12 @@ type machine struct {
 
 // hold is run as the holder, in its namespaces: $1 is the machine's name, $2 the
 // pristine root, $3 the folder of its disks. The engines keep their content beside
-// the overlay, because an overlay cannot lie on another.
+// the overlay, because an overlay cannot lie on another. dockerd wants to forward packets,
+// and inside the machine that setting is read-only.
 const hold = `set -e
 mount --make-rprivate /
 mount -t proc proc /proc
+echo 1 >/proc/sys/net/ipv4/ip_forward
 umount -R /sys/fs/cgroup 2>/dev/null || umount -R -l /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir "/sys/fs/cgroup/$1"

@@ -142,30 +142,30 @@ func (r *rig) unusedFor(d time.Duration) {
 	}
 }
 
-// aged makes the records look so much older: "_tags" and "_answers" say in
-// themselves when they were seen, "_granted" by when it was written.
+// aged makes the records look so much older: "_tags" and "_answers" say when they were seen,
+// "_grants" when they were made.
 func (r *rig) aged(kind string, by time.Duration) {
 	r.t.Helper()
 	then := time.Now().Add(-by)
 	changed := 0
 	walk(r.t, filepath.Join(r.folder, "repositories"), func(path string, _ fs.FileInfo) {
-		if !strings.Contains(path, "/"+kind+"/") {
+		if !strings.Contains(path+"/", "/"+kind+"/") {
 			return
 		}
 		changed++
-		if kind != "_granted" {
-			rewriteSeen(r.t, path, then)
+		member := "seen"
+		if kind == "_grants" {
+			member = "at"
 		}
-		if err := os.Chtimes(path, then, then); err != nil {
-			r.t.Fatal(err)
-		}
+		rewriteTime(r.t, path, member, then)
 	})
 	if changed == 0 {
 		r.t.Fatalf("there is nothing in any %s", kind)
 	}
 }
 
-func rewriteSeen(t *testing.T, path string, then time.Time) {
+// rewriteTime sets one member of each object of a record.
+func rewriteTime(t *testing.T, path, member string, then time.Time) {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -180,7 +180,7 @@ func rewriteSeen(t *testing.T, path string, then time.Time) {
 		all = []any{record}
 	}
 	for _, one := range all {
-		one.(map[string]any)["seen"] = then.Format(time.RFC3339Nano)
+		one.(map[string]any)[member] = then.Format(time.RFC3339Nano)
 	}
 	if data, err = json.Marshal(record); err != nil {
 		t.Fatal(err)

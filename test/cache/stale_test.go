@@ -62,8 +62,8 @@ func TestStaleTagIsServedNoLongerThanMaxStale(t *testing.T) {
 	}{
 		"six days":                     {"_tags", 6 * day, nil, true},
 		"eight days":                   {"_tags", 8 * day, nil, false},
-		"let in six days ago":          {"_granted", 6 * day, nil, true},
-		"let in eight days ago":        {"_granted", 8 * day, nil, false},
+		"let in six days ago":          {"_grants", 6 * day, nil, true},
+		"let in eight days ago":        {"_grants", 8 * day, nil, false},
 		"two hours where one is meant": {"_tags", 2 * time.Hour, []string{"max_stale=1h"}, false},
 		"not at all":                   {"_tags", 0, []string{"max_stale=0s"}, false},
 	} {

@@ -13,45 +13,23 @@ containerd=2.4.2
 dockerd=29.7.2
 # moby's Go module has version numbers of its own: this one is that dockerd.
 moby=v2.0.0-beta.24
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+here=$(cd "$(dirname "$0")" && pwd)
 
 fail() {
 	echo "test/engine/get.sh: $*" >&2
 	exit 1
 }
 
-# debian fetches and unpacks one suite's packages into $1. apt has lists and a cache
-# of its own there, so that nothing of the machine's is touched; the machine's
-# proxies hold. runc is left out: it wants a newer libc, and no pull wants it.
+# debian unpacks one suite's packages into $1. runc is left out: it needs a newer libc, and no pull
+# needs it.
 debian() {
-	apt=$1/apt
-	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/packages" "$apt/none"
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $name main" >"$apt/sources"
-	cat >"$apt/conf" <<-EOF
-		Dir::Etc::sourcelist "$apt/sources";
-		Dir::Etc::sourceparts "$apt/none";
-		Dir::Etc::preferences "$apt/none/file";
-		Dir::Etc::preferencesparts "$apt/none";
-		Dir::State::lists "$apt/lists";
-		Dir::State::status "/dev/null";
-		Dir::Cache "$apt/cache";
-		APT::Sandbox::User "root";
-		Acquire::Languages "none";
-		Acquire::Retries "3";
-		DPkg::Lock::Timeout "60";
-	EOF
-	export APT_CONFIG="$apt/conf"
-	timeout 300 apt-get update -qq
-	(cd "$apt/packages" && timeout 600 apt-get download -qq containerd docker.io)
-	for package in "$apt/packages"/*.deb; do
-		dpkg -x "$package" "$1"
-	done
+	"$here/../debian-packages.sh" "$name" "$1" containerd docker.io
 	# On a machine whose /lib is /usr/lib, a package's is that too.
 	if [ -d "$1/lib" ]; then
 		cp -a "${1:?}/lib/." "$1/usr/lib/"
 		rm -r "${1:?}/lib"
 	fi
-	rm -rf "$apt" "${1:?}/usr/share"
+	rm -rf "${1:?}/usr/share"
 }
 
 # built builds the newest into $1. containerd can be installed by go; moby's module

@@ -83,6 +83,7 @@ func TestPackages(t *testing.T) {
 		run(t, rpms[i].unpacked, []string{"FILE=" + rpms[i].file}, "sh", "-c", `rpm2cpio "$FILE" | cpio --extract --make-directories --quiet --no-absolute-filenames`)
 	}
 	t.Run("the same bytes from elsewhere", func(t *testing.T) { sameBytes(t, dist) })
+	t.Run("the same bytes by Debian's Go", func(t *testing.T) { builtByDebiansGo(t, dist) })
 	t.Run("what is in them", func(t *testing.T) { contents(t, debs, rpms) })
 	t.Run("binary", func(t *testing.T) { binaries(t, debs, rpms) })
 	t.Run("licences", func(t *testing.T) { licences(t, debs[0], rpms[0]) })

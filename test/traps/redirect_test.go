@@ -109,15 +109,34 @@ func TestRangeIsKeptOverARedirect(t *testing.T) {
 	}
 }
 
-func TestRelativeLocationIsFollowed(t *testing.T) {
-	o := signed()
-	o.Blobs.Relative, o.Blobs.RefuseAuthorization = true, true
-	r := start(t, o, nil)
-	r.whole("the layer", r.Get(blobPath(layer), nil), layer.Bytes)
-	for _, q := range r.up.Requests(quirky.Registry, "", "/signed/") {
-		if q.Authorization() != "" {
-			t.Error("Authorization was kept over a redirect")
+func TestRedirectWithinTheRegistryIsFollowedWhetherItTakesTheTokenOrRefusesIt(t *testing.T) {
+	for _, refuses := range []bool{false, true} { // S3 refuses a token next to a signature
+		o := signed()
+		o.Blobs.Relative, o.Blobs.RefuseAuthorization = true, refuses
+		r := start(t, o, nil)
+		r.whole("the layer", r.Get(blobPath(layer), nil), layer.Bytes)
+	}
+}
+
+// Go clients keep the token over such a redirect, and registries count on it.
+func TestRedirectWithinTheRegistryIsAuthorizedAndItsChallengeAnswered(t *testing.T) {
+	for _, revoked := range []bool{false, true} {
+		var r *rig
+		o := withLogin("Bearer")
+		o.Intercept = func(part quirky.Part, w http.ResponseWriter, q *http.Request) bool {
+			if part != quirky.Registry || !strings.Contains(q.URL.Path, "/blobs/") || q.URL.Query().Has("moved") || q.Header.Get("Authorization") == "" {
+				return false
+			}
+			if revoked {
+				r.up.RevokeTokens()
+			}
+			w.Header().Set("Location", q.URL.Path+"?moved=1")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+			return true
 		}
+		r = start(t, o, nil)
+		r.whole("the layer", r.Get(blobPath(layer), nil), layer.Bytes)
+		r.status("its HEAD", r.Do("HEAD", blobPath(image.Blobs[0]), nil), 200)
 	}
 }
 

@@ -1,0 +1,139 @@
+package splice
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// RemoveHosts removes sidemirror's tables and mark: the marked tables, and one for a URL of urls,
+// which the journal recorded for this file. From a file that is not valid TOML it removes what still
+// looks as [Hosts.Add] wrote it.
+func RemoveHosts(name string, data []byte, urls []string) (Removed, error) {
+	d, err := parseTOML(name, data)
+	if err != nil {
+		rest, ok := removeLines(data)
+		if !ok && Marked(data) {
+			return Removed{}, err
+		}
+		return Removed{Rest: rest, Found: ok}, nil
+	}
+	own := d.ownTables(urls)
+	if len(own) == 0 {
+		return Removed{Rest: data}, nil
+	}
+	rest := data
+	for _, i := range slices.Backward(own) {
+		if from, to := d.tableLines(i); to < len(rest) {
+			rest = slices.Concat(rest[:from], skipBlank(rest[to:]))
+		} else {
+			rest = dropBlock(rest, from)
+		}
+	}
+	bare := d.onlyOwn(own)
+	if at := d.fileMark(); at >= 0 && at < d.exprs[own[0]].start {
+		rest = splice(rest, at, d.lineEnd(at), "")
+	}
+	return Removed{Rest: rest, Found: true, Bare: bare}, nil
+}
+
+// ownTables returns the indexes of sidemirror's tables: those under a mark, the first one of a file
+// that is sidemirror's, and those for a URL of urls.
+func (d *document) ownTables(urls []string) []int {
+	var own []int
+	first := d.fileMark() >= 0
+	for i, e := range d.exprs {
+		if !e.isHost() {
+			continue
+		}
+		if _, marked := d.marked(e.start, tableMark); marked || hasURL(urls, e.table[1]) || first && IsLoopback(e.table[1]) {
+			own = append(own, i)
+		}
+		first = false
+	}
+	return own
+}
+
+// tableLines returns the lines of the table at index i and of its own sub-tables, with the mark
+// above, without comments below the last key.
+func (d *document) tableLines(i int) (from, to int) {
+	own := d.exprs[i].table
+	from, to = d.exprs[i].start, d.exprs[i].end
+	for _, e := range d.exprs[i+1:] {
+		if len(e.table) < len(own) || !slices.Equal(e.table[:len(own)], own) {
+			break
+		}
+		to = e.end
+	}
+	if above, ok := d.marked(from, tableMark); ok {
+		return above, to
+	}
+	return from, to
+}
+
+// onlyOwn reports whether the file is sidemirror's, and has nothing but the tables at the indexes of
+// own and what [Hosts.File] writes for certificates and for a probe.
+func (d *document) onlyOwn(own []int) bool {
+	mark := d.fileMark()
+	if mark < 0 {
+		return false
+	}
+	inside := func(offset int) bool {
+		return slices.ContainsFunc(own, func(i int) bool {
+			from, to := d.tableLines(i)
+			return offset >= from && offset < to
+		})
+	}
+	for offset := range d.comments {
+		if d.lineStart(offset) != mark && !inside(offset) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(d.exprs, func(e expr) bool {
+		atTop := e.kind == unstable.KeyValue && len(e.table) == 0 && len(e.key) == 1
+		written := atTop && (e.key[0] == "ca" || e.key[0] == "client" || e.key[0] == "server" && SameURL(e.text, d.exprs[own[0]].table[1]))
+		return !written && !inside(e.start)
+	})
+}
+
+// removeLines is RemoveHosts for a file that is not valid TOML: it removes each mark, with the lines
+// below it that sidemirror writes, and one empty line.
+func removeLines(data []byte) (rest []byte, found bool) {
+	headers, blanks := 0, 0 // how many may still follow the last mark
+	for line := range bytes.Lines(data) {
+		text := strings.TrimRight(string(line), "\r\n")
+		header := strings.HasPrefix(text, "[host.\"")
+		switch {
+		case text == tableMark:
+			found, headers, blanks = true, 1, 1
+			continue
+		case text == FileMark:
+			found, headers, blanks = true, 1, 2
+			continue
+		case header && headers > 0:
+			headers = 0
+			continue
+		case text == "" && blanks > 0:
+			blanks--
+			continue
+		case blanks > 0 && !header && isOwnLine(text):
+			continue
+		}
+		headers, blanks = 0, 0
+		rest = append(rest, line...)
+	}
+	return rest, found
+}
+
+// isOwnLine reports whether sidemirror writes such a line.
+func isOwnLine(text string) bool {
+	text = strings.TrimPrefix(text, "  ")
+	for _, start := range []string{"capabilities = [\"pull\", \"resolve\"", "ca = [\"", "client = [", "skip_verify = true", "server = \"http"} {
+		if strings.HasPrefix(text, start) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,386 @@
+package access
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/credential"
+)
+
+const (
+	hub    = "https://registry-1.docker.io"
+	mirror = "https://mirror.example"
+)
+
+var repo = cache.Repository{Registry: "docker.io", Name: "library/alpine"}
+
+// records are grants in memory in the place of the cache's.
+type records struct {
+	at    map[string]time.Time
+	clock *clock
+}
+
+func recordKey(r cache.Repository, upstream, who string) string {
+	return r.Registry + "/" + r.Name + " " + upstream + " " + who
+}
+
+func (m *records) Grant(r cache.Repository, upstream, who string) error {
+	m.at[recordKey(r, upstream, who)] = m.clock.at
+	return nil
+}
+func (m *records) Granted(r cache.Repository, upstream, who string) time.Time {
+	return m.at[recordKey(r, upstream, who)]
+}
+func (m *records) Ungrant(r cache.Repository, upstream, who string) {
+	delete(m.at, recordKey(r, upstream, who))
+}
+
+// clock is a time that a test moves.
+type clock struct{ at time.Time }
+
+func (c *clock) now() time.Time { return c.at }
+
+const week = 7 * 24 * time.Hour
+
+func newGrants(t *testing.T) (*Grants, *records, *clock) {
+	t.Helper()
+	c := &clock{time.Now()}
+	kept := &records{map[string]time.Time{}, c}
+	g := NewGrants(kept, week)
+	g.now = c.now
+	return g, kept, c
+}
+
+// source knows one login for every registry.
+type source credential.Credential
+
+func (s source) Lookup(context.Context, string, string) (credential.Credential, error) {
+	return credential.Credential(s), nil
+}
+
+func login(user string) source {
+	return source{Username: user, Password: credential.NewSecret("secret of " + user), Generation: "store:" + user}
+}
+
+func plainName(secrets ...string) string { return strings.Join(secrets, "-") }
+
+// caller identifies who asks for alpine with an Authorization header, "" for none.
+func caller(t *testing.T, p Policy, trusted, relay bool, authorization string) Caller {
+	t.Helper()
+	p.Name = plainName
+	r, err := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if authorization != "" {
+		r.Header.Set("Authorization", authorization)
+	}
+	c, err := p.Identify(r, Target{Registry: repo.Registry, Repository: repo.Name, Upstreams: []string{hub, mirror}, Relay: relay}, trusted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func engine(t *testing.T, user string) Caller {
+	return caller(t, Policy{Credentials: login(user)}, true, false, "")
+}
+
+func stranger(t *testing.T) Caller {
+	return caller(t, Policy{Credentials: login("daemon")}, false, false, "")
+}
+
+func client(t *testing.T, authorization string) Caller {
+	return caller(t, Policy{Credentials: login("daemon")}, true, true, authorization)
+}
+
+func TestTheDaemonsLoginServesTrustedCallersOnly(t *testing.T) {
+	if id := engine(t, "daemon").At(hub); id.Credential.Username != "daemon" || id.Recorded() == anonymous {
+		t.Errorf("a trusted engine asks as %q", id.Credential.Username)
+	}
+	for name, c := range map[string]Caller{
+		"untrusted":         stranger(t),
+		"relay, no header":  client(t, ""),
+		"relay, own header": client(t, "Bearer x"),
+	} {
+		if id := c.At(hub); !id.Credential.IsZero() {
+			t.Errorf("%s asks as %q", name, id.Credential.Username)
+		}
+	}
+}
+
+func TestWithoutRecordsALoginIsNamedByItsGeneration(t *testing.T) {
+	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+	c, err := Policy{Credentials: login("a")}.Identify(r, Target{Registry: "docker.io", Upstreams: []string{hub}}, true)
+	if err != nil || c.At(hub).Recorded() != "store:a" {
+		t.Errorf("%q, %v", c.At(hub).Recorded(), err)
+	}
+}
+
+func TestAClientsAuthorizationIsUsedInRelayModeOnly(t *testing.T) {
+	if id := client(t, "Bearer x").At(hub); id.Authorization.Reveal() != "Bearer x" {
+		t.Error("relay mode drops the client's header")
+	}
+	if id := caller(t, Policy{}, false, false, "Bearer x").At(hub); !id.Authorization.IsZero() {
+		t.Error("a client's header is passed on outside relay mode")
+	}
+}
+
+// broken is a credential source that cannot be read.
+type broken struct{}
+
+func (broken) Lookup(context.Context, string, string) (credential.Credential, error) {
+	return credential.Credential{}, errors.New("half-written")
+}
+
+func TestACredentialThatCannotBeReadIsAnError(t *testing.T) {
+	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+	target := Target{Registry: "docker.io", Upstreams: []string{hub}}
+	if _, err := (Policy{Credentials: broken{}}).Identify(r, target, true); err == nil {
+		t.Error("a trusted engine is served as anonymous")
+	}
+	if _, err := (Policy{Credentials: broken{}}).Identify(r, target, false); err != nil {
+		t.Errorf("an untrusted caller is refused for a credential that it would not get: %v", err)
+	}
+}
+
+// before is content that was known before any grant of a test.
+func before(upstream string) cache.Learned {
+	return cache.Learned{Upstream: upstream, By: "someone", Since: time.Now().Add(-time.Hour)}
+}
+
+func TestAGrantNamesUpstreamRepositoryAndIdentity(t *testing.T) {
+	g, _, _ := newGrants(t)
+	g.Allow(engine(t, "a"), repo, hub)
+	other := cache.Repository{Registry: "docker.io", Name: "library/other"}
+	for name, c := range map[string]struct {
+		caller   Caller
+		r        cache.Repository
+		upstream string
+		want     bool
+	}{
+		"the same":             {engine(t, "a"), repo, hub, true},
+		"another repository":   {engine(t, "a"), other, hub, false},
+		"another registry":     {engine(t, "a"), cache.Repository{Registry: "ghcr.io", Name: repo.Name}, hub, false},
+		"another upstream":     {engine(t, "a"), repo, mirror, false},
+		"not an upstream":      {engine(t, "a"), repo, "https://former.example", false},
+		"another login":        {engine(t, "b"), repo, hub, false},
+		"an untrusted caller":  {stranger(t), repo, hub, false},
+		"a client's own token": {client(t, "Bearer x"), repo, hub, false},
+	} {
+		if got := g.May(c.caller, c.r, before(c.upstream)); got != c.want {
+			t.Errorf("%s: may have it without asking: %v", name, got)
+		}
+		if got := g.MayWhileAway(c.caller, c.r, before(c.upstream)); got != c.want {
+			t.Errorf("%s: may have it while the upstream is away: %v", name, got)
+		}
+	}
+}
+
+func TestAGrantLivesFiveMinutes(t *testing.T) {
+	g, _, c := newGrants(t)
+	e := engine(t, "a")
+	g.Allow(e, repo, hub)
+	for after, want := range map[time.Duration]bool{0: true, grantLife - time.Second: true, grantLife: false, time.Hour: false} {
+		at := c.at
+		c.at = at.Add(after)
+		if got := g.May(e, repo, before(hub)); got != want {
+			t.Errorf("after %v: %v", after, got)
+		}
+		c.at = at
+	}
+}
+
+func jwt(claims string) string {
+	e := base64.RawURLEncoding.EncodeToString
+	return "Bearer " + e([]byte(`{"alg":"none"}`)) + "." + e([]byte(claims)) + ".sig"
+}
+
+func TestABearersGrantEndsWithItsToken(t *testing.T) {
+	g, _, c := newGrants(t)
+	start := c.at
+	for name, v := range map[string]struct {
+		authorization string
+		alive, ended  time.Duration
+	}{
+		"a token of two minutes":   {jwt(fmt.Sprintf(`{"exp":%d}`, start.Add(2*time.Minute).Unix())), time.Minute, 2*time.Minute + time.Second},
+		"a fraction":               {jwt(fmt.Sprintf(`{"exp":%d.5}`, start.Add(2*time.Minute).Unix())), time.Minute, 2*time.Minute + time.Second},
+		"a token of an hour":       {jwt(fmt.Sprintf(`{"exp":%d}`, start.Add(time.Hour).Unix())), grantLife - time.Second, grantLife},
+		"an opaque token":          {"Bearer opaque", opaqueGrantLife - time.Second, opaqueGrantLife},
+		"an end that is no number": {jwt(`{"exp":"tomorrow"}`), opaqueGrantLife - time.Second, opaqueGrantLife},
+		"an end beyond all years":  {jwt(`{"exp":1e300}`), opaqueGrantLife - time.Second, opaqueGrantLife},
+		"a negative end":           {jwt(`{"exp":-1}`), opaqueGrantLife - time.Second, opaqueGrantLife},
+		"Basic":                    {"Basic dTpw", opaqueGrantLife - time.Second, opaqueGrantLife},
+	} {
+		c.at = start
+		who := client(t, v.authorization)
+		g.Allow(who, repo, hub)
+		c.at = start.Add(v.alive)
+		if !g.May(who, repo, before(hub)) {
+			t.Errorf("%s: the grant has ended after %v", name, v.alive)
+		}
+		c.at = start.Add(v.ended)
+		if g.May(who, repo, before(hub)) {
+			t.Errorf("%s: the grant lives after %v", name, v.ended)
+		}
+	}
+	expired := client(t, jwt(fmt.Sprintf(`{"exp":%d}`, start.Add(-time.Minute).Unix())))
+	c.at = start
+	if g.Allow(expired, repo, hub); g.May(expired, repo, before(hub)) {
+		t.Error("a token that has ended has a grant")
+	}
+}
+
+func TestOnlyTheUpstreamCanCheckAClientsOwnToken(t *testing.T) {
+	g, kept, _ := newGrants(t)
+	who := client(t, "Bearer x")
+	g.Allow(who, repo, hub)
+	if len(kept.at) != 0 {
+		t.Errorf("a client's token has left a record: %v", kept.at)
+	}
+	// Even if there were a record of that name.
+	kept.at[recordKey(repo, hub, who.At(hub).name)] = time.Now()
+	if g.MayWhileAway(who, repo, before(hub)) {
+		t.Error("a client's own token counts while the upstream is away")
+	}
+	if who.At(hub).Recorded() != "" {
+		t.Error("a client's token is named in records")
+	}
+}
+
+func TestAnOlderGrantCountsWhileTheUpstreamIsAwayUpToMaxStale(t *testing.T) {
+	for age, want := range map[time.Duration]bool{0: true, week - time.Minute: true, week: false, 2 * week: false, -time.Hour: false} {
+		g, kept, c := newGrants(t)
+		e := engine(t, "a")
+		known := cache.Learned{Upstream: hub, By: e.At(hub).Recorded()}
+		if g.MayWhileAway(e, repo, known) {
+			t.Fatal("without any grant")
+		}
+		kept.at[recordKey(repo, hub, e.At(hub).name)] = c.at.Add(-age)
+		if got := g.MayWhileAway(e, repo, known); got != want {
+			t.Errorf("a grant %v old: %v", age, got)
+		}
+	}
+}
+
+func TestAGrantCoversWhatWasKnownBeforeOrLearnedByTheSameIdentity(t *testing.T) {
+	g, _, c := newGrants(t)
+	e, other := engine(t, "a"), engine(t, "b")
+	g.Allow(e, repo, hub)
+	made := c.at
+	for name, v := range map[string]struct {
+		known cache.Learned
+		want  bool
+	}{
+		"known before":                    {cache.Learned{Upstream: hub, By: other.At(hub).Recorded(), Since: made.Add(-time.Minute)}, true},
+		"learned later by another login":  {cache.Learned{Upstream: hub, By: other.At(hub).Recorded(), Since: made.Add(time.Minute)}, false},
+		"learned later by some client":    {cache.Learned{Upstream: hub, Since: made.Add(time.Minute)}, false},
+		"learned later by the same login": {cache.Learned{Upstream: hub, By: e.At(hub).Recorded(), Since: made.Add(time.Minute)}, true},
+	} {
+		if got := g.May(e, repo, v.known); got != v.want {
+			t.Errorf("%s: without asking: %v", name, got)
+		}
+		if got := g.MayWhileAway(e, repo, v.known); got != v.want {
+			t.Errorf("%s: while away: %v", name, got)
+		}
+	}
+	// Another word of the upstream covers it.
+	later := cache.Learned{Upstream: hub, By: other.At(hub).Recorded(), Since: made.Add(time.Minute)}
+	c.at = made.Add(2 * time.Minute)
+	if g.Allow(e, repo, hub); !g.May(e, repo, later) {
+		t.Error("a renewed grant does not cover it")
+	}
+}
+
+func TestARefusalEndsTheGrantAtThatUpstreamForThatIdentity(t *testing.T) {
+	g, kept, _ := newGrants(t)
+	a, b := engine(t, "a"), engine(t, "b")
+	g.Allow(a, repo, hub)
+	g.Allow(a, repo, mirror)
+	g.Allow(b, repo, hub)
+	g.Revoke(a, repo, hub)
+	if g.May(a, repo, before(hub)) || g.MayWhileAway(a, repo, before(hub)) {
+		t.Error("the refused identity has its grant still")
+	}
+	if !g.May(a, repo, before(mirror)) || !g.May(b, repo, before(hub)) {
+		t.Error("another upstream's grant, or another identity's, ended too")
+	}
+	// A new grant is written to disk at once, however recent the old one was.
+	g.Allow(a, repo, hub)
+	if kept.at[recordKey(repo, hub, a.At(hub).name)].IsZero() {
+		t.Error("a grant after a refusal is not on record")
+	}
+}
+
+func TestAListIsGivenWhileAwayToTheIdentityItWasSentToOnly(t *testing.T) {
+	g, kept, c := newGrants(t)
+	e := engine(t, "a")
+	known := cache.Learned{Upstream: hub, By: e.At(hub).Recorded(), Since: c.at}
+	if g.MayListWhileAway(e, repo, known) {
+		t.Error("without a grant")
+	}
+	g.AllowList(e, repo, hub)
+	if !g.MayListWhileAway(e, repo, known) {
+		t.Error("the identity that it was sent to does not get it")
+	}
+	if g.May(e, repo, before(hub)) || g.MayWhileAway(e, repo, before(hub)) {
+		t.Error("a list makes a grant for content")
+	}
+	g.Allow(engine(t, "b"), repo, hub)
+	g.Allow(stranger(t), repo, hub)
+	for name, other := range map[string]Caller{"another login": engine(t, "b"), "an untrusted caller": stranger(t), "a token": client(t, "Bearer x")} {
+		if g.MayListWhileAway(other, repo, known) {
+			t.Errorf("%s gets it", name)
+		}
+	}
+	if g.MayListWhileAway(client(t, "Bearer x"), repo, cache.Learned{Upstream: hub}) {
+		t.Error("a token gets what another token learned")
+	}
+	start := c.at
+	c.at = start.Add(week)
+	if g.MayListWhileAway(e, repo, known) {
+		t.Error("after max_stale")
+	}
+	c.at = start
+	if g.Revoke(e, repo, hub); g.MayListWhileAway(e, repo, known) {
+		t.Errorf("after a refusal: %v", kept.at)
+	}
+}
+
+func TestGrantsInMemoryAreBounded(t *testing.T) {
+	g, _, c := newGrants(t)
+	who := client(t, "Bearer x")
+	for i := range maxGrants + 100 {
+		c.at = c.at.Add(time.Millisecond)
+		g.Allow(who, cache.Repository{Registry: "docker.io", Name: fmt.Sprint("r", i)}, hub)
+	}
+	if len(g.live) > maxGrants {
+		t.Errorf("%d grants", len(g.live))
+	}
+	last := cache.Repository{Registry: "docker.io", Name: fmt.Sprint("r", maxGrants+99)}
+	if !g.May(who, last, cache.Learned{Upstream: hub}) {
+		t.Error("the newest grant is gone")
+	}
+}
+
+func TestCallersShareANameOnlyInTheSameIdentities(t *testing.T) {
+	names := map[string]string{}
+	for what, c := range map[string]Caller{
+		"a": engine(t, "a"), "b": engine(t, "b"), "untrusted": stranger(t), "bearer x": client(t, "Bearer x"), "bearer y": client(t, "Bearer y"),
+	} {
+		if other, taken := names[c.Name()]; taken {
+			t.Errorf("%s and %s share the name %q", what, other, c.Name())
+		}
+		names[c.Name()] = what
+	}
+	if engine(t, "a").Name() != engine(t, "a").Name() || stranger(t).Name() != client(t, "").Name() {
+		t.Error("the same identities have two names")
+	}
+}

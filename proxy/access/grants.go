@@ -1,0 +1,170 @@
+package access
+
+import (
+	"sync"
+	"time"
+
+	"github.com/sidemirror/sidemirror/proxy/cache"
+)
+
+const (
+	grantLife       = 5 * time.Minute
+	opaqueGrantLife = time.Minute // of a bearer token that does not say when it ends
+	maxGrants       = 16384
+
+	// recordEvery is how often a grant that is renewed is written to its record again.
+	recordEvery = 10 * time.Minute
+)
+
+// Records are grants on disk, which count while an upstream is away. [cache.Dir] implements
+// it.
+type Records interface {
+	Grant(r cache.Repository, upstream, who string) error
+	Granted(r cache.Repository, upstream, who string) time.Time
+	Ungrant(r cache.Repository, upstream, who string)
+}
+
+// Grants remember what each upstream has let each identity have.
+//
+// A grant names an upstream, a repository and an identity. Only a validated answer for
+// content makes one. It lives for five minutes, and no longer than the token of a bearer. It
+// covers what the repository was known to hold when it was made and what the same identity
+// has learned: content that another identity learns later needs another word of the
+// upstream, since the repository may have become private in between.
+type Grants struct {
+	records  Records
+	maxStale time.Duration
+	now      func() time.Time
+
+	mu   sync.Mutex
+	live map[grantKey]grant
+}
+
+type grantKey struct {
+	repository         cache.Repository
+	upstream, identity string
+}
+
+type grant struct{ made, until, recorded time.Time }
+
+// NewGrants returns an empty set of grants. records stores them for when an upstream is away,
+// up to maxStale.
+func NewGrants(records Records, maxStale time.Duration) *Grants {
+	return &Grants{records: records, maxStale: maxStale, now: time.Now, live: map[grantKey]grant{}}
+}
+
+// Allow records that the upstream has just given content of r to the caller.
+func (g *Grants) Allow(c Caller, r cache.Repository, upstream string) {
+	id := c.At(upstream)
+	key := grantKey{r, upstream, id.name}
+	now := g.now()
+	until := now.Add(grantLife)
+	if id.bearer && id.until.IsZero() {
+		until = now.Add(opaqueGrantLife)
+	} else if id.bearer && id.until.Before(until) {
+		until = id.until
+	}
+	g.mu.Lock()
+	g.makeRoom(now)
+	recorded := g.live[key].recorded
+	due := !id.bearer && now.Sub(recorded) >= recordEvery
+	if due {
+		recorded = now
+	}
+	g.live[key] = grant{now, until, recorded}
+	g.mu.Unlock()
+	if due {
+		_ = g.records.Grant(r, upstream, id.name) // a lost record is asked for again
+	}
+}
+
+// makeRoom removes grants if there are too many: of a few, those that have ended, and
+// otherwise one. A grant that is lost costs one request.
+func (g *Grants) makeRoom(now time.Time) {
+	const looks = 16
+	left := looks
+	for k, old := range g.live {
+		if len(g.live) < maxGrants {
+			return
+		}
+		if left--; left <= 0 || !now.Before(old.until) {
+			delete(g.live, k)
+		}
+	}
+}
+
+// Revoke records that the upstream has just refused the caller r.
+func (g *Grants) Revoke(c Caller, r cache.Repository, upstream string) {
+	id := c.At(upstream)
+	g.mu.Lock()
+	delete(g.live, grantKey{r, upstream, id.name})
+	g.mu.Unlock()
+	if !id.bearer {
+		g.records.Ungrant(r, upstream, id.name)
+		g.records.Ungrant(r, upstream, id.name+forLists)
+	}
+}
+
+// forLists marks the record of a grant for lists of tags and referrers, which opens no content.
+const forLists = " lists"
+
+// AllowList records that the upstream has just given the caller a list of r. That is no grant
+// for content: a mirror may answer anything to a request for a list.
+func (g *Grants) AllowList(c Caller, r cache.Repository, upstream string) {
+	if id := c.At(upstream); !id.bearer {
+		_ = g.records.Grant(r, upstream, id.name+forLists)
+	}
+}
+
+// MayListWhileAway reports whether the caller may have a list of r although its upstream
+// cannot be asked: only what the upstream told the same identity, and has not refused it
+// since.
+func (g *Grants) MayListWhileAway(c Caller, r cache.Repository, known cache.Learned) bool {
+	id := c.At(known.Upstream)
+	if !c.knows(known.Upstream) || id.Recorded() == "" || id.Recorded() != known.By {
+		return false
+	}
+	return g.recent(g.records.Granted(r, known.Upstream, id.name+forLists))
+}
+
+// May reports whether the caller may have content of r without asking, given how the content
+// is known.
+func (g *Grants) May(c Caller, r cache.Repository, known cache.Learned) bool {
+	if !c.knows(known.Upstream) {
+		return false
+	}
+	id := c.At(known.Upstream)
+	g.mu.Lock()
+	live, ok := g.live[grantKey{r, known.Upstream, id.name}]
+	g.mu.Unlock()
+	return ok && g.now().Before(live.until) && covers(id, live.made, known)
+}
+
+// MayWhileAway reports whether the caller may have content of r although its upstream cannot
+// be asked: whether the upstream let it have content of r no longer than max_stale ago. That
+// never holds for a caller's own token, which only the upstream could check.
+func (g *Grants) MayWhileAway(c Caller, r cache.Repository, known cache.Learned) bool {
+	if !c.knows(known.Upstream) {
+		return false
+	}
+	id := c.At(known.Upstream)
+	if id.bearer {
+		return false
+	}
+	made := g.records.Granted(r, known.Upstream, id.name)
+	return g.recent(made) && covers(id, made, known)
+}
+
+// recent reports whether a grant made then counts while an upstream is away.
+func (g *Grants) recent(made time.Time) bool {
+	age := g.now().Sub(made)
+	return !made.IsZero() && age >= 0 && age < g.maxStale
+}
+
+// covers reports whether a grant that was made then covers what is known.
+func covers(id Identity, made time.Time, known cache.Learned) bool {
+	if name := id.Recorded(); name != "" && name == known.By {
+		return true
+	}
+	return !known.Since.After(made)
+}

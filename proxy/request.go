@@ -1,0 +1,150 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/sidemirror/sidemirror/proxy/access"
+	"github.com/sidemirror/sidemirror/proxy/auth"
+	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/upstream"
+)
+
+// request is one admitted request. It never changes: what is learned while it is served goes
+// to the access line.
+type request struct {
+	oci.Request
+	http     *http.Request
+	registry *registry
+	caller   access.Caller
+	mirror   bool // the engine falls back to the registry if sidemirror fails
+}
+
+// repository returns what r asks in, for the cache and the grants.
+func (r *request) repository() cache.Repository {
+	return cache.Repository{Registry: r.Registry, Name: r.Repository}
+}
+
+// localRepository returns the repository's name as the client knows it.
+func (r *request) localRepository() string {
+	if r.Prefixed && r.Form == oci.ByPrefix {
+		return r.Registry + "/" + r.Repository
+	}
+	return r.Repository
+}
+
+// generation returns the generation of the daemon's login that the first upstream is asked
+// with, "" for none.
+func (r *request) generation() string {
+	if len(r.registry.names) == 0 {
+		return ""
+	}
+	return r.caller.At(r.registry.names[0]).Credential.Generation
+}
+
+// as returns the identity in which an upstream is asked for r.
+func (r *request) as(u *upstream.Upstream) upstream.Identity {
+	id := r.caller.At(u.Name())
+	if r.registry.relay {
+		return upstream.Identity{Authorization: id.Authorization}
+	}
+	return upstream.Identity{Access: &auth.Access{Repository: r.Repository, Credential: id.Credential}}
+}
+
+// query returns the upstream request for what r asks.
+func (r *request) query(method string) upstream.Request {
+	q := upstream.Request{
+		Method:  method,
+		Path:    r.Path(),
+		Query:   r.Query,
+		Header:  http.Header{},
+		Patient: !r.mirror,
+	}
+	if accept := r.http.Header.Values("Accept"); len(accept) > 0 {
+		q.Header["Accept"] = accept
+	}
+	return q
+}
+
+// ask sends q to the upstreams of pool and records which of them responded. A response that
+// is neither 2xx nor 416 is returned as the error for the client.
+func (r *request) ask(ctx context.Context, l *accessLine, pool upstream.Pool, q upstream.Request) (*http.Response, *upstream.Upstream, error) {
+	resp, u, err := r.send(ctx, pool, q)
+	l.answeredBy(u)
+	return resp, u, err
+}
+
+// send is ask for what outlives the request.
+func (r *request) send(ctx context.Context, pool upstream.Pool, q upstream.Request) (*http.Response, *upstream.Upstream, error) {
+	resp, u, err := pool.Do(ctx, q, r.as)
+	if err != nil {
+		return nil, u, err
+	}
+	if ok := resp.StatusCode/100 == 2 || resp.StatusCode == http.StatusRequestedRangeNotSatisfiable; !ok {
+		e := r.refusal(resp, u)
+		e.Upstream = resp.StatusCode
+		e.ReadRefusal(resp)
+		return nil, u, e
+	}
+	return resp, u, nil
+}
+
+// refusal returns what the status of an upstream's refusal means to the client.
+func (r *request) refusal(resp *http.Response, u *upstream.Upstream) *oci.Error {
+	message := fmt.Sprintf("%s answered %d", u.Host(), resp.StatusCode)
+	switch resp.StatusCode {
+	case http.StatusUnauthorized:
+		e := &oci.Error{Code: oci.Unauthorized, Message: message}
+		if r.registry.relay {
+			e.Challenge = u.RelayChallenge(resp, r.ownRealm(), r.localRepository())
+		}
+		return e
+	case http.StatusForbidden:
+		return &oci.Error{Code: oci.Denied, Message: message}
+	case http.StatusNotFound:
+		return &oci.Error{Code: r.unknown(), Status: http.StatusNotFound, Message: message}
+	}
+	e := &oci.Error{Code: oci.Unavailable, Message: message}
+	if !r.mirror && resp.StatusCode >= 400 && resp.StatusCode != http.StatusRequestTimeout {
+		e.Status = resp.StatusCode
+	}
+	return e
+}
+
+// unknown returns the code for what an upstream does not have. For referrers it says that the
+// upstream lacks the API: a client that reads NAME_UNKNOWN takes the repository for missing,
+// and does not look for the tag that stands in for the API.
+func (r *request) unknown() oci.Code {
+	switch r.Kind {
+	case oci.Blob:
+		return oci.BlobUnknown
+	case oci.Manifest:
+		return oci.ManifestUnknown
+	case oci.Referrers:
+		return oci.Unsupported
+	}
+	return oci.NameUnknown
+}
+
+// upstreamStatus returns the status of an upstream that err comes from, 0 if from none.
+func upstreamStatus(err error) int {
+	if err == nil {
+		return 0
+	}
+	return oci.AsError(err).Upstream
+}
+
+// headFailed reports whether err, the failure of a HEAD, says nothing about a GET: the upstream
+// does not serve HEAD, or the client sent GET, and it was sidemirror that chose to send HEAD.
+func (r *request) headFailed(err error) bool {
+	switch status := upstreamStatus(err); status {
+	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	case 0, http.StatusTooManyRequests:
+		return false
+	default:
+		return r.http.Method == http.MethodGet
+	}
+}

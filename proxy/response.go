@@ -1,0 +1,76 @@
+package proxy
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// response is a ResponseWriter that records what has been sent, for the access line.
+type response struct {
+	http.ResponseWriter
+	line accessLine
+}
+
+func newResponse(w http.ResponseWriter, r *http.Request) *response {
+	return &response{ResponseWriter: w, line: accessLine{http: r, started: time.Now()}}
+}
+
+// begun reports whether the header is out.
+func (w *response) begun() bool { return w.line.status != 0 }
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *response) WriteHeader(status int) {
+	if w.line.status == 0 {
+		w.line.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements [io.Writer].
+func (w *response) Write(b []byte) (int, error) {
+	if w.line.status == 0 {
+		w.line.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(b)
+	w.line.bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom implements [io.ReaderFrom], through which net/http uses sendfile.
+func (w *response) ReadFrom(r io.Reader) (int64, error) {
+	if w.line.status == 0 {
+		w.line.status = http.StatusOK
+	}
+	n, err := io.Copy(w.ResponseWriter, r)
+	w.line.bytes += n
+	return n, err
+}
+
+// Unwrap serves [http.ResponseController].
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// lateHeader sends a response's header with its first bytes. Until then an error can still be
+// reported.
+type lateHeader struct {
+	*response
+	status int
+}
+
+// Write implements [io.Writer].
+func (l lateHeader) Write(b []byte) (int, error) {
+	l.begin()
+	return l.response.Write(b)
+}
+
+// ReadFrom implements [io.ReaderFrom].
+func (l lateHeader) ReadFrom(r io.Reader) (int64, error) {
+	l.begin()
+	return l.response.ReadFrom(r)
+}
+
+func (l lateHeader) begin() {
+	if !l.begun() {
+		l.WriteHeader(l.status)
+	}
+}
