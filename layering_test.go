@@ -25,7 +25,8 @@ const module = "github.com/sidemirror/sidemirror"
 // cmd → daemon/* → {proxy, hostconfig}, and proxy → its folders → oci. Enter a new folder here with
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
-	"cmd/sidemirror": {"daemon", "daemon/config", "daemon/keeper", "daemon/sdnotify", "hostconfig", "proxy/cache", "proxy/credential", "proxy/oci"},
+	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/sdnotify", "hostconfig", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
 	"daemon": {
 		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/web",
 		"proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer",
@@ -44,14 +45,15 @@ var mayImport = map[string][]string{
 	"hostconfig/journal": {"hostconfig/hostfs"},
 	"hostconfig/splice":  {"internal/problem"},
 
-	"proxy":            {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
-	"proxy/access":     {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
-	"proxy/auth":       {"proxy/credential", "proxy/oci"},
-	"proxy/cache":      {"proxy/oci"},
-	"proxy/credential": {"proxy/oci"},
-	"proxy/oci":        {},
-	"proxy/peer":       {},
-	"proxy/upstream":   {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
+	"proxy":                 {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
+	"proxy/access":          {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
+	"proxy/auth":            {"proxy/credential", "proxy/oci"},
+	"proxy/cache":           {"proxy/oci"},
+	"proxy/cache/inventory": {"proxy/cache", "proxy/oci"},
+	"proxy/credential":      {"proxy/oci"},
+	"proxy/oci":             {},
+	"proxy/peer":            {},
+	"proxy/upstream":        {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
 }
 
 // mayUse says which files may import a module that only few should know. Each entry is a pattern of

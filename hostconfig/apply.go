@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -46,7 +47,7 @@ func carryOut(ctx context.Context, h *Host, plan Plan, asking bool) (Result, err
 		return Result{}, err
 	}
 	defer t.Close()
-	unlock, err := t.Lock()
+	unlock, err := lock(ctx, h, t, asking)
 	if err != nil {
 		return Result{}, err
 	}
@@ -82,6 +83,17 @@ func carryOut(ctx context.Context, h *Host, plan Plan, asking bool) (Result, err
 		a.errs = append(a.errs, err)
 	}
 	return a.result, errors.Join(a.errs...)
+}
+
+// lock waits for another sidemirror, except in the watching service, which tries again later.
+func lock(ctx context.Context, h *Host, t *hostfs.Host, wait bool) (io.Closer, error) {
+	patience := cmp.Or(h.patience, probeLimit)
+	if !wait {
+		patience = 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return t.Lock(ctx)
 }
 
 func (a *applier) fail(name string, err error) {
@@ -276,7 +288,7 @@ func (a *applier) mirrorOf(plan Plan) string {
 func (a *applier) finish() error {
 	p := &planner{tree: a.tree, journal: a.journal}
 	for _, e := range slices.Clone(a.journal.Files) {
-		now, err := a.tree.Read(e.Path)
+		now, err := a.tree.Read(e.Real)
 		if err != nil {
 			continue // refused and reported where it was to be changed
 		}
@@ -288,7 +300,7 @@ func (a *applier) finish() error {
 				continue
 			}
 		}
-		a.journal.Drop(e.Path)
+		a.journal.Drop(e.Real)
 	}
 	a.journal.KeepNamed(nil)
 	for _, dir := range slices.Backward(slices.Clone(a.journal.Folders)) {

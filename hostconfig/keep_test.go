@@ -291,7 +291,7 @@ func TestWhoeverHasTheLockIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tree.Close()
-	unlock, err := tree.Lock()
+	unlock, err := tree.Lock(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

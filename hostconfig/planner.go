@@ -107,6 +107,9 @@ func (p *planner) set(e edit) bool {
 		p.refuse(err)
 		return false
 	}
+	if p.plannedReal(now.Real) {
+		return true // by another name of the same file
+	}
 	entry := p.journal.Find(e.path)
 	if now.Exists() && !entry.IsOurs(now.Data) && e.settled(now.Data) {
 		return true
@@ -188,6 +191,9 @@ func (p *planner) unset(engine, name string, k kind, why, needs string) bool {
 		p.refuse(err)
 		return false
 	}
+	if p.plannedReal(now.Real) {
+		return true
+	}
 	entry := p.journal.Find(name)
 	after, err := p.base(k, now, entry)
 	if err != nil {
@@ -226,6 +232,14 @@ func interimDaemon(name string, data, after []byte) ([]byte, error) {
 		return nil, err
 	}
 	return first.ClearMirrors(), nil
+}
+
+// plannedReal reports whether a real file is changed, by whatever name.
+func (p *planner) plannedReal(real string) bool {
+	return slices.ContainsFunc(p.out.Changes, func(c Change) bool {
+		at, err := p.tree.Follow(c.Path)
+		return err == nil && at == real
+	})
 }
 
 func (p *planner) planned(name string) bool {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
 
@@ -153,7 +154,8 @@ func TestTwoAtOnceAreNotLetIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tree.Close()
-	unlock, err := tree.Lock()
+	h.patience = time.Millisecond
+	unlock, err := tree.Lock(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 )
 
@@ -165,7 +166,7 @@ func TestA304IsForWhoAsksForIt(t *testing.T) {
 }
 
 func TestManifestsThatAreRefused(t *testing.T) {
-	big := `{"schemaVersion":2,"config":{},"layers":[],"x":"` + strings.Repeat("a", maxManifest) + `"}`
+	big := `{"schemaVersion":2,"config":{},"layers":[],"x":"` + strings.Repeat("a", oci.MaxManifest) + `"}`
 	for name, h := range map[string]http.HandlerFunc{
 		"too long":   func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, big) },
 		"HTML":       func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "<html>sign in</html>") },
@@ -293,7 +294,7 @@ func TestTheWildcardServesTrustedEnginesAlone(t *testing.T) {
 	if a := newRig(t, wild(4711), manifestHandler).do(t, "GET", path); a.StatusCode != http.StatusNotFound {
 		t.Errorf("a stranger: %d %s", a.StatusCode, a.body)
 	}
-	if a := newRig(t, wild(uint32(os.Getuid())), manifestHandler).do(t, "GET", "/v2/o/i/manifests/v1?ns=127.0.0.1:1"); a.StatusCode != http.StatusBadGateway || !strings.Contains(string(a.body), "must not lead us") {
+	if a := newRig(t, wild(uint32(os.Getuid())), manifestHandler).do(t, "GET", "/v2/o/i/manifests/v1?ns=127.0.0.1:1"); a.StatusCode != http.StatusBadGateway || !strings.Contains(string(a.body), "must not lead sidemirror") {
 		t.Errorf("loopback: %d %s", a.StatusCode, a.body)
 	}
 }

@@ -155,6 +155,13 @@ func (h *Host) Run(ctx context.Context, args ...string) (stdout, stderr string, 
 // no parent there, like a daemon. The shell passes SIGTERM on and waits.
 const forward = `"$@" & child=$!; trap 'kill -TERM $child' TERM; wait $child; wait $child`
 
+// Start runs a program on the host until the end of the test. It returns when ready, which
+// gets the output so far, reports nil.
+func (h *Host) Start(t testing.TB, ready func(output string) error, name string, args ...string) *process.Daemon {
+	t.Helper()
+	return h.start(t, ready, name, args...)
+}
+
 // start runs a daemon on the host until the end of the test, or until it is stopped.
 func (h *Host) start(t testing.TB, ready func(output string) error, name string, args ...string) *process.Daemon {
 	t.Helper()

@@ -43,19 +43,29 @@ func (h *Host) StartContainerd(t testing.TB) {
 	}, "/usr/bin/containerd")
 }
 
-// StartDocker runs dockerd as its unit does, on the host's containerd, and again
-// where it runs already. Only the flags that keep it off this machine's network are
-// ours.
-func (h *Host) StartDocker(t testing.TB) {
+// StopEngines stops both engines, as if they were removed.
+func (h *Host) StopEngines() {
+	h.docker.Stop()
+	h.containerd.Stop()
+}
+
+// ContainerdRuns reports whether containerd, once started, has not ended.
+func (h *Host) ContainerdRuns() bool { return h.containerd != nil && h.containerd.Runs() }
+
+// StartDocker runs dockerd as its unit does, on the host's containerd, and with further
+// flags. A dockerd that runs already is stopped first. Only the flags that keep it away from
+// this machine's network are the test's.
+func (h *Host) StartDocker(t testing.TB, flags ...string) {
 	t.Helper()
 	if h.docker != nil {
 		h.docker.Stop()
 	}
+	line := []string{"-H", "unix:///var/run/docker.sock", "--containerd=" + containerdSocket,
+		"--iptables=false", "--ip6tables=false", "--bridge=none"}
 	h.docker = h.start(t, func(string) error {
 		_, err := h.DockerInfo(t.Context())
 		return err
-	}, "/usr/sbin/dockerd", "-H", "unix:///var/run/docker.sock", "--containerd="+containerdSocket,
-		"--iptables=false", "--ip6tables=false", "--bridge=none")
+	}, "/usr/sbin/dockerd", append(line, flags...)...)
 }
 
 // DockerLog is what the running dockerd has printed.
@@ -126,6 +136,12 @@ func (h *Host) PullDocker(ctx context.Context, name, tag, digest string) error {
 		return fmt.Errorf("inspecting %s:%s: %w", name, tag, err)
 	}
 	return holds(image.RepoDigests, name, digest)
+}
+
+// ForgetDocker removes an image, so that the next pull fetches all of it again.
+func (h *Host) ForgetDocker(ctx context.Context, name, tag string) error {
+	ignore := func(r io.Reader) error { _, err := io.Copy(io.Discard, r); return err }
+	return h.api(ctx, http.MethodDelete, "/images/"+name+":"+tag+"?force=1", ignore)
 }
 
 // progress reads a pull's lines to the end. A pull that fails says so in one of them.

@@ -11,9 +11,9 @@ import (
 	"github.com/sidemirror/sidemirror/test/engine"
 )
 
-// For every generation and setting: before apply the engines go straight to the
-// registry, after it through us, after revert straight again, and nothing is left.
-func TestEnginesPullThroughUsFromApplyToRevert(t *testing.T) {
+// For every generation and setting: before apply the engines go straight to the registry,
+// after it through sidemirror, after revert straight again, and nothing is left behind.
+func TestEnginesPullThroughSidemirrorFromApplyToRevert(t *testing.T) {
 	engine.NeedRoot(t)
 	for _, g := range engine.Generations() {
 		for _, s := range settings {
@@ -46,12 +46,12 @@ func (s setting) fromApplyToRevert(t *testing.T, g engine.Generation) {
 		}
 	}
 	r.do(t, 0, "plan")
-	want := ways{direct, direct, throughUs, direct}
+	want := ways{direct, direct, viaSidemirror, direct}
 	if s.dockerReadsHosts(g) {
-		want.dockerOther = throughUs
+		want.dockerOther = viaSidemirror
 	}
 	if s.cri {
-		want.criHub, want.criOther = throughUs, throughUs
+		want.criHub, want.criOther = viaSidemirror, viaSidemirror
 	}
 	r.agree(t, "after apply", want)
 	switch {
@@ -60,7 +60,7 @@ func (s setting) fromApplyToRevert(t *testing.T, g engine.Generation) {
 		r.agree(t, "after a restart of containerd", want)
 	case !s.cri:
 		r.restartForPath(t, s.pathIn(g))
-		want.criHub, want.criOther = throughUs, throughUs
+		want.criHub, want.criOther = viaSidemirror, viaSidemirror
 		r.agree(t, "after the restart of containerd", want)
 		r.checkKept(t, s.keeps)
 	}
@@ -87,7 +87,7 @@ func (s setting) dockerReadsHosts(g engine.Generation) bool {
 	return s.store[g] == "containerd" && (g == engine.Sid || g == engine.Built)
 }
 
-// leavesPath checks that config_path is not set where it must not be, and why.
+// leavesPath checks that config_path is not set if it must not be, and that apply says why.
 func (r *rig) leavesPath(t *testing.T, why string) {
 	t.Helper()
 	before, err := os.ReadFile(filepath.Join(r.host.Root, config))
@@ -100,12 +100,12 @@ func (r *rig) leavesPath(t *testing.T, why string) {
 	}
 	after, err := os.ReadFile(filepath.Join(r.host.Root, config))
 	if err != nil || string(after) != string(before) {
-		t.Errorf("%s was to be left alone, and is, with %v,\n%s", config, err, after)
+		t.Errorf("%s must stay as it is, and is now, with %v,\n%s", config, err, after)
 	}
 	r.host.StartContainerd(t)
 }
 
-// pathIn is the file that config_path is to be set in.
+// pathIn is the file in which config_path should be set.
 func (s setting) pathIn(g engine.Generation) string {
 	if g == engine.Bookworm || g == engine.Trixie {
 		return s.writes[0]
@@ -113,7 +113,7 @@ func (s setting) pathIn(g engine.Generation) string {
 	return s.writes[1]
 }
 
-// agree looks, and checks that the status says of the engines what they do.
+// agree looks, and checks that the status says of the engines what their pulls do.
 func (r *rig) agree(t *testing.T, when string, want ways) {
 	t.Helper()
 	r.expect(t, when, want)
@@ -122,11 +122,11 @@ func (r *rig) agree(t *testing.T, when string, want ways) {
 		t.Errorf("%s, the status has something to be done: %+v", when, s)
 	}
 	said := s.engine(t, "containerd")
-	if active := said.Mirror == "hosts.toml"; active != (want.criHub == throughUs) || s.OK != active {
+	if active := said.Mirror == "hosts.toml"; active != (want.criHub == viaSidemirror) || s.OK != active {
 		t.Errorf("%s, CRI pulls %s, and the status says %+v", when, want.criHub, s)
 	}
 	docker := s.engine(t, "docker")
-	if hosts := docker.Mirror == "hosts.toml"; hosts != (want.dockerOther == throughUs) {
+	if hosts := docker.Mirror == "hosts.toml"; hosts != (want.dockerOther == viaSidemirror) {
 		t.Errorf("%s, Docker pulls %s what is not on Docker Hub, and the status says %+v", when, want.dockerOther, docker)
 	}
 	info := r.info(t)
@@ -135,8 +135,8 @@ func (r *rig) agree(t *testing.T, when string, want ways) {
 	}
 }
 
-// restartForPath has config_path set, for which containerd is to be restarted, and
-// does what systemd would do. There is none on this host, which we have to say.
+// restartForPath has config_path set, which needs a restart of containerd, and does what
+// systemd would do. There is none on this host, which apply must say.
 func (r *rig) restartForPath(t *testing.T, file string) {
 	t.Helper()
 	out, err := r.do(t, 1, "apply", "--restart-containerd")
@@ -145,13 +145,13 @@ func (r *rig) restartForPath(t *testing.T, file string) {
 		t.Errorf("apply --restart-containerd says %q", err)
 	}
 	if !strings.Contains(out, "wrote      "+file+"\n") {
-		t.Errorf("for config_path %s was to be written:\n%s", file, out)
+		t.Errorf("apply must write %s for config_path:\n%s", file, out)
 	}
 	r.host.StartContainerd(t)
 	r.host.StartDocker(t) // from the file as it is now, as after a reboot
 	r.do(t, 0, "plan", "--restart-containerd")
 	if path := r.configPath(t); path != "/etc/containerd/certs.d" {
-		t.Errorf("by containerd's own word config_path is %q", path)
+		t.Errorf("containerd reads config_path as %q", path)
 	}
 }
 
@@ -160,7 +160,7 @@ func (s setting) checkStore(t *testing.T, g engine.Generation, r *rig) {
 	info := r.info(t)
 	t.Logf("dockerd %s, store %s %v", info.ServerVersion, info.Driver, info.DriverStatus)
 	if info.ContainerdStore() != (s.store[g] == "containerd") {
-		t.Errorf("dockerd's store is %s %v, which is not what this test is about", info.Driver, info.DriverStatus)
+		t.Errorf("dockerd's store is %s %v, and this test is about another", info.Driver, info.DriverStatus)
 	}
 }
 
@@ -192,14 +192,14 @@ func (r *rig) checkKept(t *testing.T, lines []string) {
 	}
 	for _, line := range lines {
 		if !strings.Contains(strings.ReplaceAll(dump, "'", "\""), line) {
-			t.Errorf("by containerd's own word its configuration has no %s", line)
+			t.Errorf("containerd reads a configuration without %s", line)
 		}
 	}
 }
 
 var configPathLine = regexp.MustCompile(`(?m)^\s*config_path = ["'](.*)["']$`)
 
-// configPath is CRI's by containerd's own word.
+// configPath is CRI's as containerd reads it.
 func (r *rig) configPath(t *testing.T) string {
 	t.Helper()
 	dump, err := r.host.ConfigDump(t.Context())

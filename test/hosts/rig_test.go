@@ -1,11 +1,11 @@
-// Package hosts_test runs the real sidemirror on hosts with real engines of every
-// generation: apply, pull, revert, as a person would, and counts who asked whom.
+// Package hosts_test runs the real sidemirror on hosts with real engines of every generation:
+// it applies, pulls and reverts as a person would, and counts which way each pull went.
 package hosts_test
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sidemirror/sidemirror/test/engine"
 	"github.com/sidemirror/sidemirror/test/harness"
@@ -32,6 +31,7 @@ func TestMain(m *testing.M) {
 const (
 	hubName   = "docker.io"
 	otherName = "reg.test"
+	sixName   = "six.test"
 
 	// listen is sidemirror's default address. The tests have a network of their own.
 	listen = "127.0.0.1:305"
@@ -43,189 +43,185 @@ type rig struct {
 	host       *engine.Host
 	sidemirror *harness.Sidemirror
 	upstream   *registry.Registry
+	six        *registry.Registry // the registry six.test, if there is one
 	images     int
 }
 
-// rigOptions say what is special about a host.
+// rigOptions describe a host.
 type rigOptions struct {
 	generation engine.Generation
 
 	// files are put over what the engines' packages install.
 	files map[string]string
 
-	// distrust says that the host does not know the authority of the registry's
-	// certificate; we do.
+	// distrust makes a host that does not know the authorities of the registries'
+	// certificates. sidemirror does.
 	distrust bool
+
+	// six adds the registry six.test, which has an IPv6 address only.
+	six bool
+
+	// mirrors are registries that the host can look up and trusts, but sidemirror does
+	// not serve, by their names.
+	mirrors map[string]*registry.Registry
+
+	// private makes Docker Hub and reg.test a private registry, for which only sidemirror
+	// has a login.
+	private bool
+
+	// listen is where sidemirror listens, if not at its default address.
+	listen []string
 }
 
-// newRig makes a host on which containerd and dockerd run, untouched by us.
+// newRig makes a host on which containerd and dockerd run. sidemirror has changed nothing
+// on it.
 func newRig(t *testing.T, o rigOptions) *rig {
 	t.Helper()
 	engine.NeedRoot(t)
 	address := network.Address4(t, 443) // dockerd always asks for Docker Hub at this port
-	ip, _, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := &rig{upstream: registry.Start(t, registry.Options{
-		Names: []string{"registry-1.docker.io", otherName, ip}, Address: address,
+		Names: []string{"registry-1.docker.io", otherName, ip(address)}, Address: address, Private: o.private,
 	})}
-	var served []harness.Registry
-	for _, name := range []string{hubName, otherName} {
-		served = append(served, harness.Registry{Name: name, Upstreams: []string{r.upstream.URL.String()}, CA: r.upstream.CA})
+	served := harness.Options{Listen: o.listen}
+	if o.listen == nil {
+		served.Listen = []string{listen}
 	}
-	r.sidemirror = harness.Start(t, harness.Options{Registries: served, Listen: []string{listen}})
-	r.host = r.newHost(t, ip, o)
+	hosts := fmt.Sprintf("127.0.0.1 localhost\n%s registry-1.docker.io %s\n", ip(address), otherName)
+	for _, name := range []string{hubName, otherName} {
+		one := harness.Registry{Name: name, Upstreams: []string{r.upstream.URL.String()}, CA: r.upstream.CA}
+		if o.private {
+			one.Realms = []string{r.upstream.Realm}
+			served.Logins = map[string]string{hubName: r.upstream.User + ":" + r.upstream.Password, otherName: r.upstream.User + ":" + r.upstream.Password}
+		}
+		served.Registries = append(served.Registries, one)
+	}
+	trusted := []*registry.Registry{r.upstream}
+	if o.six {
+		address := network.Address6(t, 443)
+		r.six = registry.Start(t, registry.Options{Names: []string{sixName, ip(address)}, Address: address})
+		served.Registries = append(served.Registries, harness.Registry{Name: sixName, Upstreams: []string{r.six.URL.String()}, CA: r.six.CA})
+		hosts += ip(address) + " " + sixName + "\n"
+		trusted = append(trusted, r.six)
+	}
+	for name, mirror := range o.mirrors {
+		hosts += mirror.URL.Hostname() + " " + name + "\n"
+		trusted = append(trusted, mirror)
+	}
+	if o.distrust {
+		trusted = nil
+	}
+	r.sidemirror = harness.Start(t, served)
+	r.host = r.newHost(t, hosts, authorities(t, trusted), o)
 	r.host.StartContainerd(t)
 	r.host.StartDocker(t)
 	return r
 }
 
-// newHost makes a host for which the registry is at ip.
-func (r *rig) newHost(t *testing.T, ip string, o rigOptions) *engine.Host {
+// ip is the address of a host and port.
+func ip(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		panic(err)
+	}
+	return host
+}
+
+// authorities are those of the https registries among some.
+func authorities(t *testing.T, registries []*registry.Registry) string {
+	t.Helper()
+	var all strings.Builder
+	for _, r := range registries {
+		if r.CA == "" {
+			continue
+		}
+		pem, err := os.ReadFile(r.CA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(pem)
+	}
+	return all.String()
+}
+
+// newHost makes a host with that /etc/hosts, which trusts those authorities.
+func (r *rig) newHost(t *testing.T, hosts, authorities string, o rigOptions) *engine.Host {
 	t.Helper()
 	config, err := os.ReadFile(filepath.Join(r.sidemirror.Dir(), "config.toml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := map[string]string{
-		"/etc/hosts":                  fmt.Sprintf("127.0.0.1 localhost\n%s registry-1.docker.io %s\n", ip, otherName),
-		"/etc/sidemirror/config.toml": string(config),
+		"/etc/hosts":                         hosts,
+		"/etc/ssl/certs/ca-certificates.crt": authorities,
+		"/etc/sidemirror/config.toml":        string(config),
 	}
 	maps.Copy(all, o.files)
-	ca := r.upstream.CA
-	if o.distrust {
-		ca = ""
-	}
-	return engine.StartHost(t, engine.HostOptions{Generation: o.generation, Files: all, CA: ca, Program: harness.Binary(t)})
+	return engine.StartHost(t, engine.HostOptions{Generation: o.generation, Files: all, Program: harness.Binary(t)})
 }
 
-// do runs a command of sidemirror's on the host and fails the test where its exit
-// code is not want.
-func (r *rig) do(t *testing.T, want int, args ...string) (stdout, stderr string) {
+// put writes files into the host's tree until the end of the test, which puts back what
+// was there before.
+func (r *rig) put(t *testing.T, files map[string]string) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		file := filepath.Join(r.host.Root, name)
+		was, err := os.ReadFile(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		missing := file // the uppermost folder that is missing, or the file
+		for folder := filepath.Dir(file); !exists(folder); folder = filepath.Dir(folder) {
+			missing = folder
+		}
+		t.Cleanup(func() {
+			if err == nil {
+				err = os.WriteFile(file, was, 0o644)
+			} else {
+				err = os.RemoveAll(missing)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(files[name]), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}
+
+// read returns a file of the host's, empty if there is none.
+func (r *rig) read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(r.host.Root, name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// run runs a command of sidemirror's on the host.
+func (r *rig) run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	program := "/srv/" + filepath.Base(harness.Binary(t))
 	stdout, stderr, code, err := r.host.Run(t.Context(), append([]string{program}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return stdout, stderr, code
+}
+
+// do runs a command of sidemirror's on the host and fails the test if its exit code is
+// not want.
+func (r *rig) do(t *testing.T, want int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	stdout, stderr, code := r.run(t, args...)
 	if code != want {
 		t.Fatalf("sidemirror %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), code, want, stdout, stderr)
 	}
 	return stdout, stderr
-}
-
-// status is what `sidemirror status --json` prints, as far as it is looked at here.
-type status struct {
-	OK                        bool
-	Engines                   []state
-	Pending, Signals, Refused []string
-}
-
-// state is what it prints of one engine.
-type state struct {
-	Engine, Home, Version, Store, Config, Hosts, Mirror string
-	Running                                             bool
-	Files, Notes                                        []string
-}
-
-func (r *rig) status(t *testing.T) status {
-	t.Helper()
-	out, _ := r.do(t, 0, "status", "--json")
-	var s status
-	if err := json.Unmarshal([]byte(out), &s); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// engine is what the status says of one engine.
-func (s status) engine(t *testing.T, name string) state {
-	t.Helper()
-	i := slices.IndexFunc(s.Engines, func(e state) bool { return e.Engine == name && e.Home == "" })
-	if i < 0 || !s.Engines[i].Running {
-		t.Fatalf("the status knows no %s that runs: %+v", name, s.Engines)
-	}
-	return s.Engines[i]
-}
-
-// logLimit is how long a line of a log may take to be there.
-const logLimit = 2 * time.Second
-
-// by is the way that a pull took.
-type by string
-
-const (
-	direct    by = "straight to the registry"
-	throughUs by = "through sidemirror"
-)
-
-// pulled pulls a new image by pull, which is given its repository and digest, and
-// reports by what the registry and we have counted which way that went.
-func (r *rig) pulled(t *testing.T, pull func(repository, digest string) error) by {
-	t.Helper()
-	r.images++
-	repository := fmt.Sprintf("alice/image-%d", r.images)
-	image := r.upstream.Push(t, repository, "v1", registry.Shape{Index: r.images%2 == 0, Size: 1 << 12})
-	before, _ := r.upstream.Requests("/v2/" + repository + "/")
-	if err := pull(repository, image.Digest); err != nil {
-		t.Errorf("pulling %s: %v", repository, err)
-		return ""
-	}
-	// The last line of a log may come after the answer that it is about.
-	var said string
-	for deadline := time.Now().Add(logLimit); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		all, ours := r.upstream.Requests("/v2/" + repository + "/")
-		all -= before // the push
-		lines := r.asked(repository)
-		switch {
-		case all > 0 && ours == 0 && lines == 0:
-			return direct
-		case ours > 0 && all == ours && lines >= len(image.Platform):
-			return throughUs
-		}
-		said = fmt.Sprintf("the registry was asked %d times, %d of them by sidemirror, which was asked %d times", all, ours, lines)
-	}
-	t.Errorf("%s has %d parts; %s", repository, len(image.Platform), said)
-	return ""
-}
-
-// asked is how many requests about a repository we have had.
-func (r *rig) asked(repository string) int {
-	lines := 0
-	for line := range strings.Lines(r.sidemirror.Log()) {
-		if strings.Contains(line, "msg=request ") && strings.Contains(line, " repository="+repository+" ") {
-			lines++
-		}
-	}
-	return lines
-}
-
-// ways are the pulls of one look at a host.
-type ways struct {
-	criHub, criOther, dockerHub, dockerOther by
-}
-
-// look pulls by every way that there is.
-func (r *rig) look(t *testing.T) ways {
-	t.Helper()
-	byCRI := func(name string) by {
-		return r.pulled(t, func(repository, digest string) error {
-			return r.host.PullCRI(t.Context(), name+"/"+repository+":v1", digest)
-		})
-	}
-	byDocker := func(prefix string) by {
-		return r.pulled(t, func(repository, digest string) error {
-			return r.host.PullDocker(t.Context(), prefix+repository, "v1", digest)
-		})
-	}
-	return ways{byCRI(hubName), byCRI(otherName), byDocker(""), byDocker(otherName + "/")}
-}
-
-// expect looks, and compares with want.
-func (r *rig) expect(t *testing.T, when string, want ways) {
-	t.Helper()
-	if got := r.look(t); got != want {
-		t.Errorf("%s, pulls went\n got %+v\nwant %+v", when, got, want)
-	}
 }

@@ -2,11 +2,11 @@ package hosts_test
 
 import "github.com/sidemirror/sidemirror/test/engine"
 
-// setting is how a host was set up before we came.
+// setting is how a host was configured before apply.
 type setting struct {
 	name string
 
-	// generations are those that there is such a host of; nil means all.
+	// generations are those that such a host can have; nil means all.
 	generations []engine.Generation
 
 	// files are put over what the engines' packages install.
@@ -16,21 +16,22 @@ type setting struct {
 	// documentation advises.
 	defaults bool
 
-	// cri says that config_path is in force already: CRI pulls through us at once.
+	// cri says that config_path is in force already, so that CRI pulls through sidemirror
+	// after apply, without a restart.
 	cri bool
 
-	// writes is what has to be written for config_path on 1.x, and from 2.0 on.
+	// writes are the files that apply writes for config_path on 1.x, and from 2.0 on.
 	writes [2]string
 
-	// leaves is why we leave config_path alone, in the words of plan.
+	// leaves is why sidemirror leaves config_path alone, in the words of apply.
 	leaves string
 
-	// keeps are lines of what containerd says of its configuration that must be there
-	// as long as we are: what 1.x lost to a drop-in (k0s #6547).
+	// keeps are lines of containerd's own dump of its configuration that must still be
+	// there after apply: 1.x lost them to a drop-in (k0s#6547).
 	keeps []string
 
-	// store is Docker's of images: "containerd", or any graph driver if empty. other
-	// says that Docker pulls through us what is not on Docker Hub, too.
+	// store is "containerd" if Docker stores its images there, and empty if a graph driver
+	// does.
 	store map[engine.Generation]string
 }
 

@@ -13,11 +13,11 @@ import (
 	"github.com/sidemirror/sidemirror/test/registry"
 )
 
-// Docker from 28.0 on stops verifying Docker Hub's certificate where registry-mirrors
-// has a loopback address and docker.io no hosts.toml (moby, daemon/hosts.go). The
-// Docker Hub here is signed by an authority that the host does not know: it must be
-// refused whatever we do, and whether we run or not.
-func TestDocker45StillVerifiesDockerHub(t *testing.T) {
+// Docker from 28.0 on stops verifying Docker Hub's certificate if registry-mirrors has a
+// loopback address and docker.io no hosts.toml (moby, daemon/hosts.go). The Docker Hub here
+// is signed by an authority that the host does not know: Docker must refuse it after apply,
+// whether sidemirror runs or not.
+func TestDockerStillVerifiesDockerHub(t *testing.T) {
 	engine.NeedRoot(t)
 	for _, c := range []struct {
 		name       string
@@ -40,20 +40,20 @@ func TestDocker45StillVerifiesDockerHub(t *testing.T) {
 			}
 			r := newRig(t, rigOptions{generation: c.generation, files: files, distrust: true})
 			first := r.takeTree(t)
-			r.refused(t, "without us")
+			r.refused(t, "without sidemirror")
 			if c.trap {
 				r.provesTheTrap(t, c.config)
 				r.sameTree(t, "after the trap was taken away", first)
 			}
 
 			r.do(t, 0, "apply")
-			if got := r.hub(t); got != throughUs {
+			if got := r.byDocker(t, ""); got != viaSidemirror {
 				t.Errorf("after apply Docker pulls %s", got)
 			}
 			r.sidemirror.Stop()
-			r.refused(t, "after apply, while we are stopped")
+			r.refused(t, "after apply, while sidemirror is stopped")
 			r.host.StartDocker(t)
-			r.refused(t, "after apply and a restart, while we are stopped")
+			r.refused(t, "after apply and a restart, while sidemirror is stopped")
 
 			r.do(t, 0, "revert")
 			r.sameTree(t, "after revert", first)
@@ -62,16 +62,9 @@ func TestDocker45StillVerifiesDockerHub(t *testing.T) {
 	}
 }
 
-// hub pulls from Docker Hub by Docker.
-func (r *rig) hub(t *testing.T) by {
-	t.Helper()
-	return r.pulled(t, func(repository, digest string) error {
-		return r.host.PullDocker(t.Context(), repository, "v1", digest)
-	})
-}
-
-// refused checks that dockerd takes nothing from a Docker Hub that it cannot verify. Of
-// several hosts that failed its error names the first one, we that is, and its log all.
+// refused checks that dockerd takes nothing from a Docker Hub that it cannot verify. Its
+// error names only the first of several hosts that failed, which is sidemirror, and its log
+// all of them.
 func (r *rig) refused(t *testing.T, when string) {
 	t.Helper()
 	r.images++
@@ -80,11 +73,11 @@ func (r *rig) refused(t *testing.T, when string) {
 	before, _ := r.upstream.Requests("/v2/" + repository + "/")
 	err := r.host.PullDocker(t.Context(), repository, "v1", image.Digest)
 	if err == nil {
-		t.Errorf("%s dockerd pulls from a Docker Hub that nobody vouches for", when)
+		t.Errorf("%s dockerd pulls from a Docker Hub that it cannot verify", when)
 		return
 	}
 	if after, _ := r.upstream.Requests("/v2/" + repository + "/"); after != before {
-		t.Errorf("%s dockerd sends a Docker Hub that nobody vouches for %d requests", when, after-before)
+		t.Errorf("%s dockerd sends a Docker Hub that it cannot verify %d requests", when, after-before)
 	}
 	const unknown = "x509: certificate signed by unknown authority"
 	said := err.Error()
@@ -94,12 +87,13 @@ func (r *rig) refused(t *testing.T, when string) {
 		}
 	}
 	if !strings.Contains(said, unknown) {
-		t.Errorf("%s dockerd fails for another reason than that nobody vouches for Docker Hub: %s", when, said)
+		t.Errorf("%s dockerd fails for another reason than that it cannot verify Docker Hub: %s", when, said)
 	}
 }
 
-// provesTheTrap shows that this dockerd would not verify, were it configured as we must
-// never do it: else that it does would prove nothing. The host's file is put back.
+// provesTheTrap shows that this dockerd does not verify Docker Hub if it is configured as
+// sidemirror must never do it. Otherwise this test would prove nothing. It restores the
+// host's file.
 func (r *rig) provesTheTrap(t *testing.T, config string) {
 	t.Helper()
 	file := filepath.Join(r.host.Root, "etc/docker/daemon.json")
@@ -107,7 +101,7 @@ func (r *rig) provesTheTrap(t *testing.T, config string) {
 	if (statErr != nil) != (config == "") {
 		t.Fatal(statErr)
 	}
-	// Nobody listens there.
+	// No process listens there.
 	mirror := fmt.Sprintf("{\"registry-mirrors\": [%q],", "http://"+harness.FreeAddress(t))
 	trap := strings.Replace(config, "{", mirror, 1)
 	if config == "" {
@@ -120,8 +114,8 @@ func (r *rig) provesTheTrap(t *testing.T, config string) {
 		t.Fatal(err)
 	}
 	r.host.StartDocker(t)
-	if got := r.hub(t); got != direct {
-		t.Errorf("dockerd %s with a loopback mirror and no hosts.toml pulls %q: the trap is not there any more", r.info(t).ServerVersion, got)
+	if got := r.byDocker(t, ""); got != direct {
+		t.Errorf("dockerd %s with a loopback mirror and no hosts.toml pulls %q: the trap does not exist any more", r.info(t).ServerVersion, got)
 	}
 	var err error
 	if config == "" {

@@ -27,8 +27,9 @@ const (
 const isolated = "SIDEMIRROR_TEST_NETWORK"
 
 // An address with a prefix makes the whole IPv4 network local on lo. For IPv6 this takes
-// a route.
-const setup = `ip link set lo up &&
+// a route, and leave to listen at an address that no interface has.
+const setup = `echo 1 >/proc/sys/net/ipv6/ip_nonlocal_bind &&
+ip link set lo up &&
 ip address add 198.51.100.1/24 dev lo &&
 ip -6 address add 2001:db8::1/64 dev lo nodad &&
 ip -6 route add local 2001:db8::/64 dev lo &&

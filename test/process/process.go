@@ -149,6 +149,16 @@ func (d *Daemon) await(t testing.TB, ready func(output string) error) {
 	}
 }
 
+// Runs reports whether the daemon has not ended.
+func (d *Daemon) Runs() bool {
+	select {
+	case <-d.exited:
+		return false
+	default:
+		return true
+	}
+}
+
 // Output returns what the daemon has written so far.
 func (d *Daemon) Output() string {
 	output, err := os.ReadFile(d.log)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -17,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
@@ -26,6 +28,10 @@ type Shape struct {
 	// Index makes an index of two platforms, linux on this machine's architecture
 	// and on another, else a single manifest of the first.
 	Index bool
+
+	// Attested adds to the index an attestation as BuildKit makes one by default: a manifest
+	// that names the first one by annotations and holds its provenance. It needs Index.
+	Attested bool
 
 	// Docker has Docker's media types, else OCI's.
 	Docker bool
@@ -72,6 +78,9 @@ func (r *Registry) Push(t testing.TB, repository, tag string, s Shape) Image {
 		index = mutate.AppendManifests(index,
 			mutate.IndexAddendum{Add: first, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: native}}},
 			mutate.IndexAddendum{Add: second, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: foreign}}})
+		if s.Attested {
+			index = mutate.AppendManifests(index, attestation(t, pushed.Digest))
+		}
 		hash, err := index.Digest()
 		if err != nil {
 			t.Fatal(err)
@@ -80,7 +89,11 @@ func (r *Registry) Push(t testing.TB, repository, tag string, s Shape) Image {
 		pushed.All = append(append([]string{pushed.Digest}, pushed.Platform...), contents(t, second)...)
 		whole = index
 	}
-	target, err := name.NewTag(r.Reference(repository)+":"+tag, name.StrictValidation)
+	checks := []name.Option{name.StrictValidation}
+	if r.URL.Scheme == "http" {
+		checks = append(checks, name.Insecure)
+	}
+	target, err := name.NewTag(r.Reference(repository)+":"+tag, checks...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,4 +196,27 @@ func contents(t testing.TB, image v1.Image) []string {
 		digests = append(digests, layer.Digest.String())
 	}
 	return digests
+}
+
+// attestation is a manifest with the provenance of the image whose manifest has a digest
+// (BuildKit, docs/attestations/attestation-storage.md).
+func attestation(t testing.TB, digest string) mutate.IndexAddendum {
+	t.Helper()
+	const predicate = "https://slsa.dev/provenance/v0.2"
+	statement := fmt.Sprintf(`{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": %q, "subject": [{"name": "image", "digest": {"sha256": %q}}], "predicate": {"builder": {"id": ""}}}`,
+		predicate, strings.TrimPrefix(digest, "sha256:"))
+	image, err := mutate.Append(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON), mutate.Addendum{
+		Layer:       static.NewLayer([]byte(statement), "application/vnd.in-toto+json"),
+		Annotations: map[string]string{"in-toto.io/predicate-type": predicate},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{
+		Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"},
+		Annotations: map[string]string{
+			"vnd.docker.reference.type":   "attestation-manifest",
+			"vnd.docker.reference.digest": digest,
+		},
+	}}
 }

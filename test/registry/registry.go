@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"text/template"
@@ -69,7 +70,7 @@ storage:
   delete:
     enabled: true
 http:
-  addr: {{.Address}}
+  addr: "{{.Address}}"
   secret: only-of-use-with-several-registries
 {{- if .CA}}
   tls:
@@ -86,7 +87,7 @@ auth:
 {{- end}}
 `))
 
-var listening = regexp.MustCompile(`listening on ([0-9.:]+)`)
+var listening = regexp.MustCompile(`listening on ([0-9a-f.:\[\]]+)`)
 
 // Start runs a registry until the end of the test.
 func Start(t testing.TB, o Options) *Registry {
@@ -96,7 +97,8 @@ func Start(t testing.TB, o Options) *Registry {
 	t.Cleanup(r.client.CloseIdleConnections)
 	if len(o.Names) > 0 {
 		r.URL.Scheme, r.CA = "https", filepath.Join(folder, "ca.pem")
-		r.client.Transport = issue(t, folder, o.Names)
+		// The token server is at localhost.
+		r.client.Transport = issue(t, folder, append(slices.Clone(o.Names), "localhost"))
 	}
 	if o.Private {
 		r.startTokenServer(t, folder)
@@ -126,11 +128,15 @@ func Start(t testing.TB, o Options) *Registry {
 	return r
 }
 
+// Stop ends the registry before the end of the test.
+func (r *Registry) Stop() { r.daemon.Stop() }
+
 // Requests returns how many requests for a path the registry has answered: all of
 // them, and those whose User-Agent was ours.
 func (r *Registry) Requests(path string) (all, ours int) {
 	for line := range strings.Lines(r.daemon.Output()) {
-		if !strings.Contains(line, `msg="response completed"`) || !strings.Contains(line, path) {
+		// "response completed", or "response completed with error".
+		if !strings.Contains(line, `msg="response completed`) || !strings.Contains(line, path) {
 			continue
 		}
 		all++

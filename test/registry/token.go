@@ -49,10 +49,15 @@ func (r *Registry) startTokenServer(t testing.TB, folder string) {
 
 	// crane takes a realm on another port of localhost, but not of 127.0.0.1.
 	address := fmt.Sprintf("localhost:%d", process.FreePort(t))
-	r.Realm = "http://" + address
-	cmd := exec.Command(process.Path(t, "token-server"), "-addr", address, "-realm", "sidemirror-test",
+	r.Realm = r.URL.Scheme + "://" + address
+	line := []string{"-addr", address, "-realm", "sidemirror-test",
 		"-issuer", "sidemirror-test", "-key", filepath.Join(folder, "token.key"),
-		"-passwd", filepath.Join(folder, "htpasswd"))
+		"-passwd", filepath.Join(folder, "htpasswd")}
+	if r.CA != "" {
+		// Clients take no realm without TLS of a registry with it.
+		line = append(line, "-tlscert", filepath.Join(folder, "tls.pem"), "-tlskey", filepath.Join(folder, "tls.key"))
+	}
+	cmd := exec.Command(process.Path(t, "token-server"), line...)
 	process.Start(t, "token-server", cmd, func(string) error {
 		conn, err := net.DialTimeout("tcp", address, time.Second)
 		if err != nil {
