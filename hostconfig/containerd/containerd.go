@@ -41,6 +41,11 @@ type containerd struct {
 	conf    config
 	err     error // why conf cannot be read
 	version version.Version
+
+	// inForce is the config_path of the running daemon, if it tells: it may have read other files than
+	// there are now.
+	inForce      string
+	knowsInForce bool
 }
 
 // Name is "containerd".
@@ -66,6 +71,8 @@ func (c *containerd) Detect(ctx context.Context) (engine.State, bool) {
 	}
 	if c.err == nil {
 		c.crossCheck(ctx, &s)
+		c.askDaemon(ctx)
+		c.err = c.Tree.Trusted(c.hosts())
 	}
 	s.Hosts = c.hosts()
 	if f, err := c.Tree.Read(c.config); err == nil {
@@ -75,6 +82,18 @@ func (c *containerd) Detect(ctx context.Context) (engine.State, bool) {
 	}
 	noteSpegel(c.Host, &s)
 	return s, true
+}
+
+// askDaemon asks the running containerd for the config_path in force.
+func (c *containerd) askDaemon(ctx context.Context) {
+	if c.daemon == nil {
+		return
+	}
+	info, err := c.daemon.Info(ctx)
+	if err != nil {
+		return // the files say what it read, unless they have changed since
+	}
+	c.inForce, c.knowsInForce = info.ConfigPath, info.KnowsConfigPath
 }
 
 // onlyBundled reports whether the host has containerds of distributions, so that the absence of one
@@ -153,7 +172,7 @@ func (c *containerd) another() string {
 // Plan asks for hosts.toml files, which need no restart, in the folder that config_path names. If it
 // names none, CRI (Kubernetes) does not read them, and only a change of config.toml and a restart
 // can change that: see planPath.
-func (c *containerd) Plan(_ context.Context, s engine.State, want engine.Desired) engine.Plan {
+func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
 	p := engine.Plan{State: s, Folders: []string{hostsFolder}, Configs: []engine.Config{{Path: c.config, Kind: engine.ConfigTOML}}}
 	for i, root := range c.conf.roots() {
 		// What is in Docker's folder is Docker's, although the list may name it: the built-in one does.
@@ -169,7 +188,7 @@ func (c *containerd) Plan(_ context.Context, s engine.State, want engine.Desired
 		return p
 	}
 	p.State.Through, p.Retain = []engine.Kind{engine.HostsTOML}, []engine.Kind{engine.ConfigTOML}
-	hosts := certsd.Folder{Host: c.Host, Path: c.hosts()}
+	hosts := certsd.Folder{Host: c.Host, Path: c.hosts(), Library: certsd.OldestReader(ctx, c.Host, c.version)}
 	for _, registry := range want.Registries {
 		hosts.Plan(&p, registry, want.Mirror, nil)
 	}
