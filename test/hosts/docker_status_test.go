@@ -15,10 +15,10 @@ func (r *rig) tellsDocker(t *testing.T, hub, other by) {
 	t.Helper()
 	s := r.status(t)
 	told := s.engine(t, "docker")
-	if hosts := told.reaches("hosts.toml"); hosts != (other == viaSidemirror) {
+	if told.mirrors(otherName) != (other == viaSidemirror) {
 		t.Errorf("Docker pulls from reg.test %s, and the status says %+v", other, told)
 	}
-	if active := told.Mirror == "active" || told.Mirror == "partial"; active != (hub == viaSidemirror) {
+	if told.mirrors(hubName) != (hub == viaSidemirror) {
 		t.Errorf("Docker pulls from Docker Hub %s, and the status says %+v", hub, told)
 	}
 }

@@ -126,7 +126,7 @@ func (r *rig) agree(t *testing.T, when string, want ways) {
 		t.Errorf("%s, CRI pulls %s, and the status says %+v", when, want.criHub, s)
 	}
 	docker := s.engine(t, "docker")
-	if hosts := docker.reaches("hosts.toml"); hosts != (want.dockerOther == viaSidemirror) {
+	if docker.mirrors(otherName) != (want.dockerOther == viaSidemirror) {
 		t.Errorf("%s, Docker pulls %s what is not on Docker Hub, and the status says %+v", when, want.dockerOther, docker)
 	}
 	info := r.info(t)

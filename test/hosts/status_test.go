@@ -15,6 +15,9 @@ type status struct {
 	Refused []fault
 }
 
+// fileState is one file of an engine.
+type fileState struct{ Path, State string }
+
 // fault is a problem or a note.
 type fault struct{ Code, Path, Text, Hint string }
 
@@ -23,13 +26,21 @@ type state struct {
 	Engine, Home, Version, Store, Config, Hosts, Mirror string
 	Running                                             bool
 	Through                                             []string
-	Files                                               []struct{ Path, State string }
+	Files                                               []fileState
 	Problems, Notes                                     []fault
 }
 
-// reaches reports whether pulls go through sidemirror because of files of a kind.
-func (s state) reaches(kind string) bool {
-	return slices.Contains(s.Through, kind) && (s.Mirror == "active" || s.Mirror == "partial")
+// mirrors reports whether Docker's pulls from a registry go through sidemirror, by the files that make
+// them: registry-mirrors, for Docker Hub alone, or a hosts.toml.
+func (s state) mirrors(registry string) bool {
+	file := "/etc/docker/certs.d/" + registry + "/hosts.toml"
+	switch byMirrors := slices.Contains(s.Through, "daemon.json"); {
+	case byMirrors && registry != hubName:
+		return false
+	case byMirrors:
+		file = "/etc/docker/daemon.json"
+	}
+	return slices.ContainsFunc(s.Files, func(f fileState) bool { return f.Path == file && f.State == "in-place" })
 }
 
 func (r *rig) status(t *testing.T) status {
