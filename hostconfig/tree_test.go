@@ -7,10 +7,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
-	"github.com/sidemirror/sidemirror/hostconfig/journal"
-
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -27,8 +28,8 @@ func TestNothingOutsideTheRootIsTouched(t *testing.T) {
 			h := host(t, map[string]string{"/outside/daemon.json": "{}", "/outside/keep": "x", "/root/etc/": "", "/root/var/": ""})
 			outer := *h
 			h.Root = filepath.Join(h.Root, "root")
-			h.Present = []string{Docker}
-			h.Versions[Docker] = ""
+			h.Present = []string{engine.Docker}
+			h.Versions[engine.Docker] = ""
 			if err := os.MkdirAll(filepath.Dir(h.path(link.at)), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +154,8 @@ func TestTwoAtOnceAreNotLetIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tree.Close()
-	unlock, err := tree.Lock()
+	h.patience = time.Millisecond
+	unlock, err := tree.Lock(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

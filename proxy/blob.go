@@ -86,7 +86,7 @@ func (r *request) describeBlob(ctx context.Context, l *accessLine, patient bool)
 	q := r.query(http.MethodHead)
 	q.Patient = patient
 	resp, u, err := r.ask(ctx, l, pool, q)
-	if err == nil && resp.ContentLength < 0 || headUnserved(err) {
+	if err == nil && resp.ContentLength < 0 || r.headFailed(err) {
 		q.Method = http.MethodGet
 		q.Header.Set("Range", "bytes=0-0")
 		if resp, u, err = r.ask(ctx, l, pool, q); err == nil {
@@ -98,7 +98,7 @@ func (r *request) describeBlob(ctx context.Context, l *accessLine, patient bool)
 	}
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return 0, u, &oci.Error{Code: oci.Unavailable, Upstream: resp.StatusCode, Message: fmt.Sprintf("the upstream responded with status %d to a HEAD", resp.StatusCode)}
+		return 0, u, &oci.Error{Code: oci.Unavailable, Upstream: resp.StatusCode, Message: fmt.Sprintf("the upstream answered %d to a HEAD", resp.StatusCode)}
 	}
 	return resp.ContentLength, u, nil
 }

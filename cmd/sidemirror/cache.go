@@ -17,6 +17,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/cache/inventory"
 )
 
 // cacheFlags are the flags that all cache commands have.
@@ -104,17 +105,17 @@ func parseWanted(args []string) ([]wanted, error) {
 	return all, nil
 }
 
-func (w wanted) is(i cache.Image) bool {
+func (w wanted) is(i inventory.Image) bool {
 	return i.Repository == w.repository && (w.tag == "" || i.Tag == w.tag) && (w.digest == "" || i.Digest == w.digest)
 }
 
 // anyOf returns a function that selects the images that one of names means. It returns nil, which
 // selects all, if there are no names.
-func anyOf(names []wanted) func(cache.Image) bool {
+func anyOf(names []wanted) func(inventory.Image) bool {
 	if len(names) == 0 {
 		return nil
 	}
-	return func(i cache.Image) bool {
+	return func(i inventory.Image) bool {
 		for _, w := range names {
 			if w.is(i) {
 				return true
@@ -142,12 +143,12 @@ each of them, and once in the sum. The time of the last use is exact to ten minu
 				return err
 			}
 			defer d.Close()
-			inv, err := d.Inventory(cmd.Context())
+			inv, err := inventory.Read(cmd.Context(), d)
 			if err != nil {
 				return fmt.Errorf("reading the cache: %w", explainStore(err))
 			}
 			if match := anyOf(names); match != nil {
-				var chosen []cache.Image
+				var chosen []inventory.Image
 				for _, i := range inv.Images {
 					if match(i) {
 						chosen = append(chosen, i)
@@ -163,7 +164,7 @@ each of them, and once in the sum. The time of the last use is exact to ten minu
 	}
 }
 
-func writeInventory(w io.Writer, inv *cache.Inventory, now time.Time) error {
+func writeInventory(w io.Writer, inv *inventory.Inventory, now time.Time) error {
 	if len(inv.Images) > 0 {
 		tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 		fmt.Fprintln(tw, "IMAGE\tPLATFORM\tSIZE\tUSED\tFROM\tSTORED")
@@ -182,7 +183,7 @@ func writeInventory(w io.Writer, inv *cache.Inventory, now time.Time) error {
 	return err
 }
 
-func platformsText(i cache.Image) string {
+func platformsText(i inventory.Image) string {
 	var all []string
 	for _, p := range i.Platforms {
 		if p.Name != "" {
@@ -196,7 +197,7 @@ func platformsText(i cache.Image) string {
 }
 
 // keptText says which parts of an image are stored.
-func keptText(i cache.Image) string {
+func keptText(i inventory.Image) string {
 	if len(i.Platforms) == 0 {
 		return "index only"
 	}
@@ -232,7 +233,7 @@ type platformJSON struct {
 	Missing []digest.Digest `json:"missing"`
 }
 
-func imagesJSON(images []cache.Image) []imageJSON {
+func imagesJSON(images []inventory.Image) []imageJSON {
 	all := []imageJSON{}
 	for _, i := range images {
 		shown := imageJSON{i.Name(), i.Digest, i.MediaType, i.Upstream, nil, i.Size, i.Whole(), []platformJSON{}}
@@ -247,7 +248,7 @@ func imagesJSON(images []cache.Image) []imageJSON {
 	return all
 }
 
-func inventoryJSON(inv *cache.Inventory) any {
+func inventoryJSON(inv *inventory.Inventory) any {
 	return struct {
 		Images []imageJSON `json:"images"`
 		Bytes  int64       `json:"bytes"`

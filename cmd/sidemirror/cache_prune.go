@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
-	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/cache/inventory"
 )
 
 func newCachePruneCommand(f *cacheFlags) *cobra.Command {
@@ -43,8 +43,8 @@ prune also removes content that belongs to no image.`,
 	return cmd
 }
 
-func selection(olderThan, toSize string, args []string, now time.Time) (cache.Selection, error) {
-	var s cache.Selection
+func selection(olderThan, toSize string, args []string, now time.Time) (inventory.Selection, error) {
+	var s inventory.Selection
 	if olderThan == "" && toSize == "" && len(args) == 0 {
 		return s, errors.New("prune needs --older-than, --to-size or image names")
 	}
@@ -92,7 +92,7 @@ repository. Content that another image lists stays.`,
 // the others have been removed.
 func (f *cacheFlags) remove(cmd *cobra.Command, names []wanted, dry bool) error {
 	found := make([]bool, len(names))
-	err := f.prune(cmd, cache.Selection{Match: func(i cache.Image) bool {
+	err := f.prune(cmd, inventory.Selection{Match: func(i inventory.Image) bool {
 		chosen := false
 		for n, w := range names {
 			if w.is(i) {
@@ -116,13 +116,13 @@ func (f *cacheFlags) remove(cmd *cobra.Command, names []wanted, dry bool) error 
 	return nil
 }
 
-func (f *cacheFlags) prune(cmd *cobra.Command, s cache.Selection, dry bool) error {
+func (f *cacheFlags) prune(cmd *cobra.Command, s inventory.Selection, dry bool) error {
 	d, err := f.open()
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	p, err := d.Prune(cmd.Context(), s, dry)
+	p, err := inventory.Prune(cmd.Context(), d, s, dry)
 	if p == nil {
 		return fmt.Errorf("reading the cache: %w", explainStore(err))
 	}
@@ -140,7 +140,7 @@ func (f *cacheFlags) prune(cmd *cobra.Command, s cache.Selection, dry bool) erro
 	return writePruned(cmd.OutOrStdout(), p, dry, time.Now())
 }
 
-func writePruned(w io.Writer, p *cache.Pruned, dry bool, now time.Time) error {
+func writePruned(w io.Writer, p *inventory.Pruned, dry bool, now time.Time) error {
 	removed, freed := "removed", "freed"
 	if dry {
 		removed, freed = "would remove", "would free"

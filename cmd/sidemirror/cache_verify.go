@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/cache/inventory"
 )
 
 func newCacheVerifyCommand(f *cacheFlags) *cobra.Command {
@@ -38,7 +39,7 @@ func (f *cacheFlags) verify(cmd *cobra.Command, d *cache.Dir) error {
 	begun := time.Now()
 	var shown *progress
 	var before int64
-	v, err := d.Verify(ctx, func(done, total int64) {
+	v, err := inventory.Verify(ctx, d, func(done, total int64) {
 		if shown == nil {
 			shown = newProgress(cmd.ErrOrStderr(), total, "verifying")
 		}
@@ -66,7 +67,7 @@ func (f *cacheFlags) verify(cmd *cobra.Command, d *cache.Dir) error {
 	return nil
 }
 
-func (f *cacheFlags) writeVerified(cmd *cobra.Command, v *cache.Verified, took time.Duration) error {
+func (f *cacheFlags) writeVerified(cmd *cobra.Command, v *inventory.Verified, took time.Duration) error {
 	w := cmd.OutOrStdout()
 	if f.asJSON {
 		type wrong struct {

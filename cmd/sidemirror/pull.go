@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sidemirror/sidemirror/cmd/sidemirror/mirrorclient"
 	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
@@ -123,12 +124,12 @@ func pullAll(cmd *cobra.Command, c *config.Config, refs []reference.Named, want 
 	if err != nil {
 		return err
 	}
-	p := &puller{cmd: cmd, client: newMirrorClient(base, jobs), platforms: want, jobs: jobs, dir: c.Cache.Dir}
-	defer p.client.close()
+	p := &puller{cmd: cmd, client: mirrorclient.New(base, jobs), platforms: want, jobs: jobs, dir: c.Cache.Dir}
+	defer p.client.Close()
 	failed := 0
 	for _, ref := range refs {
 		err := p.pull(cmd.Context(), ref)
-		if _, ok := errors.AsType[*notRunningError](err); ok {
+		if _, ok := errors.AsType[*mirrorclient.NotRunningError](err); ok {
 			return err // the others would fail in the same way
 		}
 		if err != nil {
@@ -145,7 +146,7 @@ func pullAll(cmd *cobra.Command, c *config.Config, refs []reference.Named, want 
 // puller pulls images through the daemon.
 type puller struct {
 	cmd       *cobra.Command
-	client    *mirrorClient
+	client    *mirrorclient.Client
 	platforms platforms
 	jobs      int
 	dir       string // of the cache
@@ -161,7 +162,7 @@ const (
 // pull pulls one image: its manifests, and then the blobs that they list.
 func (p *puller) pull(ctx context.Context, ref reference.Named) error {
 	begun := time.Now()
-	im := &pulled{puller: p, repository: repositoryOf(ref), seen: map[digest.Digest]bool{}}
+	im := &pulled{puller: p, ref: ref, seen: map[digest.Digest]bool{}}
 	name := ""
 	if d, ok := ref.(reference.Digested); ok {
 		name = d.Digest().String()
@@ -192,7 +193,7 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) error {
 // pulled is an image, as far as it has been read.
 type pulled struct {
 	*puller
-	repository    repository
+	ref           reference.Named
 	seen          map[digest.Digest]bool
 	manifests     int
 	blobs         []v1.Descriptor
@@ -205,7 +206,7 @@ func (im *pulled) manifest(ctx context.Context, name, platform string, depth int
 	if im.manifests++; im.manifests > maxManifests || depth > maxNesting {
 		return fmt.Errorf("the image has more than %d manifests, or they are nested more than %d deep", maxManifests, maxNesting)
 	}
-	m, err := im.client.manifest(ctx, im.repository, name)
+	m, err := im.client.Manifest(ctx, im.ref, name)
 	if err != nil {
 		return err
 	}
@@ -262,7 +263,7 @@ func (im *pulled) fetch(ctx context.Context, bar *progress) error {
 	group.SetLimit(im.jobs)
 	for _, b := range im.blobs {
 		group.Go(func() error {
-			if err := im.client.blob(ctx, im.repository, b, bar.add); err != nil {
+			if err := im.client.Blob(ctx, im.ref, b, bar.add); err != nil {
 				return fmt.Errorf("%s: %w", b.Digest, err)
 			}
 			if bar.bar == nil {

@@ -102,7 +102,9 @@ func serveContent(t *testing.T, c *content, more string) serving {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- daemon.Run(ctx, config.Source{Path: s.config}, "test") }()
+	go func() {
+		ended <- daemon.Run(ctx, config.Source{Path: s.config, Environ: []string{"STATE_DIRECTORY=" + filepath.Dir(s.config)}}, "test")
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -174,7 +176,7 @@ func TestOneImageThatFailsDoesNotKeepTheOthers(t *testing.T) {
 	out, errs := s.run(t, exitFailed, "pull", "registry.example/app:none", "registry.example/app:other", "registry.example/app@"+lost,
 		"registry.example/app@"+long, "registry.example/app:hostile", "registry.example/app:1")
 	wants(t, out, "registry.example/app:1: pulled in ")
-	wants(t, errs, "pulling registry.example/app:none: ", "answers 404",
+	wants(t, errs, "pulling registry.example/app:none: ", "answered 404",
 		"pulling registry.example/app:other: the image does not exist for this platform, only for linux/s390x, linux/riscv64 (see --platform)",
 		"pulling registry.example/app@"+lost+": "+digest.FromString("lost").String()+": ",
 		"it is longer than the 3 bytes that the manifest says", "a manifest lists the digest", "5 of 6 images could not be pulled")
@@ -190,7 +192,7 @@ func TestAPullWithoutADaemonSaysHowToStartOne(t *testing.T) {
 	_ = l.Close()
 	for addr, want := range map[string]string{
 		l.Addr().String(): "connection refused",
-		strings.TrimPrefix(stranger.URL, "http://"): "something else",
+		strings.TrimPrefix(stranger.URL, "http://"): "another program responds there",
 	} {
 		config := filepath.Join(t.TempDir(), "config.toml")
 		if err := os.WriteFile(config, fmt.Appendf(nil, "listen = [%q]\n", addr), 0o600); err != nil {

@@ -28,6 +28,9 @@ func private(h *hostfs.Host, name string) (string, error) {
 		return "", err
 	}
 	real := path.Join(above, path.Base(name))
+	if err := h.Trusted(above); err != nil {
+		return "", err
+	}
 	refuse := func(text, hint string) (string, error) {
 		return "", &problem.Problem{Code: "journal-not-private", Path: real, Text: text, Hint: hint}
 	}
@@ -68,30 +71,30 @@ func staging(dir string) string { return path.Join(path.Dir(dir), durable.Temp(p
 
 // Clean removes what a run that was killed left behind: folders that were never renamed into place,
 // half a write in place, and temporary files next to the engines' files.
+//
+// It does all that it can; the error tells what it could not.
 func (j *Journal) Clean() error {
+	if j.closed {
+		return nil
+	}
+	var errs []error
 	for _, dir := range j.steps() {
 		// On a file system that is read-only, as / is to the watching service, even the removal
 		// of nothing fails.
 		if _, err := j.host.Lstat(staging(dir)); err != nil {
 			continue
 		}
-		if err := j.host.RemoveAll(staging(dir)); err != nil {
-			return err
-		}
+		errs = append(errs, j.host.RemoveAll(staging(dir)))
 	}
-	if err := j.repair(); err != nil {
-		return err
-	}
+	errs = append(errs, j.repair())
 	names := []string{j.name(), j.inPlaceName()}
 	for _, e := range j.Files {
 		names = append(names, e.Real)
 	}
 	for _, name := range names {
-		if err := j.host.RemoveTemp(name); err != nil {
-			return err
-		}
+		errs = append(errs, j.host.RemoveTemp(name))
 	}
-	return j.prune()
+	return errors.Join(append(errs, j.prune())...)
 }
 
 // open makes the journal's folder if it is missing.

@@ -2,6 +2,9 @@ package journal
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
 
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -12,6 +15,9 @@ func (j *Journal) inPlaceName() string { return j.dir + "/in-place.json" }
 // InPlace stores both contents of a file that is about to be written in place, so that the next
 // run can tell a torn one. It is for [hostfs.Host].
 func (j *Journal) InPlace(w hostfs.InPlace) (done func() error, err error) {
+	if j.closed {
+		return nil, &problem.Problem{Code: "journal-not-private", Path: w.Real, Text: "a mount of its own, and not written in place without a journal", Err: errors.Join(j.Problems...)}
+	}
 	if err := j.open(); err != nil {
 		return nil, err
 	}
@@ -38,13 +44,24 @@ func (j *Journal) readInPlace() error {
 	if err != nil || !f.Exists() {
 		return err
 	}
-	w := new(hostfs.InPlace)
-	if err := json.Unmarshal(f.Data, w); err != nil {
+	w, err := parseInPlace(f.Data)
+	if err != nil {
 		return &problem.Problem{Code: "journal-damaged", Path: j.inPlaceName(), Text: "damaged record of a write in place", Err: err,
 			Hint: "check that the file that it names is whole, then remove the record"}
 	}
 	j.host.Torn = w
 	return nil
+}
+
+func parseInPlace(data []byte) (*hostfs.InPlace, error) {
+	w := new(hostfs.InPlace)
+	if err := json.Unmarshal(data, w); err != nil {
+		return nil, err
+	}
+	if !path.IsAbs(w.Real) || path.Clean(w.Real) != w.Real {
+		return nil, fmt.Errorf("the name %q is not that of a file", w.Real)
+	}
+	return w, nil
 }
 
 // repair undoes a write in place that was killed halfway.

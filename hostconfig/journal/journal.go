@@ -10,9 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,12 +23,21 @@ import (
 // write anything anywhere.
 const Folder = "/var/lib/sidemirror-hosts"
 
-const version = 1
+// version is that of the journal's format. Version 1 had an entry for each name of a file, version 2
+// has one for each real file.
+const version = 2
 
 // Journal is what was there before sidemirror.
 type Journal struct {
 	host *hostfs.Host
 	dir  string // Folder, symbolic links above it followed
+
+	// closed says that the journal's folder must not be read or written. partial says that the
+	// journal cannot be written anew, and unknown that it may tell of more than was read.
+	closed, partial, unknown bool
+
+	// Problems are what could not be read of the journal; see [Salvage].
+	Problems []error `json:"-"`
 
 	Version int `json:"version"`
 
@@ -40,45 +47,21 @@ type Journal struct {
 	// Named are the engines that were configured because they were named, found or not.
 	Named []string `json:"named,omitempty"`
 
+	// AllowUnprivilegedPort says that a port was allowed that any user can take.
+	AllowUnprivilegedPort bool `json:"allow_unprivileged_port,omitempty"`
+
 	// Folders are those that were made, or were about to be, for the engines' files.
 	Folders []string `json:"folders"`
 
 	Files []*Entry `json:"files"`
 }
 
-// Entry is one file of an engine.
-type Entry struct {
-	Engine string `json:"engine"`
-	Kind   string `json:"kind"`           // how it is edited
-	Path   string `json:"path"`           // as the engine names it
-	Real   string `json:"real"`           // what that was, symbolic links followed
-	Link   string `json:"link,omitempty"` // the target, if Path is a symbolic link itself
-	URL    string `json:"url"`            // the mirror that was written
-
-	Existed  bool         `json:"existed"`
-	Original string       `json:"original,omitempty"` // hash of the bytes in originals/
-	Attrs    hostfs.Attrs `json:"attrs"`
-
-	// Ours are the hashes of all that was written there or was about to be, since the original: a
-	// file with one of these holds nothing of another program's.
-	Ours []string `json:"ours"`
-}
-
-// IsOurs reports whether data is exactly what sidemirror wrote. It is false for a nil entry.
-func (e *Entry) IsOurs(data []byte) bool {
-	return e != nil && data != nil && slices.Contains(e.Ours, hostfs.Hash(data))
-}
-
-// Wrote adds content that is about to be written to the file.
-func (e *Entry) Wrote(data []byte) {
-	if data != nil && !e.IsOurs(data) {
-		e.Ours = append(e.Ours, hostfs.Hash(data))
-	}
-}
-
 // Edit is a change that is about to be made to a file.
 type Edit struct {
 	Engine, Kind, Path, URL string
+
+	// Engines and Paths are further ones that the edit is for, if any.
+	Engines, Paths []string
 
 	// Base is the file without sidemirror's entry; nil if there would be none.
 	Base []byte
@@ -87,50 +70,30 @@ type Edit struct {
 	Contents [][]byte
 }
 
-// Load reads the journal; if there is none it is empty.
-func Load(h *hostfs.Host) (*Journal, error) {
-	j := &Journal{host: h, Version: version}
-	var err error
-	if j.dir, err = private(h, Folder); err != nil {
-		return nil, err
-	}
-	if err := j.readInPlace(); err != nil {
-		return nil, err
-	}
-	f, err := h.Read(j.name())
-	if err != nil {
-		return nil, fmt.Errorf("reading the journal: %w", err)
-	}
-	if !f.Exists() {
-		return j, nil
-	}
-	if err := json.Unmarshal(f.Data, j); err != nil {
-		return nil, &problem.Problem{Code: "journal-damaged", Path: j.name(), Text: "damaged journal", Err: err,
-			Hint: "restore the files by hand from " + j.originals() + ", then remove " + j.dir}
-	}
-	if j.Version != version {
-		return nil, &problem.Problem{Code: "journal-version", Path: j.name(), Text: fmt.Sprintf("journal of version %d, which this sidemirror does not know", j.Version),
-			Hint: "use the sidemirror that wrote it"}
-	}
-	return j, nil
-}
-
 func (j *Journal) name() string      { return j.dir + "/journal.json" }
 func (j *Journal) originals() string { return j.dir + "/originals" }
 
-// Find returns the entry of a file, or nil.
+// Find returns the entry of the real file that name stands for, or nil.
 func (j *Journal) Find(name string) *Entry {
+	real, err := j.host.Follow(name)
+	if err != nil {
+		real = name
+	}
+	return j.find(real)
+}
+
+func (j *Journal) find(real string) *Entry {
 	for _, e := range j.Files {
-		if e.Path == name {
+		if e.Real == real {
 			return e
 		}
 	}
 	return nil
 }
 
-// Drop removes the entry of a file.
-func (j *Journal) Drop(name string) {
-	j.Files = slices.DeleteFunc(j.Files, func(e *Entry) bool { return e.Path == name })
+// Drop removes the entry of a real file.
+func (j *Journal) Drop(real string) {
+	j.Files = slices.DeleteFunc(j.Files, func(e *Entry) bool { return e.Real == real })
 }
 
 // KeepNamed adds engines to Named if they have files, and reports whether that changed anything.
@@ -138,7 +101,7 @@ func (j *Journal) KeepNamed(more []string) (changed bool) {
 	before := j.Named
 	j.Named = nil
 	for _, engine := range slices.Concat(before, more) {
-		has := slices.ContainsFunc(j.Files, func(e *Entry) bool { return e.Engine == engine })
+		has := slices.ContainsFunc(j.Files, func(e *Entry) bool { return slices.Contains(e.Engines, engine) })
 		if has && !slices.Contains(j.Named, engine) {
 			j.Named = append(j.Named, engine)
 		}
@@ -164,29 +127,35 @@ func (j *Journal) Original(e *Entry) ([]byte, error) {
 	return f.Data, nil
 }
 
-// Record notes that an edit is about to be made. If the file holds something of other programs'
-// that the journal has not seen, that becomes the original.
+// Record notes that an edit is about to be made to the file that was read as now. If the file holds
+// something of other programs' that the journal has not seen, that becomes the original.
 func (j *Journal) Record(edit Edit, now hostfs.File) error {
-	e := j.Find(edit.Path)
+	if j.closed || j.partial {
+		return errors.Join(j.Problems...)
+	}
+	e := j.find(now.Real)
 	if !e.IsOurs(now.Data) {
 		at := now.Attrs
 		if !bytes.Equal(edit.Base, now.Data) {
-			at.Mtime = time.Time{} // base never was on disk like this
+			at = unknownTime(at)
 		}
-		e = &Entry{Engine: edit.Engine, Kind: edit.Kind, Path: edit.Path, Existed: edit.Base != nil, Attrs: at}
-		if e.Existed {
-			e.Original = hostfs.Hash(edit.Base)
-			if err := j.retain(e.Original, edit.Base); err != nil {
+		fresh := &Entry{Engine: edit.Engine, Kind: edit.Kind, Path: edit.Path, Real: now.Real, Existed: edit.Base != nil, Attrs: at}
+		if fresh.Existed {
+			fresh.Original = hostfs.Hash(edit.Base)
+			if err := j.retain(fresh.Original, edit.Base); err != nil {
 				return err
 			}
 		}
-		j.Drop(edit.Path)
-		j.Files = append(j.Files, e)
+		if e != nil {
+			fresh.claim(e.Engines, e.Paths)
+		}
+		j.Drop(now.Real)
+		j.Files = append(j.Files, fresh)
+		e = fresh
 	}
-	e.Real, e.URL = now.Real, edit.URL
-	if link := j.host.Readlink(edit.Path); link != "" {
-		e.Link = link
-	}
+	e.URL = edit.URL
+	e.complete()
+	e.claim(append([]string{edit.Engine}, edit.Engines...), append([]string{edit.Path}, edit.Paths...))
 	for _, data := range edit.Contents {
 		e.Wrote(data)
 	}
@@ -214,9 +183,15 @@ func (j *Journal) retain(name string, data []byte) error {
 	return j.host.Write(real, f.Data, data, ownAttrs())
 }
 
-// Save writes the journal, or removes it if nothing is left to restore.
+// Save writes the journal, or removes it if nothing is left to restore. A journal that was not
+// understood as a whole stays as it is, for a person or another version to look at; so does one in a
+// folder that another user could have written.
 func (j *Journal) Save() error {
-	if len(j.Files) == 0 && len(j.Folders) == 0 {
+	empty := len(j.Files) == 0 && len(j.Folders) == 0
+	switch {
+	case j.closed || j.unknown || j.partial && !empty:
+		return nil
+	case empty:
 		return j.close()
 	}
 	if err := j.open(); err != nil {
@@ -246,20 +221,27 @@ func (j *Journal) encode() ([]byte, error) {
 
 // prune removes originals that no entry names any more.
 func (j *Journal) prune() error {
+	if j.partial {
+		return nil
+	}
 	list, err := j.host.Names(j.originals())
 	if err != nil {
 		return err
 	}
 	for _, item := range list {
-		used := slices.ContainsFunc(j.Files, func(e *Entry) bool { return e.Original == item.Name() })
-		if used {
+		if j.uses(item.Name()) {
 			continue
 		}
-		if err := j.host.RemoveAll(j.originals() + "/" + item.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := j.host.RemoveAll(j.originals() + "/" + item.Name()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// uses reports whether an entry names an original.
+func (j *Journal) uses(original string) bool {
+	return slices.ContainsFunc(j.Files, func(e *Entry) bool { return e.Original == original })
 }
 
 func ownAttrs() hostfs.Attrs {

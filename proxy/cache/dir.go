@@ -167,13 +167,6 @@ func (d *Dir) Close() error {
 	return d.root.Close()
 }
 
-// contentPath gives where the content of a digest is kept, below blobs or
-// manifests. A digest is safe in a path: hexadecimal of a known algorithm.
-func contentPath(folder string, dgst digest.Digest) string {
-	hex := dgst.Encoded()
-	return path.Join(folder, dgst.Algorithm().String(), hex[:2], hex)
-}
-
 // Blob is a blob that is kept. It must be closed.
 type Blob struct {
 	*os.File

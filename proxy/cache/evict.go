@@ -1,14 +1,9 @@
 package cache
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -116,56 +111,6 @@ func (d *Dir) shortOfFree(size int64) (int64, error) {
 	return want + size - int64(st.Bavail)*st.Bsize, nil
 }
 
-// Content is a blob or a manifest that is kept.
-type Content struct {
-	Digest   digest.Digest
-	Manifest bool
-	Size     int64 // as on disk
-	Used     time.Time
-}
-
-func (c Content) path() string {
-	if c.Manifest {
-		return contentPath("manifests", c.Digest)
-	}
-	return contentPath("blobs", c.Digest)
-}
-
-// Walk calls visit for all content, in no order.
-func (d *Dir) Walk(ctx context.Context, visit func(Content) error) error {
-	for _, folder := range []string{"blobs", "manifests"} {
-		err := fs.WalkDir(d.root.FS(), folder, func(name string, e fs.DirEntry, err error) error {
-			if err != nil || ctx.Err() != nil {
-				return cmp.Or(ctx.Err(), ignoreMissing(err))
-			}
-			if e.IsDir() {
-				return nil
-			}
-			algorithm, hex := path.Base(path.Dir(path.Dir(name))), path.Base(name)
-			dgst, err := digest.Parse(algorithm + ":" + hex)
-			if err != nil {
-				return nil // not of ours
-			}
-			info, err := e.Info()
-			if err != nil {
-				return ignoreMissing(err)
-			}
-			return visit(Content{dgst, folder == "manifests", info.Size(), info.ModTime()})
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
 // makeRoom counts, and removes what was used longest ago until the bounds hold with
 // extra bytes more. What is being read stays.
 func (d *Dir) makeRoom(ctx context.Context, extra int64) (freed int64, files int, err error) {
@@ -196,7 +141,7 @@ func (d *Dir) makeRoom(ctx context.Context, extra int64) (freed int64, files int
 		if freed >= short || ctx.Err() != nil {
 			break
 		}
-		if d.isRead(c.Digest) || d.root.Remove(c.path()) != nil {
+		if d.isRead(c.Digest) || d.root.Remove(c.Path()) != nil {
 			continue
 		}
 		gone[c.Digest] = true
@@ -219,24 +164,4 @@ func (d *Dir) isRead(dgst digest.Digest) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.reading[dgst] > 0
-}
-
-// forgetGone takes the memberships of removed content away.
-func (d *Dir) forgetGone(gone map[digest.Digest]bool) error {
-	if len(gone) == 0 {
-		return nil
-	}
-	return fs.WalkDir(d.root.FS(), "repositories", func(name string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return ignoreMissing(err)
-		}
-		folder := path.Dir(path.Dir(name))
-		if e.IsDir() || !(strings.HasSuffix(folder, "/_blobs") || strings.HasSuffix(folder, "/_manifests")) {
-			return nil
-		}
-		if gone[digest.Digest(path.Base(path.Dir(name))+":"+path.Base(name))] {
-			return ignoreMissing(d.root.Remove(name))
-		}
-		return nil
-	})
 }

@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const (
-	maxManifest = 4 << 20
 	recentBytes = 8 << 20 // of manifests in memory
 
 	// recentCheck is for how long a manifest in memory is served without a look at
@@ -38,7 +39,7 @@ func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
 	} else if m != nil {
 		return m, nil
 	}
-	held := d.holdings(r, "_manifests", dgst)
+	held := d.holdings(r, KindManifest, dgst)
 	if len(held) == 0 {
 		return nil, fs.ErrNotExist
 	}
@@ -52,7 +53,7 @@ func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	body, err := io.ReadAll(io.LimitReader(f, oci.MaxManifest+1))
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +73,7 @@ func (d *Dir) stillThere(r Repository, dgst digest.Digest) bool {
 	info, err := d.root.Stat(name)
 	if err == nil {
 		d.touch(name, info.ModTime())
-		_, err = d.root.Stat(holdingPath(r, "_manifests", dgst))
+		_, err = d.root.Stat(holdingPath(r, KindManifest, dgst))
 	}
 	// A disk in trouble does not say that it is gone.
 	return !errors.Is(err, fs.ErrNotExist)
@@ -92,7 +93,7 @@ func (d *Dir) PutManifest(r Repository, dgst digest.Digest, body []byte, h Holdi
 	if err := d.HoldManifest(r, dgst, h); err != nil {
 		return err
 	}
-	d.recent.put(r, &Manifest{dgst, body, d.holdings(r, "_manifests", dgst)})
+	d.recent.put(r, &Manifest{dgst, body, d.holdings(r, KindManifest, dgst)})
 	return nil
 }
 

@@ -5,16 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const (
@@ -42,7 +41,8 @@ type Meaning struct {
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"mediaType"`
 	Size      int64         `json:"size"`
-	Seen      time.Time     `json:"seen"` // when it was said last
+	Warning   string        `json:"warning,omitempty"` // of the upstream for the client
+	Seen      time.Time     `json:"seen"`              // when it was said last
 	Learned
 }
 
@@ -62,7 +62,7 @@ func (d *Dir) Tag(r Repository, tag string) []Meaning {
 func (d *Dir) SetTag(r Repository, tag string, m Meaning) error {
 	all := d.Tag(r, tag)
 	for i, old := range all {
-		if old.MediaType != m.MediaType || old.By != m.By {
+		if oci.MediaType(old.MediaType) != oci.MediaType(m.MediaType) || old.By != m.By {
 			continue
 		}
 		if old.Digest == m.Digest && old.Upstream == m.Upstream && !old.Since.IsZero() {
@@ -75,7 +75,7 @@ func (d *Dir) SetTag(r Repository, tag string, m Meaning) error {
 	return d.writeRecord(tagPath(r, tag), all[:min(len(all), maxMeanings)])
 }
 
-func tagPath(r Repository, tag string) string { return path.Join(r.folder(), "_tags", tag) }
+func tagPath(r Repository, tag string) string { return path.Join(r.folder(), string(KindTag), tag) }
 
 // Holding says how it is known that a repository holds some content.
 type Holding struct {
@@ -114,10 +114,10 @@ func (h holdings) with(add Holding) holdings {
 
 // BlobHoldings returns how it is known that the repository holds the blob; nil if it is not.
 func (d *Dir) BlobHoldings(r Repository, dgst digest.Digest) []Holding {
-	return d.holdings(r, "_blobs", dgst)
+	return d.holdings(r, KindBlob, dgst)
 }
 
-func (d *Dir) holdings(r Repository, kind string, dgst digest.Digest) holdings {
+func (d *Dir) holdings(r Repository, kind RecordKind, dgst digest.Digest) holdings {
 	var h holdings
 	if d.readRecord(holdingPath(r, kind, dgst), &h) != nil {
 		return nil
@@ -127,17 +127,17 @@ func (d *Dir) holdings(r Repository, kind string, dgst digest.Digest) holdings {
 
 // HoldBlob records that the repository holds the blob.
 func (d *Dir) HoldBlob(r Repository, dgst digest.Digest, learned Learned) error {
-	return d.hold(r, "_blobs", dgst, Holding{Learned: learned})
+	return d.hold(r, KindBlob, dgst, Holding{Learned: learned})
 }
 
 // HoldManifest records that the repository holds the manifest, as of that media type.
 func (d *Dir) HoldManifest(r Repository, dgst digest.Digest, h Holding) error {
-	err := d.hold(r, "_manifests", dgst, h)
+	err := d.hold(r, KindManifest, dgst, h)
 	d.recent.drop(map[digest.Digest]bool{dgst: true}) // its holdings have changed
 	return err
 }
 
-func (d *Dir) hold(r Repository, kind string, dgst digest.Digest, h Holding) error {
+func (d *Dir) hold(r Repository, kind RecordKind, dgst digest.Digest, h Holding) error {
 	known := d.holdings(r, kind, dgst)
 	for _, old := range known {
 		if old.Upstream == h.Upstream && old.By == h.By && old.MediaType == h.MediaType && !old.Since.IsZero() {
@@ -147,8 +147,8 @@ func (d *Dir) hold(r Repository, kind string, dgst digest.Digest, h Holding) err
 	return d.writeRecord(holdingPath(r, kind, dgst), known.with(h))
 }
 
-func holdingPath(r Repository, kind string, dgst digest.Digest) string {
-	return path.Join(r.folder(), kind, dgst.Algorithm().String(), dgst.Encoded())
+func holdingPath(r Repository, kind RecordKind, dgst digest.Digest) string {
+	return path.Join(r.folder(), string(kind), dgst.Algorithm().String(), dgst.Encoded())
 }
 
 // Identity gives a name for the holder of secrets that stays the same as long as
@@ -161,114 +161,45 @@ func (d *Dir) Identity(secrets ...string) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// Answer is a list of tags or referrers as an upstream last sent it.
-type Answer struct {
-	Body   []byte            `json:"body"`
-	Header map[string]string `json:"header"`
-	Seen   time.Time         `json:"seen"`
-	Learned
+// ManifestHoldings returns how it is known that the repository holds the manifest; nil if it
+// is not.
+func (d *Dir) ManifestHoldings(r Repository, dgst digest.Digest) []Holding {
+	return d.holdings(r, KindManifest, dgst)
 }
 
-// Answer returns what SetAnswer stored under key, which is any text.
-func (d *Dir) Answer(r Repository, key string) (*Answer, error) {
-	var a Answer
-	if err := d.readFile(answerPath(r, key), 2*maxAnswer, &a); err != nil {
-		return nil, err
-	}
-	return &a, nil
+// Forget removes the record that the repository holds some content.
+func (d *Dir) Forget(r Repository, kind RecordKind, dgst digest.Digest) error {
+	return ignoreMissing(d.root.Remove(holdingPath(r, kind, dgst)))
 }
 
-// SetAnswer stores a list for when its upstream is away.
-func (d *Dir) SetAnswer(r Repository, key string, a Answer) error {
-	if len(a.Body) > maxAnswer {
-		return fmt.Errorf("a list of %d bytes is not stored", len(a.Body))
+// Untag takes from a tag its meaning of that manifest, or the tag if it means nothing else.
+func (d *Dir) Untag(r Repository, tag string, dgst digest.Digest) error {
+	left := slices.DeleteFunc(d.Tag(r, tag), func(m Meaning) bool { return m.Digest == dgst })
+	if len(left) > 0 {
+		return d.writeRecord(tagPath(r, tag), left)
 	}
-	return d.writeRecord(answerPath(r, key), a)
+	return ignoreMissing(d.root.Remove(tagPath(r, tag)))
 }
 
-func answerPath(r Repository, key string) string {
-	return path.Join(r.folder(), "_answers", digest.FromString(key).Encoded())
-}
-
-func (d *Dir) readRecord(name string, into any) error { return d.readFile(name, maxRecord, into) }
-
-func (d *Dir) readFile(name string, most int64, into any) error {
-	f, err := d.root.Open(name)
-	if err != nil {
-		return err
+// RemoveRepository removes the records of a repository, and the folders that are empty then.
+func (d *Dir) RemoveRepository(r Repository) error {
+	var errs []error
+	for _, kind := range []RecordKind{KindTag, KindManifest, KindBlob, KindList, KindGrant, "_granted"} {
+		errs = append(errs, d.root.RemoveAll(r.folder()+"/"+string(kind)))
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most))
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(data, into)
-}
-
-// writeRecord writes a record so that a reader finds the old one or the new one. It
-// is not worth a disk's flush: one that is lost or torn is one that is not there.
-func (d *Dir) writeRecord(name string, v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	if err := d.root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return err
-	}
-	temp := d.partialName("record")
-	if err := d.writePartial(temp, append(data, '\n')); err != nil {
-		_ = d.root.Remove(temp)
-		return err
-	}
-	if err := d.root.Rename(temp, name); err != nil {
-		_ = d.root.Remove(temp)
-		return err
-	}
-	return nil
-}
-
-func (d *Dir) writePartial(name string, data []byte) error {
-	f, err := d.createPartial(name, os.O_WRONLY)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	return err
-}
-
-// Tagged is a tag that is known, with what it meant last.
-type Tagged struct {
-	Repository Repository
-	Tag        string
-	Meanings   []Meaning
-}
-
-// Tags calls visit for each tag known, sorted by its path.
-func (d *Dir) Tags(visit func(Tagged) error) error {
-	return fs.WalkDir(d.root.FS(), "repositories", func(name string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return ignoreMissing(err)
+	for _, folder := range r.folders() {
+		if d.root.Remove(folder) != nil {
+			break // another repository is in it
 		}
-		if e.IsDir() && strings.HasPrefix(e.Name(), "_") && e.Name() != "_tags" {
-			return fs.SkipDir
-		}
-		folder, tag := path.Split(name)
-		repository, ok := strings.CutSuffix(folder, "/_tags/")
-		if e.IsDir() || !ok {
-			return nil
-		}
-		repository = strings.TrimPrefix(repository, "repositories/")
-		registry, repo, ok := strings.Cut(repository, "/")
-		if !ok {
-			return nil
-		}
-		r := Repository{registry, repo}
-		if meanings := d.Tag(r, tag); len(meanings) > 0 {
-			return visit(Tagged{r, tag, meanings})
-		}
-		return nil
-	})
+	}
+	return errors.Join(errs...)
+}
+
+// folders returns the folders of a repository and of what it is in, the innermost first.
+func (r Repository) folders() []string {
+	var all []string
+	for f := r.folder(); f != "repositories"; f = path.Dir(f) {
+		all = append(all, f)
+	}
+	return all
 }

@@ -136,7 +136,7 @@ func (r *rig) restartForPath(t *testing.T, file string) {
 	t.Helper()
 	out, err := r.do(t, 1, "apply", "--restart-containerd")
 	t.Logf("apply --restart-containerd:\n%s%s", out, err)
-	if !strings.Contains(err, "systemd does not run here; restart it by hand") {
+	if !strings.Contains(err, "systemd does not run here, so that containerd cannot be restarted") {
 		t.Errorf("apply --restart-containerd says %q", err)
 	}
 	if !strings.Contains(out, "wrote      "+file+"\n") {

@@ -25,6 +25,7 @@ type state struct {
 	Problems, Notes []remark
 }
 
+// remark is a problem or a note.
 type remark struct{ Code, Path, Text, Hint string }
 
 func (r *rig) status(t *testing.T) status {
