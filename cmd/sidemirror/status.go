@@ -1,19 +1,15 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
 )
@@ -28,12 +24,18 @@ type status struct {
 	Refused []string           `json:"refused"` // files that cannot be as planned, why, and the mend
 }
 
+// proxyStatus is the proxy of the running host.
 type proxyStatus struct {
-	Address string `json:"address"`
-	Answers bool   `json:"answers"`
-	Error   string `json:"error,omitempty"` // why not, and the mend
-	Amiss   string `json:"amiss,omitempty"` // what it says itself is wrong, where systemd runs it
-	Foreign bool   `json:"-"`               // somebody else answers there
+	Address  string         `json:"address"`
+	Answers  bool           `json:"answers"`
+	Problems []problemShown `json:"problems"`
+}
+
+// problemShown is a problem in JSON.
+type problemShown struct {
+	Code string `json:"code"`
+	Text string `json:"text"`
+	Hint string `json:"hint,omitempty"`
 }
 
 func newStatusCommand(g *globals) *cobra.Command {
@@ -62,8 +64,7 @@ read "ok" in what --json prints.`,
 			}
 			s := newStatus(plan)
 			if h.Root == "/" {
-				s.Proxy = probe(cmd.Context(), plan.Mirror)
-				s.Proxy.ask(cmd.Context(), sdnotify.Units{}.ProxyStatus)
+				s.Proxy = newProxyStatus(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}.ProxyStatus))
 			}
 			s.judge()
 			if asJSON {
@@ -96,51 +97,18 @@ func newStatus(plan hostconfig.Plan) *status {
 }
 
 func (s *status) judge() {
-	s.OK = len(s.Pending)+len(s.Signals)+len(s.Refused) == 0 && (s.Proxy == nil || s.Proxy.Answers && s.Proxy.Amiss == "")
+	s.OK = len(s.Pending)+len(s.Signals)+len(s.Refused) == 0 && (s.Proxy == nil || len(s.Proxy.Problems) == 0)
 	for _, e := range s.Engines {
 		s.OK = s.OK && !inactive(e)
 	}
 }
 
-// maxPage bounds what is read of whoever answers at our address.
-const maxPage = 64 << 10
-
-// probe asks for the page at /, which says whose it is and asks no registry.
-func probe(ctx context.Context, address string) *proxyStatus {
-	s := &proxyStatus{Address: address}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/", nil)
-	if err != nil {
-		s.Error = err.Error()
-		return s
+func newProxyStatus(r proxycheck.Report) *proxyStatus {
+	s := &proxyStatus{Address: r.Address, Answers: r.Answers, Problems: []problemShown{}}
+	for _, p := range r.Problems {
+		s.Problems = append(s.Problems, problemShown{p.Code, p.Error(), p.Hint})
 	}
-	// Not the default transport: it would go by HTTP_PROXY.
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
-	if err != nil {
-		s.Error = fmt.Sprintf("nobody answers (%v); engines go to the registries themselves; start it: sidemirror serve", err)
-		return s
-	}
-	defer resp.Body.Close()
-	page, err := io.ReadAll(io.LimitReader(resp.Body, maxPage))
-	if err != nil || !bytes.Contains(page, []byte("sidemirror")) {
-		s.Foreign = true
-		s.Error = "somebody else answers there, and the engines would ask that; see: ss -ltnp"
-		return s
-	}
-	s.Answers = true
 	return s
-}
-
-// ask takes over what a proxy that answers has told systemd is wrong. Whoever may not ask
-// systemd, and a proxy that it does not run, has nothing to tell.
-func (s *proxyStatus) ask(ctx context.Context, says func(context.Context) (string, error)) {
-	if !s.Answers {
-		return
-	}
-	if line, err := says(ctx); err == nil {
-		_, s.Amiss, _ = strings.Cut(line, "; ")
-	}
 }
 
 func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
@@ -148,11 +116,14 @@ func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
 	if s.Proxy != nil {
 		text := "answers at " + s.Proxy.Address
 		if !s.Proxy.Answers {
-			text = s.Proxy.Address + ": " + s.Proxy.Error
+			text = "does not answer at " + s.Proxy.Address
 		}
 		p.printf("%-10s  %s\n", "proxy", printable(text))
-		if s.Proxy.Amiss != "" {
-			p.paint(red, "            "+printable(s.Proxy.Amiss))
+		for _, problem := range s.Proxy.Problems {
+			p.paint(red, "            "+printable(problem.Text))
+			if problem.Hint != "" {
+				p.printf("            hint: %s\n", printable(problem.Hint))
+			}
 		}
 	}
 	pending := make(map[string]string)

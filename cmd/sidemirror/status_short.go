@@ -71,11 +71,14 @@ func (s *status) configured() string {
 // amiss is what is to be mended, the worst first, each with its mend.
 func (s *status) amiss() []string {
 	var list []string
-	if s.Proxy != nil && !s.Proxy.Answers {
-		list = append(list, s.Proxy.short())
-	}
-	if s.Proxy != nil && s.Proxy.Amiss != "" {
-		list = append(list, s.Proxy.Amiss)
+	if s.Proxy != nil {
+		for _, problem := range s.Proxy.Problems {
+			text := problem.Text
+			if problem.Hint != "" {
+				text += ": " + problem.Hint
+			}
+			list = append(list, text)
+		}
 	}
 	for _, e := range s.Engines {
 		if inactive(e) {
@@ -94,14 +97,6 @@ func (s *status) amiss() []string {
 		list = append(list, several(n, "file")+" cannot be changed, and why: sidemirror status")
 	}
 	return list
-}
-
-// short is Error in few words, with what a host with systemd does about it.
-func (s *proxyStatus) short() string {
-	if s.Foreign {
-		return "another program answers at " + s.Address + ", and engines would ask that: ss -ltnp"
-	}
-	return "the proxy does not answer at " + s.Address + ", so engines go to the registries themselves: systemctl status sidemirror"
 }
 
 // inactive says whether an engine's files do not have the effect that they are to have.

@@ -45,13 +45,11 @@ func TestShortStatusIsThreeLinesWhateverIsAmiss(t *testing.T) {
 			"containerd pulls through sidemirror (1 file)", "1 file cannot be changed, and why: sidemirror status"},
 		"docker not told": {status{Engines: states(docker), Signals: []string{"reload docker"}},
 			"docker pulls through sidemirror (2 files)", "docker: needs a reload: sidemirror apply"},
-		"the proxy is away, and more": {status{Engines: states(docker, deaf), Proxy: &proxyStatus{Address: "http://127.0.0.1:1"}, Refused: []string{"/x", "/y"}},
+		"proxy down, and more": {status{Engines: states(docker, deaf), Proxy: problemOf("sidemirror does not respond", "systemctl status sidemirror"), Refused: []string{"/x", "/y"}},
 			"docker pulls through sidemirror (2 files)",
-			"the proxy does not answer at http://127.0.0.1:1, so engines go to the registries themselves: systemctl status sidemirror (and 2 more: sidemirror status)"},
-		"the proxy says what is amiss": {status{Engines: states(docker), Proxy: &proxyStatus{Answers: true, Amiss: "nothing new is kept: the disk is full"}},
+			"sidemirror does not respond: systemctl status sidemirror (and 2 more: sidemirror status)"},
+		"proxy with a problem": {status{Engines: states(docker), Proxy: problemOf("nothing new is kept: the disk is full", "")},
 			"docker pulls through sidemirror (2 files)", "nothing new is kept: the disk is full"},
-		"somebody else is there": {status{Engines: states(docker), Proxy: &proxyStatus{Address: "http://127.0.0.1:1", Foreign: true}},
-			"docker pulls through sidemirror (2 files)", "another program answers at http://127.0.0.1:1, and engines would ask that: ss -ltnp"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
@@ -96,4 +94,8 @@ func TestShortStatusNamesTheWayBackOfThisHost(t *testing.T) {
 func TestShortStatusAndJSONExcludeEachOther(t *testing.T) {
 	_, stderr := command(t, 2, "status", "--short", "--json", "--root", t.TempDir())
 	wants(t, stderr, "short", "json")
+}
+
+func problemOf(text, hint string) *proxyStatus {
+	return &proxyStatus{Problems: []problemShown{{Text: text, Hint: hint}}}
 }
