@@ -21,21 +21,22 @@ const (
 	maxServers    = 3 // MAXNS of resolv.conf(5)
 )
 
-// resolver knows whether the host's name servers are kept from us. The unit denies
-// link-local addresses, at which metadata servers give credentials away, and on some clouds
-// the same address is the name server's: without it no registry is found, and every pull goes past us.
-type resolver struct {
+// nameServers finds out whether the service may reach the host's name servers. The unit denies
+// link-local addresses, where metadata servers hand out credentials. On some clouds a name
+// server has the same address: without it no registry is found, and no pull goes through
+// sidemirror.
+type nameServers struct {
 	file  string                     // resolvConf if empty
-	reach func(netip.AddrPort) error // an error of EPERM is what the unit denies; nil: by a datagram
+	reach func(netip.AddrPort) error // EPERM if the unit denies the address; nil: sendNothing
 
 	mu    sync.Mutex
 	state string // of the file, when it was last read
-	amiss string
+	found string // the problem, if any
 }
 
-// trouble says which name server is kept from us, and the mend, to log too when that is
-// new. It asks again only when the file has changed.
-func (r *resolver) trouble(log *logrus.Logger) string {
+// trouble returns which name server is denied, and the fix. It logs a new problem, and looks
+// again only when the file has changed.
+func (r *nameServers) trouble(log *logrus.Logger) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	name := r.file
@@ -48,30 +49,30 @@ func (r *resolver) trouble(log *logrus.Logger) string {
 	}
 	state := fmt.Sprint(info.Size(), info.ModTime())
 	if state == r.state {
-		return r.amiss
+		return r.found
 	}
-	before := r.amiss
-	r.state, r.amiss = state, r.denied(linkLocalServers(name))
-	if r.amiss != "" && r.amiss != before {
-		log.Warn(r.amiss)
+	before := r.found
+	r.state, r.found = state, r.denied(linkLocalServers(name))
+	if r.found != "" && r.found != before {
+		log.Warn(r.found)
 	}
-	return r.amiss
+	return r.found
 }
 
-func (r *resolver) denied(servers []netip.Addr) string {
+func (r *nameServers) denied(servers []netip.Addr) string {
 	reach := r.reach
 	if reach == nil {
 		reach = sendNothing
 	}
 	for _, server := range servers {
 		if errors.Is(reach(netip.AddrPortFrom(server, 53)), syscall.EPERM) {
-			return fmt.Sprintf("the name server %v is kept from this service (IPAddressDeny=), so that no registry is found: systemctl edit sidemirror, [Service] IPAddressAllow=%v; see docs/security.md", server, server.WithZone(""))
+			return fmt.Sprintf("this service may not reach the name server %v (IPAddressDeny=), so it finds no registry: systemctl edit sidemirror, [Service] IPAddressAllow=%v; see docs/security.md", server, server.WithZone(""))
 		}
 	}
 	return ""
 }
 
-// sendNothing sends an empty datagram, which name servers pass over.
+// sendNothing sends an empty datagram, which name servers ignore.
 func sendNothing(server netip.AddrPort) error {
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
 	if err != nil {
@@ -82,7 +83,7 @@ func sendNothing(server netip.AddrPort) error {
 	return err
 }
 
-// linkLocalServers are those of a resolv.conf(5).
+// linkLocalServers returns the link-local name servers of a resolv.conf(5).
 func linkLocalServers(name string) []netip.Addr {
 	f, err := os.Open(name)
 	if err != nil {

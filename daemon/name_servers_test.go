@@ -25,7 +25,7 @@ func TestANameServerThatTheUnitDeniesIsTrouble(t *testing.T) {
 		}
 		return errors.New("no route to host")
 	}
-	r := &resolver{file: filepath.Join(t.TempDir(), "resolv.conf"), reach: deny}
+	r := &nameServers{file: filepath.Join(t.TempDir(), "resolv.conf"), reach: deny}
 	log := logrus.New()
 	log.SetOutput(said)
 	if text := r.trouble(log); text != "" {
