@@ -5,37 +5,31 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // status is what "sidemirror status --json" prints.
 type status struct {
 	OK      bool               `json:"ok"`
 	Proxy   *proxyStatus       `json:"proxy,omitempty"` // not under --root
-	Engines []hostconfig.State `json:"engines"`
+	Engines []engine.State     `json:"engines"`
 	Pending []string           `json:"pending"` // files that are not as planned
-	Signals []string           `json:"signals"` // what engines have not been told yet
-	Refused []string           `json:"refused"` // files that cannot be as planned, why, and the mend
+	Signals []engine.Signal    `json:"signals"` // what engines have not been told yet
+	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
 }
 
 // proxyStatus is the proxy of the running host.
 type proxyStatus struct {
-	Address  string         `json:"address"`
-	Answers  bool           `json:"answers"`
-	Problems []problemShown `json:"problems"`
-}
-
-// problemShown is a problem in JSON.
-type problemShown struct {
-	Code string `json:"code"`
-	Text string `json:"text"`
-	Hint string `json:"hint,omitempty"`
+	Address  string             `json:"address"`
+	Answers  bool               `json:"answers"`
+	Problems []*problem.Problem `json:"problems"`
 }
 
 func newStatusCommand(g *globals) *cobra.Command {
@@ -75,7 +69,7 @@ read "ok" in what --json prints.`,
 			if short {
 				return s.writeShort(cmd.OutOrStdout(), undoing(h.Root))
 			}
-			return s.write(cmd.OutOrStdout(), plan.Changes)
+			return s.write(cmd.OutOrStdout())
 		},
 	}
 	f.addRoot(cmd)
@@ -86,12 +80,12 @@ read "ok" in what --json prints.`,
 }
 
 func newStatus(plan hostconfig.Plan) *status {
-	s := &status{Engines: plan.Engines, Pending: []string{}, Signals: append([]string{}, plan.Signals()...), Refused: []string{}}
+	s := &status{
+		Engines: plan.Engines, Pending: []string{}, Signals: append([]engine.Signal{}, plan.Signals()...),
+		Refused: append([]*problem.Problem{}, plan.Refused...),
+	}
 	for _, c := range plan.Changes {
 		s.Pending = append(s.Pending, c.Path)
-	}
-	for _, err := range plan.Refused {
-		s.Refused = append(s.Refused, withHint(err))
 	}
 	return s
 }
@@ -99,19 +93,15 @@ func newStatus(plan hostconfig.Plan) *status {
 func (s *status) judge() {
 	s.OK = len(s.Pending)+len(s.Signals)+len(s.Refused) == 0 && (s.Proxy == nil || len(s.Proxy.Problems) == 0)
 	for _, e := range s.Engines {
-		s.OK = s.OK && !inactive(e)
+		s.OK = s.OK && len(e.Problems) == 0
 	}
 }
 
 func newProxyStatus(r proxycheck.Report) *proxyStatus {
-	s := &proxyStatus{Address: r.Address, Answers: r.Answers, Problems: []problemShown{}}
-	for _, p := range r.Problems {
-		s.Problems = append(s.Problems, problemShown{p.Code, p.Error(), p.Hint})
-	}
-	return s
+	return &proxyStatus{Address: r.Address, Answers: r.Answers, Problems: append([]*problem.Problem{}, r.Problems...)}
 }
 
-func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
+func (s *status) write(w io.Writer) error {
 	p := &printer{w: w, color: colored(w)}
 	if s.Proxy != nil {
 		text := "answers at " + s.Proxy.Address
@@ -119,38 +109,20 @@ func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
 			text = "does not answer at " + s.Proxy.Address
 		}
 		p.printf("%-10s  %s\n", "proxy", printable(text))
-		for _, problem := range s.Proxy.Problems {
-			p.paint(red, "            "+printable(problem.Text))
-			if problem.Hint != "" {
-				p.printf("            hint: %s\n", printable(problem.Hint))
-			}
-		}
-	}
-	pending := make(map[string]string)
-	for _, c := range changes {
-		pending[c.Path] = "to be changed"
-		if c.Before == nil {
-			pending[c.Path] = "missing"
+		for _, what := range s.Proxy.Problems {
+			p.problem("problem", what)
 		}
 	}
 	for _, e := range s.Engines {
 		p.state(e)
-		for _, name := range e.Files {
-			wrong := pending[name]
-			if s.refuses(name) {
-				wrong = "cannot be changed, see below"
-			}
-			p.file(name, wrong)
-			delete(pending, name)
+		for _, file := range e.Files {
+			p.file(file)
 		}
 	}
-	for _, c := range changes {
-		if text := pending[c.Path]; text != "" {
-			p.file(c.Path, "has our part, and should not any more")
+	for _, what := range s.Refused {
+		if !slices.ContainsFunc(s.Engines, func(e engine.State) bool { return slices.Contains(e.Problems, what) }) {
+			p.problem("cannot", what)
 		}
-	}
-	for _, text := range s.Refused {
-		p.paint(red, "cannot: "+printable(text))
 	}
 	switch {
 	case s.OK:
@@ -163,17 +135,17 @@ func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
 	return p.err
 }
 
-// refuses says whether a file is among those that cannot be as planned. What is said
-// of each begins with its name.
-func (s *status) refuses(name string) bool {
-	return slices.ContainsFunc(s.Refused, func(text string) bool { return strings.HasPrefix(text, name+":") })
+// fileStates are the states of a file for a person.
+var fileStates = map[engine.FileState]string{
+	engine.Missing: "missing", engine.Outdated: "has to be changed", engine.Refused: "cannot be changed",
+	engine.Unwanted: "has sidemirror's entry and should not",
 }
 
-// file prints one file and what is wrong with it.
-func (p *printer) file(name, wrong string) {
-	if wrong == "" {
-		p.printf("            %s\n", printable(name))
+// file prints one file, and its state if that is not right.
+func (p *printer) file(f engine.File) {
+	if f.State == engine.InPlace {
+		p.printf("            %s\n", printable(f.Path))
 		return
 	}
-	p.paint(red, "            "+printable(name)+"  "+wrong)
+	p.paint(red, "            "+printable(f.Path)+"  "+fileStates[f.State])
 }

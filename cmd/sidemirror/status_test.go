@@ -8,14 +8,15 @@ import (
 	"testing"
 
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 func TestStatusSaysWhatIsMissingAndWhatIsRefused(t *testing.T) {
 	root := tree(t, map[string]string{"etc/docker/daemon.json": "{\n//\n}", "etc/containerd/config.toml": "version = 2\n"})
 	out, _ := command(t, 0, "status", "--root", root)
-	wants(t, out, "/etc/containerd/certs.d/docker.io/hosts.toml  missing\n", "cannot: /etc/docker/daemon.json:2:", "sidemirror apply",
-		"mirror inactive for CRI, because config_path is empty; to mend it: ")
+	wants(t, out, "/etc/containerd/certs.d/docker.io/hosts.toml  missing\n", "problem: /etc/docker/daemon.json:2:", "sidemirror apply",
+		"CRI does not read hosts.toml files: config_path is empty")
 	if strings.Contains(out, "proxy") {
 		t.Errorf("another host's proxy cannot be asked:\n%s", out)
 	}
@@ -52,15 +53,14 @@ func TestStatusShowsTheProblemsOfTheProxyWithTheirHints(t *testing.T) {
 		Answers:  true,
 		Problems: []*problem.Problem{{Code: "proxy-reports-problem", Text: "the disk is full", Hint: "journalctl -u sidemirror"}},
 	})}
-	s.judge()
-	if s.OK {
+	if s.judge(); s.OK {
 		t.Error("a problem is no problem")
 	}
 	var out strings.Builder
-	if err := s.write(&out, nil); err != nil {
+	if err := s.write(&out); err != nil {
 		t.Fatal(err)
 	}
-	wants(t, out.String(), "answers at http://127.0.0.1:305\n", "the disk is full\n", "hint: journalctl -u sidemirror\n")
+	wants(t, out.String(), "answers at http://127.0.0.1:305\n", "the disk is full\n", "journalctl -u sidemirror\n")
 	s = &status{Proxy: newProxyStatus(proxycheck.Report{Address: "http://127.0.0.1:305", Answers: true})}
 	if s.judge(); !s.OK {
 		t.Error("there is no problem, but it is not OK")
@@ -70,6 +70,6 @@ func TestStatusShowsTheProblemsOfTheProxyWithTheirHints(t *testing.T) {
 func TestStatusOfANameThatWouldDriveTheTerminal(t *testing.T) {
 	var out strings.Builder
 	p := &printer{w: &out}
-	p.file("/a\x1b[31m\nb", "missing")
+	p.file(engine.File{Path: "/a\x1b[31m\nb", State: engine.Missing})
 	wants(t, out.String(), `/a\u001b[31m\u000ab  missing`)
 }
