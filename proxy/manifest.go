@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 // staleWarning marks what may not be the latest (RFC 7234, 5.5.1).
@@ -28,8 +29,9 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	h.Set("Docker-Content-Digest", m.digest.String())
 	h.Set("ETag", strconv.Quote(m.digest.String()))
 	h.Set("Vary", "Accept")
+	addWarnings(h, m.warning)
 	if m.stale {
-		h.Set("Warning", staleWarning)
+		h.Add("Warning", staleWarning)
 	}
 	if r.Digest == "" {
 		w.line.digest = m.digest
@@ -101,7 +103,9 @@ func (p *Proxy) confirmed(r *request, stored *cache.Manifest, m *manifest) *mani
 	if !slices.ContainsFunc(stored.Holdings, same) {
 		_ = p.cache.HoldManifest(r.repository(), stored.Digest, h) // a lost record is asked for again
 	}
-	return asManifest(stored, &h)
+	found := asManifest(stored, &h)
+	found.warning = m.warning
+	return found
 }
 
 // manifestByTag asks the upstream what the tag means, and returns that manifest from the cache
@@ -150,7 +154,9 @@ type meaning struct {
 }
 
 func (m meaning) manifest() *manifest {
-	return asManifest(m.stored, &cache.Holding{MediaType: m.MediaType})
+	found := asManifest(m.stored, &cache.Holding{MediaType: m.MediaType})
+	found.warning = m.Warning
+	return found
 }
 
 // meanings returns what r's tag meant last as something that the client accepts, as far as
@@ -165,7 +171,7 @@ func (p *Proxy) meanings(r *request) []meaning {
 		stored, _ := p.cache.Manifest(r.repository(), m.Digest)
 		switch {
 		case stored == nil:
-		case isIndex(m.MediaType):
+		case oci.IsIndex(m.MediaType):
 			indexes = append(indexes, meaning{m, stored})
 		default:
 			others = append(others, meaning{m, stored})
@@ -188,7 +194,9 @@ func (p *Proxy) staleMeaning(r *request, known []meaning, err error) *meaning {
 // learn records what r's tag means. While that is what it last meant, a record that is young
 // enough stays: writing it at each pull is most of what a pull by tag costs.
 func (p *Proxy) learn(r *request, m *manifest, known []meaning) {
-	now := cache.Meaning{Digest: m.digest, MediaType: m.mediaType, Size: m.size, Seen: time.Now(), Learned: r.learned(m.from)}
+	now := cache.Meaning{
+		Digest: m.digest, MediaType: m.mediaType, Size: m.size, Warning: m.warning, Seen: time.Now(), Learned: r.learned(m.from),
+	}
 	for _, k := range known {
 		last, age := k.Meaning, now.Seen.Sub(k.Seen)
 		last.Seen, last.Since = now.Seen, now.Since

@@ -2,7 +2,6 @@ package splice
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -37,7 +36,7 @@ func corpus(t testing.TB, name string) [][]byte {
 		}
 		all = append(all, data, bytes.TrimRight(data, "\n"), bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n")))
 		if strings.HasSuffix(name, ".json") {
-			wide := encoding{order: binary.LittleEndian}
+			wide := encoding{order: littleEndian}
 			all = append(all, append(bytes.Clone(bom), data...), append([]byte("\xff\xfe"), wide.encode(string(data))...))
 		}
 	}
@@ -45,12 +44,13 @@ func corpus(t testing.TB, name string) [][]byte {
 }
 
 // wantProblem wants a refusal to name the file, the kind, the reason and a hint.
-func wantProblem(t *testing.T, err error) {
+func wantProblem(t *testing.T, err error) *problem.Problem {
 	t.Helper()
 	var p *problem.Problem
 	if !errors.As(err, &p) || p.Code == "" || p.Path == "" || p.Text == "" || p.Hint == "" {
 		t.Fatalf("incomplete refusal: %#v", err)
 	}
+	return p
 }
 
 // The mutations are the same in every run.

@@ -151,7 +151,7 @@ func (u *Upstream) Do(ctx context.Context, r Request) (*http.Response, error) {
 	}
 	resp, err := u.fetch(ctx, r)
 	if err != nil || !encoded(resp) {
-		return resp, err
+		return r.censored(resp, err)
 	}
 	if resp.StatusCode == http.StatusPartialContent {
 		// A range of compressed bytes is of no use: the whole must be decoded.
@@ -162,7 +162,7 @@ func (u *Upstream) Do(ctx context.Context, r Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	return u.decode(r.Method, resp)
+	return r.censored(u.decode(r.Method, resp))
 }
 
 // fetch asks the upstream and follows its redirects.
@@ -235,14 +235,15 @@ func (u *Upstream) settle(ctx context.Context, r Request, resp *http.Response) (
 	case http.StatusNonAuthoritativeInfo:
 		resp.StatusCode = http.StatusOK
 	case http.StatusTooManyRequests:
-		wait := auth.RetryAfter(resp.Header, time.Now())
-		drain(resp)
-		return nil, u.tooMany(wait)
+		e := u.tooMany(auth.RetryAfter(resp.Header, time.Now()))
+		r.censor(resp)
+		e.ReadRefusal(resp)
+		return nil, e
 	}
 	return resp, nil
 }
 
-func (u *Upstream) tooMany(wait time.Duration) error {
+func (u *Upstream) tooMany(wait time.Duration) *oci.Error {
 	return &oci.Error{Code: oci.TooManyRequests, RetryAfter: wait, Message: u.url.Host + " answered that it is asked too often (429)"}
 }
 
