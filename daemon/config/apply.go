@@ -25,7 +25,7 @@ const maxDepth = 4
 const maxRegistries = 256
 
 func newLoader(path string, data []byte) *loader {
-	c := defaults()
+	c := Default()
 	c.File = path
 	c.source = newSource(path, string(data))
 	return &loader{

@@ -22,8 +22,9 @@ type Config struct {
 	// File is the file that was read, or DefaultFile where there is none.
 	File string
 
-	// Listen (listen, a list of "IP:PORT") are the addresses served; IPv6 ones in
-	// brackets. Sockets that systemd hands over replace them. Default 127.0.0.1:305.
+	// Listen (listen, a list of "IP:PORT") are the addresses served; IPv6 addresses are in
+	// brackets. Sockets that systemd hands over replace them. If the host has no IPv6, [::1] is
+	// left out. Default 127.0.0.1:305 and [::1]:305.
 	Listen []netip.AddrPort
 
 	// ShutdownTimeout (shutdown_timeout, as "30s") is how long answers under way may
@@ -159,10 +160,11 @@ type Registry struct {
 // Wildcard is the name of the registry that stands for all that are not named.
 const Wildcard = "*"
 
-func defaults() *Config {
+// Default returns the configuration of an empty file and an empty environment.
+func Default() *Config {
 	c := &Config{
 		File:            DefaultFile,
-		Listen:          []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:305")},
+		Listen:          []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:305"), netip.MustParseAddrPort("[::1]:305")},
 		ShutdownTimeout: 30 * time.Second,
 		from:            make(map[string]origin),
 	}
@@ -202,6 +204,19 @@ func (r Registry) Relay() bool { return r.ClientAuth == "relay" }
 
 // Contents returns the text of the file that c was read from; "" if there was none.
 func (c *Config) Contents() string { return c.source.data }
+
+// Files returns the certificates and keys that c names.
+func (c *Config) Files() []string {
+	var files []string
+	for _, r := range c.Registries {
+		for _, file := range []string{r.CA, r.Cert, r.Key} {
+			if file != "" {
+				files = append(files, file)
+			}
+		}
+	}
+	return files
+}
 
 // Registry returns the registry called name, or nil if none is configured.
 func (c *Config) Registry(name string) *Registry {

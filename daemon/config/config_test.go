@@ -31,7 +31,7 @@ func writeConfig(t *testing.T, text string) string {
 }
 
 func TestDefaultsServeWithoutAFile(t *testing.T) {
-	c := defaults()
+	c := Default()
 	var names []string
 	for _, r := range c.Registries {
 		names = append(names, r.Name+"="+r.Upstreams[0].String())

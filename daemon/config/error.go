@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"sort"
@@ -35,7 +36,8 @@ type problem struct {
 type Error struct {
 	source   source
 	problems []problem
-	more     int // problems beyond maxProblems
+	more     int              // problems beyond maxProblems
+	listen   []netip.AddrPort // as far as the configuration tells
 }
 
 // ExitCode returns 2: wrong usage.

@@ -26,6 +26,7 @@ func parse(path string, data []byte, vars map[string]string) (*Config, error) {
 	if len(l.faults.problems) == 0 {
 		l.check()
 	}
+	l.faults.listen = l.c.Listen
 	if err := l.faults.orNil(); err != nil {
 		return nil, err
 	}
