@@ -41,8 +41,8 @@ func (s setting) fromApplyToRevert(t *testing.T, g engine.Generation) {
 	applied, _ := r.do(t, 0, "apply")
 	t.Logf("apply:\n%s", applied)
 	for name, reads := range map[string]bool{"docker": s.dockerReadsHosts(g), "containerd": s.cri} {
-		if strings.Contains(applied, "\nasked      "+name+" reads hosts.toml files in /etc/") != reads || strings.Contains(applied, "warning") {
-			t.Errorf("%s reads hosts.toml files: %v; asked for it, it is said:\n%s", name, reads, applied)
+		if strings.Contains(applied, "\nprobed     "+name+" reads hosts.toml files in /etc/") != reads || strings.Contains(applied, "warning") {
+			t.Errorf("%s reads hosts.toml files: %v; apply prints\n%s", name, reads, applied)
 		}
 	}
 	r.do(t, 0, "plan")

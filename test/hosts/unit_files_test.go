@@ -85,7 +85,7 @@ func TestAVariableInAUnitsConfigFlagIsResolvedOrLeavesTheFileAlone(t *testing.T)
 		reads   string // where config_path is expected
 	}{
 		"environment":      {"Environment=CONF=" + special + "\nExecStart=/usr/bin/containerd --config ${CONF}\n", nil, special},
-		"environment file": {"EnvironmentFile=/etc/default/containerd\nExecStart=/usr/bin/containerd --config=$CONF\n", map[string]string{"/etc/default/containerd": "CONF=" + special + "\n"}, special},
+		"environment file": {"EnvironmentFile=/etc/default/containerd\nExecStart=/usr/bin/containerd --config=${CONF}\n", map[string]string{"/etc/default/containerd": "CONF=" + special + "\n"}, special},
 		"drop-in": {"ExecStart=/usr/bin/containerd --config ${CONF}\n", map[string]string{
 			"/etc/systemd/system/containerd.service.d/10-conf.conf": "[Service]\nEnvironment=\"CONF=" + special + "\"\n",
 		}, special},
