@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sidemirror/sidemirror/hostconfig/journal"
-
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/journal"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -28,8 +28,8 @@ func TestNothingOutsideTheRootIsTouched(t *testing.T) {
 			h := host(t, map[string]string{"/outside/daemon.json": "{}", "/outside/keep": "x", "/root/etc/": "", "/root/var/": ""})
 			outer := *h
 			h.Root = filepath.Join(h.Root, "root")
-			h.Present = []string{Docker}
-			h.Versions[Docker] = ""
+			h.Present = []string{engine.Docker}
+			h.Versions[engine.Docker] = ""
 			if err := os.MkdirAll(filepath.Dir(h.path(link.at)), 0o755); err != nil {
 				t.Fatal(err)
 			}

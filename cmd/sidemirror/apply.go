@@ -3,10 +3,13 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 func newApplyCommand(g *globals) *cobra.Command {
@@ -36,7 +39,12 @@ everything is as planned.`,
 			if err != nil {
 				return err
 			}
+			h.Probe = true
 			result, failed := hostconfig.Apply(cmd.Context(), h, plan)
+			// What is left to report is what still holds.
+			if _, after, err := f.plan(cmd.Context()); err == nil {
+				plan.Engines = after.Engines
+			}
 			if asJSON {
 				err = writeResultJSON(cmd.OutOrStdout(), result, plan.Engines)
 			} else {
@@ -58,16 +66,22 @@ func (f *hostFlags) writeApplied(w io.Writer, result hostconfig.Result, plan hos
 	p := &printer{w: w}
 	p.result(result)
 	present := false
+	reported := failed != nil // the error names what was refused
 	for _, state := range plan.Engines {
 		present = present || state.Present
-		for _, note := range state.Notes {
-			p.printf("note       %s: %s\n", state.Engine, printable(note))
+		for _, what := range state.Problems {
+			if !reported || !isRefused(plan, what) {
+				p.note(state.Title(), what)
+			}
+		}
+		for _, what := range state.Notes {
+			p.note("note: "+state.Title(), what)
 		}
 	}
 	switch {
 	case !present:
 		p.printf("no engine found; name one with --engine docker or --engine containerd\n")
-	case len(result.Written)+len(result.Given) == 0 && failed == nil:
+	case len(result.Written)+len(result.Restored) == 0 && failed == nil:
 		p.printf("nothing to do\n")
 	case len(result.Written) > 0:
 		p.printf("to undo    %s\n", f.undo())
@@ -75,38 +89,42 @@ func (f *hostFlags) writeApplied(w io.Writer, result hostconfig.Result, plan hos
 	return p.err
 }
 
+// isRefused reports whether a problem is among those for which a plan refused a file.
+func isRefused(plan hostconfig.Plan, what *problem.Problem) bool {
+	return slices.ContainsFunc(plan.Refused, func(p *problem.Problem) bool { return p.Code == what.Code && p.Path == what.Path })
+}
+
 // result prints what was done, one line each.
 func (p *printer) result(r hostconfig.Result) {
 	for _, path := range r.Written {
 		p.printf("wrote      %s\n", printable(path))
 	}
-	for _, path := range r.Given {
-		p.printf("gave back  %s\n", printable(path))
+	for _, path := range r.Restored {
+		p.printf("restored   %s\n", printable(path))
 	}
-	for _, text := range r.Told {
-		p.printf("told       %s\n", text)
+	for _, s := range r.Signals {
+		p.printf("signalled  %s\n", s)
 	}
-	for _, text := range r.Asked {
-		p.printf("asked      %s\n", printable(text))
+	for _, text := range r.Probed {
+		p.printf("probed     %s\n", printable(text))
 	}
-	for _, text := range r.Warnings {
-		p.printf("warning    %s\n", printable(text))
+	for _, warning := range r.Warnings {
+		p.note("warning", warning)
 	}
 }
 
-func writeResultJSON(w io.Writer, r hostconfig.Result, engines []hostconfig.State) error {
+func writeResultJSON(w io.Writer, r hostconfig.Result, engines []engine.State) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(struct {
-		Engines []hostconfig.State `json:"engines,omitempty"`
-		Written []string           `json:"written"`
-		Given   []string           `json:"given_back"`
-		Told    []string           `json:"told"`
-
-		Asked    []string `json:"asked"`
-		Warnings []string `json:"warnings"`
+		Engines  []engine.State     `json:"engines,omitempty"`
+		Written  []string           `json:"written"`
+		Restored []string           `json:"restored"`
+		Signals  []engine.Signal    `json:"signals"`
+		Probed   []string           `json:"probed"`
+		Warnings []*problem.Problem `json:"warnings"`
 	}{
-		engines, append([]string{}, r.Written...), append([]string{}, r.Given...), append([]string{}, r.Told...),
-		append([]string{}, r.Asked...), append([]string{}, r.Warnings...),
+		engines, append([]string{}, r.Written...), append([]string{}, r.Restored...), append([]engine.Signal{}, r.Signals...),
+		append([]string{}, r.Probed...), append([]*problem.Problem{}, r.Warnings...),
 	})
 }

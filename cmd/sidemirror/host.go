@@ -12,6 +12,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/keeper"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
 // hostFlags are what plan, apply and revert have in common.
@@ -38,7 +39,7 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 		return nil, fmt.Errorf("finding --root %s: %w", f.root, err)
 	}
 	for _, name := range f.engines {
-		if name != hostconfig.Docker && name != hostconfig.Containerd {
+		if name != engine.Docker && name != engine.Containerd {
 			return nil, usageError{fmt.Errorf("--engine knows docker and containerd, not %q", name)}
 		}
 	}
@@ -60,10 +61,10 @@ func (f *hostFlags) options() keeper.Options {
 }
 
 // desired returns what the configuration and the flags want of the host.
-func (f *hostFlags) desired() (hostconfig.Desired, error) {
+func (f *hostFlags) desired() (engine.Desired, error) {
 	c, err := f.source().Load()
 	if err != nil {
-		return hostconfig.Desired{}, err
+		return engine.Desired{}, err
 	}
 	return keeper.Desired(c, f.options())
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -57,7 +58,7 @@ be done.`,
 			case len(plan.Refused) > 0 && !asJSON:
 				return fmt.Errorf("%d of the files cannot be changed", len(plan.Refused))
 			}
-			return errors.Join(plan.Refused...)
+			return refused(plan)
 		},
 	}
 	f.addRoot(cmd)
@@ -84,7 +85,7 @@ func writePlan(w io.Writer, plan hostconfig.Plan) error {
 	}
 	for _, err := range plan.Refused {
 		p.printf("\n")
-		p.refused(err)
+		p.problem("cannot", err)
 	}
 	switch signals := plan.Signals(); {
 	case len(plan.Changes)+len(signals)+len(plan.Refused) == 0:
@@ -98,25 +99,36 @@ func writePlan(w io.Writer, plan hostconfig.Plan) error {
 	return p.err
 }
 
-// refused prints a file that cannot be changed, and the hint on a line of its own.
-func (p *printer) refused(err error) {
-	p.paint(red, "cannot: "+printable(err.Error()))
-	if hint := problem.Hint(err); hint != "" {
-		p.printf("hint: %s\n", printable(hint))
+// refused returns an error for what a plan refuses.
+func refused(plan hostconfig.Plan) error {
+	var errs []error
+	for _, p := range plan.Refused {
+		errs = append(errs, p)
 	}
+	return errors.Join(errs...)
 }
 
-// withHint returns an error and its hint as one text.
-func withHint(err error) string {
-	if hint := problem.Hint(err); hint != "" {
-		return err.Error() + "; hint: " + hint
+// problem prints what is wrong, and the hint on a line of its own.
+func (p *printer) problem(label string, what *problem.Problem) {
+	p.paint(red, label+": "+printable(what.Error()))
+	p.hint(what)
+}
+
+// note prints what is worth knowing, and the hint on a line of its own.
+func (p *printer) note(label string, what *problem.Problem) {
+	p.printf("%s: %s\n", label, printable(what.Error()))
+	p.hint(what)
+}
+
+func (p *printer) hint(what *problem.Problem) {
+	if what.Hint != "" {
+		p.printf("hint: %s\n", printable(what.Hint))
 	}
-	return err.Error()
 }
 
 // state prints one engine: "docker      28.5.2, containerd store: hosts.toml", and what
 // is to be said about it.
-func (p *printer) state(s hostconfig.State) {
+func (p *printer) state(s engine.State) {
 	text := s.Version
 	switch {
 	case !s.Present:
@@ -140,11 +152,14 @@ func (p *printer) state(s hostconfig.State) {
 	}
 	text = strings.Join(slices.DeleteFunc(list, func(s string) bool { return s == "" }), ", ")
 	if s.Mirror != "" {
-		text += ": " + s.Mirror
+		text += ": mirror " + string(s.Mirror)
 	}
 	p.printf("%-10s  %s\n", s.Engine, printable(text))
-	for _, note := range s.Notes {
-		p.printf("            note: %s\n", printable(note))
+	for _, what := range s.Problems {
+		p.problem("problem", what)
+	}
+	for _, what := range s.Notes {
+		p.note("note", what)
 	}
 }
 
@@ -164,16 +179,16 @@ func writePlanJSON(w io.Writer, plan hostconfig.Plan) error {
 		return &s
 	}
 	out := struct {
-		Engines []hostconfig.State `json:"engines"`
+		Engines []engine.State     `json:"engines"`
 		Changes []change           `json:"changes"`
-		Signals []string           `json:"signals"`
-		Refused []string           `json:"refused"`
-	}{Engines: plan.Engines, Changes: []change{}, Signals: append([]string{}, plan.Signals()...), Refused: []string{}}
+		Signals []engine.Signal    `json:"signals"`
+		Refused []*problem.Problem `json:"refused"`
+	}{
+		Engines: plan.Engines, Changes: []change{}, Signals: append([]engine.Signal{}, plan.Signals()...),
+		Refused: append([]*problem.Problem{}, plan.Refused...),
+	}
 	for _, c := range plan.Changes {
 		out.Changes = append(out.Changes, change{c.Engine, c.Path, c.Why, text(c.Before), text(c.After)})
-	}
-	for _, err := range plan.Refused {
-		out.Refused = append(out.Refused, withHint(err))
 	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")

@@ -39,7 +39,7 @@ sidemirror's own journal as well as can be.`,
 			} else {
 				p := &printer{w: cmd.OutOrStdout()}
 				p.result(result)
-				if len(result.Given) == 0 && failed == nil {
+				if len(result.Restored) == 0 && failed == nil {
 					p.printf("nothing to give back\n")
 				}
 				err = p.err

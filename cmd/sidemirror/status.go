@@ -16,16 +16,18 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // status is what "sidemirror status --json" prints.
 type status struct {
 	OK      bool               `json:"ok"`
 	Proxy   *proxyStatus       `json:"proxy,omitempty"` // not under --root
-	Engines []hostconfig.State `json:"engines"`
+	Engines []engine.State     `json:"engines"`
 	Pending []string           `json:"pending"` // files that are not as planned
-	Signals []string           `json:"signals"` // what engines have not been told yet
-	Refused []string           `json:"refused"` // files that cannot be as planned, why, and the mend
+	Signals []engine.Signal    `json:"signals"` // what engines have not been told yet
+	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
 }
 
 type proxyStatus struct {
@@ -74,7 +76,7 @@ read "ok" in what --json prints.`,
 			if short {
 				return s.writeShort(cmd.OutOrStdout(), undoing(h.Root))
 			}
-			return s.write(cmd.OutOrStdout(), plan.Changes)
+			return s.write(cmd.OutOrStdout())
 		},
 	}
 	f.addRoot(cmd)
@@ -85,12 +87,12 @@ read "ok" in what --json prints.`,
 }
 
 func newStatus(plan hostconfig.Plan) *status {
-	s := &status{Engines: plan.Engines, Pending: []string{}, Signals: append([]string{}, plan.Signals()...), Refused: []string{}}
+	s := &status{
+		Engines: plan.Engines, Pending: []string{}, Signals: append([]engine.Signal{}, plan.Signals()...),
+		Refused: append([]*problem.Problem{}, plan.Refused...),
+	}
 	for _, c := range plan.Changes {
 		s.Pending = append(s.Pending, c.Path)
-	}
-	for _, err := range plan.Refused {
-		s.Refused = append(s.Refused, withHint(err))
 	}
 	return s
 }
@@ -98,7 +100,7 @@ func newStatus(plan hostconfig.Plan) *status {
 func (s *status) judge() {
 	s.OK = len(s.Pending)+len(s.Signals)+len(s.Refused) == 0 && (s.Proxy == nil || s.Proxy.Answers && s.Proxy.Amiss == "")
 	for _, e := range s.Engines {
-		s.OK = s.OK && !inactive(e)
+		s.OK = s.OK && len(e.Problems) == 0
 	}
 }
 
@@ -143,7 +145,7 @@ func (s *proxyStatus) ask(ctx context.Context, says func(context.Context) (strin
 	}
 }
 
-func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
+func (s *status) write(w io.Writer) error {
 	p := &printer{w: w, color: colored(w)}
 	if s.Proxy != nil {
 		text := "answers at " + s.Proxy.Address
@@ -155,31 +157,16 @@ func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
 			p.paint(red, "            "+printable(s.Proxy.Amiss))
 		}
 	}
-	pending := make(map[string]string)
-	for _, c := range changes {
-		pending[c.Path] = "to be changed"
-		if c.Before == nil {
-			pending[c.Path] = "missing"
-		}
-	}
 	for _, e := range s.Engines {
 		p.state(e)
-		for _, name := range e.Files {
-			wrong := pending[name]
-			if s.refuses(name) {
-				wrong = "cannot be changed, see below"
-			}
-			p.file(name, wrong)
-			delete(pending, name)
+		for _, file := range e.Files {
+			p.file(file)
 		}
 	}
-	for _, c := range changes {
-		if text := pending[c.Path]; text != "" {
-			p.file(c.Path, "has our part, and should not any more")
+	for _, what := range s.Refused {
+		if !slices.ContainsFunc(s.Engines, func(e engine.State) bool { return slices.Contains(e.Problems, what) }) {
+			p.problem("cannot", what)
 		}
-	}
-	for _, text := range s.Refused {
-		p.paint(red, "cannot: "+printable(text))
 	}
 	switch {
 	case s.OK:
@@ -192,17 +179,17 @@ func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
 	return p.err
 }
 
-// refuses says whether a file is among those that cannot be as planned. What is said
-// of each begins with its name.
-func (s *status) refuses(name string) bool {
-	return slices.ContainsFunc(s.Refused, func(text string) bool { return strings.HasPrefix(text, name+":") })
+// fileStates are the states of a file for a person.
+var fileStates = map[engine.FileState]string{
+	engine.Missing: "missing", engine.Outdated: "has to be changed", engine.Refused: "cannot be changed",
+	engine.Unwanted: "has sidemirror's entry and should not",
 }
 
-// file prints one file and what is wrong with it.
-func (p *printer) file(name, wrong string) {
-	if wrong == "" {
-		p.printf("            %s\n", printable(name))
+// file prints one file, and its state if that is not right.
+func (p *printer) file(f engine.File) {
+	if f.State == engine.InPlace {
+		p.printf("            %s\n", printable(f.Path))
 		return
 	}
-	p.paint(red, "            "+printable(name)+"  "+wrong)
+	p.paint(red, "            "+printable(f.Path)+"  "+fileStates[f.State])
 }

@@ -5,9 +5,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
-	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
 // writeShort says in three lines what somebody who has just installed a package
@@ -27,30 +28,26 @@ func (s *status) writeShort(w io.Writer, undo string) error {
 	return p.err
 }
 
-// configured says which engines pull through us, and in how many files that is said.
+// configured says which engines pull through sidemirror, and how many files make them.
 func (s *status) configured() string {
-	pending := make(map[string]bool)
-	for _, name := range s.Pending {
-		pending[name] = true
-	}
 	var engines []string
 	present, pulling, prepared := false, make(map[string]bool), make(map[string]bool)
 	for _, e := range s.Engines {
 		present = present || e.Present
-		whole := len(e.Files) > 0 && !inactive(e)
-		for _, name := range e.Files {
-			if pending[name] || s.refuses(name) {
-				whole = false
-			} else {
-				prepared[name] = true
+		through := e.Mirror == engine.Active || e.Mirror == engine.Partial
+		if through {
+			engines = append(engines, e.Title())
+		}
+		for _, file := range e.Files {
+			if file.State == engine.InPlace {
+				prepared[file.Path] = true
+				pulling[file.Path] = pulling[file.Path] || through
 			}
 		}
-		if !whole {
-			continue
-		}
-		engines = append(engines, engineName(e))
-		for _, name := range e.Files {
-			pulling[name] = true
+	}
+	for name, counts := range pulling {
+		if !counts {
+			delete(pulling, name)
 		}
 	}
 	files := several(len(pulling), "file")
@@ -78,20 +75,26 @@ func (s *status) amiss() []string {
 		list = append(list, s.Proxy.Amiss)
 	}
 	for _, e := range s.Engines {
-		if inactive(e) {
-			list = append(list, engineName(e)+": "+restartFor(e))
+		for _, what := range e.Problems {
+			text := e.Title() + ": " + what.Error()
+			if what.Hint != "" {
+				text += ": " + what.Hint
+			}
+			list = append(list, text)
 		}
 	}
 	for _, signal := range s.Signals {
-		if verb, engine, ok := strings.Cut(signal, " "); ok && len(s.Pending) == 0 {
-			list = append(list, engine+": needs a "+verb+": sidemirror apply")
+		if len(s.Pending) == 0 {
+			list = append(list, fmt.Sprintf("%s needs a %s: sidemirror apply", signal.Engine, signal.Verb))
 		}
 	}
 	if n := len(s.Pending); n > 0 {
 		list = append(list, several(n, "file")+" still to be changed: sidemirror apply")
 	}
-	if n := len(s.Refused); n > 0 {
-		list = append(list, several(n, "file")+" cannot be changed, and why: sidemirror status")
+	for _, what := range s.Refused {
+		if !slices.ContainsFunc(s.Engines, func(e engine.State) bool { return slices.Contains(e.Problems, what) }) {
+			list = append(list, what.Error())
+		}
 	}
 	return list
 }
@@ -102,28 +105,6 @@ func (s *proxyStatus) short() string {
 		return "another program answers at " + s.Address + ", and engines would ask that: ss -ltnp"
 	}
 	return "the proxy does not answer at " + s.Address + ", so engines go to the registries themselves: systemctl status sidemirror"
-}
-
-// inactive says whether an engine's files do not have the effect that they are to have.
-func inactive(e hostconfig.State) bool { return strings.Contains(e.Mirror, "inactive") }
-
-// restartFor is the mend that the notes of an inactive engine name.
-func restartFor(e hostconfig.State) string {
-	for _, mend := range []string{"sidemirror apply --restart-containerd", "systemctl restart containerd"} {
-		for _, note := range e.Notes {
-			if strings.Contains(note, mend) {
-				return "needs a restart for Kubernetes (CRI): " + mend
-			}
-		}
-	}
-	return "does not use it for Kubernetes (CRI), and why: sidemirror status"
-}
-
-func engineName(e hostconfig.State) string {
-	if e.Home != "" {
-		return e.Engine + " of " + e.Home
-	}
-	return e.Engine
 }
 
 // undoing is how to be rid of us: by removing the package, where there is one.

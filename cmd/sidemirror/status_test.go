@@ -10,13 +10,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
 func TestStatusSaysWhatIsMissingAndWhatIsRefused(t *testing.T) {
 	root := tree(t, map[string]string{"etc/docker/daemon.json": "{\n//\n}", "etc/containerd/config.toml": "version = 2\n"})
 	out, _ := command(t, 0, "status", "--root", root)
-	wants(t, out, "/etc/containerd/certs.d/docker.io/hosts.toml  missing\n", "cannot: /etc/docker/daemon.json:2:", "sidemirror apply",
-		"mirror inactive for CRI, because config_path is empty; to mend it: ")
+	wants(t, out, "/etc/containerd/certs.d/docker.io/hosts.toml  missing\n", "problem: /etc/docker/daemon.json:2:", "sidemirror apply",
+		"CRI does not read hosts.toml files: config_path is empty")
 	if strings.Contains(out, "proxy") {
 		t.Errorf("another host's proxy cannot be asked:\n%s", out)
 	}
@@ -76,7 +78,7 @@ func TestWhatTheProxyTellsSystemdIsAmissIsStatusToo(t *testing.T) {
 			t.Errorf("%q: %+v, ok %v", line, s.Proxy, s.OK)
 		}
 		var out strings.Builder
-		if err := s.write(&out, nil); err != nil {
+		if err := s.write(&out); err != nil {
 			t.Fatal(err)
 		}
 		wants(t, out.String(), want, "answers at http://127.0.0.1:305\n")
@@ -91,6 +93,6 @@ func TestWhatTheProxyTellsSystemdIsAmissIsStatusToo(t *testing.T) {
 func TestStatusOfANameThatWouldDriveTheTerminal(t *testing.T) {
 	var out strings.Builder
 	p := &printer{w: &out}
-	p.file("/a\x1b[31m\nb", "missing")
+	p.file(engine.File{Path: "/a\x1b[31m\nb", State: engine.Missing})
 	wants(t, out.String(), `/a\u001b[31m\u000ab  missing`)
 }

@@ -2,6 +2,7 @@
 package problem
 
 import (
+	"encoding/json"
 	"strconv"
 	"strings"
 )
@@ -46,6 +47,20 @@ func (p *Problem) Error() string {
 		parts = append(parts, p.Err.Error())
 	}
 	return strings.Join(parts, ": ")
+}
+
+// MarshalJSON returns the problem as an object of code, path, line, text and hint, without those that
+// are empty. The text includes the cause.
+func (p *Problem) MarshalJSON() ([]byte, error) {
+	whole := *p
+	whole.Path, whole.Line = "", 0
+	return json.Marshal(struct {
+		Code string `json:"code"`
+		Path string `json:"path,omitempty"`
+		Line int    `json:"line,omitempty"`
+		Text string `json:"text"`
+		Hint string `json:"hint,omitempty"`
+	}{p.Code, p.Path, p.Line, whole.Error(), p.Hint})
 }
 
 // Unwrap returns the cause.

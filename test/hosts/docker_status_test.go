@@ -15,10 +15,10 @@ func (r *rig) tellsDocker(t *testing.T, hub, other by) {
 	t.Helper()
 	s := r.status(t)
 	told := s.engine(t, "docker")
-	if hosts := told.Mirror == "hosts.toml"; hosts != (other == viaSidemirror) {
+	if hosts := told.reaches("hosts.toml"); hosts != (other == viaSidemirror) {
 		t.Errorf("Docker pulls from reg.test %s, and the status says %+v", other, told)
 	}
-	if active := told.Mirror != ""; active != (hub == viaSidemirror) {
+	if active := told.Mirror == "active" || told.Mirror == "partial"; active != (hub == viaSidemirror) {
 		t.Errorf("Docker pulls from Docker Hub %s, and the status says %+v", hub, told)
 	}
 }

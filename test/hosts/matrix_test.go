@@ -122,11 +122,11 @@ func (r *rig) agree(t *testing.T, when string, want ways) {
 		t.Errorf("%s, the status has something to be done: %+v", when, s)
 	}
 	said := s.engine(t, "containerd")
-	if active := said.Mirror == "hosts.toml"; active != (want.criHub == viaSidemirror) || s.OK != active {
+	if active := said.Mirror == "active"; active != (want.criHub == viaSidemirror) || s.OK != active {
 		t.Errorf("%s, CRI pulls %s, and the status says %+v", when, want.criHub, s)
 	}
 	docker := s.engine(t, "docker")
-	if hosts := docker.Mirror == "hosts.toml"; hosts != (want.dockerOther == viaSidemirror) {
+	if hosts := docker.reaches("hosts.toml"); hosts != (want.dockerOther == viaSidemirror) {
 		t.Errorf("%s, Docker pulls %s what is not on Docker Hub, and the status says %+v", when, want.dockerOther, docker)
 	}
 	info := r.info(t)
@@ -141,7 +141,7 @@ func (r *rig) restartForPath(t *testing.T, file string) {
 	t.Helper()
 	out, err := r.do(t, 1, "apply", "--restart-containerd")
 	t.Logf("apply --restart-containerd:\n%s%s", out, err)
-	if !strings.Contains(err, "systemd does not run here; restart it by hand") {
+	if !strings.Contains(err, "systemd does not run here, so that containerd cannot be restarted") {
 		t.Errorf("apply --restart-containerd says %q", err)
 	}
 	if !strings.Contains(out, "wrote      "+file+"\n") {

@@ -8,16 +8,28 @@ import (
 
 // status is what `sidemirror status --json` prints, as far as it is looked at here.
 type status struct {
-	OK                        bool
-	Engines                   []state
-	Pending, Signals, Refused []string
+	OK      bool
+	Engines []state
+	Pending []string
+	Signals []struct{ Engine, Verb string }
+	Refused []fault
 }
+
+// fault is a problem or a note.
+type fault struct{ Code, Path, Text, Hint string }
 
 // state is what it prints of one engine.
 type state struct {
 	Engine, Home, Version, Store, Config, Hosts, Mirror string
 	Running                                             bool
-	Files, Notes                                        []string
+	Through                                             []string
+	Files                                               []struct{ Path, State string }
+	Problems, Notes                                     []fault
+}
+
+// reaches reports whether pulls go through sidemirror because of files of a kind.
+func (s state) reaches(kind string) bool {
+	return slices.Contains(s.Through, kind) && (s.Mirror == "active" || s.Mirror == "partial")
 }
 
 func (r *rig) status(t *testing.T) status {
@@ -45,7 +57,7 @@ func (r *rig) tellsCRI(t *testing.T, way by) {
 	t.Helper()
 	s := r.status(t)
 	told := s.engine(t, "containerd")
-	if active := told.Mirror == "hosts.toml"; active != (way == viaSidemirror) {
+	if active := told.Mirror == "active"; active != (way == viaSidemirror) {
 		t.Errorf("CRI pulls %s, and the status says %+v", way, told)
 	}
 }
