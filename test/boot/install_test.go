@@ -39,10 +39,10 @@ func installed(t *testing.T, m *machine, deb string, failed []string) {
 		t.Errorf("the postinst prints %d lines:\n%s", len(lines), out)
 	}
 	for _, unit := range ourUnits {
-		m.within(5*time.Second, unit+" is active", func() error { return m.active(unit) })
+		m.eventually(unit+" is active", func() error { return m.active(unit) })
 	}
 	for _, file := range []string{"/etc/docker/daemon.json", "/etc/containerd/certs.d/ghcr.io/hosts.toml"} {
-		m.within(5*time.Second-min(took, 4*time.Second), file+" is configured", func() error { return m.configured(file) })
+		m.eventually(file+" is configured", func() error { return m.configured(file) })
 	}
 	t.Logf("configured %.2f s after the start of the installation", time.Since(began).Seconds())
 	if later := strings.TrimSpace(m.run("sidemirror status --short")); later != strings.Join(lines, "\n") {
@@ -131,7 +131,7 @@ func removed(t *testing.T, m *machine, net *internet, etc tree) {
 func purged(t *testing.T, m *machine, deb string, etc, all tree) {
 	m.run("dpkg --install " + deb)
 	for _, unit := range ourUnits {
-		m.within(5*time.Second, unit+" is active again", func() error { return m.active(unit) })
+		m.eventually(unit+" is active again", func() error { return m.active(unit) })
 	}
 	m.run("apt-get purge --yes --quiet sidemirror")
 	for _, d := range m.tree("/etc").differences(etc,
