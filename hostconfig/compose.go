@@ -126,11 +126,15 @@ func (c *composer) claim(p *engine.Plan, e engine.Edit) {
 
 // wanted returns what is wanted of the real file behind a path, or nil.
 func (c *composer) wanted(name string) *wantedFile {
-	real, err := c.host.Tree.Follow(name)
-	if err != nil {
-		real = name
+	return c.files[c.real(name)]
+}
+
+// real returns the path of the real file that a path leads to.
+func (c *composer) real(name string) string {
+	if real, err := c.host.Tree.Follow(name); err == nil {
+		return real
 	}
-	return c.files[real]
+	return name
 }
 
 // set plans that a file has its entry.

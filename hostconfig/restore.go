@@ -59,18 +59,22 @@ func rank(guarded map[string]string, u unwantedFile) int {
 // not among them.
 func (c *composer) unwanted() []unwantedFile {
 	var list []unwantedFile
+	seen := make(map[string]bool) // real files
 	add := func(u unwantedFile) {
-		w := c.wanted(u.path)
-		if w != nil && !w.unsafe {
+		w, real := c.wanted(u.path), c.real(u.path)
+		if w != nil && !w.unsafe || seen[real] {
 			return
 		}
-		if !slices.ContainsFunc(list, func(other unwantedFile) bool { return other.path == u.path }) {
-			list = append(list, u)
-		}
+		seen[real] = true
+		list = append(list, u)
 	}
 	for _, e := range c.host.Journal.Files {
 		if p := c.planOf(e.Engine); !slices.Contains(c.want.Leave, e.Engine) && !c.held(e.Engine) && !c.retained(e.Engine, engine.Kind(e.Kind)) {
-			add(unwantedFile{e.Engine, engine.Kind(e.Kind), e.Path, p})
+			name := e.Path
+			if c.real(name) != e.Real {
+				name = e.Real // a link on the way to the file leads elsewhere now
+			}
+			add(unwantedFile{e.Engine, engine.Kind(e.Kind), name, p})
 		}
 	}
 	for _, p := range c.plans {

@@ -103,6 +103,9 @@ func (c *containerd) configFile() (string, error) {
 		args = service.Args
 	}
 	name := process.Flag(args, "--config", "-c")
+	if name == "" && len(process.Flags(args, "--config", "-c")) > 0 {
+		name = `""` // a variable that is not set
+	}
 	switch {
 	case name == "" && c.daemon == nil && slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "$") }):
 		name = "$" // one of them may be the flag

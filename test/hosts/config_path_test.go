@@ -125,7 +125,8 @@ func TestTheStatusKnowsWhetherContainerd2ReadsAListOfFolders(t *testing.T) {
 }
 
 // The files can say something else than the running containerd has in force: an admin has
-// edited them and not restarted it.
+// edited them and not restarted it. containerd 2.4 reports what it has in force (Introspection).
+// Of an earlier one it is at least known that the files were changed after its start.
 func TestTheStatusIsThatOfTheRunningContainerd(t *testing.T) {
 	engine.NeedRoot(t)
 	each(t, engine.Generations(), func(t *testing.T, g engine.Generation) {
@@ -151,7 +152,10 @@ func TestTheStatusIsThatOfTheRunningContainerd(t *testing.T) {
 				if way := r.byCRI(t, hubName); way != c.way {
 					t.Errorf("CRI pulls %s, want %s", way, c.way)
 				}
-				r.tellsCRI(t, c.way)
+				told := r.status(t).engine(t, "containerd")
+				if g == engine.Built || told.Mirror != "unknown" || len(told.Problems) == 0 {
+					r.tellsCRI(t, c.way)
+				}
 				r.do(t, 0, "revert")
 			})
 		}
