@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -252,7 +253,7 @@ func TestHostWithoutIPv6IsServedByIPv4(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.cancel()
-	if want := map[bool]int{true: 2, false: 1}[hasIPv6Loopback()]; len(c.addrs) != want {
+	if want := map[bool]int{true: 2, false: 1}[listener.HasIPv6()]; len(c.addrs) != want {
 		t.Errorf("served: %v, want %d addresses", c.addrs, want)
 	}
 	for _, absent := range []string{"192.0.2.1:305", "[2001:db8::1]:305"} {

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestWhileStreamsFinishNewRequestsAreServed(t *testing.T) {
@@ -72,16 +71,12 @@ func TestLatecomersDoNotKeepTheDaemonFromEnding(t *testing.T) {
 	if got, err := io.ReadAll(underWay); err != nil || string(got) != "begun done" {
 		t.Errorf("the first gave %q, %v", got, err)
 	}
-	began := time.Now()
 	close(second)
 	if got, err := io.ReadAll(soon); err != nil || string(got) != "begun done" {
 		t.Errorf("the one that came later gave %q, %v", got, err)
 	}
 	if got, err := io.ReadAll(never); err == nil {
 		t.Errorf("the one that does not end ended cleanly, with %q", got)
-	}
-	if took := time.Since(began); took > linger+5*time.Second {
-		t.Errorf("the end took %v", took)
 	}
 	if err := r.end(); err != nil {
 		t.Errorf("it ended with %v", err)
@@ -92,16 +87,12 @@ func TestStreamsAreCutWhenTheTimeIsUp(t *testing.T) {
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, "shutdown_timeout = '50ms'\n"+named("one", addr)), lasting(nil))
 	body := stream(t, addr)
-	began := time.Now()
 	r.cancel()
 	if got, err := io.ReadAll(body); err == nil {
 		t.Errorf("the stream ended cleanly with %q, as if that were all", got)
 	}
 	if err := r.end(); err != nil {
 		t.Errorf("it ended with %v", err)
-	}
-	if took := time.Since(began); took >= linger {
-		t.Errorf("it took %v", took)
 	}
 }
 
@@ -133,16 +124,9 @@ func TestAnIdleDaemonEndsAtOnce(t *testing.T) {
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), nil)
 	keepAlive(t, addr)
-	began := time.Now()
 	r.cancel()
 	if err := r.end(); err != nil {
 		t.Errorf("it ended with %v", err)
-	}
-	// It is milliseconds, on a machine that has nothing else to do.
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("it took %v", took)
-	} else {
-		t.Logf("it took %v", took)
 	}
 	if strings.Contains(r.log.String(), "cutting") {
 		t.Errorf("it cut something:\n%s", r.log)

@@ -71,26 +71,38 @@ func (p *Proxy) manifestByDigest(w *response, r *request) (*manifest, error) {
 			return asManifest(stored, h), nil
 		}
 	}
-	ctx, cancel, q := p.freshness.query(r, stored != nil)
-	defer cancel()
-	m, u, err := r.fetchManifest(ctx, &w.line, q)
-	if err != nil {
-		p.noteRefusal(r, u, err)
-		if stored != nil {
-			if h := p.mayWhileAway(r, stored.Holdings, err); h != nil {
-				w.line.cache = "hit"
-				return asManifest(stored, h), nil
-			}
-		}
-		return nil, err
-	}
-	p.allow(r, u)
 	if stored == nil {
-		p.store(w, r, m)
-		return m, nil
+		a := p.askForManifest(r.http.Context(), r, &w.line, manifestQuery{method: r.http.Method})
+		if a.err == nil {
+			p.store(w, r, a.m)
+		}
+		return a.m, a.err
+	}
+	may := func(err error) bool { return p.mayWhileAway(r, stored.Holdings, err) != nil }
+	a := p.inquiries.begin(r, func(ctx context.Context, i *inquiry) answer {
+		return p.askForManifest(ctx, r, &i.line, confirmation)
+	}).get(r, &w.line, may)
+	if a.err != nil {
+		if h := p.mayWhileAway(r, stored.Holdings, a.err); h != nil {
+			w.line.cache = "hit"
+			return asManifest(stored, h), nil
+		}
+		return nil, a.err
 	}
 	w.line.cache = "hit"
-	return p.confirmed(r, stored, m), nil
+	return p.confirmed(r, stored, a.m), nil
+}
+
+// askForManifest asks the upstream for r's manifest and records what the answer says about
+// r's caller.
+func (p *Proxy) askForManifest(ctx context.Context, r *request, l *accessLine, q manifestQuery) answer {
+	m, u, err := r.fetchManifest(ctx, l, q)
+	if err != nil {
+		p.noteRefusal(r, u, err)
+	} else {
+		p.allow(r, u)
+	}
+	return answer{m, u, err}
 }
 
 // confirmed returns a stored manifest that an upstream has just said the repository holds,
@@ -119,26 +131,60 @@ func (p *Proxy) manifestByTag(w *response, r *request) (*manifest, error) {
 			return k.manifest(), nil
 		}
 	}
-	ctx, cancel, q := p.freshness.query(r, len(known) > 0)
-	defer cancel()
-	m, u, err := r.fetchManifest(ctx, &w.line, q)
-	if err != nil {
-		p.noteRefusal(r, u, err)
-		if k := p.staleMeaning(r, known, err); k != nil {
+	var a answer
+	if len(known) == 0 {
+		a = p.askForTag(r.http.Context(), r, &w.line, manifestQuery{method: r.http.Method}, nil)
+	} else {
+		a = p.inquiries.begin(r, func(ctx context.Context, i *inquiry) answer {
+			return p.refreshTag(ctx, r, i, known)
+		}).get(r, &w.line, func(err error) bool { return p.staleMeaning(r, known, err) != nil })
+	}
+	if a.err != nil {
+		if k := p.staleMeaning(r, known, a.err); k != nil {
 			w.line.cache = "stale"
 			stale := k.manifest()
 			stale.stale = true
 			return stale, nil
 		}
-		return nil, err
+		return nil, a.err
 	}
-	p.allow(r, u)
-	p.learn(r, m, known)
+	return p.contentOf(w, r, a.m)
+}
+
+// askForTag asks the upstream what r's tag means and records it.
+func (p *Proxy) askForTag(ctx context.Context, r *request, l *accessLine, q manifestQuery, known []meaning) answer {
+	a := p.askForManifest(ctx, r, l, q)
+	if a.err == nil {
+		p.learn(r, a.m, known)
+	}
+	return a
+}
+
+// refreshTag asks the upstream what r's tag means now. If the clients got what it meant before
+// and the tag has moved, it fetches the new manifest, so that the next client gets that.
+func (p *Proxy) refreshTag(ctx context.Context, r *request, i *inquiry, known []meaning) answer {
+	a := p.askForManifest(ctx, r, &i.line, confirmation)
+	if a.err != nil {
+		return a
+	}
+	if stored, _ := p.cache.Manifest(r.repository(), a.m.digest); stored == nil && a.m.body == nil && i.isLate() {
+		if full := p.askForManifest(ctx, r, &i.line, manifestQuery{method: http.MethodGet, impatient: true}); full.err == nil {
+			a = full
+			p.storeManifest(r, a.m)
+		}
+	}
+	p.learn(r, a.m, known)
+	return a
+}
+
+// contentOf returns the manifest that an upstream has just described or sent.
+func (p *Proxy) contentOf(w *response, r *request, m *manifest) (*manifest, error) {
 	if m.body == nil && r.http.Method == http.MethodGet {
 		if stored, _ := p.cache.Manifest(r.repository(), m.digest); stored != nil {
 			w.line.cache = "hit"
 			return p.confirmed(r, stored, m), nil
 		}
+		var err error
 		if m, _, err = r.fetchManifest(r.http.Context(), &w.line, manifestQuery{method: http.MethodGet}); err != nil {
 			return nil, err
 		}
@@ -213,28 +259,26 @@ type manifestQuery struct {
 	impatient bool // there is something to fall back to
 }
 
-// query says how to ask the upstream: if something is stored to fall back to, for the
-// description alone, which Docker Hub does not count, and not for long.
-func (f Freshness) query(r *request, stored bool) (context.Context, context.CancelFunc, manifestQuery) {
-	ctx := r.http.Context()
-	if !stored {
-		return ctx, func() {}, manifestQuery{method: r.http.Method}
-	}
-	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
-	return ctx, cancel, manifestQuery{method: http.MethodHead, impatient: true}
-}
+// confirmation asks for the description alone, which Docker Hub does not count against the
+// limit on pulls. Something is stored to fall back to.
+var confirmation = manifestQuery{method: http.MethodHead, impatient: true}
 
 // asManifest returns a stored manifest as the one that was asked for.
 func asManifest(m *cache.Manifest, h *cache.Holding) *manifest {
 	return &manifest{body: m.Body, size: int64(len(m.Body)), digest: m.Digest, mediaType: h.MediaType}
 }
 
-// store puts a manifest into the cache. One that cannot be stored is served all the same.
+// store puts a manifest that was fetched for a response into the cache.
 func (p *Proxy) store(w *response, r *request, m *manifest) {
 	w.line.cache = "miss"
-	if m.body == nil {
-		return
+	if m.body != nil {
+		p.storeManifest(r, m)
 	}
+}
+
+// storeManifest puts a manifest into the cache. One that cannot be stored is served all the
+// same.
+func (p *Proxy) storeManifest(r *request, m *manifest) {
 	h := cache.Holding{MediaType: m.mediaType, Learned: r.learned(m.from)}
 	if err := p.cache.PutManifest(r.repository(), m.digest, m.body, h); err != nil {
 		p.log.WithError(err).WithField("digest", m.digest).Warn("cannot store a manifest")

@@ -40,12 +40,8 @@ type containerd struct {
 	config  string        // its configuration file
 	conf    config
 	err     error // why conf cannot be read
+	running running
 	version version.Version
-
-	// inForce is the config_path of the running daemon, if it tells: it may have read other files than
-	// there are now.
-	inForce      string
-	knowsInForce bool
 }
 
 // Name is "containerd".
@@ -71,10 +67,15 @@ func (c *containerd) Detect(ctx context.Context) (engine.State, bool) {
 	}
 	if c.err == nil {
 		c.crossCheck(ctx, &s)
-		c.askDaemon(ctx)
-		c.err = c.Tree.Trusted(c.hosts())
+		c.askRunning(ctx)
+		for _, folder := range c.folders() {
+			if c.err == nil {
+				c.err = c.Tree.Trusted(folder)
+			}
+		}
 	}
-	s.Hosts = c.hosts()
+	folders := c.folders()
+	s.Hosts = folders[len(folders)-1]
 	if f, err := c.Tree.Read(c.config); err == nil {
 		if p := engine.ManagedBy(c.config, f.Data); p != nil {
 			s.Note(*p)
@@ -84,31 +85,14 @@ func (c *containerd) Detect(ctx context.Context) (engine.State, bool) {
 	return s, true
 }
 
-// askDaemon asks the running containerd for the config_path in force.
-func (c *containerd) askDaemon(ctx context.Context) {
-	if c.daemon == nil {
-		return
-	}
-	info, err := c.daemon.Info(ctx)
-	if err != nil {
-		return // the files say what it read, unless they have changed since
-	}
-	c.inForce, c.knowsInForce = info.ConfigPath, info.KnowsConfigPath
-}
-
 // onlyBundled reports whether the host has containerds of distributions, so that the absence of one
 // of its own is nothing to report.
 func (c *containerd) onlyBundled() bool {
 	return slices.ContainsFunc(distributions, func(d distribution) bool { return c.Tree.IsDir(d.folder) })
 }
 
-// hosts returns the folder in which CRI looks for hosts.toml files.
-func (c *containerd) hosts() string {
-	if roots := c.conf.roots(); len(roots) > 0 {
-		return roots[0]
-	}
-	return hostsFolder
-}
+// hosts returns the folder in which CRI looks for hosts.toml files, as the files have it.
+func (c *containerd) hosts() string { return c.conf.folder() }
 
 // configFile returns the file of the running containerd, or else the one that it would be started
 // with.
@@ -122,6 +106,9 @@ func (c *containerd) configFile() (string, error) {
 		args = service.Args
 	}
 	name := process.Flag(args, "--config", "-c")
+	if name == "" && len(process.Flags(args, "--config", "-c")) > 0 {
+		name = `""` // a variable that is not set
+	}
 	switch {
 	case name == "" && c.daemon == nil && slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "$") }):
 		name = "$" // one of them may be the flag
@@ -174,7 +161,7 @@ func (c *containerd) another() string {
 // can change that: see planPath.
 func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
 	p := engine.Plan{State: s, Folders: []string{hostsFolder}, Configs: []engine.Config{{Path: c.config, Kind: engine.ConfigTOML}}}
-	for i, root := range c.conf.roots() {
+	for i, root := range append(c.conf.roots(), c.folders()...) {
 		// What is in Docker's folder is Docker's, although the list may name it: the built-in one does.
 		if (i == 0 || root != dockerHosts) && !slices.Contains(p.Folders, root) {
 			p.Folders = append(p.Folders, root)
@@ -188,10 +175,14 @@ func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desir
 		return p
 	}
 	p.State.Through, p.Retain = []engine.Kind{engine.HostsTOML}, []engine.Kind{engine.ConfigTOML}
-	hosts := certsd.Folder{Host: c.Host, Path: c.hosts(), Library: certsd.OldestReader(ctx, c.Host, c.version)}
-	for _, registry := range want.Registries {
-		hosts.Plan(&p, registry, want.Mirror, nil)
+	for _, folder := range c.folders() {
+		hosts := certsd.Folder{Host: c.Host, Path: folder, Library: certsd.OldestReader(ctx, c.Host, c.version)}
+		for _, registry := range want.Registries {
+			hosts.Plan(&p, registry, want.Mirror, nil)
+		}
 	}
-	c.planPath(&p, want)
+	if c.planPath(&p, want); !c.conf.disabled {
+		c.planRunning(&p)
+	}
 	return p
 }

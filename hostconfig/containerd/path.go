@@ -44,85 +44,37 @@ func (c *containerd) planPath(p *engine.Plan, want engine.Desired) {
 		return
 	}
 	active, why := c.conf.active(c.version)
-	switch now, reason := c.activeNow(); {
+	p.State.Mirror = engine.Inactive
+	switch {
 	case len(c.conf.conflicts) > 0:
 		conflict := c.conf.conflicts[0]
-		p.State.Mirror = engine.Inactive
 		p.State.Problem(problem.Problem{
 			Code: "containerd-registry-conflict", Path: conflict.file, Line: conflict.Line,
 			Text: "has " + conflict.Name + ": next to it containerd refuses config_path and runs without CRI, so that CRI does not read hosts.toml files",
 			Hint: "move what it says to hosts.toml files and remove it",
 		})
-	case active && now:
-		if c.daemon != nil {
-			p.Probe = &engine.Probe{Folder: c.hosts()}
-		}
 	case active:
-		c.planRestart(p, reason)
+		p.State.Mirror = ""
+		p.Pending = c.restartPending()
+		if c.daemon != nil {
+			p.Probe = &engine.Probe{Folder: c.hosts(), AfterRestart: p.Pending != nil}
+		}
+	case !want.RestartContainerd:
+		p.State.Problem(problem.Problem{
+			Code: "containerd-config-path", Path: c.config, Text: "CRI does not read hosts.toml files: " + why,
+			Hint: "sidemirror apply --restart-containerd (containers keep running)",
+		})
+	case c.conf.doubtful: // reported by crossCheck
 	default:
-		if !now || c.daemon == nil {
-			p.State.Mirror = engine.Inactive
+		p.State.Problem(problem.Problem{
+			Code: "containerd-config-path", Path: c.config, Text: "CRI does not read hosts.toml files: " + why, Hint: "sidemirror apply",
+		})
+		c.noteSecondRoot(p, want)
+		c.setPath(p)
+		if c.daemon != nil {
+			p.Probe = &engine.Probe{Folder: c.hosts(), AfterRestart: true}
 		}
-		c.planSetting(p, want, why)
 	}
-}
-
-// planSetting reports that config_path is not right, and plans to set it if that is wanted.
-func (c *containerd) planSetting(p *engine.Plan, want engine.Desired, why string) {
-	what := problem.Problem{
-		Code: "containerd-config-path", Path: c.config, Text: "CRI does not read hosts.toml files: " + why,
-		Hint: "sidemirror apply --restart-containerd (containers keep running)",
-	}
-	if c.conf.doubtful {
-		what.Hint = "set config_path to " + hostsFolder + " and restart containerd"
-	}
-	p.State.Problem(what)
-	if !want.RestartContainerd || c.conf.doubtful {
-		return
-	}
-	c.noteSecondRoot(p, want)
-	c.setPath(p)
-	if c.daemon != nil {
-		p.Probe = &engine.Probe{Folder: c.hosts(), AfterRestart: true}
-	}
-}
-
-// activeNow reports whether the running CRI looks at the folder of hosts.toml files, and why not. If
-// none runs, it is the files that count.
-func (c *containerd) activeNow() (bool, string) {
-	if !c.knowsInForce {
-		if c.changedSinceStart() {
-			return false, "config_path was set after containerd was started"
-		}
-		return c.conf.active(c.version)
-	}
-	now := c.conf
-	if now.path = c.inForce; c.version.AtLeast(2, 2) && now.path == builtIn {
-		now.path = ""
-	}
-	active, why := now.active(c.version)
-	if roots := now.roots(); active && len(roots) > 0 && roots[0] != c.hosts() {
-		return false, fmt.Sprintf("config_path in force is %q", now.path)
-	}
-	return active, why
-}
-
-// planRestart reports that containerd runs with other settings than its files have, and plans a
-// restart if the setting is sidemirror's.
-func (c *containerd) planRestart(p *engine.Plan, reason string) {
-	what := problem.Problem{
-		Code: "containerd-restart-pending", Path: c.config, Text: "CRI does not read hosts.toml files yet: " + reason,
-		Hint: "systemctl restart containerd (containers keep running)",
-	}
-	f, err := c.Tree.Read(c.conf.pathIn)
-	if c.conf.pathIn == "" || err != nil || !c.Journal.Find(c.conf.pathIn).IsOurs(f.Data) {
-		p.State.Mirror = engine.Inactive
-		p.State.Problem(what)
-		return
-	}
-	what.Path = c.conf.pathIn
-	p.Pending = &engine.Pending{Signal: engine.Signal{Engine: engine.Containerd, Verb: engine.Restart}, File: c.conf.pathIn, Problem: what}
-	p.Probe = &engine.Probe{Folder: c.hosts(), AfterRestart: true}
 }
 
 // setPath plans config_path. On 1.x a drop-in that names CRI would replace the whole of CRI's
@@ -133,6 +85,8 @@ func (c *containerd) setPath(p *engine.Plan) {
 	e := pathEntry{section: splice.SectionV2, folder: c.hosts(), version: 2, main: true}
 	name, fresh := c.config, !conf.exists || conf.empty
 	switch {
+	case c.isVersion1():
+		e.section, e.version, fresh = splice.SectionV1, 1, false
 	case fresh:
 	case conf.version < 2:
 		p.Refuse(name, &problem.Problem{
@@ -156,6 +110,14 @@ func (c *containerd) setPath(p *engine.Plan) {
 	p.Edits = append(p.Edits, engine.Edit{
 		Path: name, Entry: e, Why: "CRI reads hosts.toml files only if config_path names their folder",
 	})
+}
+
+// isVersion1 reports whether the configuration is of version 1, as every file without a version, and
+// is read by a containerd that takes that. CRI's section must not be in a file that it imports, which
+// can be of another version.
+func (c *containerd) isVersion1() bool {
+	return c.conf.exists && c.conf.version < 2 && c.version.Known() && !c.version.AtLeast(2, 0) &&
+		(c.conf.criIn == "" || c.conf.criIn == c.config)
 }
 
 // glob returns the first of imports that a file of sidemirror's would match.
@@ -198,19 +160,29 @@ func (c *containerd) noteSecondRoot(p *engine.Plan, want engine.Desired) {
 	}
 }
 
-// changedSinceStart reports whether sidemirror's config_path was written after containerd was started:
-// a run may have been killed between the write and the restart.
-func (c *containerd) changedSinceStart() bool {
+// restartPending reports that sidemirror's config_path is in the file but not in force: a run may
+// have been killed between the write and the restart. A file that other programs have written to
+// since is not sidemirror's to see to.
+func (c *containerd) restartPending() *engine.Pending {
 	if c.daemon == nil || c.conf.pathIn == "" {
-		return false
+		return nil
 	}
 	f, err := c.Tree.Read(c.conf.pathIn)
 	if err != nil || !c.Journal.Find(c.conf.pathIn).IsOurs(f.Data) {
-		return false
+		return nil
 	}
 	started := c.daemon.Started()
 	// A time in the future is of a clock that was set since.
-	return !started.IsZero() && f.Attrs.Changed.After(started.Add(time.Second)) && f.Attrs.Changed.Before(time.Now())
+	if started.IsZero() || !f.Attrs.Changed.After(started.Add(time.Second)) || f.Attrs.Changed.After(time.Now()) {
+		return nil
+	}
+	return &engine.Pending{
+		Signal: engine.Signal{Engine: engine.Containerd, Verb: engine.Restart}, File: c.conf.pathIn,
+		Problem: problem.Problem{
+			Code: "containerd-restart-pending", Path: c.conf.pathIn, Text: "config_path was set after containerd was started: CRI does not read hosts.toml files yet",
+			Hint: "systemctl restart containerd (containers keep running)",
+		},
+	}
 }
 
 // pathEntry is sidemirror's entry in a config.toml: config_path.

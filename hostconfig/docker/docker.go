@@ -308,9 +308,9 @@ func flagLimits(args []string) []string {
 	return found
 }
 
-// hasMirror looks for a mirror among those that dockerd reports, each with a slash at its end.
+// hasMirror looks for a mirror among those that dockerd reports.
 func hasMirror(list []string, mirror string) bool {
-	return slices.ContainsFunc(list, func(s string) bool { return strings.TrimSuffix(s, "/") == mirror })
+	return slices.ContainsFunc(list, func(s string) bool { return splice.SameURL(s, mirror) })
 }
 
 func without(list []string, item string) []string {

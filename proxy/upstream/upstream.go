@@ -23,8 +23,7 @@ import (
 )
 
 const (
-	bodyTimeout  = 30 * time.Second // how long a body may pause
-	probeTimeout = 10 * time.Second // for an upstream to answer a probe
+	bodyTimeout = 30 * time.Second // how long a body may pause
 
 	// longestRealmBackoff is shorter than that of an upstream: a client that pulls by
 	// prefix has no other way to a token.
@@ -101,7 +100,7 @@ func New(c Config) (*Upstream, error) {
 	u.base = newTransport(c, env, tlsConfig(roots, clients), d.toUpstream)
 	u.realm = newTransport(c, env, tlsConfig(roots, nil), d.toRealm)
 	u.redirect = newTransport(c, env, tlsConfig(roots, nil), d.toRedirect)
-	u.watched = watched{transport: u.base, health: &u.health, silence: u.suspect}
+	u.watched = watched{transport: u.base, health: &u.health, suspect: u.suspect, patience: c.Registry.HeaderTimeout}
 	u.auth = &auth.Transport{
 		Base:      u.watched,
 		Realm:     roundTripper(u.toRealm),
