@@ -267,9 +267,6 @@ func TestDaemon45NoMirrorWhereHostsTomlCouldNotBeWritten(t *testing.T) {
 func TestDaemon45HostsTomlStaysWhereTheMirrorCannotBeTakenAway(t *testing.T) {
 	for name, spoil := range map[string]func(*testing.T, *Host){
 		"write fails": func(_ *testing.T, h *Host) { h.step = failing("write", dockerJSON, unix.ENOSPC) },
-		"not JSON any more": func(t *testing.T, h *Host) {
-			h.put(t, dockerJSON, strings.Replace(h.get(t, dockerJSON), "{", "{ // mine\n", 1))
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: `{"debug": true}`})
@@ -284,6 +281,20 @@ func TestDaemon45HostsTomlStaysWhereTheMirrorCannotBeTakenAway(t *testing.T) {
 			}
 		})
 	}
+}
+
+// B4 of host-configuration.md: a comment in daemon.json left docker.io/hosts.toml and the journal
+// behind.
+func TestRevertAlsoWorksOnAFileThatDockerdRefuses(t *testing.T) {
+	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: `{"debug": true}`})
+	h.apply(t, dockerOnly())
+	h.put(t, dockerJSON, strings.Replace(h.get(t, dockerJSON), "{", "{ // mine\n", 1))
+	h.revert(t)
+	if got := h.get(t, dockerJSON); got != "{ // mine\n\"debug\": true}" {
+		t.Errorf("daemon.json is %q", got)
+	}
+	h.missing(t, hubHosts)
+	h.missing(t, "/var")
 }
 
 // neverAlone is an error where registry-mirrors has our address and docker.io's
