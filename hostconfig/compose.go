@@ -273,7 +273,7 @@ func (c *composer) finishState(p *engine.Plan) {
 		c.addPending(p, *pending)
 	}
 	switch {
-	case !s.Present || !slices.Contains(c.want.Engines, s.Engine) || len(s.Through) == 0 && p.Hold == nil:
+	case !s.Present || !slices.Contains(c.want.Engines, s.Engine) || len(s.Through)+len(p.Skipped) == 0 && p.Hold == nil:
 		s.Mirror = ""
 	case p.Hold != nil:
 		s.Mirror = engine.Unknown
