@@ -332,6 +332,35 @@ func TestAnOlderGrantCountsWhileTheUpstreamIsAwayUpToMaxStale(t *testing.T) {
 	}
 }
 
+func TestAnUpstreamThatIsAwayIsNotAskedForEachLayerOfAnImage(t *testing.T) {
+	g, kept, c := newGrants(t)
+	e := engine(t, "a")
+	start := c.at
+	kept.at[recordKey(repo, hub, e.At(hub).name)] = start.Add(-time.Hour)
+	layer := cache.Learned{Upstream: hub, By: "someone", Since: start.Add(-2 * time.Hour)}
+	later := cache.Learned{Upstream: hub, By: "someone", Since: start.Add(-time.Minute)}
+	if g.May(e, repo, layer) {
+		t.Error("an old grant counts before the upstream was asked")
+	}
+	if !g.MayWhileAway(e, repo, layer) || !g.May(e, repo, layer) {
+		t.Error("the upstream is asked for the next layer again")
+	}
+	if g.May(e, repo, later) || g.May(stranger(t), repo, layer) || g.May(e, repo, before(mirror)) {
+		t.Error("the old grant covers more than it did")
+	}
+	c.at = start.Add(awayLife)
+	if g.May(e, repo, layer) {
+		t.Error("the upstream is not asked again after a while")
+	}
+	// A live grant is not made shorter or older.
+	g.Allow(e, repo, hub)
+	g.MayWhileAway(e, repo, layer)
+	c.at = c.at.Add(2 * awayLife)
+	if !g.May(e, repo, later) {
+		t.Error("a live grant was replaced by an older one")
+	}
+}
+
 func TestAGrantCoversWhatWasKnownBeforeOrLearnedByTheSameIdentity(t *testing.T) {
 	g, _, c := newGrants(t)
 	e, other := engine(t, "a"), engine(t, "b")
