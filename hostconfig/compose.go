@@ -129,13 +129,12 @@ func (c *composer) wanted(name string) *wantedFile {
 	return c.files[c.real(name)]
 }
 
-// real returns the file that a name stands for; the name itself if that cannot be told.
+// real returns the path of the real file that a path leads to.
 func (c *composer) real(name string) string {
-	real, err := c.host.Tree.Follow(name)
-	if err != nil {
-		return name
+	if real, err := c.host.Tree.Follow(name); err == nil {
+		return real
 	}
-	return real
+	return name
 }
 
 // set plans that a file has its entry.
@@ -284,6 +283,7 @@ func (c *composer) finishState(p *engine.Plan) {
 		s.Mirror = engine.Unknown
 	case s.Mirror == engine.Inactive || inPlace == 0:
 		s.Mirror = engine.Inactive
+	case s.Mirror == engine.Unknown:
 	case missing > 0 || s.Mirror == engine.Partial:
 		s.Mirror = engine.Partial
 	default:

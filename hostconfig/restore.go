@@ -161,9 +161,7 @@ func (c *composer) unset(u unwantedFile, needs string) error {
 		Needs: needs, Restores: true, Changed: now.Attrs.Changed, base: after,
 	}
 	if u.kind == engine.DaemonJSON {
-		if change.interim, err = clearedFor(u.path, now.Data, after); err != nil {
-			return err
-		}
+		change.interim = clearedFor(u.path, now.Data, after)
 	}
 	c.out.Changes = append(c.out.Changes, change)
 	return nil
@@ -192,15 +190,16 @@ func strip(k engine.Kind, now hostfs.File, entry *journal.Entry, mirror string, 
 
 // clearedFor returns what dockerd has to be shown between data and after, if after has no list of
 // mirrors at all: a key that is removed and reloaded leaves dockerd's old mirrors in force, and an
-// empty list clears them. It is nil if after has a list.
-func clearedFor(name string, data, after []byte) ([]byte, error) {
-	d, err := splice.ReadDaemon(name, after, splice.Version{})
-	if err != nil || d.HasList() {
-		return nil, err
+// empty list clears them. It is nil if after has a list, or if dockerd could not read the files, which
+// is no reason to leave the entry in them.
+func clearedFor(name string, data, after []byte) []byte {
+	last, err := splice.ReadDaemon(name, after, splice.Version{})
+	if err != nil || last.HasList() {
+		return nil
 	}
-	d, err = splice.ReadDaemon(name, data, splice.Version{})
+	first, err := splice.ReadDaemon(name, data, splice.Version{})
 	if err != nil {
-		return nil, err
+		return nil
 	}
-	return d.ClearMirrors(), nil
+	return first.ClearMirrors()
 }

@@ -186,7 +186,7 @@ func (m *machine) outrun(t testing.TB, outer *internet) {
 	if out, err := m.try("systemctl start sidemirror.socket"); err == nil {
 		t.Errorf("the sockets were opened next to another program: %s", out)
 	}
-	if status := m.run("sidemirror status"); !strings.Contains(status, "does not answer at") {
+	if status := m.run("sidemirror status || true"); !strings.Contains(status, "does not answer at") {
 		t.Errorf("status does not report that the port is taken:\n%s", status)
 	}
 	m.directly(outer, "taken")

@@ -67,7 +67,7 @@ func (m *machine) later(t *testing.T, name, file, debs string) {
 func (m *machine) stock(t *testing.T, net *internet) {
 	m.pullsBy(t, net, docker, "later", true)
 	m.pullsBy(t, net, kubernetes, "later-stock", false)
-	if status := m.run("sidemirror status"); !strings.Contains(status, "sidemirror apply --restart-containerd") {
+	if status := m.run("sidemirror status || true"); !strings.Contains(status, "sidemirror apply --restart-containerd") {
 		t.Errorf("status does not say how CRI is mended:\n%s", status)
 	}
 	stock := m.tree("/etc/containerd/config.toml")
