@@ -26,24 +26,41 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/sdnotify", "hostconfig", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "hostconfig", "hostconfig/engine", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
 	"daemon": {
 		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/web",
 		"proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer",
 	},
 	"daemon/config":                {"proxy/oci"},
 	"daemon/filewatch":             {},
-	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig"},
+	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/hostfs"},
 	"daemon/listener":              {},
 	"daemon/logging":               {},
+	"daemon/proxycheck":            {"daemon/listener"},
 	"daemon/sdnotify":              {"daemon/sdnotify/sdnotifytest"},
 	"daemon/sdnotify/sdnotifytest": {},
 	"daemon/web":                   {"daemon/config"},
 
-	"hostconfig":         {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice"},
-	"hostconfig/hostfs":  {},
-	"hostconfig/journal": {"hostconfig/hostfs"},
-	"hostconfig/splice":  {"internal/problem"},
+	"hostconfig": {
+		"hostconfig/certsd", "hostconfig/containerd", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal",
+		"hostconfig/process", "hostconfig/socket", "hostconfig/splice",
+	},
+	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/splice", "hostconfig/version"},
+	"hostconfig/containerd": {
+		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
+		"hostconfig/unitfile", "hostconfig/version",
+	},
+	"hostconfig/docker": {
+		"hostconfig/certsd", "hostconfig/engine", "hostconfig/process", "hostconfig/socket", "hostconfig/splice", "hostconfig/unitfile", "hostconfig/version",
+	},
+	"hostconfig/engine":   {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice", "hostconfig/version"},
+	"hostconfig/hostfs":   {},
+	"hostconfig/journal":  {"hostconfig/hostfs"},
+	"hostconfig/process":  {},
+	"hostconfig/socket":   {"hostconfig/process"},
+	"hostconfig/splice":   {},
+	"hostconfig/unitfile": {"hostconfig/hostfs"},
+	"hostconfig/version":  {},
 
 	"proxy":                 {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
 	"proxy/access":          {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},

@@ -243,7 +243,7 @@ func TestStoppingKeepsWhatIsWholeAndEndsWhatIsBeingFetched(t *testing.T) {
 	dir, addr := t.TempDir(), freeAddr(t)
 	file := writeConfig(t, fmt.Sprintf("listen = [%q]\nshutdown_timeout = '50ms'\n[cache]\ndir = %q\nmin_free = '0B'\n[registry.'a.example']\nupstreams = [%q]\n", addr, dir, upstream.URL))
 	told := sdnotifytest.Listen(t)
-	d := &daemon{source: config.Source{Path: file}, stderr: new(syncBuffer)}
+	d := newDaemon(config.Source{Path: file}, new(syncBuffer))
 	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
 		return d.caches.newService(c, at, "test", log)
 	}

@@ -1,5 +1,5 @@
-// Package daemon is the process: its configuration, its listeners, and the reload,
-// shutdown and readiness of what serves on them.
+// Package daemon is the process behind "sidemirror serve": it starts and stops the proxy,
+// reloads its configuration, and keeps systemd informed.
 package daemon
 
 import (
@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,107 +24,103 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/logging"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
-	"github.com/sidemirror/sidemirror/proxy"
-	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 )
 
-// Run serves as c says until ctx is done, then lets what is under way finish for
-// c.ShutdownTimeout, serving what comes in meanwhile, and cuts the rest. SIGHUP and a change of the file make it read
-// the configuration again. It dials nobody before it listens, so that no upstream
-// keeps it from starting. It returns nil after an orderly end; an error means that
-// it could not listen, or not read a file that c names.
+// Run serves as the configuration at source says until ctx is done. Then it lets the requests
+// under way finish for the configured time, serves new ones meanwhile, and cuts the rest. It
+// reads the configuration again at SIGHUP and when a file that belongs to it changes. It dials
+// no upstream before it listens, so that no upstream can delay its start.
+//
+// A faulty configuration does not end it. It serves on with the last good one, which it also
+// stores for the next start. Without one it refuses every request at once until the file is
+// repaired. Run returns nil after an orderly end, and an error if it could not listen.
 func Run(ctx context.Context, source config.Source, version string) error {
-	d := &daemon{
-		source: source,
-		stderr: os.Stderr,
-	}
+	d := newDaemon(source, os.Stderr)
+	d.toJournal = sdnotify.StderrIsJournal()
+	d.lastGood = config.DefaultLastGood(source.Environ)
 	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
 		return d.caches.newService(c, at, version, log)
 	}
+	limitMemory()
 	return d.run(ctx)
 }
 
 type daemon struct {
-	source config.Source
-	config *config.Config
-	stderr io.Writer
-	build  func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error)
-
-	caches    caches
+	source    config.Source
+	lastGood  config.LastGood
+	build     func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error)
+	checkPort func(netip.AddrPort) *problem.Problem
 	log       *logrus.Logger
 	toJournal bool
-	uids      atomic.Pointer[[]uint32]
+
+	config    *config.Config // in force; the default one if there is none
+	refusing  bool           // there is none
+	files     *filewatch.Contents
+	sockets   *sockets
 	limiter   *listener.Limiter
-	handler   railSwitch
 	server    *http.Server
-	handed    bool // systemd opened the sockets, listen does not count
-	listeners map[netip.AddrPort]*net.TCPListener
-	work      context.Context // of requests and probes; done when they are to be cut
-	tasks     sync.WaitGroup
-	accepting sync.WaitGroup         // what serves the listeners
-	failed    chan error             // a listener that ended by itself
-	retiring  sync.WaitGroup         // generations that were replaced
-	ownURL    atomic.Pointer[string] // what alive asks for
+	handler   currentGeneration
+	caches    caches
 	line      statusLine
-	names     resolver
+	names     nameServers
+	watchdog  watchdog
+	trusted   atomic.Pointer[[]uint32]
+	work      context.Context // of requests and probes; done when they must end
+	tasks     sync.WaitGroup
+	accepting sync.WaitGroup // of the listeners
+	retiring  sync.WaitGroup // of generations that were replaced
+	failed    chan error     // a listener that ended unexpectedly
+}
+
+func newDaemon(source config.Source, stderr io.Writer) *daemon {
+	d := &daemon{source: source, checkPort: listener.CheckPort, log: logrus.New(), failed: make(chan error, 1)}
+	d.log.SetOutput(stderr)
+	return d
 }
 
 func (d *daemon) run(ctx context.Context) error {
-	files := filewatch.NewContents()
-	defer files.Close()
-	files.Follow(d.source.File())
-	var err error
-	if d.config, err = d.source.Load(); err != nil {
-		return err
-	}
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	d.work = work
-	d.log = logrus.New()
-	d.log.SetOutput(d.stderr)
-	d.toJournal = d.stderr == os.Stderr && sdnotify.StderrIsJournal()
-	logging.Configure(d.log, d.config.Log.Level, d.config.Log.Format, d.toJournal)
-	if err := d.listen(ctx); err != nil {
-		return err
-	}
-	first, err := d.build(d.config, d.addresses(d.config), d.log)
+	d.configureLog(config.Default())
+	handedOver, err := sdnotify.Sockets()
 	if err != nil {
-		closeAll(d.listeners)
 		return err
 	}
+	d.sockets = newSockets(handedOver)
 	faults, faultsEnd := logging.ForServer(d.log)
 	defer faultsEnd.Close()
 	d.server = d.newServer()
 	d.server.ErrorLog = faults
-
+	d.files = filewatch.NewContents()
+	defer d.files.Close()
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 
-	d.publish()
-	d.handler.swap(newGeneration(work, first))
-	d.failed = make(chan error, 1)
-	for _, l := range d.listeners {
+	if err := d.start(); err != nil {
+		d.sockets.close()
+		return err
+	}
+	for _, l := range handedOver {
 		d.serve(l)
 	}
-	d.log.WithFields(logrus.Fields{"addresses": texts(d.addresses(d.config)), "file": d.config.File}).Info("serving")
-	d.line.trouble(d.trouble())
-	d.notify(sdnotify.Ready(d.line.text()))
-	d.handler.current.probe()
+	d.inForce("the start")
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	d.tasks.Go(func() { files.Run(watching) })
-	d.tasks.Go(func() { sdnotify.Watchdog(watching, d.alive, d.notify) })
+	d.tasks.Go(func() { d.files.Run(watching) })
+	d.tasks.Go(func() { sdnotify.Watchdog(watching, d.watchdog.ask, d.notify) })
 	d.tasks.Go(func() { d.keepStatus(watching, lookEvery) })
-	err = d.wait(ctx, hup, files.Changed())
+	err = d.wait(ctx, hup)
 	stopWatching()
 	d.stop(ctx, cut)
 	return err
 }
 
-func (d *daemon) wait(ctx context.Context, hup <-chan os.Signal, changed <-chan struct{}) error {
+func (d *daemon) wait(ctx context.Context, hup <-chan os.Signal) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -134,15 +129,15 @@ func (d *daemon) wait(ctx context.Context, hup <-chan os.Signal, changed <-chan 
 			return err
 		case <-hup:
 			d.reload("SIGHUP")
-		case <-changed:
-			d.reload("the file changed")
+		case <-d.files.Changed():
+			d.reload("a file changed")
 		}
 	}
 }
 
 func (d *daemon) newServer() *http.Server {
 	d.limiter = listener.NewLimiter(d.trusts)
-	server := listener.NewServer(&d.handler)
+	server := listener.NewServer(d.watchdog.mark(&d.handler))
 	server.BaseContext = func(net.Listener) context.Context { return d.work }
 	server.ConnContext = peer.ConnContext
 	return server
@@ -152,7 +147,7 @@ func (d *daemon) newServer() *http.Server {
 // watchdog's own connections must not be shut out by those of other users.
 func (d *daemon) trusts(c net.Conn) bool {
 	caller, err := peer.Lookup(c)
-	return err == nil && (caller.UID == uint32(os.Getuid()) || slices.Contains(*d.uids.Load(), caller.UID))
+	return err == nil && (caller.UID == uint32(os.Getuid()) || slices.Contains(*d.trusted.Load(), caller.UID))
 }
 
 // serve accepts on l until it is closed.
@@ -169,22 +164,6 @@ func (d *daemon) serve(l *net.TCPListener) {
 	})
 }
 
-// alive asks for something of ours over our own listener. Any answer will do.
-func (d *daemon) alive(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, *d.ownURL.Load(), nil)
-	if err != nil {
-		return fmt.Errorf("asking ourselves: %w", err)
-	}
-	req.Header.Set("User-Agent", proxy.WatchdogAgent)
-	// A connection of its own each time: accepting is a part of what has to work.
-	own := &http.Transport{DisableKeepAlives: true}
-	resp, err := own.RoundTrip(req)
-	if err != nil {
-		return fmt.Errorf("asking ourselves, for systemd's watchdog: %w", err)
-	}
-	return resp.Body.Close()
-}
-
 // notify logs that systemd could not be notified, which does not affect pulls.
 func (d *daemon) notify(err error) {
 	if err != nil {
@@ -192,14 +171,6 @@ func (d *daemon) notify(err error) {
 	}
 }
 
-// publish hands out what others read of the configuration while it is exchanged.
-func (d *daemon) publish() {
-	d.uids.Store(&d.config.Trust.UIDs)
-	own := "http://" + reachable(d.addresses(d.config)[0]).String() + "/v2/"
-	if r := d.config.Registry(oci.DockerHub); r.Relay() {
-		// There /v2/ asks the upstream, whose silence is not our death.
-		own = strings.TrimSuffix(own, "v2/")
-	}
-	d.ownURL.Store(&own)
-	d.line.serving(fmt.Sprintf("serving %d registries on %s", len(d.config.Registries), strings.Join(texts(d.addresses(d.config)), ", ")))
+func (d *daemon) configureLog(c *config.Config) {
+	logging.Configure(d.log, c.Log.Level, c.Log.Format, d.toJournal)
 }

@@ -49,7 +49,7 @@ func TestABadFileKeepsTheOldConfiguration(t *testing.T) {
 	r := begin(t, writeConfig(t, named("one", addr)), nil)
 	r.rewrite(named("two", addr) + "hosst = []\n")
 	r.sighup()
-	r.expect(`unknown key "hosst"; did you mean "hosts"?`)
+	r.expect(`unknown key "hosst" (did you mean "hosts"?)`)
 	wantAnswer(t, addr, "one")
 	if log := r.log.String(); !strings.Contains(log, "config.toml:4:1") || !strings.Contains(log, "level=error") {
 		t.Errorf("the log does not say where:\n%s", log)
@@ -68,7 +68,7 @@ func TestAProxyThatCannotBeMadeKeepsTheOldConfiguration(t *testing.T) {
 	r.mu.Unlock()
 	r.rewrite(named("two", other))
 	r.sighup()
-	r.expect("the new configuration is not used: no such certificate")
+	r.expect("the configuration on disk is not in force: no such certificate")
 	wantAnswer(t, addr, "one")
 	if _, err := get(t, other); err == nil {
 		t.Error("the new address is served nevertheless")
@@ -130,10 +130,11 @@ func TestATakenAddressEndsTheStart(t *testing.T) {
 	}
 	defer taken.Close()
 	file := writeConfig(t, named("one", freeAddr(t), taken.Addr().String()))
-	d := &daemon{source: config.Source{Path: file}, stderr: io.Discard, build: func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
+	d := newDaemon(config.Source{Path: file}, io.Discard)
+	d.build = func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
 		t.Error("a proxy was made nevertheless")
 		return nil, nil
-	}}
+	}
 	if err := d.run(t.Context()); err == nil || !strings.Contains(err.Error(), "the address is taken by") {
 		t.Errorf("got %v", err)
 	}
@@ -147,6 +148,6 @@ func TestConfigurationIsReloadedWhenTheFileChanges(t *testing.T) {
 	r.expect("READY=1")
 	wantAnswer(t, addr, "two")
 	r.rewrite("nonsense")
-	r.expect("the new configuration is not used")
+	r.expect("the configuration on disk is not in force")
 	wantAnswer(t, addr, "two")
 }

@@ -6,21 +6,23 @@ import (
 	"sync"
 )
 
-// service is what answers the requests; proxy.Proxy is one.
+// service answers the requests of one configuration; proxy.Proxy is one.
 type service interface {
 	http.Handler
-	// Probe says in the log what cannot be reached. It returns when it has, or ctx is done.
+
+	// Probe logs what cannot be reached. It returns when it is done, or when ctx is.
 	Probe(ctx context.Context)
+
 	// Close is called when no request is under way any more.
 	Close()
 }
 
-// generation is the service of one configuration.
+// generation is the service of one configuration and the requests that it is answering.
 type generation struct {
 	service
-	streams sync.WaitGroup
-	probing context.Context
-	stop    context.CancelFunc // ends the probe
+	requests sync.WaitGroup
+	probing  context.Context
+	stop     context.CancelFunc // ends the probe
 }
 
 func newGeneration(ctx context.Context, s service) *generation {
@@ -29,46 +31,47 @@ func newGeneration(ctx context.Context, s service) *generation {
 	return g
 }
 
-// probe probes in the background. It is not for before systemd has been told that we
-// are ready: no upstream may keep us from that.
+// probe probes in the background. Call it after systemd was notified of readiness, which no
+// upstream may delay.
 func (g *generation) probe() {
-	g.streams.Go(func() { g.Probe(g.probing) })
+	g.requests.Go(func() { g.Probe(g.probing) })
 }
 
-// retire waits for the streams under way, and closes. No new ones may come.
+// retire waits for the requests under way, and closes the service. There must be no new ones.
 func (g *generation) retire() {
 	g.stop()
-	g.streams.Wait()
+	g.requests.Wait()
 	g.Close()
 }
 
-// railSwitch sends each request to the generation in force when it comes in.
-type railSwitch struct {
+// currentGeneration sends each request to the generation that is in force when it comes in.
+type currentGeneration struct {
 	mu      sync.RWMutex
 	current *generation
 }
 
-func (s *railSwitch) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.mu.RLock()
-	g := s.current
-	g.streams.Add(1) // under the lock: once swap has returned, nobody adds to the old one
-	s.mu.RUnlock()
-	defer g.streams.Done()
+// ServeHTTP implements [http.Handler].
+func (c *currentGeneration) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.mu.RLock()
+	g := c.current
+	g.requests.Add(1) // under the lock: once swap has returned, the old one gets no more
+	c.mu.RUnlock()
+	defer g.requests.Done()
 	g.ServeHTTP(w, r)
 }
 
-// inForce is the generation that the next request is sent to.
-func (s *railSwitch) inForce() *generation {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.current
+// get returns the generation that the next request is sent to.
+func (c *currentGeneration) get() *generation {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.current
 }
 
-// swap puts next in force, and answers with the one that was.
-func (s *railSwitch) swap(next *generation) *generation {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old := s.current
-	s.current = next
+// swap puts next in force and returns the one before; nil if there was none.
+func (c *currentGeneration) swap(next *generation) *generation {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.current
+	c.current = next
 	return old
 }

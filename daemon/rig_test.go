@@ -23,6 +23,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -58,6 +59,7 @@ type running struct {
 	file   string
 	log    *syncBuffer
 	told   sdnotifytest.Messages
+	first  string // notification
 	cancel context.CancelFunc
 	ended  chan error
 	stream http.HandlerFunc
@@ -78,18 +80,33 @@ func (r *running) build(c *config.Config, _ []netip.AddrPort, _ *logrus.Logger) 
 	return f, nil
 }
 
+// allowPort has no objection to the high ports of tests.
+func allowPort(netip.AddrPort) *problem.Problem { return nil }
+
+// withProxy makes a daemon serve a real proxy.
+func withProxy(d *daemon) {
+	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+		return d.caches.newService(c, at, "test", log)
+	}
+}
+
 // begin starts a daemon on the file, and waits until it is ready.
-func begin(t *testing.T, file string, stream http.HandlerFunc) *running {
+func begin(t *testing.T, file string, stream http.HandlerFunc, change ...func(*daemon)) *running {
 	t.Helper()
 	r := &running{t: t, file: file, log: new(syncBuffer), told: sdnotifytest.Listen(t), ended: make(chan error, 1), stream: stream}
 	ctx, cancel := context.WithCancel(t.Context())
 	r.cancel = cancel
-	d := &daemon{source: config.Source{Path: file}, stderr: r.log, build: r.build}
+	d := newDaemon(config.Source{Path: file}, r.log)
+	d.build, d.checkPort = r.build, allowPort
+	for _, f := range change {
+		f(d)
+	}
 	go func() { r.ended <- d.run(ctx) }()
 	select {
 	case got := <-r.told:
+		r.first = got
 		if !strings.HasPrefix(got, "READY=1\n") {
-			t.Errorf("the first that systemd is told is %q", got)
+			t.Errorf("the first notification is %q", got)
 		}
 	case err := <-r.ended:
 		t.Fatalf("it ended with %v", err)

@@ -3,94 +3,104 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 
-	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/listener"
-	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 )
 
-// listen takes over what systemd opened, or opens what the configuration names.
-func (d *daemon) listen(ctx context.Context) error {
-	handed, err := sdnotify.Sockets()
-	if err != nil {
-		return err
-	}
-	if len(handed) > 0 {
-		d.handed = true
-		d.listeners = make(map[netip.AddrPort]*net.TCPListener)
-		for _, l := range handed {
-			d.listeners[l.Addr().(*net.TCPAddr).AddrPort()] = l
-		}
-		d.warnOfHanded(d.config)
-		return nil
-	}
-	d.listeners, err = d.open(ctx, d.config.Listen)
-	return err
+// sockets are the listening sockets of the daemon: those that systemd handed over, or those
+// that it opened itself.
+type sockets struct {
+	handedOver bool
+	open       map[netip.AddrPort]*net.TCPListener
 }
 
-// warnOfHanded says at which addresses of listen nobody listens, although the engines
-// may have been told them: "apply" writes what listen has, whatever systemd opened.
-func (d *daemon) warnOfHanded(c *config.Config) {
-	var missing []netip.AddrPort
-	for _, want := range c.Listen {
-		if !slices.ContainsFunc(d.addresses(c), func(has netip.AddrPort) bool { return covers(has, want) }) {
-			missing = append(missing, want)
-		}
+func newSockets(handedOver []*net.TCPListener) *sockets {
+	s := &sockets{handedOver: len(handedOver) > 0, open: make(map[netip.AddrPort]*net.TCPListener)}
+	for _, l := range handedOver {
+		s.open[l.Addr().(*net.TCPAddr).AddrPort()] = l
 	}
-	if len(missing) > 0 {
-		d.log.WithField("addresses", texts(missing)).Warn("listen names addresses that systemd's socket is not open at, and they are not served; add a ListenStream= for each by \"systemctl edit sidemirror.socket\" and restart that")
-	}
+	return s
 }
 
-// covers reports whether who listens at has is reached at want.
-func covers(has, want netip.AddrPort) bool {
-	if has.Port() != want.Port() {
-		return false
+// prepare opens those of addrs that are not open yet: all or none. It changes nothing that is
+// seen from outside before commit is called. If the host has no IPv6, [::1] is left out.
+func (s *sockets) prepare(ctx context.Context, addrs []netip.AddrPort) (*socketChange, error) {
+	c := &socketChange{of: s, opened: make(map[netip.AddrPort]*net.TCPListener)}
+	if s.handedOver {
+		c.addrs = s.addresses()
+		return c, nil
 	}
-	// Linux gives IPv4 connections to a socket at [::] too, unless told otherwise.
-	return has.Addr() == want.Addr() || has.Addr() == netip.IPv6Unspecified() ||
-		has.Addr() == netip.IPv4Unspecified() && want.Addr().Is4()
-}
-
-// open opens those of addrs that are not open yet: all or none.
-func (d *daemon) open(ctx context.Context, addrs []netip.AddrPort) (map[netip.AddrPort]*net.TCPListener, error) {
-	opened := make(map[netip.AddrPort]*net.TCPListener)
 	for _, addr := range addrs {
-		if d.listeners[addr] != nil {
-			continue
+		if s.open[addr] == nil {
+			l, err := listener.Open(ctx, addr)
+			if len(addrs) > 1 && addr.Addr() == netip.IPv6Loopback() && noIPv6(err) {
+				continue
+			}
+			if err != nil {
+				c.cancel()
+				return nil, err
+			}
+			c.opened[addr] = l
 		}
-		l, err := listener.Open(ctx, addr)
-		if err != nil {
-			closeAll(opened)
-			return nil, err
-		}
-		opened[addr] = l
+		c.addrs = append(c.addrs, addr)
 	}
-	return opened, nil
+	return c, nil
 }
 
-func closeAll(listeners map[netip.AddrPort]*net.TCPListener) {
-	for _, l := range listeners {
-		_ = l.Close() // nothing was written to a listener that could be lost
-	}
+func noIPv6(err error) bool {
+	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }
 
-// addresses are those that are served when c is in force.
-func (d *daemon) addresses(c *config.Config) []netip.AddrPort {
-	if !d.handed {
-		return c.Listen
-	}
-	return slices.SortedFunc(maps.Keys(d.listeners), func(a, b netip.AddrPort) int {
+// addresses returns where the open sockets listen.
+func (s *sockets) addresses() []netip.AddrPort {
+	return slices.SortedFunc(maps.Keys(s.open), func(a, b netip.AddrPort) int {
 		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Port(), b.Port()))
 	})
 }
 
-// reachable is where addr is reached from this host.
+func (s *sockets) close() {
+	for _, l := range s.open {
+		_ = l.Close() // no data can be lost with a listener
+	}
+}
+
+// socketChange is a set of addresses that is ready to replace the one that is served.
+type socketChange struct {
+	of     *sockets
+	addrs  []netip.AddrPort
+	opened map[netip.AddrPort]*net.TCPListener
+}
+
+// cancel closes what prepare opened.
+func (c *socketChange) cancel() {
+	for _, l := range c.opened {
+		_ = l.Close()
+	}
+}
+
+// commit calls serve with each new socket and closes those that are not wanted any more.
+// Their connections live on until they are idle.
+func (c *socketChange) commit(serve func(*net.TCPListener)) {
+	for addr, l := range c.opened {
+		c.of.open[addr] = l
+		serve(l)
+	}
+	for addr, l := range c.of.open {
+		if !slices.Contains(c.addrs, addr) {
+			delete(c.of.open, addr)
+			_ = l.Close()
+		}
+	}
+}
+
+// reachable returns where addr is reached from this host.
 func reachable(addr netip.AddrPort) netip.AddrPort {
 	switch {
 	case !addr.Addr().IsUnspecified():

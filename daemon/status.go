@@ -9,39 +9,39 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 )
 
-// lookEvery is how often it is looked for trouble that comes and goes without a
-// reload, as that of a file with credentials.
+// lookEvery is how often the daemon looks for problems that come and go without a reload, such
+// as those of a file with credentials.
 const lookEvery = 5 * time.Second
 
-// statusLine is the one line that "systemctl status" shows of us: what is served,
-// and what is amiss.
+// statusLine is the line that "systemctl status" shows: what is served and, after semicolons,
+// the problems.
 type statusLine struct {
-	mu    sync.Mutex
-	what  string
-	amiss struct{ configuration, service string }
+	mu        sync.Mutex
+	what      string
+	addresses string // what is wrong with the addresses
+	config    string // why the configuration on disk is not in force; "" if it is
+	service   string // what is wrong with the service in force
 }
 
-// serving begins the line anew, with a configuration that is in force.
-func (l *statusLine) serving(what string) {
+func (l *statusLine) serving(what, addressProblems string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.what, l.amiss.configuration = what, ""
+	l.what, l.addresses = what, addressProblems
 }
 
-// refused adds why another configuration is not.
+// refused sets why the configuration on disk is not in force.
 func (l *statusLine) refused(why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.amiss.configuration = why
+	l.config = why
 }
 
-// trouble replaces what is wrong with the service in force, and reports whether
-// that was something else before.
+// trouble sets what is wrong with the service in force, and reports whether that is new.
 func (l *statusLine) trouble(now string) (changed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	changed = l.amiss.service != now
-	l.amiss.service = now
+	changed = l.service != now
+	l.service = now
 	return changed
 }
 
@@ -49,16 +49,19 @@ func (l *statusLine) text() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	text := l.what
-	for _, amiss := range []string{l.amiss.service, l.amiss.configuration} {
-		if amiss != "" {
-			text += "; " + amiss
+	if l.config != "" {
+		text += "; the configuration on disk is not in force: " + l.config
+	}
+	for _, problem := range []string{l.addresses, l.service} {
+		if problem != "" {
+			text += "; " + problem
 		}
 	}
 	return text
 }
 
-// keepStatus keeps the line true until ctx is done. What it looks at may be files on a
-// server that is gone, whence a goroutine of its own.
+// keepStatus updates the line until ctx is done. It has a goroutine of its own, since the
+// files that it looks at may be on a server that is gone.
 func (d *daemon) keepStatus(ctx context.Context, every time.Duration) {
 	if !sdnotify.Enabled() {
 		return
@@ -77,20 +80,21 @@ func (d *daemon) keepStatus(ctx context.Context, every time.Duration) {
 	}
 }
 
-// troubled is a service that can say what is wrong with it.
+// troubled is a service that reports its problems.
 type troubled interface{ Trouble() string }
 
-// trouble is what is amiss now, in a few words.
+// trouble returns the present problems in a few words.
 func (d *daemon) trouble() string {
 	var list []string
-	if amiss := d.caches.trouble(); amiss != "" {
-		list = append(list, amiss)
+	add := func(text string) {
+		if text != "" {
+			list = append(list, text)
+		}
 	}
-	if amiss := d.names.trouble(d.log); amiss != "" {
-		list = append(list, amiss)
-	}
-	if s, ok := d.handler.inForce().service.(troubled); ok && s.Trouble() != "" {
-		list = append(list, s.Trouble())
+	add(d.caches.trouble())
+	add(d.names.trouble(d.log))
+	if s, ok := d.handler.get().service.(troubled); ok {
+		add(s.Trouble())
 	}
 	return strings.Join(list, "; ")
 }

@@ -30,21 +30,30 @@ func TestTheStatusLineFollowsTroubleThatComesAndGoes(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
 	c := withCache(t, dir, fmt.Sprintf("[credentials]\nfiles = [%q]\n", file))
-	d := &daemon{config: c, log: logrus.New()}
-	d.log.SetOutput(io.Discard)
+	d := newDaemon(config.Source{}, io.Discard)
 	svc, err := d.caches.newService(c, c.Listen, "test", d.log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.handler.swap(newGeneration(t.Context(), svc))
-	d.publish()
+	d.work, d.checkPort, d.sockets = t.Context(), allowPort, newSockets(nil)
+	change, err := d.sockets.prepare(t.Context(), c.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.server = d.newServer()
+	d.commit(c, svc, change)
+	d.inForce("the test")
+	defer func() {
+		_ = d.server.Close()
+		d.accepting.Wait()
+	}()
 	r := &running{t: t, log: new(syncBuffer), told: sdnotifytest.Listen(t)}
 	ctx, cancel := context.WithCancel(t.Context())
 	d.tasks.Go(func() { d.keepStatus(ctx, 20*time.Millisecond) })
 	defer func() {
 		cancel()
 		d.tasks.Wait()
-		d.handler.current.retire()
+		d.handler.get().retire()
 	}()
 
 	replaceFile(t, file, `{"auths":`)
@@ -72,7 +81,8 @@ func TestTroubleAtTheStartIsOnTheFirstLine(t *testing.T) {
 	file := writeConfig(t, fmt.Sprintf("listen = [%q]\n[cache]\ndir = %q\n", addr, inTheWay+"/cache"))
 	r := &running{t: t, log: new(syncBuffer), told: sdnotifytest.Listen(t), ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(t.Context())
-	d := &daemon{source: config.Source{Path: file}, stderr: r.log}
+	d := newDaemon(config.Source{Path: file}, r.log)
+	d.checkPort = allowPort
 	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
 		return d.caches.newService(c, at, "test", log)
 	}

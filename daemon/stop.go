@@ -7,31 +7,30 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 )
 
-const (
-	// linger is for what came in while the rest finished. An engine that is cut off
-	// goes on where it was, which costs it less than the wait of those behind it.
-	linger = 2 * time.Second
-)
+// linger is how long requests may take that came in while the earlier ones finished. An engine
+// that is cut off continues where it was, which costs it less than the wait of the engines
+// behind it.
+const linger = 2 * time.Second
 
-// stop ends in order: what is under way finishes, then nothing more comes in, what
-// is left is cut, and whoever answered it closes.
+// stop ends in order: the requests under way finish, then nothing more is accepted, the rest is
+// cut, and the services close.
 //
-// Until what was under way has finished, new requests are served. A socket of
-// systemd's stays open while nobody accepts, so that they would wait for the
-// next daemon, and there are engines that wait for an answer for ever.
+// Until the requests under way have finished, new ones are served. A socket of systemd's stays
+// open while no process accepts, so they would wait for the next daemon, and some engines wait
+// for an answer for ever.
 func (d *daemon) stop(ctx context.Context, cut context.CancelFunc) {
 	limit := d.config.ShutdownTimeout
 	d.log.WithField("timeout", limit.String()).Info("stopping")
 	d.notify(sdnotify.Stopping(limit + linger))
-	// Idle connections are closed now, and the others after their next answer: an
-	// engine repeats a request that comes too late for one.
+	// Idle connections are closed now, and the others after their next response: an engine
+	// repeats a request that comes too late for one.
 	d.server.SetKeepAlivesEnabled(false)
-	newcomers := newGeneration(d.work, d.handler.inForce().service)
+	newcomers := newGeneration(d.work, d.handler.get().service)
 	last := d.handler.swap(newcomers)
 	last.stop()
 	finished := make(chan struct{})
 	d.tasks.Go(func() {
-		last.streams.Wait()
+		last.requests.Wait()
 		d.retiring.Wait()
 		close(finished)
 	})
@@ -44,17 +43,16 @@ func (d *daemon) stop(ctx context.Context, cut context.CancelFunc) {
 	d.shut(context.WithoutCancel(ctx), patience)
 	cut()
 	<-finished
-	newcomers.retire() // closes the service that is last's too
+	newcomers.retire() // closes the service, which it shares with last
 	d.tasks.Wait()
 	d.log.Info("stopped")
 }
 
-// shut closes the listeners, and the connections when they have had their answer, at
-// the latest after patience. It is not http.Server's Shutdown, which closes
-// without an answer connections whose first request is only just coming in; that is what engines
-// do not try again.
+// shut closes the listeners, and the connections when they have had their response, at the
+// latest after patience. http.Server.Shutdown would close connections whose first request is
+// just coming in without a response, and engines do not try those again.
 func (d *daemon) shut(ctx context.Context, patience time.Duration) {
-	closeAll(d.listeners)
+	d.sockets.close()
 	d.accepting.Wait() // from here on the limiter counts every connection
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -4,13 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -18,65 +19,72 @@ import (
 
 // applier carries out one plan.
 type applier struct {
-	tree     *hostfs.Host
-	journal  *journal.Journal
-	signaler signaler
-	result   Result
-	errs     []error
-	failed   map[string]bool // paths
-	done     map[string]bool // paths that others saw to
-	reload   bool            // dockerd has to be told
-	restart  bool            // containerd has to be restarted
+	tree    *hostfs.Host
+	journal *journal.Journal
+	running engine.Running // nil if no engine is told anything
+	mirror  string
+	result  Result
+	errs    []error
+	failed  map[string]bool // paths
+	done    map[string]bool // paths that another run took care of
 
-	restarted bool // it was
-
-	patience time.Duration // with an engine that is asked
+	patience time.Duration // with an engine that is probed
 }
 
-// Apply carries plan out. Files that cannot be changed do not keep the others from
-// it; the error names each of them, the plan's own refusals too. A file that is not what it was when
-// the plan was made is left alone. Engines that run are asked whether it took effect.
+// lockLimit is for another sidemirror to end.
+const lockLimit = 10 * time.Second
+
+// Apply carries a plan out. A file that cannot be changed does not keep the others from it; the error
+// names each of them, and what the plan refused. A file that is not what it was when the plan was
+// made is left alone.
 func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
-	return carryOut(ctx, h, plan, true)
-}
-
-func carryOut(ctx context.Context, h *Host, plan Plan, asking bool) (Result, error) {
 	t, err := h.open()
 	if err != nil {
 		return Result{}, err
 	}
 	defer t.Close()
-	unlock, err := t.Lock()
+	unlock, err := h.lock(ctx, t)
 	if err != nil {
 		return Result{}, err
 	}
 	defer unlock.Close()
-	j, err := journal.Load(t)
-	if err != nil {
-		return Result{}, err
+	j := journal.Salvage(t)
+	if len(j.Problems) > 0 && !plan.restores() {
+		return Result{}, errors.Join(j.Problems...)
 	}
 	a := &applier{
-		tree: t, journal: j, signaler: h.signals(t), patience: cmp.Or(h.patience, probeLimit),
-		reload: plan.reload, restart: plan.restart && plan.pending,
-		failed: make(map[string]bool), done: make(map[string]bool), errs: slices.Clone(plan.Refused),
+		tree: t, journal: j, running: h.running(t), patience: cmp.Or(h.patience, probeLimit), mirror: plan.Mirror,
+		failed: make(map[string]bool), done: make(map[string]bool),
 	}
-	if err := j.Clean(); err != nil {
-		return a.result, err
+	for _, p := range plan.Refused {
+		a.errs = append(a.errs, p)
+	}
+	for _, err := range j.Problems {
+		if !slices.ContainsFunc(a.errs, func(known error) bool { return known.Error() == err.Error() }) {
+			a.errs = append(a.errs, err)
+		}
 	}
 	t.InPlace = j.InPlace
-	if err := a.record(plan); err != nil {
-		return a.result, err
+	if err := cmp.Or(j.Clean(), a.record(plan)); err != nil {
+		if !plan.restores() {
+			return a.result, err
+		}
+		a.errs = append(a.errs, err) // what is taken out needs no record
 	}
+	signals := slices.Clone(plan.pending)
 	for _, c := range plan.Changes {
 		if err := ctx.Err(); err != nil {
 			a.errs = append(a.errs, err)
 			break
 		}
-		a.change(ctx, c)
+		s, ok := plan.signal(c)
+		if a.change(ctx, c) && ok && !slices.Contains(signals, s) {
+			signals = append(signals, s)
+		}
 	}
-	a.signal(ctx, plan)
-	if asking && a.signaler != nil {
-		a.askAll(ctx, plan)
+	a.signal(ctx, plan, signals)
+	if h.Probe && a.running != nil {
+		a.probeAll(ctx, plan)
 	}
 	if err := a.finish(); err != nil {
 		a.errs = append(a.errs, err)
@@ -84,30 +92,53 @@ func carryOut(ctx context.Context, h *Host, plan Plan, asking bool) (Result, err
 	return a.result, errors.Join(a.errs...)
 }
 
+// restores reports whether a plan only takes entries out.
+func (p Plan) restores() bool {
+	return !slices.ContainsFunc(p.Changes, func(c Change) bool { return !c.Restores })
+}
+
+// lock waits for another sidemirror, except in the watching service, which tries again later.
+func (h *Host) lock(ctx context.Context, t *hostfs.Host) (io.Closer, error) {
+	var patience time.Duration
+	if !h.Hurry {
+		patience = cmp.Or(h.patience, lockLimit)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return t.Lock(ctx)
+}
+
 func (a *applier) fail(name string, err error) {
 	a.failed[name] = true
 	a.errs = append(a.errs, err)
 }
 
+// daemon returns the running daemon of an engine, or nil.
+func (a *applier) daemon(ctx context.Context, name string) engine.Daemon {
+	if a.running == nil {
+		return nil
+	}
+	return a.running.Daemon(ctx, name)
+}
+
 // record writes the journal for all of the plan, before the first edit.
 func (a *applier) record(plan Plan) error {
-	for i := range plan.Changes {
-		c := &plan.Changes[i]
+	for _, c := range plan.Changes {
 		now, err := a.tree.Read(c.Path)
-		if err == nil && c.undo && hostfs.Same(now.Data, c.After) {
-			a.done[c.Path] = true // by the run before, while this one was planned
+		if err == nil && c.Restores && hostfs.Same(now.Data, c.After) {
+			a.done[c.Path] = true // by a run that came between
 			continue
 		}
 		if err == nil && !hostfs.Same(now.Data, c.Before) {
-			err = &problem.Problem{Path: c.Path, Text: "was changed by somebody else since it was planned", Hint: "run again"}
+			err = &problem.Problem{Code: "file-changed", Path: c.Path, Text: "has changed since the plan was made", Hint: "run the command again"}
 		}
 		if err != nil {
 			a.fail(c.Path, err)
 			continue
 		}
-		if e := a.journal.Find(c.Path); c.undo && e != nil && c.interim != nil {
+		if e := a.journal.Find(c.Path); c.Restores && e != nil && c.interim != nil {
 			e.Wrote(c.interim)
-		} else if !c.undo {
+		} else if !c.Restores {
 			if err := a.journal.Record(c.edit(), now); err != nil {
 				return err
 			}
@@ -119,18 +150,25 @@ func (a *applier) record(plan Plan) error {
 	return a.journal.Save()
 }
 
-// change makes one change of the plan.
-func (a *applier) change(ctx context.Context, c Change) {
+// edit returns what the journal records of a change before it is made.
+func (c *Change) edit() journal.Edit {
+	return journal.Edit{Engine: c.Engine, Kind: string(c.Kind), Path: c.Path, URL: c.url, Base: c.base, Contents: [][]byte{c.After, c.interim}}
+}
+
+// change makes one change of the plan. It reports whether the engine has to be told of it.
+func (a *applier) change(ctx context.Context, c Change) (tell bool) {
 	if a.failed[c.Path] || a.done[c.Path] {
-		return
+		return false
 	}
-	if c.needs != "" && a.failed[c.needs] {
-		a.fail(c.Path, &problem.Problem{Path: c.Path, Text: "is left as it is, because " + c.needs + " could not be changed before it", Hint: "mend that and run again"})
-		return
+	if c.Needs != "" && a.failed[c.Needs] {
+		a.fail(c.Path, &problem.Problem{
+			Code: "needed-file-failed", Path: c.Path, Text: "stays as it is, because " + c.Needs + " could not be changed before it",
+			Hint: "correct that and run the command again",
+		})
+		return false
 	}
-	if c.undo {
-		a.undo(ctx, c)
-		return
+	if c.Restores {
+		return a.restore(ctx, c)
 	}
 	now, err := a.tree.Read(c.Path)
 	if err == nil {
@@ -138,14 +176,13 @@ func (a *applier) change(ctx context.Context, c Change) {
 	}
 	if err != nil {
 		a.fail(c.Path, err)
-		return
+		return false
 	}
 	a.result.Written = append(a.result.Written, c.Path)
-	a.reload = a.reload || c.kind == daemonFile
-	a.restart = a.restart || c.kind == configFile
+	return true
 }
 
-// put writes a file that is to have our part.
+// put writes a file with its entry.
 func (a *applier) put(now hostfs.File, c Change) error {
 	at := now.Attrs
 	at.Mtime = time.Time{}
@@ -160,28 +197,27 @@ func (a *applier) put(now hostfs.File, c Change) error {
 	return a.tree.Write(now.Real, c.Before, c.After, at)
 }
 
-// undo gives one file back: to the byte and to the time where nobody else
-// wrote to it.
-func (a *applier) undo(ctx context.Context, c Change) {
+// restore takes the entry out of one file: to the byte and to the time if no other program wrote to
+// it. It reports whether the engine has to be told of it.
+func (a *applier) restore(ctx context.Context, c Change) (tell bool) {
 	now, err := a.tree.Read(c.Path)
 	if err != nil {
 		a.fail(c.Path, err)
-		return
+		return false
 	}
 	at, before := now.Attrs, c.Before
 	at.Mtime = time.Time{}
 	if e := a.journal.Find(c.Path); e != nil && e.Existed && c.After != nil && hostfs.Hash(c.After) == e.Original {
 		at.Mtime = e.Attrs.Mtime
 	}
-	if c.interim != nil && a.signaler != nil && a.signaler.Running(ctx) {
+	tell = true
+	if d := a.daemon(ctx, engine.Docker); c.interim != nil && d != nil {
 		if err := a.tree.Write(now.Real, before, c.interim, now.Attrs); err != nil {
 			a.fail(c.Path, err)
-			return
+			return false
 		}
-		before = c.interim
-		a.clearDocker(ctx)
-	} else {
-		a.reload = a.reload || c.kind == daemonFile
+		before, tell = c.interim, false
+		a.clearDocker(ctx, d)
 	}
 	if c.After == nil {
 		err = a.tree.Remove(now.Real, before)
@@ -190,116 +226,43 @@ func (a *applier) undo(ctx context.Context, c Change) {
 	}
 	if err != nil {
 		a.fail(c.Path, err)
-		return
+		return false
 	}
-	a.result.Given = append(a.result.Given, c.Path)
+	a.result.Restored = append(a.result.Restored, c.Path)
+	return tell
 }
 
-// clearDocker has dockerd take the empty list. Where it does not, the file is
-// given back all the same: it is the user's, and right at dockerd's next start.
-func (a *applier) clearDocker(ctx context.Context) {
-	err := a.signaler.Reload(ctx)
-	if err == nil {
-		err = a.waitMirrors(ctx, func(list []string) bool { return len(list) == 0 })
-	}
-	if err != nil {
-		a.errs = append(a.errs, fmt.Errorf("docker still asks sidemirror first, until it is restarted: %w", err))
-		return
-	}
-	a.result.Told = append(a.result.Told, "docker reloaded")
-}
-
-// waitMirrors waits until dockerd's mirrors are as they should be: it reloads
-// after it has been told, at its own time.
-func (a *applier) waitMirrors(ctx context.Context, right func([]string) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		now, err := a.signaler.Info(ctx)
-		if err == nil && right(now.mirrors) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			if err == nil {
-				err = fmt.Errorf("its mirrors in force are %q", now.mirrors)
-			}
-			return fmt.Errorf("docker did not take its new configuration: %w; see journalctl -u docker", err)
-		case <-tick.C:
-		}
-	}
-}
-
-// signal tells the engines of what was written.
-func (a *applier) signal(ctx context.Context, plan Plan) {
-	if a.signaler == nil {
-		return
-	}
-	if a.reload && a.signaler.Running(ctx) {
-		err := a.signaler.Reload(ctx)
-		if url := a.mirrorOf(plan); err == nil && url != "" {
-			err = a.waitMirrors(ctx, func(list []string) bool { return hasMirror(list, url) })
-		}
-		if err != nil {
-			a.errs = append(a.errs, err)
-		} else {
-			a.result.Told = append(a.result.Told, "docker reloaded")
-		}
-	}
-	if a.restart && plan.restart {
-		if err := a.signaler.Restart(ctx); err != nil {
-			a.errs = append(a.errs, err)
-		} else {
-			a.restarted = true
-			a.result.Told = append(a.result.Told, "containerd restarted")
-		}
-	}
-}
-
-// mirrorOf is what dockerd should have in force after plan, or "".
-func (a *applier) mirrorOf(plan Plan) string {
-	for _, c := range plan.Changes {
-		if c.kind == daemonFile && !c.undo && !a.failed[c.Path] {
-			return c.url
-		}
-	}
-	if plan.reload {
-		return plan.Mirror
-	}
-	return ""
-}
-
-// finish takes out of the journal what is given back, or never came about, and
-// removes the folders that were made for it.
+// finish removes from the journal what is restored, or never came about, and the folders that were
+// made for it.
 func (a *applier) finish() error {
-	p := &planner{tree: a.tree, journal: a.journal}
 	for _, e := range slices.Clone(a.journal.Files) {
 		now, err := a.tree.Read(e.Real)
 		if err != nil {
 			continue // refused and reported where it was to be changed
 		}
-		if now.Exists() && e.IsOurs(now.Data) {
-			continue
-		}
 		if now.Exists() {
-			if _, found, _, err := p.strip(kind(e.Kind), now, e, nil); found || err != nil {
+			removed, err := strip(engine.Kind(e.Kind), now, e, "", nil)
+			if e.IsOurs(now.Data) || removed.Found || err != nil {
 				continue
 			}
 		}
 		a.journal.Drop(e.Real)
 	}
 	a.journal.KeepNamed(nil)
+	var errs []error
+	var stay []string // files and folders
+	for _, e := range a.journal.Files {
+		stay = append(stay, e.Real)
+	}
 	for _, dir := range slices.Backward(slices.Clone(a.journal.Folders)) {
-		below := func(e *journal.Entry) bool { return strings.HasPrefix(e.Real, dir+"/") }
-		if slices.ContainsFunc(a.journal.Files, below) {
+		if slices.ContainsFunc(stay, func(name string) bool { return strings.HasPrefix(name, dir+"/") }) {
 			continue
 		}
 		if err := a.tree.RemoveFolder(dir); err != nil {
-			return err
+			errs, stay = append(errs, err), append(stay, dir)
+			continue
 		}
-		a.journal.Folders = without(a.journal.Folders, dir)
+		a.journal.Folders = slices.DeleteFunc(a.journal.Folders, func(s string) bool { return s == dir })
 	}
-	return a.journal.Save()
+	return errors.Join(append(errs, a.journal.Save())...)
 }

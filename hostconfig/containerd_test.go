@@ -2,10 +2,10 @@ package hostconfig
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 )
 
@@ -16,7 +16,7 @@ const (
 	runcV2 = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\n  SystemdCgroup = true # mine\n"
 )
 
-func restarting() Desired {
+func restarting() engine.Desired {
 	want := containerdOnly("r.example")
 	want.RestartContainerd = true
 	return want
@@ -31,19 +31,19 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 		writes, text  string            // the file that changes, and what it becomes
 	}{
 		"19 1.7, empty path": {version: "1.7.34", config: "version = 2\n" + criV2 + "\n  config_path = \"\" # why\n" + runcV2,
-			note: "config_path is empty; to mend it: sidemirror apply --restart-containerd", writes: containerdConfig,
+			note: "config_path is empty; sidemirror apply --restart-containerd", writes: containerdConfig,
 			text: "version = 2\n" + criV2 + "\n" + settingMark + "\n#sidemirror#   config_path = \"\" # why\n  config_path = \"/etc/containerd/certs.d\"\n" + runcV2},
-		"19 1.7, no section": {version: "1.7.34", config: "version = 2\n" + runcV2, note: "inactive", writes: containerdConfig,
+		"19 1.7, no section": {version: "1.7.34", config: "version = 2\n" + runcV2, note: "CRI does not read", writes: containerdConfig,
 			text: "version = 2\n" + runcV2 + "\n" + settingMark + "\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
-		"19 1.7, empty section": {version: "1.7.34", config: "version = 2\n" + criV2 + "\n" + runcV2, note: "inactive", writes: containerdConfig,
+		"19 1.7, empty section": {version: "1.7.34", config: "version = 2\n" + criV2 + "\n" + runcV2, note: "CRI does not read", writes: containerdConfig,
 			text: "version = 2\n" + criV2 + "\n" + settingMark + "\nconfig_path = \"/etc/containerd/certs.d\"\n" + runcV2},
 		"20 1.7 with imports": {version: "1.7.34", config: "version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n" + runcV2,
-			files: map[string]string{"/etc/containerd/conf.d/": ""}, note: "inactive", writes: containerdConfig,
+			files: map[string]string{"/etc/containerd/conf.d/": ""}, note: "CRI does not read", writes: containerdConfig,
 			text: "version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n" + runcV2 + "\n" + settingMark + "\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
 		"20 1.7, CRI in an import": {version: "1.7.34", config: "version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n",
-			files: map[string]string{"/etc/containerd/conf.d/cri.toml": "version = 2\n" + runcV2}, note: "inactive", writes: "/etc/containerd/conf.d/cri.toml",
+			files: map[string]string{"/etc/containerd/conf.d/cri.toml": "version = 2\n" + runcV2}, note: "CRI does not read", writes: "/etc/containerd/conf.d/cri.toml",
 			text: "version = 2\n" + runcV2 + "\n" + settingMark + "\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
-		"1.6 without a file": {version: "1.6.20", note: "inactive", writes: containerdConfig,
+		"1.6 without a file": {version: "1.6.20", note: "CRI does not read", writes: containerdConfig,
 			text: splice.FileMark + "\nversion = 2\n\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
 		"21 2.2, nothing set": {version: "2.2.7", config: "version = 3\n", note: "#12636", writes: containerdConfig,
 			text: "version = 3\n\n" + settingMark + "\n" + criV3 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
@@ -53,28 +53,36 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 		"a list before 2.1":      {version: "1.7.34", config: "version = 2\n" + criV2 + "\nconfig_path = \"/etc/containerd/certs.d:/b\"\n"},
 		"one folder":             {version: "2.3.4", config: "version = 3\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"},
 		"24 mirrors": {version: "1.7.34", config: "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = [\"https://a\"]\n",
-			note: "has registry.mirrors, beside which containerd refuses config_path"},
-		"25 cri disabled": {version: "1.7.34", config: "disabled_plugins = [\"cri\"]\n", note: "CRI is switched off"},
+			note: "has registry.mirrors: next to it containerd refuses config_path"},
+		"25 cri disabled": {version: "1.7.34", config: "disabled_plugins = [\"cri\"]\n", note: "CRI is off"},
 		"26 root v2 on 2.3, imports": {version: "2.3.4", config: "version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n",
-			files: map[string]string{"/etc/containerd/conf.d/": ""}, note: "inactive", writes: "/etc/containerd/conf.d/99-sidemirror.toml",
+			files: map[string]string{"/etc/containerd/conf.d/": ""}, note: "CRI does not read", writes: "/etc/containerd/conf.d/99-sidemirror.toml",
 			text: splice.FileMark + "\nversion = 2\n\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
 		"26 root v4 on 2.3, imports": {version: "2.3.4", config: "version = 4\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n",
-			files: map[string]string{"/etc/containerd/conf.d/": ""}, note: "inactive", writes: "/etc/containerd/conf.d/99-sidemirror.toml",
+			files: map[string]string{"/etc/containerd/conf.d/": ""}, note: "CRI does not read", writes: "/etc/containerd/conf.d/99-sidemirror.toml",
 			text: splice.FileMark + "\nversion = 4\n\n" + criV3 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
 		"27 conf.d without imports": {version: "2.3.4", config: "version = 3\n",
 			files: map[string]string{"/etc/containerd/conf.d/x.toml": "version = 3\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"},
-			note:  "inactive", writes: containerdConfig, text: "version = 3\n\n" + settingMark + "\n" + criV3 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
+			note:  "CRI does not read", writes: containerdConfig, text: "version = 3\n\n" + settingMark + "\n" + criV3 + "\n  config_path = \"/etc/containerd/certs.d\"\n"},
 		"a list in an import that is read last": {version: "2.3.4", config: "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n",
 			files: map[string]string{"/etc/containerd/conf.d/zz.toml": "version = 2\n" + criV2 + "\nconfig_path = \"/a:/b\"\n"}, note: "config_path is a list",
 			writes: "/etc/containerd/conf.d/zz.toml", text: "version = 2\n" + criV2 + "\n" + settingMark + "\n#sidemirror# config_path = \"/a:/b\"\nconfig_path = \"/a\"\n"},
 		"an import of an import": {version: "2.3.4", config: "version = 3\nimports = [\"conf.d/*/a.toml\"]\n",
 			files: map[string]string{"/etc/containerd/conf.d/x/a.toml": "imports = [\"../b.toml\"]\n", "/etc/containerd/conf.d/b.toml": "imports = [\"x/a.toml\"]\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"}},
-		"a missing import": {version: "1.7.34", config: "version = 2\nimports = [\"gone.toml\"]\n", refused: "imports /etc/containerd/gone.toml, which does not exist, so that containerd would not start"},
-		"no version":       {version: "1.7.34", config: "root = \"/x\"\n", note: "inactive", refused: "no version"},
-		"invalid":          {version: "1.7.34", config: "version = 2\n[x\n", refused: containerdConfig + ":2: not valid TOML"},
-		"inline table":     {version: "1.7.34", config: "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {registry = {}}}\n", note: "inactive", refused: "as a value or an array"},
-		"multi-line":       {version: "1.7.34", config: "version = 2\n" + criV2 + "\nconfig_path = \"\"\"\n\"\"\"\n", refused: "no string on one line"},
-		"comments only":    {version: "1.7.34", config: "# mine\n", note: "inactive", refused: "nothing but comments"},
+		"a missing import": {version: "1.7.34", config: "version = 2\nimports = [\"gone.toml\"]\n", refused: "imports /etc/containerd/gone.toml, which does not exist: containerd would not start"},
+		"no version": {version: "1.7.34", config: "root = \"/x\"\n", note: "CRI does not read", writes: containerdConfig,
+			text: "root = \"/x\"\n\n" + settingMark + "\n[plugins.cri.registry]\n  config_path = \"/etc/containerd/certs.d\"\n"},
+		"version 1": {version: "1.6.20", config: "[plugins.cri]\n  sandbox_image = \"a\"\n[plugins.cri.registry]\n", note: "CRI does not read", writes: containerdConfig,
+			text: "[plugins.cri]\n  sandbox_image = \"a\"\n[plugins.cri.registry]\n" + settingMark + "\nconfig_path = \"/etc/containerd/certs.d\"\n"},
+		"version 1 and an import with CRI": {version: "1.6.20", config: "imports = [\"more.toml\"]\n",
+			files: map[string]string{"/etc/containerd/more.toml": "version = 2\n" + runcV2}, note: "CRI does not read", refused: "as every file without a version"},
+		"no version of containerd 2": {version: "2.3.4", config: "root = \"/x\"\n", note: "CRI does not read", refused: "as every file without a version"},
+		"invalid":                    {version: "1.7.34", config: "version = 2\n[x\n", refused: containerdConfig + ":2: not valid TOML"},
+		"inline table":               {version: "1.7.34", config: "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {registry = {}}}\n", note: "CRI does not read", refused: "as a value or an array"},
+		"multi-line":                 {version: "1.7.34", config: "version = 2\n" + criV2 + "\nconfig_path = \"\"\"\n\"\"\"\n", refused: "no string on one line"},
+		"comments only": {version: "1.7.34", config: "# mine\n", note: "CRI does not read", writes: containerdConfig,
+			text: "# mine\n\n" + settingMark + "\n[plugins.cri.registry]\n  config_path = \"/etc/containerd/certs.d\"\n"},
+		"comments only of containerd 2": {version: "2.3.4", config: "# mine\n", note: "CRI does not read", refused: "has comments only"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := map[string]string{"/etc/containerd/": ""}
@@ -85,9 +93,9 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 				files[containerdConfig] = test.config
 			}
 			h := host(t, files)
-			h.Versions[Containerd] = test.version
-			fake := &fakeDockerd{host: h}
-			h.signaler = fake
+			h.Versions[engine.Containerd] = test.version
+			fake := running(h)
+			fake.off, fake.containerd = true, []string{"containerd"}
 			before := h.snapshot(t)
 			contains(t, notes(h.plan(t, containerdOnly("r.example"))), test.note)
 			plan := h.plan(t, restarting())
@@ -112,7 +120,7 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 			if test.refused == "" {
 				h.apply(t, restarting())
 				h.apply(t, containerdOnly("r.example"))
-				if strings.Contains(notes(h.plan(t, containerdOnly("r.example"))), "inactive") != (strings.HasPrefix(name, "24")) {
+				if strings.Contains(notes(h.plan(t, containerdOnly("r.example"))), "CRI does not read") != (strings.HasPrefix(name, "24")) {
 					t.Errorf("after apply: %s", notes(h.plan(t, containerdOnly("r.example"))))
 				}
 			}
@@ -133,7 +141,8 @@ func dumping(t *testing.T, version, config, text string) *Host {
 	if err := os.Chmod(h.path("/usr/bin/containerd"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h.Versions, h.live = nil, true
+	h.Versions = nil
+	idle(h).execute = true
 	return h
 }
 
@@ -141,27 +150,28 @@ func TestContainerd21To23ItsOwnWordCounts(t *testing.T) {
 	const one, none = "version = 3\n" + criV3 + "\nconfig_path = \"/srv/hosts\"\n", "version = 3\n"
 	for name, test := range map[string]struct {
 		version, config, dump string
-		hosts, mirror, note   string
+		hosts                 string
+		mirror                engine.Mirror // once all is written; empty if config.toml was
+		note                  string
 	}{
-		"agrees":              {"2.1.9", one, one, "/srv/hosts", "hosts.toml", ""},
-		"another folder":      {"2.1.9", one, strings.Replace(one, "hosts", "other", 1), "/srv/other", "hosts.toml", `config_path to be "/srv/other"`},
-		"none":                {"2.1.9", one, strings.Replace(one, "/srv/hosts", "", 1), containerdHosts, "mirror inactive for CRI", `config_path to be ""`},
-		"CRI off":             {"2.1.9", one, "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n", containerdHosts, "hosts.toml; CRI is off", "nothing, since CRI is off"},
-		"built in, 2.2.0":     {"2.2.0", none, strings.Replace(one, "/srv/hosts", builtIn, 1), containerdHosts, "mirror inactive for CRI", ""},
-		"built in, 2.2.2":     {"2.2.2", none, strings.Replace(one, "/srv/hosts", "", 1), containerdHosts, "mirror inactive for CRI", ""},
-		"not to be parsed":    {"2.1.9", one, "<html>", "/srv/hosts", "hosts.toml", ""},
-		"says nothing":        {"2.1.9", one, "", "/srv/hosts", "hosts.toml", ""},
-		"says more than much": {"2.1.9", one, strings.Repeat("#\n", 1<<20), "/srv/hosts", "hosts.toml", ""},
+		"agrees":           {"2.1.9", one, one, "/srv/hosts", engine.Active, ""},
+		"another folder":   {"2.1.9", one, strings.Replace(one, "hosts", "other", 1), "/srv/other", engine.Active, `config_path to be "/srv/other"`},
+		"none":             {"2.1.9", one, strings.Replace(one, "/srv/hosts", "", 1), containerdHosts, engine.Inactive, `config_path to be ""`},
+		"CRI off":          {"2.1.9", one, "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n", containerdHosts, engine.Active, "nothing, since CRI is off"},
+		"built in, 2.2.0":  {"2.2.0", none, strings.Replace(one, "/srv/hosts", builtIn, 1), containerdHosts, "", ""},
+		"built in, 2.2.2":  {"2.2.2", none, strings.Replace(one, "/srv/hosts", "", 1), containerdHosts, "", ""},
+		"not to be parsed": {"2.1.9", one, "<html>", "/srv/hosts", engine.Active, ""},
+		"says nothing":     {"2.1.9", one, "", "/srv/hosts", engine.Active, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := dumping(t, test.version, test.config, test.dump)
 			want := restarting()
 			plan := h.plan(t, want)
-			if s := plan.Engines[1]; s.Hosts != test.hosts || s.Mirror != test.mirror || s.Version != test.version {
+			if s := plan.Engines[1]; s.Hosts != test.hosts || s.Version != test.version {
 				t.Errorf("%+v", s)
 			}
 			if contains(t, notes(plan), test.note); test.note != "" {
-				contains(t, notes(plan), "its configuration is left alone")
+				contains(t, notes(plan), "its configuration stays as it is")
 			}
 			if _, err := h.try(t, want); err != nil {
 				t.Fatal(err)
@@ -170,6 +180,9 @@ func TestContainerd21To23ItsOwnWordCounts(t *testing.T) {
 				t.Errorf("config.toml became %q", h.get(t, containerdConfig))
 			}
 			h.get(t, test.hosts+"/r.example/hosts.toml")
+			if s := h.plan(t, want).Engines[1]; test.mirror != "" && s.Mirror != test.mirror {
+				t.Errorf("after apply: %+v", s)
+			}
 		})
 	}
 }
@@ -181,33 +194,14 @@ func TestAnotherContainerdThanTheInstalledOneRuns(t *testing.T) {
 		if err := os.Symlink("usr/bin", h.path("/bin")); err != nil {
 			t.Fatal(err)
 		}
-		for name, text := range proc(77, "containerd", 0, program) {
-			if err := os.MkdirAll(filepath.Dir(h.path(name)), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			h.put(t, name, text)
-		}
+		h.Running.(*fakeRunning).containerd = []string{program}
 		plan := h.plan(t, containerdOnly("r.example"))
 		if s := plan.Engines[1]; (s.Version == "2.1.9") != known || (s.Hosts == "/srv/hosts") != known {
 			t.Errorf("%s: %+v", program, s)
 		}
-		if said := strings.Contains(notes(plan), "the containerd that runs is "+program+", not /usr/bin/containerd"); said == known {
+		if said := strings.Contains(notes(plan), program+": this containerd runs, and not the installed /usr/bin/containerd"); said == known {
 			t.Errorf("%s: %s", program, notes(plan))
 		}
-	}
-}
-
-// It is executed again only when there is something new to be asked.
-func TestContainerdIsNotAskedTheSameTwice(t *testing.T) {
-	h := dumping(t, "2.1.9", "version = 3\n", "version = 3\n")
-	h.plan(t, containerdOnly("r.example"))
-	h.put(t, "/dump", criV3+"\nconfig_path = \"/srv/hosts\"\n")
-	if s := h.plan(t, containerdOnly("r.example")).Engines[1]; s.Hosts != containerdHosts {
-		t.Errorf("%+v", s)
-	}
-	h.put(t, containerdConfig, "version = 3\n# new\n")
-	if s := h.plan(t, containerdOnly("r.example")).Engines[1]; s.Hosts != "/srv/hosts" {
-		t.Errorf("%+v", s)
 	}
 }
 
@@ -219,22 +213,6 @@ func TestContainerdHostsGoWhereConfigPathPoints(t *testing.T) {
 	h.missing(t, containerdHosts)
 	h.revert(t)
 	sameTree(t, before, h.snapshot(t))
-}
-
-func TestVersionsAsTheyArePrinted(t *testing.T) {
-	for text, want := range map[string]string{
-		"Docker version 28.5.2, build ecc6942":                               "28.5.2",
-		"Docker version 20.10.24+dfsg1, build 297e128":                       "20.10.24",
-		"containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1":  "1.6.20",
-		"containerd github.com/containerd/containerd/v2 v2.1.9 4fd1e8e":      "2.1.9",
-		"containerd containerd.io 1.7.24 88bf19b2105c8b17560993bee28a01ddc2": "1.7.24",
-		"5:28.5.2-1~debian.12~bookworm":                                      "28.5.2",
-		"nothing":                                                            "",
-	} {
-		if got := findVersion(text); got != want {
-			t.Errorf("%q: %q", text, got)
-		}
-	}
 }
 
 func TestVersionOfATreeComesFromItsPackages(t *testing.T) {
@@ -253,9 +231,9 @@ func TestAnEngineThatIsNotThereIsLeftAlone(t *testing.T) {
 	before := h.snapshot(t)
 	h.apply(t, desired("docker.io"))
 	sameTree(t, before, h.snapshot(t))
-	h.Present = []string{Containerd}
+	h.Present = []string{engine.Containerd}
 	want := desired("docker.io")
-	want.Leave = []string{Docker}
+	want.Leave = []string{engine.Docker}
 	h.apply(t, want)
 	contains(t, h.get(t, "/etc/containerd/certs.d/docker.io/hosts.toml"), ourURL)
 	h.revert(t)

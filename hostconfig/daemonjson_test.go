@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
 const hubHosts = "/etc/docker/certs.d/docker.io/hosts.toml"
@@ -16,13 +18,13 @@ const hubHosts = "/etc/docker/certs.d/docker.io/hosts.toml"
 // dockerHost is a host with Docker alone, of a version.
 func dockerHost(t *testing.T, version string, files map[string]string) *Host {
 	h := host(t, files)
-	h.Versions[Docker] = version
-	h.Present = []string{Docker}
+	h.Versions[engine.Docker] = version
+	h.Present = []string{engine.Docker}
 	return h
 }
 
-func dockerOnly() Desired {
-	return Desired{Mirror: ourURL, Registries: []string{"docker.io"}, Engines: []string{Docker}}
+func dockerOnly() engine.Desired {
+	return engine.Desired{Mirror: ourURL, Registries: []string{"docker.io"}, Engines: []string{engine.Docker}}
 }
 
 func TestDaemon30To34WhatIsWrittenAndGivenBack(t *testing.T) {
@@ -86,12 +88,18 @@ func TestDaemon35To39AFileThatIsNotToBeTouched(t *testing.T) {
 
 func TestDaemon37AFlagIsNotContradicted(t *testing.T) {
 	for name, files := range map[string]map[string]string{
-		"unit":    {"/etc/systemd/system/docker.service.d/kubespray.conf": "[Service]\nEnvironment=\"DOCKER_OPTS=--registry-mirror=https://m.example --x\"\n"},
-		"process": proc(123, "dockerd", 0, "/usr/bin/dockerd", "--registry-mirror", "https://m.example"),
+		"unit": {
+			"/lib/systemd/system/docker.service":                  "[Service]\nExecStart=/usr/bin/dockerd -H fd:// $DOCKER_OPTS\n",
+			"/etc/systemd/system/docker.service.d/kubespray.conf": "[Service]\nEnvironment=\"DOCKER_OPTS=--registry-mirror=https://m.example --x\"\n",
+		},
+		"process": nil,
 	} {
 		for _, version := range []string{"20.10.24", "28.5.2"} {
 			t.Run(name+" "+version, func(t *testing.T) {
 				h := dockerHost(t, version, files)
+				if name == "process" {
+					running(h).docker = []string{"--registry-mirror", "https://m.example"}
+				}
 				contains(t, notes(h.plan(t, dockerOnly())), "started with --registry-mirror")
 				h.apply(t, dockerOnly())
 				h.missing(t, dockerJSON)
@@ -173,12 +181,11 @@ func TestDaemon43DockerForgetsTheMirror(t *testing.T) {
 				files[dockerJSON] = text
 			}
 			h := dockerHost(t, "20.10.24", files)
-			fake := &fakeDockerd{host: h}
-			h.signaler = fake
+			fake := running(h)
 			before := h.snapshot(t)
 			result := h.apply(t, dockerOnly())
-			if !slices.Equal(fake.mirrors, []string{ourURL + "/"}) || !slices.Equal(result.Told, []string{"docker reloaded"}) {
-				t.Errorf("in force %q, told %q", fake.mirrors, result.Told)
+			if !slices.Equal(fake.mirrors, []string{ourURL + "/"}) || !slices.Equal(result.Signals, []engine.Signal{{Engine: engine.Docker, Verb: engine.Reload}}) {
+				t.Errorf("in force %q, told %q", fake.mirrors, result.Signals)
 			}
 			reloads := fake.reloads
 			h.revert(t)
@@ -192,8 +199,7 @@ func TestDaemon43DockerForgetsTheMirror(t *testing.T) {
 
 func TestDaemon43OtherMirrorsStayInForce(t *testing.T) {
 	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: `{"registry-mirrors": ["https://a"]}`})
-	fake := &fakeDockerd{host: h}
-	h.signaler = fake
+	fake := running(h)
 	before := h.snapshot(t)
 	h.apply(t, dockerOnly())
 	h.revert(t)
@@ -205,7 +211,7 @@ func TestDaemon43OtherMirrorsStayInForce(t *testing.T) {
 
 func TestADockerdThatDoesNotTakeItsConfigurationIsReported(t *testing.T) {
 	h := dockerHost(t, "20.10.24", nil)
-	h.signaler = &fakeDockerd{host: h, deaf: errors.New("no such job")}
+	running(h).deaf = errors.New("no such job")
 	if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), "no such job") {
 		t.Errorf("error: %v", err)
 	}
@@ -248,7 +254,7 @@ func TestDaemon45NoMirrorWhereHostsTomlCouldNotBeWritten(t *testing.T) {
 			h := dockerHost(t, version, map[string]string{dockerJSON: `{"features": {"containerd-snapshotter": false}}`})
 			before := h.get(t, dockerJSON)
 			h.step = failing(op, hubHosts, unix.ENOSPC)
-			if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), dockerJSON+": is left as it is, because "+hubHosts+" could not be changed before it") {
+			if _, err := h.try(t, dockerOnly()); err == nil || !strings.Contains(err.Error(), dockerJSON+": stays as it is, because "+hubHosts+" could not be changed before it") {
 				t.Errorf("%s: %v", op, err)
 			}
 			if got := h.get(t, dockerJSON); got != before {
@@ -261,9 +267,6 @@ func TestDaemon45NoMirrorWhereHostsTomlCouldNotBeWritten(t *testing.T) {
 func TestDaemon45HostsTomlStaysWhereTheMirrorCannotBeTakenAway(t *testing.T) {
 	for name, spoil := range map[string]func(*testing.T, *Host){
 		"write fails": func(_ *testing.T, h *Host) { h.step = failing("write", dockerJSON, unix.ENOSPC) },
-		"not JSON any more": func(t *testing.T, h *Host) {
-			h.put(t, dockerJSON, strings.Replace(h.get(t, dockerJSON), "{", "{ // mine\n", 1))
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: `{"debug": true}`})
@@ -280,12 +283,26 @@ func TestDaemon45HostsTomlStaysWhereTheMirrorCannotBeTakenAway(t *testing.T) {
 	}
 }
 
+// B4 of host-configuration.md: a comment in daemon.json left docker.io/hosts.toml and the journal
+// behind.
+func TestRevertAlsoWorksOnAFileThatDockerdRefuses(t *testing.T) {
+	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: `{"debug": true}`})
+	h.apply(t, dockerOnly())
+	h.put(t, dockerJSON, strings.Replace(h.get(t, dockerJSON), "{", "{ // mine\n", 1))
+	h.revert(t)
+	if got := h.get(t, dockerJSON); got != "{ // mine\n\"debug\": true}" {
+		t.Errorf("daemon.json is %q", got)
+	}
+	h.missing(t, hubHosts)
+	h.missing(t, "/var")
+}
+
 // neverAlone is an error where registry-mirrors has our address and docker.io's
 // hosts.toml does not have it.
 func neverAlone(h *Host) error {
 	daemon, _ := os.ReadFile(h.path(dockerJSON))
 	hosts, _ := os.ReadFile(h.path(hubHosts))
-	if strings.Contains(string(daemon), ourURL) && !strings.Contains(string(hosts), ourHost) {
+	if strings.Contains(string(daemon), ourURL) && !strings.Contains(string(hosts), ourTable) {
 		return errors.New("a loopback mirror without hosts.toml: TLS to Docker Hub is not verified")
 	}
 	return nil
@@ -311,11 +328,11 @@ func TestDockerOfAnUnknownVersionGetsBoth(t *testing.T) {
 
 func TestDockerOnTheContainerdStoreKeepsTheUsersMirrors(t *testing.T) {
 	const text = `{"features": {"containerd-snapshotter": true}, "registry-mirrors": ["https://a/"], "insecure-registries": ["plain:5000", "10.0.0.0/8"]}`
-	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: text})
+	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: text, "/etc/hosts": "198.51.100.1 registry-1.docker.io\n"})
 	before := h.snapshot(t)
 	want := dockerOnly()
 	want.Registries = []string{"docker.io", "plain:5000", "10.1.2.3:5000"}
-	contains(t, notes(h.plan(t, want)), "plain:5000 is in insecure-registries", "10.1.2.3:5000 is in insecure-registries")
+	contains(t, notes(h.plan(t, want)), "plain:5000 is one of insecure-registries", "10.1.2.3:5000 is one of insecure-registries")
 	h.apply(t, want)
 	if got := h.get(t, dockerJSON); got != text {
 		t.Errorf("daemon.json became %s", got)

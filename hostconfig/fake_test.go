@@ -1,34 +1,119 @@
 package hostconfig
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"net/netip"
 	"os"
+	"os/exec"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/process"
+	"github.com/sidemirror/sidemirror/hostconfig/socket"
 )
 
-// fakeDockerd takes daemon.json as dockerd does: a key that is gone changes nothing.
-type fakeDockerd struct {
-	host     *Host
-	deaf     error
-	mirrors  []string
-	store    string
-	version  string
-	reloads  int
-	restarts int
+// fakeRunning is a host on which a dockerd runs, and a containerd if it has arguments. Real engines
+// are tested in the test module; this is for faults that they cannot be made to show, and for speed.
+type fakeRunning struct {
+	host *Host
+	off  bool // no dockerd runs
+
+	docker     []string // dockerd's arguments
+	containerd []string // containerd's arguments; nil if none runs
+	started    time.Time
+	execute    bool // programs of the tree are executed
+	users      []int
+	names      map[string][]netip.Addr
+
+	deaf       error
+	mirrors    []string
+	store      string
+	version    string
+	configPath *string // what containerd's introspection says
+	reloads    int
+	restarts   int
 
 	pull func(ctx context.Context, q ask, reference string) error
 }
 
-func (*fakeDockerd) Running(context.Context) bool { return true }
+// ask is what an engine is asked to pull by.
+type ask struct{ engine, folder string }
 
-func (d *fakeDockerd) Reload(context.Context) error {
+// running makes h a host on which a dockerd runs.
+func running(h *Host) *fakeRunning {
+	f := &fakeRunning{host: h}
+	h.Running = f
+	return f
+}
+
+// idle makes h a running host on which no engine runs.
+func idle(h *Host) *fakeRunning {
+	f := running(h)
+	f.off = true
+	return f
+}
+
+func (f *fakeRunning) Daemon(_ context.Context, name string) engine.Daemon {
+	switch {
+	case name == engine.Docker && !f.off:
+		return fakeDaemon{f, name}
+	case name == engine.Containerd && f.containerd != nil:
+		return fakeDaemon{f, name}
+	}
+	return nil
+}
+
+func (f *fakeRunning) Users(string) []int { return f.users }
+
+func (f *fakeRunning) Output(ctx context.Context, _, program string, args ...string) string {
+	if !f.execute {
+		return ""
+	}
+	out, err := exec.CommandContext(ctx, f.host.path(program), args...).Output()
+	if err != nil {
+		return ""
+	}
+	return string(out)
+}
+
+func (f *fakeRunning) Lookup(_ context.Context, name string) ([]netip.Addr, error) {
+	if list, ok := f.names[name]; ok {
+		return list, nil
+	}
+	return nil, errors.New("no such host")
+}
+
+// fakeDaemon is dockerd or containerd of a fakeRunning.
+type fakeDaemon struct {
+	*fakeRunning
+	name string
+}
+
+func (d fakeDaemon) Args() []string {
+	if d.name == engine.Containerd {
+		return d.containerd
+	}
+	return append([]string{"dockerd"}, d.docker...)
+}
+
+func (d fakeDaemon) Started() time.Time { return d.started }
+
+// Signal takes daemon.json as dockerd does: a key that is gone changes nothing.
+func (d fakeDaemon) Signal(_ context.Context, verb engine.Verb) error {
+	if verb == engine.Restart {
+		d.restarts++
+		return nil
+	}
 	if d.deaf != nil {
 		return d.deaf
 	}
 	d.reloads++
-	data, err := os.ReadFile(d.host.path(dockerJSON))
+	data, err := os.ReadFile(d.host.path(cmp.Or(process.Flag(d.docker, "--config-file"), dockerJSON)))
 	if err != nil {
 		return nil
 	}
@@ -45,20 +130,25 @@ func (d *fakeDockerd) Reload(context.Context) error {
 	return nil
 }
 
-func (d *fakeDockerd) Info(context.Context) (info, error) {
-	return info{mirrors: d.mirrors, store: d.store, version: d.version}, nil
-}
-
-func (d *fakeDockerd) Pull(ctx context.Context, q ask, reference string) error {
-	if d.pull == nil {
-		return errNotAsked
+func (d fakeDaemon) Info(context.Context) (engine.Info, error) {
+	if d.name == engine.Containerd {
+		if d.configPath == nil {
+			return engine.Info{}, socket.ErrUnreachable
+		}
+		return engine.Info{ConfigPath: *d.configPath, KnowsConfigPath: true}, nil
 	}
-	return d.pull(ctx, q, reference)
+	return engine.Info{Mirrors: d.mirrors, Store: cmp.Or(d.store, "overlay2"), Version: d.version}, nil
 }
 
-func (d *fakeDockerd) Restart(context.Context) error {
-	d.restarts++
-	return nil
+func (d fakeDaemon) Pull(ctx context.Context, reference string) error {
+	if d.pull == nil {
+		return socket.ErrUnreachable
+	}
+	folder := dockerHosts
+	if d.name == engine.Containerd {
+		folder = "/srv/hosts"
+	}
+	return d.pull(ctx, ask{d.name, folder}, reference)
 }
 
 // failing is a step that fails one operation on one path.

@@ -16,10 +16,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-const ourURL = "http://127.0.0.1:305"
+const (
+	ourURL = "http://127.0.0.1:305"
+	hub    = "docker.io"
+
+	dockerFolder     = "/etc/docker"
+	dockerJSON       = dockerFolder + "/daemon.json"
+	dockerHosts      = dockerFolder + "/certs.d"
+	containerdConfig = "/etc/containerd/config.toml"
+	containerdHosts  = "/etc/containerd/certs.d"
+
+	// builtIn is what containerd from 2.2 on reads if config_path is not set.
+	builtIn = containerdHosts + ":" + dockerHosts
+)
 
 // The marks that the editors write above an entry; [splice.FileMark] is the third.
 const (
@@ -51,7 +64,7 @@ func host(t *testing.T, files map[string]string) *Host {
 			t.Fatal(err)
 		}
 	}
-	return &Host{Root: root, Versions: map[string]string{Docker: "28.5.2", Containerd: "2.1.9"}}
+	return &Host{Root: root, Versions: map[string]string{engine.Docker: "28.5.2", engine.Containerd: "2.1.9"}}
 }
 
 // memory is a folder in memory where there is such a file system: the tests sync
@@ -147,11 +160,11 @@ func sameTree(t *testing.T, want, got map[string]string) {
 	}
 }
 
-func desired(registries ...string) Desired {
-	return Desired{Mirror: ourURL, Registries: registries, Engines: []string{Docker, Containerd}}
+func desired(registries ...string) engine.Desired {
+	return engine.Desired{Mirror: ourURL, Registries: registries, Engines: []string{engine.Docker, engine.Containerd}}
 }
 
-func (h *Host) plan(t *testing.T, want Desired) Plan {
+func (h *Host) plan(t *testing.T, want engine.Desired) Plan {
 	t.Helper()
 	plan, err := Make(context.Background(), h, want)
 	if err != nil {
@@ -161,13 +174,13 @@ func (h *Host) plan(t *testing.T, want Desired) Plan {
 }
 
 // try applies want and answers with the error.
-func (h *Host) try(t *testing.T, want Desired) (Result, error) {
+func (h *Host) try(t *testing.T, want engine.Desired) (Result, error) {
 	t.Helper()
 	return Apply(context.Background(), h, h.plan(t, want))
 }
 
 // apply applies want, and wants the host settled after it.
-func (h *Host) apply(t *testing.T, want Desired) Result {
+func (h *Host) apply(t *testing.T, want engine.Desired) Result {
 	t.Helper()
 	result, err := h.try(t, want)
 	if err != nil {
@@ -193,17 +206,23 @@ func (h *Host) revert(t *testing.T) Result {
 	return result
 }
 
-// notes are all notes of a plan, one a line.
+// notes are all problems and notes of a plan, one a line, with their hints.
 func notes(plan Plan) string {
 	var list []string
 	for _, state := range plan.Engines {
-		list = append(list, state.Notes...)
+		for _, p := range slices.Concat(state.Problems, state.Notes) {
+			list = append(list, p.Error()+"; "+p.Hint)
+		}
 	}
 	return strings.Join(list, "\n")
 }
 
 func refusals(plan Plan) string {
-	return problem.Format("", errors.Join(plan.Refused...))
+	var errs []error
+	for _, p := range plan.Refused {
+		errs = append(errs, p)
+	}
+	return problem.Format("", errors.Join(errs...))
 }
 
 func contains(t *testing.T, text string, parts ...string) {
@@ -212,14 +231,5 @@ func contains(t *testing.T, text string, parts ...string) {
 		if !strings.Contains(text, part) {
 			t.Errorf("no %q in:\n%s", part, text)
 		}
-	}
-}
-
-// proc is what /proc has of one process, started by PID 1.
-func proc(pid int, name string, uid int, args ...string) map[string]string {
-	folder := fmt.Sprintf("/proc/%d/", pid)
-	return map[string]string{
-		folder + "status":  fmt.Sprintf("Name:\t%s\nPPid:\t1\nUid:\t%d\t%[2]d\t%[2]d\t%[2]d\nNSpid:\t%d\n", name, uid, pid),
-		folder + "cmdline": strings.Join(args, "\x00") + "\x00",
 	}
 }

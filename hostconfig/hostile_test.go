@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -55,7 +56,7 @@ func TestAReadOnlyFileSystemIsRefusedByThePlan(t *testing.T) {
 	before := h.snapshot(t)
 	plan := h.plan(t, desired("docker.io"))
 	contains(t, refusals(plan), hubHosts+": on a read-only file system\nhint: make it writable, or write this file into the host's image")
-	if len(plan.Changes) != 1 || plan.Changes[0].Engine != Containerd {
+	if len(plan.Changes) != 1 || plan.Changes[0].Engine != engine.Containerd {
 		t.Errorf("%+v", plan.Changes)
 	}
 	result, err := h.try(t, desired("docker.io"))
@@ -78,7 +79,7 @@ func TestOnlyTheFoldersWrittenToNeedToBeWritable(t *testing.T) {
 	if err := unix.Mount("", h.Root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	h.apply(t, Desired{Mirror: ourURL, Registries: []string{"docker.io", "r.example"}, Engines: []string{Docker}})
+	h.apply(t, engine.Desired{Mirror: ourURL, Registries: []string{"docker.io", "r.example"}, Engines: []string{engine.Docker}})
 	contains(t, h.get(t, dockerHosts+"/r.example/hosts.toml"), ourHost)
 	h.revert(t)
 	after := h.snapshot(t)
@@ -104,10 +105,10 @@ func TestAFileThatIsGivenBackAlreadyIsNoFault(t *testing.T) {
 	h := host(t, map[string]string{"/etc/containerd/": "", rHosts: theirs})
 	before := h.snapshot(t)
 	h.apply(t, containerdOnly("r.example", "docker.io"))
-	plan := h.plan(t, Desired{Mirror: ourURL})
+	plan := h.plan(t, engine.Desired{Mirror: ourURL})
 	h.revert(t)
 	result, err := Apply(context.Background(), h, plan)
-	if err != nil || len(result.Given) != 0 {
+	if err != nil || len(result.Restored) != 0 {
 		t.Errorf("%+v, %v", result, err)
 	}
 	sameTree(t, before, h.snapshot(t))
@@ -193,7 +194,7 @@ func TestRootWithoutCapabilitiesLosesNothing(t *testing.T) {
 }
 
 func TestHugeFilesAreRefusedWhicheverTheyAre(t *testing.T) {
-	for name, want := range map[string]Desired{dockerJSON: dockerOnly(), hubHosts: dockerOnly(), containerdConfig: restarting(), rHosts: restarting()} {
+	for name, want := range map[string]engine.Desired{dockerJSON: dockerOnly(), hubHosts: dockerOnly(), containerdConfig: restarting(), rHosts: restarting()} {
 		h := host(t, map[string]string{name: "", "/etc/docker/": "", "/etc/containerd/": ""})
 		if err := os.Truncate(h.path(name), 64<<20); err != nil {
 			t.Fatal(err)

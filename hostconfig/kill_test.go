@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
 // The victim is this test binary, run once more: it applies or reverts on the tree
@@ -52,7 +54,7 @@ func victim() int {
 }
 
 func killHost(root string) *Host {
-	return &Host{Root: root, Versions: map[string]string{Docker: "28.5.2", Containerd: "1.7.34"}, step: failing("rename", busyFile, unix.EBUSY)}
+	return &Host{Root: root, Versions: map[string]string{engine.Docker: "28.5.2", engine.Containerd: "1.7.34"}, step: failing("rename", busyFile, unix.EBUSY)}
 }
 
 func killDo(h *Host, what string) error {
@@ -60,8 +62,10 @@ func killDo(h *Host, what string) error {
 		_, err := Revert(context.Background(), h, ourURL)
 		return err
 	}
-	if h.signaler = nil; what == "ask" {
-		h.signaler = &fakeDockerd{host: h, store: containerdStore, version: "28.5.2", pull: resolver(h)}
+	if h.Running = nil; what == "ask" {
+		fake := running(h)
+		fake.store, fake.version, fake.pull = "containerd", "28.5.2", resolver(h)
+		h.Probe = true
 	}
 	want := desired("docker.io", "r.example:5000")
 	want.RestartContainerd = true

@@ -14,72 +14,74 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/socket"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// probeLimit is for one engine. containerd before 2.3 waits for ever for a host that
-// does not answer, and one that does not know ours asks the network's name servers.
+// probeLimit is for one engine. containerd before 2.3 waits for ever for a host that does not answer,
+// and one that does not read the probe's file asks the network's name servers.
 const probeLimit = 10 * time.Second
 
-// errNotAsked is of an engine that cannot be asked from here: nothing follows from it.
-var errNotAsked = errors.New("it cannot be asked from here")
-
-// ask is a running engine that should look for hosts.toml files in folder.
-type ask struct {
-	engine, folder string
-	socket         string // of CRI's
-	restart        bool   // it will not before it is restarted
+// probeOf is a probe of a running engine.
+type probeOf struct {
+	engine string
+	engine.Probe
 }
 
-// askAll asks the engines for which something was written or which were restarted.
-// What they answer is told, and undoes nothing.
-func (a *applier) askAll(ctx context.Context, plan Plan) {
-	for _, q := range plan.asks {
+// probeAll asks the engines for which something was written or that were restarted. What they answer
+// is reported, and undoes nothing.
+func (a *applier) probeAll(ctx context.Context, plan Plan) {
+	for _, q := range plan.probes {
+		restarted := slices.Contains(a.result.Signals, engine.Signal{Engine: q.engine, Verb: engine.Restart})
 		concerns := func(c Change) bool { return c.Engine == q.engine && slices.Contains(a.result.Written, c.Path) }
-		if q.restart && !a.restarted {
-			continue // what it would say is known
-		}
-		if !slices.ContainsFunc(plan.Changes, concerns) && !(q.engine == Containerd && a.restarted) {
+		d := a.daemon(ctx, q.engine)
+		if d == nil || q.AfterRestart && !restarted || !restarted && !slices.ContainsFunc(plan.Changes, concerns) {
 			continue
 		}
-		heard, err := a.askOne(ctx, q)
+		heard, err := a.probe(ctx, q, d)
 		switch {
 		case heard:
-			a.result.Asked = append(a.result.Asked, fmt.Sprintf("%s reads hosts.toml files in %s", q.engine, q.folder))
-		case errors.Is(err, errNotAsked) || ctx.Err() != nil:
+			a.result.Probed = append(a.result.Probed, fmt.Sprintf("%s reads hosts.toml files in %s", q.engine, q.Folder))
+		case errors.Is(err, socket.ErrUnreachable) || ctx.Err() != nil:
 		default:
 			text := err.Error()
-			a.result.Warnings = append(a.result.Warnings, fmt.Sprintf("%s was asked to pull a probe image, and did not come to us as a hosts.toml file in %s had it; it said: %s; %s",
-				q.engine, q.folder, strings.ToValidUTF8(text[:min(len(text), 512)], ""), mendOf(q.engine)))
+			a.result.Warnings = append(a.result.Warnings, &problem.Problem{
+				Code: "probe-failed", Path: q.Folder,
+				Text: fmt.Sprintf("%s was asked to pull a probe image and did not read the hosts.toml file here; it reported: %s",
+					q.engine, strings.ToValidUTF8(text[:min(len(text), 512)], "")),
+				Hint: probeHint(q.engine),
+			})
 		}
 	}
 }
 
-func mendOf(engine string) string {
-	if engine == Containerd {
+func probeHint(name string) string {
+	if name == engine.Containerd {
 		return "see config_path in containerd config dump, and journalctl -u containerd; to undo: sidemirror revert"
 	}
 	return "see journalctl -u docker; to undo: sidemirror revert"
 }
 
-// askOne has an engine pull from a registry that does not exist, and whose hosts.toml
-// names a listener of ours alone: whoever comes there has read that file. It is
-// in the journal like every other, so that it does not outlive a run that is killed.
-func (a *applier) askOne(ctx context.Context, q ask) (heard bool, err error) {
+// probe makes an engine pull from a registry that does not exist, and whose hosts.toml names a
+// listener of this process: an engine that connects there has read that file. The file is in the
+// journal like every other, so that it does not outlive a run that is killed.
+func (a *applier) probe(ctx context.Context, q probeOf, d engine.Daemon) (heard bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.patience)
 	defer cancel()
 	p, err := listenForProbe(ctx)
 	if err != nil {
-		return false, errNotAsked
+		return false, socket.ErrUnreachable
 	}
 	defer p.close()
 	url := "http://" + p.listener.Addr().String()
 	c := Change{
-		Engine: q.engine, Path: path.Join(q.folder, p.registry, "hosts.toml"), kind: hostsFile, url: url,
+		Engine: q.engine, Path: path.Join(q.Folder, p.registry, "hosts.toml"), Kind: engine.HostsTOML, url: url,
 		After: splice.Hosts{URL: url, Server: url}.File(),
 	}
 	if err := a.place(c); err != nil {
-		return false, fmt.Errorf("%w: %w", errNotAsked, err)
+		return false, fmt.Errorf("%w: %w", socket.ErrUnreachable, err)
 	}
 	defer func() {
 		if real, err := a.tree.Resolve(c.Path); err != nil {
@@ -91,7 +93,7 @@ func (a *applier) askOne(ctx context.Context, q ask) (heard bool, err error) {
 	pulled := make(chan struct{})
 	go func() {
 		defer close(pulled)
-		err = a.signaler.Pull(ctx, q, p.registry+"/"+p.repository+":probe")
+		err = d.Pull(ctx, p.registry+"/"+p.repository+":probe")
 	}()
 	select {
 	case <-p.heard:

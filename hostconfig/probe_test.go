@@ -15,8 +15,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
+	"github.com/sidemirror/sidemirror/hostconfig/socket"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // resolver pulls as an engine that reads hosts.toml files: from the server that the one
@@ -51,15 +54,25 @@ func resolver(h *Host) func(context.Context, ask, string) error {
 	}
 }
 
+// warnings are those of a result, one a line, with their hints.
+func warnings(r Result) string {
+	var lines []string
+	for _, p := range r.Warnings {
+		lines = append(lines, problem.Format("", p))
+	}
+	return strings.Join(lines, "\n")
+}
+
 // askedHost is a Docker on the containerd store and a containerd that runs, with the fake that
 // answers for both.
-func askedHost(t *testing.T) (*Host, *fakeDockerd) {
-	h := host(t, merge(proc(77, "containerd", 0, "containerd"), map[string]string{
+func askedHost(t *testing.T) (*Host, *fakeRunning) {
+	h := host(t, map[string]string{
 		containerdConfig: "version = 2\n" + criV2 + "\nconfig_path = \"/srv/hosts\"\n", "/etc/docker/": "",
-	}))
-	h.Versions[Containerd] = "1.7.34"
-	fake := &fakeDockerd{host: h, store: containerdStore, version: "28.5.2"}
-	h.signaler = fake
+	})
+	h.Probe = true
+	h.Versions[engine.Containerd] = "1.7.34"
+	fake := running(h)
+	fake.store, fake.version, fake.containerd = "containerd", "28.5.2", []string{"containerd"}
 	return h, fake
 }
 
@@ -71,8 +84,8 @@ func TestEnginesAreAskedWhetherTheyReadWhatWasWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"docker reads hosts.toml files in /etc/docker/certs.d", "containerd reads hosts.toml files in /srv/hosts"}; !slices.Equal(result.Asked, want) || len(result.Warnings) != 0 {
-		t.Errorf("asked %q, warned %q", result.Asked, result.Warnings)
+	if want := []string{"docker reads hosts.toml files in /etc/docker/certs.d", "containerd reads hosts.toml files in /srv/hosts"}; !slices.Equal(result.Probed, want) || len(result.Warnings) != 0 {
+		t.Errorf("asked %q, warned %q", result.Probed, result.Warnings)
 	}
 	contains(t, h.get(t, journal.Folder+"/journal.json"), "/srv/hosts/docker.io")
 	for name := range h.snapshot(t) {
@@ -81,10 +94,10 @@ func TestEnginesAreAskedWhetherTheyReadWhatWasWritten(t *testing.T) {
 		}
 	}
 	// Nothing was changed, so there is nothing to ask.
-	if result := h.apply(t, desired("docker.io")); len(result.Asked)+len(result.Warnings) != 0 {
+	if result := h.apply(t, desired("docker.io")); len(result.Probed)+len(result.Warnings) != 0 {
 		t.Errorf("%+v", result)
 	}
-	if result := h.revert(t); len(result.Asked)+len(result.Warnings) != 0 {
+	if result := h.revert(t); len(result.Probed)+len(result.Warnings) != 0 {
 		t.Errorf("%+v", result)
 	}
 	sameTree(t, before, h.snapshot(t))
@@ -95,13 +108,13 @@ func TestAnEngineThatDoesNotComeIsWarnedOf(t *testing.T) {
 		pull func(context.Context, ask, string) error
 		says string
 	}{
-		"goes elsewhere": {func(context.Context, ask, string) error { return errors.New("no such host") }, "containerd was asked to pull a probe image, and did not come to us as a hosts.toml file in /srv/hosts had it; it said: no such host; see config_path"},
+		"goes elsewhere": {func(context.Context, ask, string) error { return errors.New("no such host") }, "/srv/hosts: containerd was asked to pull a probe image and did not read the hosts.toml file here; it reported: no such host\nhint: see config_path"},
 		"has it":         {func(context.Context, ask, string) error { return nil }, "it has that image"},
-		"not from here":  {func(context.Context, ask, string) error { return fmt.Errorf("%w: hidden", errNotAsked) }, ""},
+		"not from here":  {func(context.Context, ask, string) error { return fmt.Errorf("%w: hidden", socket.ErrUnreachable) }, ""},
 		"never answers": {func(ctx context.Context, _ ask, _ string) error {
 			<-ctx.Done()
 			return ctx.Err()
-		}, "it said: nothing within 50ms"},
+		}, "it reported: nothing within 50ms"},
 		"guesses": {func(ctx context.Context, q ask, reference string) error {
 			return resolver(nil)(ctx, q, "x") // whatever it asks for, it is not ours
 		}, "no such file"},
@@ -120,10 +133,10 @@ func TestAnEngineThatDoesNotComeIsWarnedOf(t *testing.T) {
 			}
 			before := h.snapshot(t)
 			result, err := h.try(t, containerdOnly("r.example"))
-			if err != nil || len(result.Asked) != 0 || len(result.Warnings) > 1 || (len(result.Warnings) == 1) != (test.says != "") {
+			if err != nil || len(result.Probed) != 0 || len(result.Warnings) > 1 || (len(result.Warnings) == 1) != (test.says != "") {
 				t.Errorf("%+v, %v", result, err)
 			}
-			contains(t, strings.Join(result.Warnings, "\n"), test.says)
+			contains(t, warnings(result), test.says)
 			h.revert(t)
 			sameTree(t, before, h.snapshot(t))
 		})
@@ -131,11 +144,11 @@ func TestAnEngineThatDoesNotComeIsWarnedOf(t *testing.T) {
 }
 
 func TestNobodyIsAskedWhatIsKnown(t *testing.T) {
-	asked := func(t *testing.T, prepare func(h *Host, fake *fakeDockerd), want Desired) (engines []string) {
+	asked := func(t *testing.T, prepare func(h *Host, fake *fakeRunning), want engine.Desired) (engines []string) {
 		h, fake := askedHost(t)
 		fake.pull = func(_ context.Context, q ask, _ string) error {
 			engines = append(engines, q.engine)
-			return errNotAsked
+			return socket.ErrUnreachable
 		}
 		prepare(h, fake)
 		if _, err := h.try(t, want); err != nil {
@@ -143,25 +156,21 @@ func TestNobodyIsAskedWhatIsKnown(t *testing.T) {
 		}
 		return engines
 	}
-	set := func(text string) func(*Host, *fakeDockerd) {
-		return func(h *Host, _ *fakeDockerd) { h.put(t, containerdConfig, text) }
+	set := func(text string) func(*Host, *fakeRunning) {
+		return func(h *Host, _ *fakeRunning) { h.put(t, containerdConfig, text) }
 	}
 	for name, test := range map[string]struct {
-		prepare func(h *Host, fake *fakeDockerd)
-		want    Desired
+		prepare func(h *Host, fake *fakeRunning)
+		want    engine.Desired
 		engines []string
 	}{
-		"both":              {func(*Host, *fakeDockerd) {}, desired("docker.io"), []string{Docker, Containerd}},
-		"Docker 27":         {func(h *Host, d *fakeDockerd) { d.version, h.Versions[Docker] = "27.5.1", "27.5.1" }, desired("docker.io"), []string{Containerd}},
-		"graph driver":      {func(_ *Host, d *fakeDockerd) { d.store = "overlay2" }, desired("docker.io"), []string{Containerd}},
-		"CRI off":           {set("disabled_plugins = [\"cri\"]\n"), desired("docker.io"), []string{Docker}},
-		"empty config_path": {set("version = 2\n"), containerdOnly("r.example"), nil},
-		"restarted":         {set("version = 2\n"), restarting(), []string{Containerd}},
-		"containerd stopped": {func(h *Host, _ *fakeDockerd) {
-			if err := os.RemoveAll(h.path("/proc")); err != nil {
-				t.Fatal(err)
-			}
-		}, containerdOnly("r.example"), nil},
+		"both":               {func(*Host, *fakeRunning) {}, desired("docker.io"), []string{engine.Docker, engine.Containerd}},
+		"Docker 27":          {func(h *Host, d *fakeRunning) { d.version, h.Versions[engine.Docker] = "27.5.1", "27.5.1" }, desired("docker.io"), []string{engine.Containerd}},
+		"graph driver":       {func(_ *Host, d *fakeRunning) { d.store = "overlay2" }, desired("docker.io"), []string{engine.Containerd}},
+		"CRI off":            {set("disabled_plugins = [\"cri\"]\n"), desired("docker.io"), []string{engine.Docker}},
+		"empty config_path":  {set("version = 2\n"), containerdOnly("r.example"), nil},
+		"restarted":          {set("version = 2\n"), restarting(), []string{engine.Containerd}},
+		"containerd stopped": {func(_ *Host, d *fakeRunning) { d.containerd = nil }, containerdOnly("r.example"), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := asked(t, test.prepare, test.want); !slices.Equal(got, test.engines) {
@@ -169,13 +178,10 @@ func TestNobodyIsAskedWhatIsKnown(t *testing.T) {
 			}
 		})
 	}
-	t.Run("watching", func(t *testing.T) {
-		h, fake := askedHost(t)
-		fake.pull = func(context.Context, ask, string) error {
-			t.Error("asked")
-			return nil
+	t.Run("unless that is wanted", func(t *testing.T) {
+		if got := asked(t, func(h *Host, _ *fakeRunning) { h.Probe = false }, desired("docker.io")); got != nil {
+			t.Errorf("asked %q", got)
 		}
-		keep(t, h, desired("docker.io")).settle()
 	})
 }
 
@@ -214,7 +220,7 @@ func TestAFaultWhileAskingLeavesNothing(t *testing.T) {
 			return nil
 		}
 		result, err := h.try(t, containerdOnly("r.example"))
-		if len(result.Written) != 1 || failed && err == nil && len(result.Asked) != 0 {
+		if len(result.Written) != 1 || failed && err == nil && len(result.Probed) != 0 {
 			t.Errorf("step %d: %+v, %v", step, result, err)
 		}
 		h.step = nil

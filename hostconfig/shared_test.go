@@ -3,6 +3,8 @@ package hostconfig
 import (
 	"os"
 	"testing"
+
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
 // A list of folders often ends in Docker's, as the one does that containerd has built
@@ -16,7 +18,7 @@ func TestContainerdLeavesDockersFilesOfItsListAlone(t *testing.T) {
 				containerdConfig: "version = 3\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d:/etc/docker/certs.d\"\n",
 			})
 			before := h.snapshot(t)
-			want := Desired{Mirror: ourURL, Registries: []string{hub}, Engines: []string{Docker, Containerd}}
+			want := engine.Desired{Mirror: ourURL, Registries: []string{hub}, Engines: []string{engine.Docker, engine.Containerd}}
 			h.apply(t, want)
 			if lost {
 				if err := os.RemoveAll(h.path("/var")); err != nil {

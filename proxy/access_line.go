@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -12,9 +13,13 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// WatchdogAgent is the User-Agent of the requests by which the daemon checks that it
-// responds. The log leaves them out as long as they succeed.
-const WatchdogAgent = "sidemirror-watchdog"
+type unloggedKey struct{}
+
+// Unlogged returns a context for a request that the log leaves out as long as it succeeds: the
+// daemon's own, by which it checks that it responds.
+func Unlogged(ctx context.Context) context.Context {
+	return context.WithValue(ctx, unloggedKey{}, true)
+}
 
 // accessLine collects what the log says about one request.
 type accessLine struct {
@@ -43,7 +48,7 @@ func (p *Proxy) logAccess(l *accessLine, err error) {
 		l.status = http.StatusOK
 	}
 	level := logrus.InfoLevel
-	if l.http.UserAgent() == WatchdogAgent && err == nil {
+	if l.http.Context().Value(unloggedKey{}) != nil && err == nil {
 		level = logrus.DebugLevel
 	}
 	if gone := l.http.Context().Err() != nil; !gone && (l.status >= 500 || err != nil && l.status < 400) {

@@ -86,7 +86,7 @@ func (r *request) describeBlob(ctx context.Context, l *accessLine, patient bool)
 	q := r.query(http.MethodHead)
 	q.Patient = patient
 	resp, u, err := r.ask(ctx, l, pool, q)
-	if err == nil && resp.ContentLength < 0 || headUnserved(err) {
+	if err == nil && resp.ContentLength < 0 || r.headFailed(err) {
 		q.Method = http.MethodGet
 		q.Header.Set("Range", "bytes=0-0")
 		if resp, u, err = r.ask(ctx, l, pool, q); err == nil {

@@ -30,14 +30,21 @@ func (p *Proxy) entitle(w *response, r *request) error {
 	if p.may(r, known) != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(r.http.Context(), p.freshness.Timeout)
-	defer cancel()
-	_, u, err := r.describeBlob(ctx, &w.line, !r.mirror && len(known) == 0)
-	p.noteBlob(r, u, err)
-	if err != nil && p.mayWhileAway(r, known, err) != nil {
+	if len(known) == 0 {
+		_, u, err := r.describeBlob(r.http.Context(), &w.line, !r.mirror)
+		p.noteBlob(r, u, err)
+		return err
+	}
+	may := func(err error) bool { return p.mayWhileAway(r, known, err) != nil }
+	a := p.inquiries.begin(r, func(ctx context.Context, i *inquiry) answer {
+		_, u, err := r.describeBlob(ctx, &i.line, false)
+		p.noteBlob(r, u, err)
+		return answer{nil, u, err}
+	}).get(r, &w.line, may)
+	if a.err != nil && may(a.err) {
 		return nil
 	}
-	return err
+	return a.err
 }
 
 // serveStored serves a blob that is whole on disk, by sendfile where the connection allows it.

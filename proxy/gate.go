@@ -4,21 +4,22 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// gate refuses what no engine sends, before anything of the request is looked at
-// closely (security.md §6): web pages, which a browser lets reach 127.0.0.1, names
-// that are not ours, by which DNS rebinding works, and bodies.
+// gate refuses what no engine sends, before anything else of the request is looked at: web
+// pages, which a browser lets reach 127.0.0.1; host names that are not sidemirror's, by which
+// DNS rebinding works; and bodies.
 func (p *Proxy) gate(r *http.Request) error {
-	if strings.HasPrefix(r.URL.Path, "/v2") && fromBrowser(r.Header) {
-		return &oci.Error{Code: oci.Denied, Message: "web pages are not served here"}
+	if strings.HasPrefix(r.URL.Path, "/v2") && fromWebPage(r) {
+		return &oci.Error{Code: oci.Denied, Message: "web pages may not use the registry API of sidemirror"}
 	}
 	if r.URL.Host != "" || r.Method == http.MethodConnect || r.Method == http.MethodTrace {
-		return &oci.Error{Code: oci.BadRequest, Message: "only requests for a path are answered: this is no forward proxy"}
+		return &oci.Error{Code: oci.BadRequest, Message: "sidemirror is not a forward proxy: the request target must be a path"}
 	}
 	if r.Host == "" {
 		return &oci.Error{Code: oci.BadRequest, Message: "the request names no Host"}
@@ -31,7 +32,7 @@ func (p *Proxy) gate(r *http.Request) error {
 	}
 	for _, via := range r.Header.Values("Via") {
 		if strings.Contains(via, upstream.Via) {
-			return &oci.Error{Code: oci.Unavailable, Message: "an upstream of this registry leads back here: mend its upstreams in the configuration"}
+			return &oci.Error{Code: oci.Unavailable, Message: "an upstream of this registry leads back to sidemirror: correct its upstreams in the configuration"}
 		}
 	}
 	return nil
@@ -39,15 +40,30 @@ func (p *Proxy) gate(r *http.Request) error {
 
 func readOnly(method string) bool { return method == http.MethodGet || method == http.MethodHead }
 
-// fromBrowser reports whether a web page made the request. "none" is a person who
-// typed the address.
-func fromBrowser(h http.Header) bool {
-	site := h.Get("Sec-Fetch-Site")
-	return len(h["Origin"]) > 0 || len(h["Referer"]) > 0 || (site != "" && site != "none")
+// fromWebPage reports whether a web page made the request. A browser says so itself:
+// Sec-Fetch-Site is "none" for an address that a person typed, and anything else, or an
+// Origin, is a page. Without them a Referer tells. One of sidemirror's own origin is what a
+// Go client (crane, regctl, oras, skopeo, podman) sends when it follows a redirect of ours.
+func fromWebPage(r *http.Request) bool {
+	if len(r.Header["Origin"]) > 0 {
+		return true
+	}
+	for name, values := range r.Header {
+		if strings.HasPrefix(name, "Sec-Fetch-") && r.Header.Get("Sec-Fetch-Site") != "none" || name == "Sec-Fetch-Site" && len(values) > 1 {
+			return true
+		}
+	}
+	for _, referer := range r.Header["Referer"] {
+		u, err := url.Parse(referer)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || !strings.EqualFold(u.Host, r.Host) {
+			return true
+		}
+	}
+	return false
 }
 
-// ownHost reports whether a Host header names us: a loopback name or address, or
-// one that the configuration gives us.
+// ownHost reports whether a Host header names sidemirror: a loopback name or address, or a
+// name from the configuration.
 func (r *routes) ownHost(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
@@ -60,13 +76,12 @@ func (r *routes) ownHost(host string) bool {
 	return err == nil && a.Unmap().IsLoopback()
 }
 
-// foreignHost is the error of a Host that is not ours. Where host names stand for
-// registries, one that stands for none is told those that do, as the worker tells
-// them; it is told no upstream and no other registry, since it may be a web page that
-// rebinds its name. Where none do, it is just not for us.
+// foreignHost returns the error for a Host that is not sidemirror's. If host names stand for
+// registries, it lists those names, as the worker does. It lists no upstream and no other
+// registry, since the caller may be a web page that rebinds its name.
 func (r *routes) foreignHost() error {
 	if len(r.hosts) == 0 {
-		return &oci.Error{Code: oci.Denied, Message: "this is not a name of sidemirror's: ask by a loopback address, or have the administrator add it to a registry's hosts"}
+		return &oci.Error{Code: oci.Denied, Message: "sidemirror does not serve this host name: use a loopback address, or have the administrator add the name to the hosts of a registry"}
 	}
 	return &oci.Error{Code: oci.NotFound, Message: "no registry is served under this name", Routes: r.hosts}
 }

@@ -14,9 +14,6 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// maxList bounds a page of tags or referrers, in bytes.
-const maxList = 8 << 20
-
 // serveList responds with a page of tags or of referrers, as the upstream sent it except for
 // the link to the next page, which leads here. The last response is stored for when the
 // upstream is away.
@@ -35,10 +32,10 @@ func (p *Proxy) serveList(w *response, r *request) error {
 			_ = p.cache.SetAnswer(r.repository(), key, *l) // a lost record is asked for again
 		} else if stored := p.storedList(r, key, err); stored != nil {
 			l, err, w.line.cache = stored, nil, "stale"
-			w.Header().Set("Warning", staleWarning)
+			w.Header().Add("Warning", staleWarning)
 		} else if none := p.unknownReferrers(r, err); none != nil {
 			l, err, w.line.cache = none, nil, "stale"
-			w.Header().Set("Warning", staleWarning)
+			w.Header().Add("Warning", staleWarning)
 		}
 	}
 	if err != nil {
@@ -47,6 +44,7 @@ func (p *Proxy) serveList(w *response, r *request) error {
 	for name, value := range l.Header {
 		w.Header().Set(name, value)
 	}
+	addWarnings(w.Header(), l.Warning)
 	w.Header().Set("Content-Length", strconv.Itoa(len(l.Body)))
 	w.WriteHeader(http.StatusOK)
 	if r.http.Method == http.MethodHead {
@@ -80,7 +78,7 @@ func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, e
 		return nil, u, err
 	}
 	defer resp.Body.Close()
-	body, err := readAtMost(resp.Body, maxList)
+	body, err := readAtMost(resp.Body, oci.MaxList)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New("a " + strconv.Itoa(resp.StatusCode))
 	}
@@ -96,9 +94,10 @@ func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, e
 			page.Header[name] = v
 		}
 	}
-	if next, ok := r.localLink(strings.Join(resp.Header.Values("Link"), ", ")); ok {
-		page.Header["Link"] = next
+	if links := r.localLinks(resp.Header.Values("Link")); links != "" {
+		page.Header["Link"] = links
 	}
+	page.Warning = readWarnings(resp.Header)
 	return page, u, nil
 }
 
@@ -116,13 +115,31 @@ func isList(kind oci.Kind, body []byte) bool {
 	return list.Manifests != nil
 }
 
-// localLink makes `<https://upstream/v2/…?n=…&last=…>; rel="next"` (RFC 8288) lead to the same
-// page here: the local path, its query, and the registry named as the client names it.
-func (r *request) localLink(link string) (string, bool) {
-	target, params, ok := strings.Cut(strings.TrimSpace(link), ">")
-	target, open := strings.CutPrefix(target, "<")
+// localLinks makes every link to a page of the list (RFC 8288) lead to the same page here,
+// `<https://upstream/v2/…?n=…&last=…>; rel="next"`: the local path, its query, and the
+// registry named as the client names it. A link to anything else is left out.
+func (r *request) localLinks(values []string) string {
+	var links []string
+	for _, v := range values {
+		for rest := v; ; {
+			target, params, after, ok := cutLink(rest)
+			if !ok {
+				break
+			}
+			if local, ok := r.localLink(target); ok {
+				links = append(links, "<"+local+">"+params)
+			}
+			rest = after
+		}
+	}
+	return strings.Join(links, ", ")
+}
+
+// localLink returns the local form of a link's target.
+func (r *request) localLink(target string) (string, bool) {
 	u, err := url.Parse(target)
-	if !ok || !open || err != nil {
+	list := strings.TrimPrefix(r.Path(), "/v2/"+r.Repository+"/")
+	if err != nil || u.Path != "" && !strings.HasSuffix(u.Path, list) { // without a path it is relative to this page
 		return "", false
 	}
 	query := u.Query()
@@ -130,5 +147,27 @@ func (r *request) localLink(link string) (string, bool) {
 	if r.Form == oci.ByNamespace {
 		query.Set("ns", r.Registry)
 	}
-	return "<" + withQuery(r.LocalPath(), query.Encode()) + ">" + params, true
+	return withQuery(r.LocalPath(), query.Encode()), true
+}
+
+// cutLink splits a Link header into the target and the parameters of its first link, with
+// their semicolon, and the rest. A comma within quotes is part of a parameter.
+func cutLink(s string) (target, params, rest string, ok bool) {
+	_, s, open := strings.Cut(s, "<")
+	target, s, ok = strings.Cut(s, ">")
+	if !open || !ok {
+		return "", "", "", false
+	}
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && quoted:
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			return target, s[:i], s[i+1:], true
+		}
+	}
+	return target, s, "", true
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 // staleWarning marks what may not be the latest (RFC 7234, 5.5.1).
@@ -28,8 +29,9 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	h.Set("Docker-Content-Digest", m.digest.String())
 	h.Set("ETag", strconv.Quote(m.digest.String()))
 	h.Set("Vary", "Accept")
+	addWarnings(h, m.warning)
 	if m.stale {
-		h.Set("Warning", staleWarning)
+		h.Add("Warning", staleWarning)
 	}
 	if r.Digest == "" {
 		w.line.digest = m.digest
@@ -69,26 +71,38 @@ func (p *Proxy) manifestByDigest(w *response, r *request) (*manifest, error) {
 			return asManifest(stored, h), nil
 		}
 	}
-	ctx, cancel, q := p.freshness.query(r, stored != nil)
-	defer cancel()
-	m, u, err := r.fetchManifest(ctx, &w.line, q)
-	if err != nil {
-		p.noteRefusal(r, u, err)
-		if stored != nil {
-			if h := p.mayWhileAway(r, stored.Holdings, err); h != nil {
-				w.line.cache = "hit"
-				return asManifest(stored, h), nil
-			}
-		}
-		return nil, err
-	}
-	p.allow(r, u)
 	if stored == nil {
-		p.store(w, r, m)
-		return m, nil
+		a := p.askForManifest(r.http.Context(), r, &w.line, manifestQuery{method: r.http.Method})
+		if a.err == nil {
+			p.store(w, r, a.m)
+		}
+		return a.m, a.err
+	}
+	may := func(err error) bool { return p.mayWhileAway(r, stored.Holdings, err) != nil }
+	a := p.inquiries.begin(r, func(ctx context.Context, i *inquiry) answer {
+		return p.askForManifest(ctx, r, &i.line, confirmation)
+	}).get(r, &w.line, may)
+	if a.err != nil {
+		if h := p.mayWhileAway(r, stored.Holdings, a.err); h != nil {
+			w.line.cache = "hit"
+			return asManifest(stored, h), nil
+		}
+		return nil, a.err
 	}
 	w.line.cache = "hit"
-	return p.confirmed(r, stored, m), nil
+	return p.confirmed(r, stored, a.m), nil
+}
+
+// askForManifest asks the upstream for r's manifest and records what the answer says about
+// r's caller.
+func (p *Proxy) askForManifest(ctx context.Context, r *request, l *accessLine, q manifestQuery) answer {
+	m, u, err := r.fetchManifest(ctx, l, q)
+	if err != nil {
+		p.noteRefusal(r, u, err)
+	} else {
+		p.allow(r, u)
+	}
+	return answer{m, u, err}
 }
 
 // confirmed returns a stored manifest that an upstream has just said the repository holds,
@@ -101,7 +115,9 @@ func (p *Proxy) confirmed(r *request, stored *cache.Manifest, m *manifest) *mani
 	if !slices.ContainsFunc(stored.Holdings, same) {
 		_ = p.cache.HoldManifest(r.repository(), stored.Digest, h) // a lost record is asked for again
 	}
-	return asManifest(stored, &h)
+	found := asManifest(stored, &h)
+	found.warning = m.warning
+	return found
 }
 
 // manifestByTag asks the upstream what the tag means, and returns that manifest from the cache
@@ -115,26 +131,60 @@ func (p *Proxy) manifestByTag(w *response, r *request) (*manifest, error) {
 			return k.manifest(), nil
 		}
 	}
-	ctx, cancel, q := p.freshness.query(r, len(known) > 0)
-	defer cancel()
-	m, u, err := r.fetchManifest(ctx, &w.line, q)
-	if err != nil {
-		p.noteRefusal(r, u, err)
-		if k := p.staleMeaning(r, known, err); k != nil {
+	var a answer
+	if len(known) == 0 {
+		a = p.askForTag(r.http.Context(), r, &w.line, manifestQuery{method: r.http.Method}, nil)
+	} else {
+		a = p.inquiries.begin(r, func(ctx context.Context, i *inquiry) answer {
+			return p.refreshTag(ctx, r, i, known)
+		}).get(r, &w.line, func(err error) bool { return p.staleMeaning(r, known, err) != nil })
+	}
+	if a.err != nil {
+		if k := p.staleMeaning(r, known, a.err); k != nil {
 			w.line.cache = "stale"
 			stale := k.manifest()
 			stale.stale = true
 			return stale, nil
 		}
-		return nil, err
+		return nil, a.err
 	}
-	p.allow(r, u)
-	p.learn(r, m, known)
+	return p.contentOf(w, r, a.m)
+}
+
+// askForTag asks the upstream what r's tag means and records it.
+func (p *Proxy) askForTag(ctx context.Context, r *request, l *accessLine, q manifestQuery, known []meaning) answer {
+	a := p.askForManifest(ctx, r, l, q)
+	if a.err == nil {
+		p.learn(r, a.m, known)
+	}
+	return a
+}
+
+// refreshTag asks the upstream what r's tag means now. If the clients got what it meant before
+// and the tag has moved, it fetches the new manifest, so that the next client gets that.
+func (p *Proxy) refreshTag(ctx context.Context, r *request, i *inquiry, known []meaning) answer {
+	a := p.askForManifest(ctx, r, &i.line, confirmation)
+	if a.err != nil {
+		return a
+	}
+	if stored, _ := p.cache.Manifest(r.repository(), a.m.digest); stored == nil && a.m.body == nil && i.isLate() {
+		if full := p.askForManifest(ctx, r, &i.line, manifestQuery{method: http.MethodGet, impatient: true}); full.err == nil {
+			a = full
+			p.storeManifest(r, a.m)
+		}
+	}
+	p.learn(r, a.m, known)
+	return a
+}
+
+// contentOf returns the manifest that an upstream has just described or sent.
+func (p *Proxy) contentOf(w *response, r *request, m *manifest) (*manifest, error) {
 	if m.body == nil && r.http.Method == http.MethodGet {
 		if stored, _ := p.cache.Manifest(r.repository(), m.digest); stored != nil {
 			w.line.cache = "hit"
 			return p.confirmed(r, stored, m), nil
 		}
+		var err error
 		if m, _, err = r.fetchManifest(r.http.Context(), &w.line, manifestQuery{method: http.MethodGet}); err != nil {
 			return nil, err
 		}
@@ -150,7 +200,9 @@ type meaning struct {
 }
 
 func (m meaning) manifest() *manifest {
-	return asManifest(m.stored, &cache.Holding{MediaType: m.MediaType})
+	found := asManifest(m.stored, &cache.Holding{MediaType: m.MediaType})
+	found.warning = m.Warning
+	return found
 }
 
 // meanings returns what r's tag meant last as something that the client accepts, as far as
@@ -165,7 +217,7 @@ func (p *Proxy) meanings(r *request) []meaning {
 		stored, _ := p.cache.Manifest(r.repository(), m.Digest)
 		switch {
 		case stored == nil:
-		case isIndex(m.MediaType):
+		case oci.IsIndex(m.MediaType):
 			indexes = append(indexes, meaning{m, stored})
 		default:
 			others = append(others, meaning{m, stored})
@@ -188,7 +240,9 @@ func (p *Proxy) staleMeaning(r *request, known []meaning, err error) *meaning {
 // learn records what r's tag means. While that is what it last meant, a record that is young
 // enough stays: writing it at each pull is most of what a pull by tag costs.
 func (p *Proxy) learn(r *request, m *manifest, known []meaning) {
-	now := cache.Meaning{Digest: m.digest, MediaType: m.mediaType, Size: m.size, Seen: time.Now(), Learned: r.learned(m.from)}
+	now := cache.Meaning{
+		Digest: m.digest, MediaType: m.mediaType, Size: m.size, Warning: m.warning, Seen: time.Now(), Learned: r.learned(m.from),
+	}
 	for _, k := range known {
 		last, age := k.Meaning, now.Seen.Sub(k.Seen)
 		last.Seen, last.Since = now.Seen, now.Since
@@ -205,28 +259,26 @@ type manifestQuery struct {
 	impatient bool // there is something to fall back to
 }
 
-// query says how to ask the upstream: if something is stored to fall back to, for the
-// description alone, which Docker Hub does not count, and not for long.
-func (f Freshness) query(r *request, stored bool) (context.Context, context.CancelFunc, manifestQuery) {
-	ctx := r.http.Context()
-	if !stored {
-		return ctx, func() {}, manifestQuery{method: r.http.Method}
-	}
-	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
-	return ctx, cancel, manifestQuery{method: http.MethodHead, impatient: true}
-}
+// confirmation asks for the description alone, which Docker Hub does not count against the
+// limit on pulls. Something is stored to fall back to.
+var confirmation = manifestQuery{method: http.MethodHead, impatient: true}
 
 // asManifest returns a stored manifest as the one that was asked for.
 func asManifest(m *cache.Manifest, h *cache.Holding) *manifest {
 	return &manifest{body: m.Body, size: int64(len(m.Body)), digest: m.Digest, mediaType: h.MediaType}
 }
 
-// store puts a manifest into the cache. One that cannot be stored is served all the same.
+// store puts a manifest that was fetched for a response into the cache.
 func (p *Proxy) store(w *response, r *request, m *manifest) {
 	w.line.cache = "miss"
-	if m.body == nil {
-		return
+	if m.body != nil {
+		p.storeManifest(r, m)
 	}
+}
+
+// storeManifest puts a manifest into the cache. One that cannot be stored is served all the
+// same.
+func (p *Proxy) storeManifest(r *request, m *manifest) {
 	h := cache.Holding{MediaType: m.mediaType, Learned: r.learned(m.from)}
 	if err := p.cache.PutManifest(r.repository(), m.digest, m.body, h); err != nil {
 		p.log.WithError(err).WithField("digest", m.digest).Warn("cannot store a manifest")

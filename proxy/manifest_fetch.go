@@ -6,23 +6,15 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// acceptAll is what a client that does not say what it accepts is taken to accept: a registry
-// that is asked without Accept may answer with schema 1.
-var acceptAll = []string{v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, dockerIndex, dockerManifest}
-
-func isIndex(mediaType string) bool {
-	return mediaType == v1.MediaTypeImageIndex || mediaType == dockerIndex
-}
-
-func (r *request) accepts(mediaType string) bool {
-	accept := r.accept()
-	return slices.Contains(accept, mediaType) || slices.Contains(accept, "*/*")
+// accepts reports whether the client accepts a Content-Type, whatever its parameters.
+func (r *request) accepts(contentType string) bool {
+	t := oci.MediaType(contentType)
+	kind, _, _ := strings.Cut(t, "/")
+	return slices.ContainsFunc(r.accept(), func(a string) bool { return a == t || a == "*/*" || a == kind+"/*" })
 }
 
 // accept returns the media types that the client accepts, without their parameters.
@@ -31,11 +23,11 @@ func (r *request) accept() []string {
 	for _, v := range r.http.Header.Values("Accept") {
 		for t := range strings.SplitSeq(v, ",") {
 			t, _, _ = strings.Cut(t, ";")
-			all = append(all, strings.TrimSpace(t))
+			all = append(all, strings.ToLower(strings.TrimSpace(t)))
 		}
 	}
 	if len(all) == 0 || len(all) == 1 && all[0] == "*/*" {
-		return acceptAll
+		return oci.ManifestTypes()
 	}
 	return all
 }
@@ -48,13 +40,13 @@ func (r *request) fetchManifest(ctx context.Context, l *accessLine, how manifest
 		q.Patient = false
 	}
 	if accept := q.Header.Get("Accept"); accept == "" || accept == "*/*" {
-		q.Header.Set("Accept", strings.Join(acceptAll, ", "))
+		q.Header.Set("Accept", strings.Join(oci.ManifestTypes(), ", "))
 	}
 	get := manifestQuery{method: http.MethodGet, impatient: how.impatient}
 	pool := r.registry.pool
 	for {
 		resp, u, err := r.ask(ctx, l, pool, q)
-		if how.method == http.MethodHead && headUnserved(err) {
+		if how.method == http.MethodHead && r.headFailed(err) {
 			return r.fetchManifest(ctx, l, get)
 		}
 		if err != nil {
@@ -72,10 +64,4 @@ func (r *request) fetchManifest(ctx context.Context, l *accessLine, how manifest
 			return nil, u, &oci.Error{Code: oci.ManifestInvalid, Status: http.StatusBadGateway, Message: u.Host() + " sent " + err.Error()}
 		}
 	}
-}
-
-// headUnserved reports whether an upstream does not serve HEAD.
-func headUnserved(err error) bool {
-	status := upstreamStatus(err)
-	return status == http.StatusMethodNotAllowed || status == http.StatusNotImplemented
 }

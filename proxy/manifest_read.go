@@ -5,141 +5,124 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// maxManifest is the size, in bytes, that the specification asks registries to
-// take at least and that engines take at most.
-const maxManifest = 4 << 20
-
-// The media types of Docker's own manifests.
-const (
-	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
-	dockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
-)
-
-// manifest is a manifest as an upstream has it, to the byte. body is nil where only
-// the description was asked for.
+// manifest is a manifest as an upstream has it, to the byte. body is nil if only the
+// description was asked for.
 type manifest struct {
 	body      []byte
 	size      int64
 	digest    digest.Digest
-	mediaType string
+	mediaType string             // the Content-Type as it came
+	warning   string             // of the upstream for the client, see readWarnings
 	from      *upstream.Upstream // nil for a stored one
 	stale     bool               // no upstream could say whether the tag still means it
 }
 
-// readManifest reads and checks an upstream's 200. The answer to a HEAD that lacks
-// something gives nil: the content must be asked for.
+// readManifest reads and checks an upstream's 200. It returns nil if the response to a HEAD
+// lacks something, so that the content must be asked for.
 func readManifest(resp *http.Response, method string, want digest.Digest) (*manifest, error) {
 	defer resp.Body.Close()
-	m := &manifest{size: resp.ContentLength, digest: want, mediaType: resp.Header.Get("Content-Type")}
-	said := resp.Header.Get("Docker-Content-Digest")
+	m := &manifest{
+		size: resp.ContentLength, digest: want, mediaType: resp.Header.Get("Content-Type"), warning: readWarnings(resp.Header),
+	}
+	header := resp.Header.Get("Docker-Content-Digest")
 	if method == http.MethodHead {
-		d, err := digest.Parse(said)
-		if err != nil || m.size <= 0 || m.size > maxManifest || !isManifestType(m.mediaType) || (want != "" && d != want) {
+		d, err := digest.Parse(header)
+		if err != nil || m.size <= 0 || m.size > oci.MaxManifest || !oci.IsManifest(m.mediaType) || (want != "" && d != want) {
 			return nil, nil
 		}
 		m.digest = d
 		return m, nil
 	}
 	var err error
-	if m.body, err = readAtMost(resp.Body, maxManifest); err != nil {
+	if m.body, err = readAtMost(resp.Body, oci.MaxManifest); err != nil {
 		return nil, err
 	}
 	if m.size >= 0 && m.size != int64(len(m.body)) {
-		return nil, fmt.Errorf("a manifest that is not of the length announced")
+		return nil, errors.New("a manifest whose length is not the one announced")
 	}
 	m.size = int64(len(m.body))
-	if isSchema1(m.mediaType) {
+	if oci.IsSchema1(m.mediaType) {
 		return nil, errSchema1
 	}
-	if err := m.check(said, resp.Header.Get("Content-Encoding")); err != nil {
-		return nil, err
-	}
-	return m, nil
+	return m, m.check(header)
 }
 
-// check verifies the content against the digest asked for, or the one said, and
-// finds the media type.
-func (m *manifest) check(said, encoding string) error {
+// check verifies the content against the digest that was asked for or else the one that
+// header names, and finds the media type.
+func (m *manifest) check(header string) error {
 	proven := m.digest != ""
 	if !proven {
 		m.digest = digest.FromBytes(m.body)
-		if d, err := digest.Parse(said); err == nil {
+		if d, err := digest.Parse(header); err == nil {
 			m.digest, proven = d, true
 		}
 	}
 	if m.digest.Algorithm().FromBytes(m.body) != m.digest {
-		return fmt.Errorf("a manifest that is not its digest")
+		return errors.New("a manifest that does not match its digest")
 	}
-	if !proven && encoding != "" && encoding != "identity" {
-		return fmt.Errorf("a manifest that is compressed (%q), which nobody asked for", clip(encoding))
-	}
-	return m.findType()
+	return m.findType(proven)
 }
 
-// findType settles the media type: the upstream's Content-Type as it came, and
-// where that says nothing what the content says of itself.
-func (m *manifest) findType() error {
+// findType settles the media type: the upstream's Content-Type as it came, and if that says
+// nothing, what the content says of itself. Any JSON object that the upstream calls a
+// manifest is one: artifacts have kinds of their own. proven says that its digest was known.
+func (m *manifest) findType(proven bool) error {
 	var content struct {
-		SchemaVersion int             `json:"schemaVersion"`
-		MediaType     string          `json:"mediaType"`
+		SchemaVersion json.RawMessage `json:"schemaVersion"`
+		MediaType     json.RawMessage `json:"mediaType"`
 		Manifests     json.RawMessage `json:"manifests"`
 		Layers        json.RawMessage `json:"layers"`
+		FSLayers      json.RawMessage `json:"fsLayers"`
 		Config        json.RawMessage `json:"config"`
+		Errors        json.RawMessage `json:"errors"`
 	}
 	if err := json.Unmarshal(m.body, &content); err != nil {
-		return fmt.Errorf("something that is not a manifest")
+		return errNoManifest
 	}
-	if content.SchemaVersion == 1 {
+	if string(content.SchemaVersion) == "1" && content.FSLayers != nil {
 		return errSchema1
 	}
-	isOne := content.SchemaVersion == 2 || content.Manifests != nil || content.Layers != nil || content.Config != nil
+	var mediaType string
+	_ = json.Unmarshal(content.MediaType, &mediaType) // of another type it says nothing
+	describes := content.SchemaVersion != nil || mediaType != "" || content.Manifests != nil || content.Layers != nil || content.Config != nil
 	switch {
-	case !isOne:
-		return fmt.Errorf("something that is not a manifest")
-	case isManifestType(m.mediaType):
-	case isManifestType(content.MediaType):
-		m.mediaType = content.MediaType
+	case content.Errors != nil && !describes: // an error with the status of a manifest
+		return errNoManifest
+	case oci.IsManifest(m.mediaType):
+	case oci.IsManifest(mediaType):
+		m.mediaType = mediaType
 	case content.Manifests != nil:
 		m.mediaType = v1.MediaTypeImageIndex
 	case content.Layers != nil || content.Config != nil:
 		m.mediaType = v1.MediaTypeImageManifest
-	default:
-		return fmt.Errorf("something that is not a manifest")
+	case !proven || m.mediaType == "":
+		return errNoManifest
 	}
 	return nil
 }
 
-// isManifestType reports whether s says what kind of manifest something is. Plain
-// JSON, text and HTML do not.
-func isManifestType(s string) bool {
-	t, _, err := mime.ParseMediaType(s)
-	return err == nil && strings.HasPrefix(t, "application/vnd.") && !isSchema1(t)
-}
-
-var errSchema1 = errors.New("a manifest of schema 1, which is obsolete: build and push the image anew, or ask for it with an Accept that names its type")
-
-func isSchema1(mediaType string) bool {
-	return strings.Contains(mediaType, ".distribution.manifest.v1+")
-}
+var (
+	errNoManifest = errors.New("something that is not a manifest")
+	errSchema1    = errors.New("a manifest of schema 1, which is obsolete: build and push the image again, or ask for it with an Accept that names its type")
+)
 
 // readAtMost reads all of r, if that is no more than most bytes.
 func readAtMost(r io.Reader, most int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err != nil {
-		return nil, fmt.Errorf("an answer that broke off")
+		return nil, errors.New("a response that broke off")
 	}
 	if int64(len(b)) > most {
-		return nil, fmt.Errorf("an answer longer than %d bytes", most)
+		return nil, fmt.Errorf("a response longer than %d bytes", most)
 	}
 	return b, nil
 }

@@ -37,6 +37,7 @@ type Proxy struct {
 	cache     *cache.Dir     // nil: nothing is stored
 	grants    *access.Grants // nil without a cache
 	freshness Freshness
+	inquiries *inquiries
 	log       *logrus.Logger
 }
 
@@ -63,6 +64,7 @@ func New(c Config) (*Proxy, error) {
 		page:      c.Page,
 		cache:     c.Cache,
 		freshness: c.Freshness,
+		inquiries: newInquiries(c.Freshness.Timeout),
 		log:       c.Log,
 	}
 	if c.Cache != nil {
@@ -121,4 +123,7 @@ func (e *NoUpstreamError) Error() string {
 }
 
 // Close ends what the proxy does by itself. Requests that are being served go on.
-func (p *Proxy) Close() { p.routes.close() }
+func (p *Proxy) Close() {
+	p.inquiries.close()
+	p.routes.close()
+}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 )
 
@@ -165,7 +166,7 @@ func TestA304IsForWhoAsksForIt(t *testing.T) {
 }
 
 func TestManifestsThatAreRefused(t *testing.T) {
-	big := `{"schemaVersion":2,"config":{},"layers":[],"x":"` + strings.Repeat("a", maxManifest) + `"}`
+	big := `{"schemaVersion":2,"config":{},"layers":[],"x":"` + strings.Repeat("a", oci.MaxManifest) + `"}`
 	for name, h := range map[string]http.HandlerFunc{
 		"too long":   func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, big) },
 		"HTML":       func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "<html>sign in</html>") },

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,7 +23,7 @@ const noReferrers = `{"schemaVersion":2,"mediaType":"` + v1.MediaTypeImageIndex 
 // login that sidemirror has.
 func (r *request) fetchReferrers(l *accessLine) (*cache.Answer, *upstream.Upstream, error) {
 	page, u, err := r.fetchList(l)
-	if upstreamStatus(err) != http.StatusNotFound {
+	if upstreamStatus(err) != http.StatusNotFound || saysNoRepository(err) {
 		return page, u, err
 	}
 	tagged := *r
@@ -41,6 +42,12 @@ func (r *request) fetchReferrers(l *accessLine) (*cache.Answer, *upstream.Upstre
 		return nil, u, &oci.Error{Code: oci.Unavailable, Message: u.Host() + " sent something that is not a list of referrers for " + tagged.Tag}
 	}
 	return listOf(m.body), u, nil
+}
+
+// saysNoRepository reports whether an upstream's own error says that the repository does not
+// exist, and not that the endpoint does not.
+func saysNoRepository(err error) bool {
+	return slices.ContainsFunc(oci.AsError(err).Passed, func(i oci.Item) bool { return i.Code == string(oci.NameUnknown) })
 }
 
 // referrersTag returns the tag under which clients list the referrers of r's digest.

@@ -18,24 +18,30 @@ func TestReferrersOfAnUpstreamWithoutTheEndpoint(t *testing.T) {
 	const page = "<!DOCTYPE html><html><body>sign in</body></html>"
 	for name, c := range map[string]struct {
 		endpoint, tag int
+		code          string // of the upstream's own error at the endpoint
 		body          string // under the tag
 		want          int
 		wantBody      string
 	}{
-		"tag":               {endpoint: 404, tag: 200, body: list, want: 200, wantBody: list},
-		"no tag":            {endpoint: 404, tag: 404, want: 200, wantBody: noReferrers},
-		"page for the tag":  {endpoint: 404, tag: 200, body: page, want: 502},
-		"image for the tag": {endpoint: 404, tag: 200, body: `{"schemaVersion":2,"config":{},"layers":[]}`, want: 502},
-		"tag refused":       {endpoint: 404, tag: 403, want: 403},
-		"tag fails":         {endpoint: 404, tag: 500, want: 502},
-		"endpoint refused":  {endpoint: 401, tag: 200, body: list, want: 401},
-		"endpoint fails":    {endpoint: 500, tag: 200, body: list, want: 502},
+		"tag":                {endpoint: 404, tag: 200, body: list, want: 200, wantBody: list},
+		"no tag":             {endpoint: 404, tag: 404, want: 200, wantBody: noReferrers},
+		"page for the tag":   {endpoint: 404, tag: 200, body: page, want: 502},
+		"image for the tag":  {endpoint: 404, tag: 200, body: `{"schemaVersion":2,"config":{},"layers":[]}`, want: 502},
+		"repository unknown": {endpoint: 404, code: "NAME_UNKNOWN", tag: 404, want: 404},
+		"endpoint unknown":   {endpoint: 404, code: "UNSUPPORTED", tag: 200, body: list, want: 200, wantBody: list},
+		"tag refused":        {endpoint: 404, tag: 403, want: 403},
+		"tag fails":          {endpoint: 404, tag: 500, want: 502},
+		"endpoint refused":   {endpoint: 401, tag: 200, body: list, want: 401},
+		"endpoint fails":     {endpoint: 500, tag: 200, body: list, want: 502},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, nil, func(w http.ResponseWriter, r *http.Request) {
 				switch {
 				case strings.HasPrefix(r.URL.Path, "/v2/a/b/referrers/"):
 					w.WriteHeader(c.endpoint)
+					if c.code != "" {
+						fmt.Fprintf(w, `{"errors":[{"code":%q}]}`, c.code)
+					}
 				case r.URL.Path == "/v2/a/b/manifests/sha256-"+subject.Encoded():
 					w.Header().Set("Content-Type", v1.MediaTypeImageIndex)
 					w.WriteHeader(c.tag)

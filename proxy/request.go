@@ -88,15 +88,15 @@ func (r *request) send(ctx context.Context, pool upstream.Pool, q upstream.Reque
 		return nil, u, err
 	}
 	if ok := resp.StatusCode/100 == 2 || resp.StatusCode == http.StatusRequestedRangeNotSatisfiable; !ok {
-		defer resp.Body.Close()
 		e := r.refusal(resp, u)
 		e.Upstream = resp.StatusCode
+		e.ReadRefusal(resp)
 		return nil, u, e
 	}
 	return resp, u, nil
 }
 
-// refusal returns what an upstream's refusal means to the client (protocol.md §5).
+// refusal returns what the status of an upstream's refusal means to the client.
 func (r *request) refusal(resp *http.Response, u *upstream.Upstream) *oci.Error {
 	message := fmt.Sprintf("%s answered %d", u.Host(), resp.StatusCode)
 	switch resp.StatusCode {
@@ -109,7 +109,7 @@ func (r *request) refusal(resp *http.Response, u *upstream.Upstream) *oci.Error 
 	case http.StatusForbidden:
 		return &oci.Error{Code: oci.Denied, Message: message}
 	case http.StatusNotFound:
-		return &oci.Error{Code: r.unknown(), Message: message}
+		return &oci.Error{Code: r.unknown(), Status: http.StatusNotFound, Message: message}
 	}
 	e := &oci.Error{Code: oci.Unavailable, Message: message}
 	if !r.mirror && resp.StatusCode >= 400 && resp.StatusCode != http.StatusRequestTimeout {
@@ -118,13 +118,17 @@ func (r *request) refusal(resp *http.Response, u *upstream.Upstream) *oci.Error 
 	return e
 }
 
-// unknown returns the code for content that does not exist.
+// unknown returns the code for what an upstream does not have. For referrers it says that the
+// upstream lacks the API: a client that reads NAME_UNKNOWN takes the repository for missing,
+// and does not look for the tag that stands in for the API.
 func (r *request) unknown() oci.Code {
 	switch r.Kind {
 	case oci.Blob:
 		return oci.BlobUnknown
 	case oci.Manifest:
 		return oci.ManifestUnknown
+	case oci.Referrers:
+		return oci.Unsupported
 	}
 	return oci.NameUnknown
 }
@@ -135,4 +139,17 @@ func upstreamStatus(err error) int {
 		return 0
 	}
 	return oci.AsError(err).Upstream
+}
+
+// headFailed reports whether err, the failure of a HEAD, says nothing about a GET: the upstream
+// does not serve HEAD, or the client sent GET, and it was sidemirror that chose to send HEAD.
+func (r *request) headFailed(err error) bool {
+	switch status := upstreamStatus(err); status {
+	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	case 0, http.StatusTooManyRequests:
+		return false
+	default:
+		return r.http.Method == http.MethodGet
+	}
 }

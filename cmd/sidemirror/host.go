@@ -12,6 +12,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/keeper"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
 // hostFlags are what plan, apply and revert have in common.
@@ -23,23 +24,23 @@ type hostFlags struct {
 }
 
 func (f *hostFlags) addRoot(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.root, "root", "/", "work on the host's tree under this `folder`; nothing is signalled then")
+	cmd.Flags().StringVar(&f.root, "root", "/", "work on the host tree under this `folder`, without signalling any engine")
 }
 
 func (f *hostFlags) addEngines(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), found or not")
-	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration where it takes that, and restart it")
+	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), even if they are not found")
+	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration if it needs that, and restart containerd")
 }
 
-// host is the host that the flags name.
+// host returns the host that the flags name.
 func (f *hostFlags) host() (*hostconfig.Host, error) {
 	root, err := filepath.Abs(f.root)
 	if err != nil {
 		return nil, fmt.Errorf("finding --root %s: %w", f.root, err)
 	}
 	for _, name := range f.engines {
-		if name != hostconfig.Docker && name != hostconfig.Containerd {
-			return nil, usageError{fmt.Errorf("--engine knows docker and containerd, not %q", name)}
+		if name != engine.Docker && name != engine.Containerd {
+			return nil, usageError{fmt.Errorf("--engine takes docker or containerd, not %q", name)}
 		}
 	}
 	h := &hostconfig.Host{Root: root, Present: f.engines}
@@ -49,8 +50,8 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 	return h, nil
 }
 
-// source is where the configuration is read from: under --root it is the tree's, unless
-// --config names another.
+// source returns where the configuration is read from: under --root it is the tree's, unless --config
+// names another.
 func (f *hostFlags) source() config.Source {
 	return config.Source{Path: f.globals.configPath, Environ: os.Environ(), Root: f.root}
 }
@@ -60,10 +61,10 @@ func (f *hostFlags) options() keeper.Options {
 }
 
 // desired returns what the configuration and the flags want of the host.
-func (f *hostFlags) desired() (hostconfig.Desired, error) {
+func (f *hostFlags) desired() (engine.Desired, error) {
 	c, err := f.source().Load()
 	if err != nil {
-		return hostconfig.Desired{}, err
+		return engine.Desired{}, err
 	}
 	return keeper.Desired(c, f.options())
 }
@@ -82,7 +83,7 @@ func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan
 	return h, plan, err
 }
 
-// undo is the command that gives all back.
+// undo returns the command that restores all files.
 func (f *hostFlags) undo() string {
 	if f.root == "/" {
 		return "sidemirror revert"

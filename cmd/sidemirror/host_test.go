@@ -65,24 +65,24 @@ func TestPlanShowsWhatApplyDoesAndRevertUndoes(t *testing.T) {
 	out, _ = command(t, 0, "apply", "--root", root)
 	wants(t, out, "nothing to do\n")
 	out, _ = command(t, 0, "revert", "--root", root)
-	wants(t, out, "gave back  /etc/docker/daemon.json\n")
+	wants(t, out, "restored   /etc/docker/daemon.json\n")
 	if got, err := os.ReadFile(filepath.Join(root, "etc/docker/daemon.json")); err != nil || string(got) != daemonJSON {
 		t.Errorf("daemon.json is %q, %v", got, err)
 	}
 	out, _ = command(t, 0, "revert", "--root", root)
-	wants(t, out, "nothing to give back\n")
+	wants(t, out, "nothing to restore\n")
 }
 
 func TestOneRefusedFileIsNamedAndTheOthersAreWritten(t *testing.T) {
 	root := tree(t, map[string]string{"etc/docker/daemon.json": "{\n// mine\n}", "etc/containerd/x": ""})
 	_, errs := command(t, exitFailed, "apply", "--root", root)
-	wants(t, errs, "/etc/docker/daemon.json:2: is not JSON that dockerd takes")
+	wants(t, errs, "/etc/docker/daemon.json:2: not valid JSON")
 	if _, err := os.Stat(filepath.Join(root, "etc/containerd/certs.d/docker.io/hosts.toml")); err != nil {
 		t.Error(err)
 	}
 	command(t, 0, "plan", "--root", root, "--engine", "containerd")
 	out, _ := command(t, exitFailed, "plan", "--root", root)
-	wants(t, out, "cannot: /etc/docker/daemon.json:2:")
+	wants(t, out, "problem: docker: /etc/docker/daemon.json:2:")
 }
 
 func TestPlanJSON(t *testing.T) {
@@ -160,7 +160,7 @@ func TestWhatOneApplyWasAskedForIsLeftByTheNext(t *testing.T) {
 		}
 	}
 	out, _ := command(t, 0, "revert", "--root", root)
-	wants(t, out, "gave back  /etc/containerd/config.toml\n", "gave back  /etc/docker/daemon.json\n")
+	wants(t, out, "restored   /etc/containerd/config.toml\n", "restored   /etc/docker/daemon.json\n")
 	if read() != config {
 		t.Errorf("config.toml is %q", read())
 	}

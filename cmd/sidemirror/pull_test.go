@@ -102,7 +102,9 @@ func serveContent(t *testing.T, c *content, more string) serving {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- daemon.Run(ctx, config.Source{Path: s.config}, "test") }()
+	go func() {
+		ended <- daemon.Run(ctx, config.Source{Path: s.config, Environ: []string{"STATE_DIRECTORY=" + filepath.Dir(s.config)}}, "test")
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {

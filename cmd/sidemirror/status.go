@@ -1,39 +1,34 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// status is what "sidemirror status --json" prints.
+// status is what "sidemirror status --json" prints. docs/json.md describes it.
 type status struct {
-	OK      bool               `json:"ok"`
+	OK      bool               `json:"ok"`              // there is no problem
 	Proxy   *proxyStatus       `json:"proxy,omitempty"` // not under --root
-	Engines []hostconfig.State `json:"engines"`
-	Pending []string           `json:"pending"` // files that are not as planned
-	Signals []string           `json:"signals"` // what engines have not been told yet
-	Refused []string           `json:"refused"` // files that cannot be as planned, why, and the mend
+	Engines []engine.State     `json:"engines"`
+	Pending []string           `json:"pending"` // files that are not as planned and can be changed
+	Signals []engine.Signal    `json:"signals"` // what running engines have not been told yet
+	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
 }
 
+// proxyStatus is the proxy of the running host.
 type proxyStatus struct {
-	Address string `json:"address"`
-	Answers bool   `json:"answers"`
-	Error   string `json:"error,omitempty"` // why not, and the mend
-	Amiss   string `json:"amiss,omitempty"` // what it says itself is wrong, where systemd runs it
-	Foreign bool   `json:"-"`               // somebody else answers there
+	Address  string             `json:"address"`
+	Answers  bool               `json:"answers"`
+	Problems []*problem.Problem `json:"problems"`
 }
 
 func newStatusCommand(g *globals) *cobra.Command {
@@ -41,20 +36,19 @@ func newStatusCommand(g *globals) *cobra.Command {
 	var asJSON, short bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Say what is in force on this host, and what is amiss",
-		Long: `Say which engines are on this host, in which version and with which store, which
-of their files have our part and which should and have not, by what the engines
-reach sidemirror, and whether it answers. Whatever is amiss comes with its mend.
+		Short: "Show what is in force on this host, and all problems",
+		Long: `Show whether sidemirror answers, and the container engines of this host: their version and
+store, whether their pulls go through sidemirror, and the files that make them. Each problem
+comes with a hint.
 
-The exit code is 0 where the host could be looked at, whatever was found; programs
-read "ok" in what --json prints.`,
+The exit code is 0 if there is no problem, and 1 if there is one.`,
 		Example: `  sudo sidemirror status
   sidemirror status --short
-  sidemirror status --json | jq .ok`,
+  sidemirror status --json | jq '.engines[].mirror'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON && short {
-				return usageError{errors.New("--json and --short are two ways to say it; give one")}
+				return usageError{errors.New("--json and --short exclude each other")}
 			}
 			h, plan, err := f.plan(cmd.Context())
 			if err != nil {
@@ -62,147 +56,93 @@ read "ok" in what --json prints.`,
 			}
 			s := newStatus(plan)
 			if h.Root == "/" {
-				s.Proxy = probe(cmd.Context(), plan.Mirror)
-				s.Proxy.ask(cmd.Context(), sdnotify.Units{}.ProxyStatus)
+				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}.ProxyStatus))
 			}
-			s.judge()
-			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(s)
+			switch {
+			case asJSON:
+				err = writeJSON(cmd.OutOrStdout(), s)
+			case short:
+				err = s.writeShort(cmd.OutOrStdout(), undoing(h.Root))
+			default:
+				err = s.write(cmd.OutOrStdout())
 			}
-			if short {
-				return s.writeShort(cmd.OutOrStdout(), undoing(h.Root))
+			if err == nil && !s.OK {
+				return exitSilently(exitFailed)
 			}
-			return s.write(cmd.OutOrStdout(), plan.Changes)
+			return err
 		},
 	}
 	f.addRoot(cmd)
 	f.addEngines(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
-	cmd.Flags().BoolVar(&short, "short", false, "print three lines at most: what is configured, what is amiss most, how to undo it")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&short, "short", false, "print at most three lines: what is configured, the worst problem, how to undo it")
 	return cmd
 }
 
 func newStatus(plan hostconfig.Plan) *status {
-	s := &status{Engines: plan.Engines, Pending: []string{}, Signals: append([]string{}, plan.Signals()...), Refused: []string{}}
+	s := &status{
+		Engines: plan.Engines, Pending: []string{}, Signals: append([]engine.Signal{}, plan.Signals()...),
+		Refused: append([]*problem.Problem{}, plan.Refused...),
+	}
 	for _, c := range plan.Changes {
 		s.Pending = append(s.Pending, c.Path)
 	}
-	for _, err := range plan.Refused {
-		s.Refused = append(s.Refused, withHint(err))
-	}
+	s.OK = len(s.problems()) == 0
 	return s
 }
 
-func (s *status) judge() {
-	s.OK = len(s.Pending)+len(s.Signals)+len(s.Refused) == 0 && (s.Proxy == nil || s.Proxy.Answers && s.Proxy.Amiss == "")
-	for _, e := range s.Engines {
-		s.OK = s.OK && !inactive(e)
-	}
+// addProxy adds what was found out about the proxy.
+func (s *status) addProxy(r proxycheck.Report) {
+	s.Proxy = &proxyStatus{Address: r.Address, Answers: r.Answers, Problems: append([]*problem.Problem{}, r.Problems...)}
+	s.OK = len(s.problems()) == 0
 }
 
-// maxPage bounds what is read of whoever answers at our address.
-const maxPage = 64 << 10
-
-// probe asks for the page at /, which says whose it is and asks no registry.
-func probe(ctx context.Context, address string) *proxyStatus {
-	s := &proxyStatus{Address: address}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/", nil)
-	if err != nil {
-		s.Error = err.Error()
-		return s
+// problems returns all problems, the worst first.
+func (s *status) problems() (list []found) {
+	if s.Proxy != nil {
+		for _, what := range s.Proxy.Problems {
+			list = append(list, found{"", what})
+		}
 	}
-	// Not the default transport: it would go by HTTP_PROXY.
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
-	if err != nil {
-		s.Error = fmt.Sprintf("nobody answers (%v); engines go to the registries themselves; start it: sidemirror serve", err)
-		return s
+	list = append(list, problemsOf(s.Engines, s.Refused)...)
+	const hint = "sidemirror apply (sidemirror plan shows what it does)"
+	if n := len(s.Pending); n > 0 {
+		text := several(n, "file") + " must be changed"
+		list = append(list, found{"", &problem.Problem{Code: "files-pending", Text: text, Hint: hint}})
+		return list
 	}
-	defer resp.Body.Close()
-	page, err := io.ReadAll(io.LimitReader(resp.Body, maxPage))
-	if err != nil || !bytes.Contains(page, []byte("sidemirror")) {
-		s.Foreign = true
-		s.Error = "somebody else answers there, and the engines would ask that; see: ss -ltnp"
-		return s
+	for _, signal := range s.Signals {
+		text := fmt.Sprintf("needs a %s to take its configuration", signal.Verb)
+		list = append(list, found{signal.Engine, &problem.Problem{Code: "signal-pending", Text: text, Hint: hint}})
 	}
-	s.Answers = true
-	return s
+	return list
 }
 
-// ask takes over what a proxy that answers has told systemd is wrong. Whoever may not ask
-// systemd, and a proxy that it does not run, has nothing to tell.
-func (s *proxyStatus) ask(ctx context.Context, says func(context.Context) (string, error)) {
-	if !s.Answers {
-		return
-	}
-	if line, err := says(ctx); err == nil {
-		_, s.Amiss, _ = strings.Cut(line, "; ")
-	}
-}
-
-func (s *status) write(w io.Writer, changes []hostconfig.Change) error {
-	p := &printer{w: w, color: colored(w)}
+func (s *status) write(w io.Writer) error {
+	p := newPrinter(w)
 	if s.Proxy != nil {
 		text := "answers at " + s.Proxy.Address
 		if !s.Proxy.Answers {
-			text = s.Proxy.Address + ": " + s.Proxy.Error
+			text = "does not answer at " + s.Proxy.Address
 		}
 		p.printf("%-10s  %s\n", "proxy", printable(text))
-		if s.Proxy.Amiss != "" {
-			p.paint(red, "            "+printable(s.Proxy.Amiss))
-		}
-	}
-	pending := make(map[string]string)
-	for _, c := range changes {
-		pending[c.Path] = "to be changed"
-		if c.Before == nil {
-			pending[c.Path] = "missing"
-		}
 	}
 	for _, e := range s.Engines {
 		p.state(e)
-		for _, name := range e.Files {
-			wrong := pending[name]
-			if s.refuses(name) {
-				wrong = "cannot be changed, see below"
-			}
-			p.file(name, wrong)
-			delete(pending, name)
+		for _, file := range e.Files {
+			p.file(file)
 		}
 	}
-	for _, c := range changes {
-		if text := pending[c.Path]; text != "" {
-			p.file(c.Path, "has our part, and should not any more")
-		}
+	problems := s.problems()
+	if len(problems) > 0 {
+		p.printf("\n")
 	}
-	for _, text := range s.Refused {
-		p.paint(red, "cannot: "+printable(text))
+	for _, what := range problems {
+		p.report(red, "problem", what.engine, what.Problem)
 	}
-	switch {
-	case s.OK:
-		p.paint(green, "all is as planned")
-	case len(s.Pending)+len(s.Signals) > 0:
-		p.paint(red, "not as planned; see what is to be done: sidemirror plan; do it: sidemirror apply")
-	default:
-		p.paint(red, "not all is well, see above")
+	p.notes(s.Engines)
+	if len(problems) == 0 {
+		p.paint(green, "no problems found")
 	}
 	return p.err
-}
-
-// refuses says whether a file is among those that cannot be as planned. What is said
-// of each begins with its name.
-func (s *status) refuses(name string) bool {
-	return slices.ContainsFunc(s.Refused, func(text string) bool { return strings.HasPrefix(text, name+":") })
-}
-
-// file prints one file and what is wrong with it.
-func (p *printer) file(name, wrong string) {
-	if wrong == "" {
-		p.printf("            %s\n", printable(name))
-		return
-	}
-	p.paint(red, "            "+printable(name)+"  "+wrong)
 }

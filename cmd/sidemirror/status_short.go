@@ -7,19 +7,25 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
-// writeShort says in three lines what somebody who has just installed a package
-// wants to know: what is configured, the worst that is amiss with its mend, and how to
-// undo it.
+// writeShort prints at most three lines for a person who has just installed a package: what is
+// configured, the worst problem with its hint, and how to undo it.
 func (s *status) writeShort(w io.Writer, undo string) error {
-	p := &printer{w: w, color: colored(w)}
+	p := newPrinter(w)
 	p.printf("sidemirror: %s\n", printable(s.configured()))
-	if amiss := s.amiss(); len(amiss) > 0 {
-		text := amiss[0]
-		if more := len(amiss) - 1; more > 0 {
-			text += fmt.Sprintf(" (and %d more: sidemirror status)", more)
+	if problems := s.problems(); len(problems) > 0 {
+		worst := problems[0]
+		text := worst.Error()
+		if worst.engine != "" {
+			text = worst.engine + ": " + text
+		}
+		if worst.Hint != "" {
+			text += "; hint: " + worst.Hint
+		}
+		if more := len(problems) - 1; more > 0 {
+			text += fmt.Sprintf(" (%d more: sidemirror status)", more)
 		}
 		p.paint(red, "sidemirror: "+printable(text))
 	}
@@ -27,106 +33,58 @@ func (s *status) writeShort(w io.Writer, undo string) error {
 	return p.err
 }
 
-// configured says which engines pull through us, and in how many files that is said.
+// configured says which engines pull through sidemirror, and how many files make them.
 func (s *status) configured() string {
-	pending := make(map[string]bool)
-	for _, name := range s.Pending {
-		pending[name] = true
-	}
-	var engines []string
+	var whole, partly []string
 	present, pulling, prepared := false, make(map[string]bool), make(map[string]bool)
 	for _, e := range s.Engines {
 		present = present || e.Present
-		whole := len(e.Files) > 0 && !inactive(e)
-		for _, name := range e.Files {
-			if pending[name] || s.refuses(name) {
-				whole = false
-			} else {
-				prepared[name] = true
+		switch e.Mirror {
+		case engine.Active:
+			whole = append(whole, e.Title())
+		case engine.Partial:
+			partly = append(partly, e.Title())
+		case engine.Inactive, engine.Unknown:
+		}
+		through := e.Mirror == engine.Active || e.Mirror == engine.Partial
+		for _, file := range e.Files {
+			if file.State == engine.InPlace {
+				prepared[file.Path] = true
+			}
+			if file.State == engine.InPlace && through {
+				pulling[file.Path] = true
 			}
 		}
-		if !whole {
-			continue
-		}
-		engines = append(engines, engineName(e))
-		for _, name := range e.Files {
-			pulling[name] = true
-		}
 	}
-	files := several(len(pulling), "file")
-	switch last := len(engines) - 1; {
+	var parts []string
+	if len(whole) > 0 {
+		parts = append(parts, pulls(whole)+" through sidemirror")
+	}
+	if len(partly) > 0 {
+		parts = append(parts, pulls(partly)+" only partly through sidemirror")
+	}
+	switch {
 	case !present:
-		return "no container engine is on this host; one that comes later is configured by itself"
-	case last < 0 && len(prepared) == 0:
+		return "no container engine is on this host; sidemirror configures one that is installed later"
+	case len(parts) > 0:
+		return strings.Join(parts, "; ") + " (" + several(len(pulling), "file") + ")"
+	case len(prepared) == 0:
 		return "no container engine pulls through sidemirror yet"
-	case last < 0:
-		return "no container engine pulls through sidemirror yet; " + several(len(prepared), "file") + " prepared for it"
-	case last == 0:
-		return engines[0] + " pulls through sidemirror (" + files + ")"
-	default:
-		return strings.Join(engines[:last], ", ") + " and " + engines[last] + " pull through sidemirror (" + files + ")"
 	}
+	return "no container engine pulls through sidemirror yet; " + several(len(prepared), "file") + " prepared"
 }
 
-// amiss is what is to be mended, the worst first, each with its mend.
-func (s *status) amiss() []string {
-	var list []string
-	if s.Proxy != nil && !s.Proxy.Answers {
-		list = append(list, s.Proxy.short())
+// pulls is a subject and its verb: "docker pulls", "docker and containerd pull".
+func pulls(engines []string) string {
+	last := len(engines) - 1
+	if last == 0 {
+		return engines[0] + " pulls"
 	}
-	if s.Proxy != nil && s.Proxy.Amiss != "" {
-		list = append(list, s.Proxy.Amiss)
-	}
-	for _, e := range s.Engines {
-		if inactive(e) {
-			list = append(list, engineName(e)+": "+restartFor(e))
-		}
-	}
-	for _, signal := range s.Signals {
-		if verb, engine, ok := strings.Cut(signal, " "); ok && len(s.Pending) == 0 {
-			list = append(list, engine+": needs a "+verb+": sidemirror apply")
-		}
-	}
-	if n := len(s.Pending); n > 0 {
-		list = append(list, several(n, "file")+" still to be changed: sidemirror apply")
-	}
-	if n := len(s.Refused); n > 0 {
-		list = append(list, several(n, "file")+" cannot be changed, and why: sidemirror status")
-	}
-	return list
+	return strings.Join(engines[:last], ", ") + " and " + engines[last] + " pull"
 }
 
-// short is Error in few words, with what a host with systemd does about it.
-func (s *proxyStatus) short() string {
-	if s.Foreign {
-		return "another program answers at " + s.Address + ", and engines would ask that: ss -ltnp"
-	}
-	return "the proxy does not answer at " + s.Address + ", so engines go to the registries themselves: systemctl status sidemirror"
-}
-
-// inactive says whether an engine's files do not have the effect that they are to have.
-func inactive(e hostconfig.State) bool { return strings.Contains(e.Mirror, "inactive") }
-
-// restartFor is the mend that the notes of an inactive engine name.
-func restartFor(e hostconfig.State) string {
-	for _, mend := range []string{"sidemirror apply --restart-containerd", "systemctl restart containerd"} {
-		for _, note := range e.Notes {
-			if strings.Contains(note, mend) {
-				return "needs a restart for Kubernetes (CRI): " + mend
-			}
-		}
-	}
-	return "does not use it for Kubernetes (CRI), and why: sidemirror status"
-}
-
-func engineName(e hostconfig.State) string {
-	if e.Home != "" {
-		return e.Engine + " of " + e.Home
-	}
-	return e.Engine
-}
-
-// undoing is how to be rid of us: by removing the package, where there is one.
+// undoing returns the command that removes sidemirror from this host: that of the package manager, if
+// it is installed as a package.
 func undoing(root string) string {
 	exists := func(name string) bool {
 		_, err := os.Stat(filepath.Join(root, name))

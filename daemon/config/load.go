@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,6 +64,18 @@ func (s Source) Parse(data []byte) (*Config, error) {
 	}
 	path, _ := s.file(vars)
 	return parse(path, data, vars)
+}
+
+// Listen returns the addresses to listen on although Load failed with err: those that the
+// faulty configuration names, if they can be told.
+func (s Source) Listen(err error) []netip.AddrPort {
+	if e, ok := errors.AsType[*Error](err); ok && len(e.listen) > 0 {
+		return e.listen
+	}
+	if c, err := s.Parse(nil); err == nil { // the environment alone
+		return c.Listen
+	}
+	return Default().Listen
 }
 
 // File returns the path of the file that Load reads, whether it exists or not.

@@ -4,7 +4,7 @@ import (
 	"slices"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
-	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
 // Options are the choices of a command line, which add to those of the configuration.
@@ -20,12 +20,12 @@ type Options struct {
 
 // Desired returns what the engines' configuration should say under c and o. It fails if c has
 // no address that engines on this host can reach.
-func Desired(c *config.Config, o Options) (hostconfig.Desired, error) {
+func Desired(c *config.Config, o Options) (engine.Desired, error) {
 	mirror, err := c.MirrorURL()
 	if err != nil {
-		return hostconfig.Desired{}, err
+		return engine.Desired{}, err
 	}
-	want := hostconfig.Desired{
+	want := engine.Desired{
 		Mirror:            mirror,
 		RestartContainerd: o.RestartContainerd || c.Engine.Containerd.Restart,
 	}
@@ -37,7 +37,7 @@ func Desired(c *config.Config, o Options) (hostconfig.Desired, error) {
 	for _, e := range []struct {
 		name    string
 		enabled bool
-	}{{hostconfig.Docker, c.Engine.Docker.Enabled}, {hostconfig.Containerd, c.Engine.Containerd.Enabled}} {
+	}{{engine.Docker, c.Engine.Docker.Enabled}, {engine.Containerd, c.Engine.Containerd.Enabled}} {
 		switch {
 		case len(o.Engines) == 0 && e.enabled, slices.Contains(o.Engines, e.name):
 			want.Engines = append(want.Engines, e.name)

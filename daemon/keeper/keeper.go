@@ -20,6 +20,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/logging"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
 // safetyPass is how often the host is examined although no change was reported. The kernel
@@ -55,20 +56,20 @@ type socketOpener interface {
 
 type keeper struct {
 	settings  Settings
-	engines   hostconfig.Keeper
+	engines   *rounds
 	log       *logrus.Logger
 	toJournal bool
 
-	want     *hostconfig.Desired // nil until a configuration was good
-	files    *filewatch.Watcher  // the engines' files
-	next     *time.Timer         // of the next pass
-	reported map[string]bool     // what was logged and still holds
-	refused  string              // why the newest configuration is not in force
-	status   string              // the status line that systemd has
+	want     *engine.Desired    // nil until a configuration was good
+	files    *filewatch.Watcher // the engines' files
+	next     *time.Timer        // of the next pass
+	reported map[string]bool    // what was logged and still holds
+	refused  string             // why the newest configuration is not in force
+	status   string             // the status line that systemd has
 }
 
 func newKeeper(s Settings, stderr io.Writer) *keeper {
-	k := &keeper{settings: s, engines: hostconfig.Keeper{Host: s.Host}, log: logrus.New()}
+	k := &keeper{settings: s, engines: newRounds(s.Host), log: logrus.New()}
 	k.log.SetOutput(stderr)
 	k.toJournal = stderr == os.Stderr && sdnotify.StderrIsJournal()
 	logging.Configure(k.log, "info", "auto", k.toJournal)
@@ -126,7 +127,7 @@ func (k *keeper) run(ctx context.Context) error {
 func (k *keeper) load(why string) {
 	log := k.log.WithFields(logrus.Fields{"file": k.settings.Source.File(), "reason": why})
 	c, err := k.settings.Source.Load()
-	var want hostconfig.Desired
+	var want engine.Desired
 	if err == nil {
 		want, err = Desired(c, k.settings.Options)
 	}
@@ -182,15 +183,15 @@ func (k *keeper) pass(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		done, err := k.engines.Round(ctx, *k.want)
+		done, err := k.engines.run(ctx, *k.want)
 		more, unwatched := false, error(nil)
 		if ctx.Err() == nil { // otherwise the watcher is closed
 			more, unwatched = k.files.Follow(k.settings.Host.Root, k.below(done.Watch)...)
 		}
 		k.report(done, err, unwatched)
 		k.next.Reset(safetyPass)
-		if done.Again > 0 {
-			k.next.Reset(min(done.Again, safetyPass))
+		if done.again > 0 {
+			k.next.Reset(min(done.again, safetyPass))
 		}
 		if !more {
 			break

@@ -8,19 +8,19 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
-	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // report logs what is new in a pass, and sends systemd its status line.
-func (k *keeper) report(done hostconfig.Kept, err, unwatched error) {
-	for _, list := range []struct {
-		names []string
-		text  string
-	}{{done.Written, "wrote sidemirror's entry"}, {done.Given, "restored a file"}, {done.Told, "notified an engine"}} {
-		for _, name := range list.names {
-			k.log.WithField("what", name).Info(list.text)
-		}
+func (k *keeper) report(done round, err, unwatched error) {
+	for _, name := range done.Written {
+		k.log.WithField("file", name).Info("wrote sidemirror's entry")
+	}
+	for _, name := range done.Restored {
+		k.log.WithField("file", name).Info("restored a file")
+	}
+	for _, s := range done.Result.Signals {
+		k.log.WithFields(logrus.Fields{"engine": s.Engine, "signal": s.Verb}).Info("notified an engine")
 	}
 	holds := make(map[string]bool)
 	once := func(level logrus.Level, text string) {
@@ -28,17 +28,25 @@ func (k *keeper) report(done hostconfig.Kept, err, unwatched error) {
 			k.log.Log(level, text)
 		}
 	}
-	for _, name := range done.Lost {
+	for _, name := range done.lost {
 		once(logrus.ErrorLevel, "another program keeps changing "+name+" back; sidemirror leaves it alone until its own configuration changes or this service is restarted")
 	}
-	for _, fault := range slices.Concat(done.Refused, []error{err, unwatched}) {
+	for _, fault := range []error{err, unwatched} {
 		if fault != nil {
 			once(logrus.WarnLevel, withHint(fault))
 		}
 	}
+	for _, p := range done.Refused {
+		once(logrus.WarnLevel, withHint(p))
+	}
 	for _, state := range done.Engines {
-		for _, note := range state.Notes {
-			once(logrus.InfoLevel, state.Engine+": "+note)
+		for _, p := range state.Problems {
+			if !slices.Contains(done.Refused, p) {
+				once(logrus.WarnLevel, state.Title()+": "+withHint(p))
+			}
+		}
+		for _, p := range state.Notes {
+			once(logrus.InfoLevel, state.Title()+": "+withHint(p))
 		}
 	}
 	k.reported = holds
@@ -65,7 +73,7 @@ func (k *keeper) setStatus(text string) {
 }
 
 // summary returns the status line: what is kept and, after semicolons, the problems.
-func (k *keeper) summary(done hostconfig.Kept, err error) string {
+func (k *keeper) summary(done round, err error) string {
 	var engines []string
 	files := 0
 	for _, state := range done.Engines {
@@ -81,13 +89,14 @@ func (k *keeper) summary(done hostconfig.Kept, err error) string {
 	if k.refused != "" {
 		parts = append(parts, "the new configuration cannot be used: "+k.refused)
 	}
-	if len(done.Lost) > 0 {
-		parts = append(parts, "given up, because another program keeps changing them back: "+strings.Join(done.Lost, ", "))
+	if len(done.lost) > 0 {
+		parts = append(parts, "given up, because another program keeps changing them back: "+strings.Join(done.lost, ", "))
 	}
-	for _, fault := range slices.Concat(done.Refused, []error{err}) {
-		if fault != nil {
-			parts = append(parts, fault.Error())
-		}
+	for _, p := range done.Refused {
+		parts = append(parts, p.Error())
+	}
+	if err != nil {
+		parts = append(parts, err.Error())
 	}
 	return strings.Join(parts, "; ")
 }

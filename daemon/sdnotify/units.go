@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
@@ -61,21 +62,62 @@ func (u Units) ProxyStatus(ctx context.Context) (string, error) {
 	return u.property(ctx, proxyUnit, "Service", "StatusText")
 }
 
+// MainPID returns the process id of the main process of a service's unit. It is 0 if the unit does
+// not run or does not exist.
+func (u Units) MainPID(ctx context.Context, unit string) (int, error) {
+	value, err := u.value(ctx, unit, "Service", "MainPID")
+	pid, ok := value.(uint32)
+	if err == nil && !ok {
+		err = fmt.Errorf("asking systemd about %s: its MainPID is %v", unit, value)
+	}
+	return int(pid), err
+}
+
+// SocketAddresses returns the addresses at which systemd holds sockets open for the proxy; none
+// if the socket unit is not active.
+func (u Units) SocketAddresses(ctx context.Context) ([]netip.AddrPort, error) {
+	if state, err := u.property(ctx, socketUnit, "Unit", "ActiveState"); err != nil || state != "active" {
+		return nil, err
+	}
+	value, err := u.value(ctx, socketUnit, "Socket", "Listen")
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.AddrPort
+	sockets, _ := value.([][]any) // a(ss): "Stream" and the address
+	for _, s := range sockets {
+		if len(s) < 2 {
+			continue
+		}
+		text, _ := s[1].(string)
+		if addr, err := netip.ParseAddrPort(text); err == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs, nil
+}
+
 // property returns a property of a unit that is text.
 func (u Units) property(ctx context.Context, unit, kind, name string) (string, error) {
+	value, err := u.value(ctx, unit, kind, name)
+	text, _ := value.(string)
+	return text, err
+}
+
+// value returns a property of a unit.
+func (u Units) value(ctx context.Context, unit, kind, name string) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryLimit)
 	defer cancel()
 	c, err := u.connect(ctx)
 	if err != nil {
-		return "", fmt.Errorf("asking systemd about %s: %w", unit, err)
+		return nil, fmt.Errorf("asking systemd about %s: %w", unit, err)
 	}
 	defer c.Close()
 	p, err := c.GetUnitTypePropertyContext(ctx, unit, kind, name)
 	if err != nil {
-		return "", fmt.Errorf("asking systemd about %s: %w", unit, err)
+		return nil, fmt.Errorf("asking systemd about %s: %w", unit, err)
 	}
-	text, _ := p.Value.Value().(string)
-	return text, nil
+	return p.Value.Value(), nil
 }
 
 func (u Units) connect(ctx context.Context) (*dbus.Conn, error) {

@@ -3,9 +3,7 @@
 package hostfs
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path"
@@ -13,8 +11,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // Host is a host's file system below one folder. Paths given to it are those that the host itself
@@ -41,9 +37,6 @@ type Host struct {
 	groups  []uint32        // groups that may write in a tree that is not the running host's
 	asked   map[string]bool // the paths that anything was asked about
 }
-
-// ErrBusy is the cause of an error of [Host.Lock] if another process holds the lock.
-var ErrBusy = errors.New("another sidemirror is changing this host")
 
 // Open opens the host below dir.
 func Open(dir string) (*Host, error) {
@@ -103,31 +96,6 @@ func (h *Host) step(op, name string) error {
 		return nil
 	}
 	return h.Step(op, name)
-}
-
-// Lock keeps other processes of sidemirror from changing the host until the result is closed.
-// The lock is on the root folder, so that it leaves nothing behind, and ends with the process.
-func (h *Host) Lock() (io.Closer, error) {
-	f, err := h.root.Open(".")
-	if err != nil {
-		return nil, fmt.Errorf("locking %s: %w", h.dir, err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &problem.Problem{Code: "host-locked", Path: h.dir, Err: ErrBusy, Hint: "try again when it is done"}
-		}
-		return nil, fmt.Errorf("locking %s: %w", h.dir, err)
-	}
-	return lock{f}, nil
-}
-
-// lock is given up explicitly, since a program that another goroutine starts holds a copy of the
-// descriptor until it is executed.
-type lock struct{ f *os.File }
-
-func (l lock) Close() error {
-	return errors.Join(unix.Flock(int(l.f.Fd()), unix.LOCK_UN), l.f.Close())
 }
 
 // local returns name as os.Root wants it.

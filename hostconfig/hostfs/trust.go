@@ -56,7 +56,7 @@ func (h *Host) unsafePart(name, part string, stat *unix.Stat_t) *problem.Problem
 		p.Hint = "if it is meant to be there, run chown root:root " + shown
 	case stat.Mode&unix.S_IFMT == unix.S_IFLNK: // its permission bits mean nothing
 		return nil
-	case stat.Mode&unix.S_ISVTX != 0 && writable != 0:
+	case stat.Mode&unix.S_ISVTX != 0 && writable&0o002 != 0:
 		p.Text = fmt.Sprintf("every user may create files in %s (mode %04o)", shown, stat.Mode&0o7777)
 		p.Hint = "move it to a folder that only root can write to"
 	case writable != 0:

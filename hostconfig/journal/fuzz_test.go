@@ -69,7 +69,7 @@ func FuzzInPlace(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer h.Close()
-		j := &Journal{host: h, dir: Folder}
+		j := &Journal{host: h}
 		w, err := parseInPlace(data)
 		if err != nil {
 			return

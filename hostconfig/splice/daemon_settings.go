@@ -37,7 +37,7 @@ func init() {
 			oom-score-adjust shutdown-timeout`},
 		{zero[string], `api-cors-header apparmor-profile bip bip6 bridge bridge-accept-fwmark cgroup-parent
 			cluster-advertise cluster-store containerd containerd-namespace data-root default-cgroupns-mode
-			default-ipc-mode default-runtime deprecated-key-path exec-root firewall-backend fixed-cidr fixed-cidr-v6
+			default-ipc-mode default-runtime exec-root firewall-backend fixed-cidr fixed-cidr-v6
 			graph group init-path log-driver log-format log-level metrics-addr min-api-version pidfile
 			seccomp-profile storage-driver swarm-default-advertise-addr tlscacert tlscert tlskey
 			userland-proxy-path userns-remap`},
@@ -49,6 +49,7 @@ func init() {
 		{zero[net.IP], `default-gateway default-gateway-v6 host-gateway-ip ip`},
 		{zero[[]netip.Addr], `host-gateway-ips`},
 		{addresses, `dns`},
+		{oldKeyPath, `deprecated-key-path`},
 		{zero[memorySize], `default-shm-size`},
 		{addressPools, `default-address-pools`},
 		{zero[map[string]*ulimit], `default-ulimits`},
@@ -127,6 +128,14 @@ func addresses(v Version) any {
 		return new([]net.IP)
 	}
 	return new([]netip.Addr)
+}
+
+// oldKeyPath is a key that dockerd 24 and later ignores.
+func oldKeyPath(v Version) any {
+	if v.before(24, 0) {
+		return new(string)
+	}
+	return new(any)
 }
 
 func addressPools(v Version) any {

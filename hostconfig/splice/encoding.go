@@ -23,15 +23,17 @@ type byteOrder interface {
 	binary.AppendByteOrder
 }
 
+var littleEndian, bigEndian byteOrder = binary.LittleEndian, binary.BigEndian
+
 // decode returns the text of data as UTF-8, and its encoding.
 func decode(data []byte) (encoding, []byte) {
 	switch {
 	case bytes.HasPrefix(data, bom):
 		return encoding{mark: bom}, data[len(bom):]
 	case bytes.HasPrefix(data, []byte("\xff\xfe")):
-		return decode16(data, binary.LittleEndian)
+		return decode16(data, littleEndian)
 	case bytes.HasPrefix(data, []byte("\xfe\xff")):
-		return decode16(data, binary.BigEndian)
+		return decode16(data, bigEndian)
 	}
 	return encoding{}, data
 }

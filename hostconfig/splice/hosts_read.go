@@ -127,7 +127,7 @@ func (d *document) checkTable(table []string, values map[string]any, library Ver
 	} else if text, ok := values["server"].(string); ok {
 		server = text
 	}
-	if !isServer(server) {
+	if !isServer(server) || table != nil && server == "" {
 		return d.wrong(table, "server", "is no URL")
 	}
 	for key, value := range values {

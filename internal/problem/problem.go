@@ -2,6 +2,8 @@
 package problem
 
 import (
+	"bytes"
+	"encoding/json"
 	"strconv"
 	"strings"
 )
@@ -48,6 +50,24 @@ func (p *Problem) Error() string {
 	return strings.Join(parts, ": ")
 }
 
+// MarshalJSON returns the problem as an object of code, path, line, text and hint, without those that
+// are empty. The text includes the cause.
+func (p *Problem) MarshalJSON() ([]byte, error) {
+	whole := *p
+	whole.Path, whole.Line = "", 0
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false) // hints have <placeholders>
+	err := e.Encode(struct {
+		Code string `json:"code"`
+		Path string `json:"path,omitempty"`
+		Line int    `json:"line,omitempty"`
+		Text string `json:"text"`
+		Hint string `json:"hint,omitempty"`
+	}{p.Code, p.Path, p.Line, whole.Error(), p.Hint})
+	return bytes.TrimSpace(out.Bytes()), err
+}
+
 // Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.Err }
 
@@ -80,7 +100,7 @@ func Split(err error) []error {
 	if err == nil {
 		return nil
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // a wrapped join has a prefix to keep
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}

@@ -1,6 +1,7 @@
 package problem_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -77,5 +78,16 @@ func TestQuotePathKeepsAPathOnOneLine(t *testing.T) {
 		if got := problem.QuotePath(name); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
+	}
+}
+
+func TestJSONHasTheWholeText(t *testing.T) {
+	got, err := json.Marshal(&problem.Problem{Code: "disk-full", Path: "/x", Line: 3, Text: "writing it", Hint: "free space", Err: errors.New("no space")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"code":"disk-full","path":"/x","line":3,"text":"writing it: no space","hint":"free space"}`
+	if string(got) != want {
+		t.Errorf("got %s", got)
 	}
 }

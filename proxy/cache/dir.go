@@ -32,6 +32,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -48,6 +49,12 @@ const keySize = 32
 // useResolution is how exactly the last use is kept: a file used again within that
 // time is not touched again.
 const useResolution = 10 * time.Minute
+
+// What is stored is for this process's user alone, whatever the umask: it may be private content.
+const (
+	folderMode = 0o700
+	fileMode   = 0o600
+)
 
 // Dir is a cache folder. It is safe for concurrent use, also by several processes.
 type Dir struct {
@@ -71,7 +78,7 @@ type Dir struct {
 // Open opens the cache in the folder at path and makes what is missing of it. It
 // fails where the folder cannot be written or is of another layout.
 func Open(path string, limits Limits) (*Dir, error) {
-	if err := os.MkdirAll(path, 0o755); err != nil {
+	if err := os.MkdirAll(path, folderMode); err != nil {
 		return nil, fmt.Errorf("making the cache folder: %w", err)
 	}
 	root, err := os.OpenRoot(path)
@@ -85,6 +92,10 @@ func Open(path string, limits Limits) (*Dir, error) {
 		reading: map[digest.Digest]int{},
 	}
 	d.limits.Store(&limits)
+	if err := closeToOthers(root); err != nil {
+		root.Close()
+		return nil, fmt.Errorf("making the cache folder private: %w", err)
+	}
 	if err := d.prepare(path); err != nil {
 		root.Close()
 		return nil, err
@@ -92,12 +103,33 @@ func Open(path string, limits Limits) (*Dir, error) {
 	return d, nil
 }
 
+// closeToOthers takes the permissions of all users from a folder that an earlier version made. It
+// leaves the group's if the others have none: an administrator chose those.
+func closeToOthers(root *os.Root) error {
+	f, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm()&0o007 == 0 || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+		return nil
+	}
+	if err := f.Chmod(folderMode); !errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	return nil // what is there can be served, and nothing is added
+}
+
 func (d *Dir) prepare(path string) error {
 	version, err := d.root.ReadFile("VERSION")
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && len(version) == 0:
 		// Empty is what a first start leaves that was killed, or found the disk full.
-		if err := d.root.WriteFile("VERSION", []byte(layout+"\n"), 0o644); err != nil {
+		if err := d.root.WriteFile("VERSION", []byte(layout+"\n"), fileMode); err != nil {
 			return fmt.Errorf("writing in the cache folder: %w", err)
 		}
 	case err != nil:
@@ -109,7 +141,7 @@ func (d *Dir) prepare(path string) error {
 		return fmt.Errorf("reading the cache's key: %w", err)
 	}
 	for _, folder := range []string{"blobs", "manifests", "partial", "repositories"} {
-		if err := d.root.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := d.root.Mkdir(folder, folderMode); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("writing in the cache folder: %w", err)
 		}
 	}
@@ -128,7 +160,7 @@ func (d *Dir) loadKey() ([]byte, error) {
 	}
 	key = make([]byte, keySize)
 	_, _ = rand.Read(key) // never fails: crypto/rand
-	return key, d.root.WriteFile("KEY", key, 0o600)
+	return key, d.root.WriteFile("KEY", key, fileMode)
 }
 
 // Clear removes what earlier processes left half-fetched. Only the process that
@@ -228,7 +260,7 @@ func (d *Dir) touch(name string, last time.Time) {
 
 // commit gives f, which is written and named partial/…, its final name, durably.
 func (d *Dir) commit(f *os.File, partial, name string) error {
-	if err := d.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+	if err := d.root.MkdirAll(path.Dir(name), folderMode); err != nil {
 		return err
 	}
 	from, err := d.root.Open(path.Dir(partial))
@@ -248,10 +280,10 @@ func (d *Dir) commit(f *os.File, partial, name string) error {
 // be rid of what it kept, with us running: it is taken up again.
 func (d *Dir) createPartial(name string, flag int) (*os.File, error) {
 	flag |= os.O_CREATE | os.O_EXCL
-	f, err := d.root.OpenFile(name, flag, 0o644)
+	f, err := d.root.OpenFile(name, flag, fileMode)
 	if errors.Is(err, fs.ErrNotExist) {
-		_ = d.root.Mkdir("partial", 0o755) // or another has just made it
-		f, err = d.root.OpenFile(name, flag, 0o644)
+		_ = d.root.Mkdir("partial", folderMode) // or another has just made it
+		f, err = d.root.OpenFile(name, flag, fileMode)
 	}
 	return f, err
 }

@@ -10,9 +10,10 @@ import (
 
 // Answer is a list of tags or referrers as an upstream last sent it.
 type Answer struct {
-	Body   []byte            `json:"body"`
-	Header map[string]string `json:"header"`
-	Seen   time.Time         `json:"seen"`
+	Body    []byte            `json:"body"`
+	Header  map[string]string `json:"header"`
+	Warning string            `json:"warning,omitempty"` // of the upstream for the client
+	Seen    time.Time         `json:"seen"`
 	Learned
 }
 

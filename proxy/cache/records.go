@@ -92,7 +92,7 @@ func (d *Dir) writeRecord(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := d.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+	if err := d.root.MkdirAll(path.Dir(name), folderMode); err != nil {
 		return err
 	}
 	temp := d.partialName("record")

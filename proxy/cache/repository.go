@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const (
@@ -39,7 +41,8 @@ type Meaning struct {
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"mediaType"`
 	Size      int64         `json:"size"`
-	Seen      time.Time     `json:"seen"` // when it was said last
+	Warning   string        `json:"warning,omitempty"` // of the upstream for the client
+	Seen      time.Time     `json:"seen"`              // when it was said last
 	Learned
 }
 
@@ -59,7 +62,7 @@ func (d *Dir) Tag(r Repository, tag string) []Meaning {
 func (d *Dir) SetTag(r Repository, tag string, m Meaning) error {
 	all := d.Tag(r, tag)
 	for i, old := range all {
-		if old.MediaType != m.MediaType || old.By != m.By {
+		if oci.MediaType(old.MediaType) != oci.MediaType(m.MediaType) || old.By != m.By {
 			continue
 		}
 		if old.Digest == m.Digest && old.Upstream == m.Upstream && !old.Since.IsZero() {

@@ -244,3 +244,20 @@ func TestLoginThatCouldNotBeReadBackIsNotKept(t *testing.T) {
 		t.Error("kept under a key that is none")
 	}
 }
+
+func TestTheStoreIsForItsOwnerAloneWhateverTheUmask(t *testing.T) {
+	for _, umask := range []int{0, 0o022, 0o077} {
+		func() {
+			defer unix.Umask(unix.Umask(umask))
+			path := filepath.Join(t.TempDir(), "state", "credentials.json")
+			for range 2 { // a new file, and one that is replaced
+				mustPut(t, OpenStore(path), "quay.io", user("me", "p"))
+				for name, want := range map[string]os.FileMode{path: 0o600, filepath.Dir(path): 0o700} {
+					if info, err := os.Stat(name); err != nil || info.Mode().Perm() != want {
+						t.Errorf("umask %03o: %s: %v, %v", umask, name, info.Mode(), err)
+					}
+				}
+			}
+		}()
+	}
+}

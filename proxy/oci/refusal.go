@@ -6,14 +6,12 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"time"
 	"unicode"
 )
 
 const (
-	refusalTimeout = 2 * time.Second // for the body of a refusal to come in
-	maxItems       = 16
-	maxReason      = 300 // characters
+	maxItems  = 16
+	maxReason = 300 // characters
 )
 
 // Item is one error of the specification's error body.
@@ -33,10 +31,7 @@ var (
 // code and message. If it gives a reason in another form, the reason becomes part of the
 // message: a proxy that blocks an image says why in text or HTML.
 func (e *Error) ReadRefusal(resp *http.Response) {
-	// A body that does not come in must not delay the answer.
-	timer := time.AfterFunc(refusalTimeout, func() { _ = resp.Body.Close() })
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal+1))
-	timer.Stop()
 	_ = resp.Body.Close()
 	if err != nil || len(body) > maxRefusal {
 		return

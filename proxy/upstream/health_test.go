@@ -230,7 +230,7 @@ func TestASlowRequestSaysNothingAboutTheUpstream(t *testing.T) {
 	defer close(release)
 	r := &reach{}
 	u := newUpstream(t, Config{
-		URL: mustURL(registry.URL), Registry: config.Registry{HeaderTimeout: 20 * time.Millisecond}, Changed: r.changed,
+		URL: mustURL(registry.URL), Registry: config.Registry{HeaderTimeout: time.Second}, Changed: r.changed,
 	})
 	_, err := u.Do(context.Background(), anonymous("/v2/o/i/manifests/slow"))
 	var e *oci.Error
@@ -261,7 +261,7 @@ func TestAnUpstreamThatAnswersNothingIsOutOfReachUntilItAnswers(t *testing.T) {
 	})
 	r := &reach{}
 	u := newUpstream(t, Config{
-		URL: mustURL(registry.URL), Registry: config.Registry{HeaderTimeout: 20 * time.Millisecond}, Changed: r.changed,
+		URL: mustURL(registry.URL), Registry: config.Registry{HeaderTimeout: 300 * time.Millisecond}, Changed: r.changed,
 	})
 	if _, err := ask(context.Background(), Pool{u}); err == nil {
 		t.Fatal("no error")

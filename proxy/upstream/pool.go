@@ -42,11 +42,12 @@ func (p Pool) Do(ctx context.Context, r Request, as func(*Upstream) Identity) (*
 			missing, missedBy = resp, u
 			failed.without = append(failed.without, u.Name())
 		case resp.StatusCode >= 500:
-			drain(resp)
-			failed.add(u, &oci.Error{
+			e := &oci.Error{
 				Code: oci.Unavailable, Upstream: resp.StatusCode,
 				Message: fmt.Sprintf("%s answered %d", u.Host(), resp.StatusCode),
-			})
+			}
+			e.ReadRefusal(resp)
+			failed.add(u, e)
 		default:
 			discardMissing(missing)
 			return resp, u, nil

@@ -25,8 +25,7 @@ import (
 )
 
 const (
-	bodyTimeout  = 30 * time.Second // how long a body may pause
-	probeTimeout = 10 * time.Second // for an upstream to answer a probe
+	bodyTimeout = 30 * time.Second // how long a body may pause
 
 	// longestRealmBackoff is shorter than that of an upstream: a client that pulls by
 	// prefix has no other way to a token.
@@ -121,9 +120,9 @@ type client struct {
 }
 
 func (u *Upstream) newClient(c Config, t *http.Transport, h *health) *client {
-	made := &client{transport: t, watched: watched{transport: t, health: h}}
+	made := &client{transport: t, watched: watched{transport: t, health: h, patience: c.Registry.HeaderTimeout}}
 	if h == &u.health {
-		made.watched.silence = u.suspect
+		made.watched.suspect = u.suspect
 	}
 	made.auth = &auth.Transport{
 		Base:      made.watched,
@@ -196,7 +195,7 @@ func (u *Upstream) Do(ctx context.Context, r Request) (*http.Response, error) {
 	}
 	resp, err := u.fetch(ctx, r)
 	if err != nil || !encoded(resp) {
-		return resp, err
+		return r.censored(resp, err)
 	}
 	if resp.StatusCode == http.StatusPartialContent {
 		// A range of compressed bytes is of no use: the whole must be decoded.
@@ -207,7 +206,7 @@ func (u *Upstream) Do(ctx context.Context, r Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	return u.decode(r.Method, resp)
+	return r.censored(u.decode(r.Method, resp))
 }
 
 // fetch asks the upstream and follows its redirects.
@@ -280,14 +279,15 @@ func (u *Upstream) settle(ctx context.Context, r Request, resp *http.Response) (
 	case http.StatusNonAuthoritativeInfo:
 		resp.StatusCode = http.StatusOK
 	case http.StatusTooManyRequests:
-		wait := auth.RetryAfter(resp.Header, time.Now())
-		drain(resp)
-		return nil, u.tooMany(wait)
+		e := u.tooMany(auth.RetryAfter(resp.Header, time.Now()))
+		r.censor(resp)
+		e.ReadRefusal(resp)
+		return nil, e
 	}
 	return resp, nil
 }
 
-func (u *Upstream) tooMany(wait time.Duration) error {
+func (u *Upstream) tooMany(wait time.Duration) *oci.Error {
 	return &oci.Error{Code: oci.TooManyRequests, RetryAfter: wait, Message: u.url.Host + " answered that it is asked too often (429)"}
 }
 

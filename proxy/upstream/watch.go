@@ -18,9 +18,38 @@ type watched struct {
 	health    *health
 	probe     bool // every failure counts
 
-	// silence, if not nil, is called when the server took the request and sent no
-	// response header in time.
-	silence func()
+	// suspect, if not nil, is called with the time that is left when the server has the
+	// request and sends no response header.
+	suspect  func(within time.Duration)
+	patience time.Duration // how long a response header may take
+}
+
+type withinKey struct{}
+
+// Within returns a context for requests whose caller does without the response after d. If
+// none comes for a quarter of that, the upstream is probed, so that it is known by then
+// whether one request is slow or the upstream answers nothing.
+func Within(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, withinKey{}, d)
+}
+
+// watch calls w.suspect while a request waits. stop must be called when it does not any more.
+func (w watched) watch(ctx context.Context, connected *atomic.Bool) (stop func() bool) {
+	if w.suspect == nil {
+		return func() bool { return true }
+	}
+	within, ok := ctx.Value(withinKey{}).(time.Duration)
+	if !ok || w.patience > 0 && w.patience < within {
+		within = w.patience
+	}
+	if within == 0 {
+		return func() bool { return true }
+	}
+	return time.AfterFunc(within/4, func() {
+		if connected.Load() {
+			w.suspect(within * 13 / 20)
+		}
+	}).Stop
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -35,15 +64,15 @@ func (w watched) RoundTrip(req *http.Request) (*http.Response, error) {
 			w.health.connected()
 		},
 	}
+	stop := w.watch(req.Context(), &connected)
 	resp, err := w.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	stop()
 	switch {
 	case err == nil:
 		w.health.answered()
 	case errors.Is(req.Context().Err(), context.Canceled):
 	case !connected.Load(), w.probe, isTimeout(err) && w.health.isSilent():
 		w.health.failed(unreachable(req.URL.Host, err), started, connected.Load())
-	case isTimeout(err) && req.Context().Err() == nil && w.silence != nil:
-		w.silence()
 	}
 	return resp, err
 }
@@ -68,9 +97,9 @@ func (u *Upstream) toRealm(c *client, req *http.Request) (*http.Response, error)
 	return watched{transport: u.realm, health: &u.realmHealth}.RoundTrip(req)
 }
 
-// suspect probes the upstream in the background after a request got no response in
-// time: if the probe gets none either, the upstream counts as out of reach.
-func (u *Upstream) suspect() {
+// suspect probes the upstream in the background: if the probe gets no response within the time
+// given either, the upstream counts as out of reach.
+func (u *Upstream) suspect(within time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.closed || u.probing {
@@ -78,7 +107,7 @@ func (u *Upstream) suspect() {
 	}
 	u.probing = true
 	u.background.Go(func() {
-		u.probe()
+		u.probe(within)
 		u.mu.Lock()
 		u.probing = false
 		u.mu.Unlock()
@@ -86,8 +115,8 @@ func (u *Upstream) suspect() {
 }
 
 // probe asks for /v2/ without authorization. Any response will do.
-func (u *Upstream) probe() {
-	ctx, cancel := context.WithTimeout(u.life, probeTimeout)
+func (u *Upstream) probe(within time.Duration) {
+	ctx, cancel := context.WithTimeout(u.life, within)
 	defer cancel()
 	req := newRequest(ctx, http.MethodGet, auth.Join(u.url, "/v2/"), nil, u.userAgent)
 	if resp, err := (watched{transport: u.own.transport, health: &u.health, probe: true}).RoundTrip(req); err == nil {

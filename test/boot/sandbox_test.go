@@ -75,18 +75,18 @@ func (m *machine) resolved(t testing.TB) {
 	m.write("/etc/resolv.conf", "nameserver "+server+"\n", 0o644)
 	m.dropIn("")
 	m.run("systemctl restart sidemirror.service")
-	const says = "the name server " + server + " is kept from this service"
-	if status := m.run("sidemirror status"); !strings.Contains(status, says) {
-		t.Errorf("status does not say that no name can be looked up:\n%s", status)
+	const says = "may not reach the name server " + server
+	if status := m.run("sidemirror status || true"); !strings.Contains(status, says) {
+		t.Errorf("status does not say that no registry can be found:\n%s", status)
 	}
-	if short := m.run("sidemirror status --short"); !strings.Contains(short, says) && !strings.Contains(short, "more: sidemirror status") {
+	if short := m.run("sidemirror status --short || true"); !strings.Contains(short, says) && !strings.Contains(short, "more: sidemirror status") {
 		t.Errorf("nor does status --short:\n%s", short)
 	}
-	// The mend that it names.
+	// The fix that it names.
 	m.dropIn("[Service]\nIPAddressAllow=" + server + "\n")
 	m.run("systemctl restart sidemirror.service")
-	if status := m.run("sidemirror status"); strings.Contains(status, says) {
-		t.Errorf("mended as status says, it still says:\n%s", status)
+	if status := m.run("sidemirror status || true"); strings.Contains(status, says) {
+		t.Errorf("fixed as status says, it still reports:\n%s", status)
 	}
 	m.run("rm /etc/resolv.conf; ip address delete " + server + "/32 dev lo")
 }

@@ -204,7 +204,7 @@ func (s *Sidemirror) run() {
 	}
 	s.cmd = exec.Command(command[0], command[1:]...)
 	s.cmd.Dir = s.dir
-	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(s.dir, "home")}, s.options.Env...)
+	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(s.dir, "home"), "STATE_DIRECTORY=" + filepath.Join(s.dir, "home")}, s.options.Env...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	// A group of its own shows whether it leaves anybody behind; Pdeathsig ends it
 	// where the test process is killed before it can.

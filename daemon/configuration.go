@@ -1,0 +1,206 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
+	"github.com/sidemirror/sidemirror/internal/problem"
+	"github.com/sidemirror/sidemirror/proxy/oci"
+)
+
+// listenError reports that an address cannot be served. It ends a start; a reload keeps the
+// configuration that is in force.
+type listenError struct{ error }
+
+// Unwrap returns the cause.
+func (e listenError) Unwrap() error { return e.error }
+
+// start puts the first configuration in force: that of the file or, if it is faulty, the last
+// good one. If there is none either, every request is refused, unless a person started the
+// daemon: then it fails, and the port stays closed.
+func (d *daemon) start() error {
+	err := d.try(d.load)
+	if err == nil || isListenError(err) {
+		return err
+	}
+	d.line.refused(config.Brief(err))
+	log := d.log.WithFields(logrus.Fields{"file": d.source.File(), "error": config.Brief(err)})
+	lastErr := d.try(func() (*config.Config, error) { return d.lastGood.Load(d.source) })
+	switch {
+	case lastErr == nil:
+		log.Error("the configuration on disk cannot be used; the last good one is in force")
+		return nil
+	case isListenError(lastErr):
+		return lastErr
+	case !errors.Is(lastErr, fs.ErrNotExist):
+		log = log.WithField("last_good", config.Brief(lastErr))
+	}
+	if !d.sockets.handedOver && !sdnotify.Enabled() {
+		return err
+	}
+	if listenErr := d.refuse(d.source.Listen(err)); listenErr != nil {
+		return errors.Join(err, listenErr)
+	}
+	log.Error("the configuration on disk cannot be used, and there is no last good one; every request is refused until it is repaired")
+	return nil
+}
+
+func isListenError(err error) bool {
+	_, is := errors.AsType[listenError](err)
+	return is
+}
+
+// try puts the configuration that load returns in force.
+func (d *daemon) try(load func() (*config.Config, error)) error {
+	c, err := load()
+	if err != nil {
+		return err
+	}
+	return d.replace(c)
+}
+
+// load reads the configuration. From before it is read on, a change of it or of a file that it
+// names leads to a reload.
+func (d *daemon) load() (*config.Config, error) {
+	d.follow()
+	c, err := d.source.Load()
+	if err == nil {
+		d.follow(c)
+	}
+	return c, err
+}
+
+// follow makes the configuration file, the files that the configuration in force names, and
+// those that more configurations name lead to a reload when they change.
+func (d *daemon) follow(more ...*config.Config) {
+	paths := []string{d.source.File()}
+	if d.config != nil {
+		more = append(more, d.config)
+	}
+	for _, c := range more {
+		paths = append(paths, c.Files()...)
+	}
+	d.files.Follow(paths...)
+}
+
+// reload reads the configuration again, and puts it in force whole or not at all.
+func (d *daemon) reload(why string) {
+	d.notify(sdnotify.Reloading())
+	log := d.log.WithFields(logrus.Fields{"file": d.source.File(), "reason": why})
+	if err := d.try(d.load); err != nil {
+		text := "the last good one stays in force"
+		if d.refusing {
+			text = "every request is refused until it is repaired"
+		}
+		log.WithField("error", config.Brief(err)).Error("the configuration on disk cannot be used; " + text)
+		d.line.refused(config.Brief(err))
+		d.notify(sdnotify.Ready(d.line.text()))
+		return
+	}
+	d.line.refused("")
+	d.inForce(why)
+}
+
+// replace puts next in force. Everything that can fail comes before the first change that is
+// seen from outside.
+func (d *daemon) replace(next *config.Config) error {
+	sockets, err := d.sockets.prepare(d.work, next.Listen)
+	if err != nil {
+		return listenError{err}
+	}
+	s, err := d.build(next, sockets.addrs, d.log)
+	if err != nil {
+		sockets.cancel()
+		return err
+	}
+	d.refusing = false
+	d.commit(next, s, sockets)
+	return nil
+}
+
+// refuse serves addrs without a configuration.
+func (d *daemon) refuse(addrs []netip.AddrPort) error {
+	sockets, err := d.sockets.prepare(d.work, addrs)
+	if err != nil {
+		return listenError{err}
+	}
+	d.refusing = true
+	d.commit(config.Default(), refusal{}, sockets)
+	return nil
+}
+
+func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
+	d.configureLog(c)
+	d.config = c
+	d.trusted.Store(&c.Trust.UIDs)
+	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
+		d.retiring.Go(old.retire)
+	}
+	sockets.commit(d.serve)
+	d.watchdog.url.Store(new(d.ownURL()))
+}
+
+// ownURL returns what the watchdog asks for.
+func (d *daemon) ownURL() string {
+	own := "http://" + reachable(d.sockets.addresses()[0]).String() + "/v2/"
+	if d.config.Registry(oci.DockerHub).Relay() {
+		// There /v2/ asks the upstream, and if that is silent this daemon is not dead.
+		return strings.TrimSuffix(own, "v2/")
+	}
+	return own
+}
+
+// inForce reports the configuration that came into force, and stores it for the next start.
+func (d *daemon) inForce(why string) {
+	addrs := texts(d.sockets.addresses())
+	what := fmt.Sprintf("serving %d registries on %s", len(d.config.Registries), strings.Join(addrs, ", "))
+	if d.refusing {
+		what = "refusing every request on " + strings.Join(addrs, ", ")
+	} else {
+		d.log.WithFields(logrus.Fields{"addresses": addrs, "file": d.config.File, "reason": why}).Info("serving")
+	}
+	var wrong []string
+	for _, p := range d.addressProblems() {
+		d.log.WithField("hint", p.Hint).Warn(p.Error())
+		wrong = append(wrong, p.Error()+" ("+p.Hint+")")
+	}
+	d.line.serving(what, strings.Join(wrong, "; "))
+	d.line.trouble(d.trouble())
+	d.notify(sdnotify.Ready(d.line.text()))
+	d.handler.get().probe()
+	if d.refusing || d.lastGood == "" {
+		return
+	}
+	if err := d.lastGood.Save(d.config); err != nil {
+		level := logrus.WarnLevel
+		if os.Getenv("STATE_DIRECTORY") == "" {
+			level = logrus.DebugLevel // run by hand, perhaps by a user without a state folder
+		}
+		d.log.WithError(err).Log(level, "if the configuration is faulty at the next start, no earlier one will be in force")
+	}
+}
+
+// addressProblems returns what is wrong with the addresses served.
+func (d *daemon) addressProblems() []*problem.Problem {
+	var list []*problem.Problem
+	for _, addr := range d.sockets.addresses() {
+		if p := d.checkPort(addr); p != nil {
+			list = append(list, p)
+		}
+	}
+	if d.sockets.handedOver && !d.refusing {
+		if p := listener.CheckServed(d.sockets.addresses(), d.config.Listen); p != nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}

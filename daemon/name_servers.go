@@ -1,0 +1,106 @@
+package daemon
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/sirupsen/logrus"
+)
+
+const (
+	resolvConf    = "/etc/resolv.conf"
+	maxResolvConf = 64 << 10
+	maxServers    = 3 // MAXNS of resolv.conf(5)
+)
+
+// nameServers finds out whether the service may reach the host's name servers. The unit denies
+// link-local addresses, where metadata servers hand out credentials. On some clouds a name
+// server has the same address: without it no registry is found, and no pull goes through
+// sidemirror.
+type nameServers struct {
+	file  string                     // resolvConf if empty
+	reach func(netip.AddrPort) error // EPERM if the unit denies the address; nil: sendNothing
+
+	mu    sync.Mutex
+	state string // of the file, when it was last read
+	found string // the problem, if any
+}
+
+// trouble returns which name server is denied, and the fix. It logs a new problem, and looks
+// again only when the file has changed.
+func (r *nameServers) trouble(log *logrus.Logger) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name := r.file
+	if name == "" {
+		name = resolvConf
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return ""
+	}
+	state := fmt.Sprint(info.Size(), info.ModTime())
+	if state == r.state {
+		return r.found
+	}
+	before := r.found
+	r.state, r.found = state, r.denied(linkLocalServers(name))
+	if r.found != "" && r.found != before {
+		log.Warn(r.found)
+	}
+	return r.found
+}
+
+func (r *nameServers) denied(servers []netip.Addr) string {
+	reach := r.reach
+	if reach == nil {
+		reach = sendNothing
+	}
+	for _, server := range servers {
+		if errors.Is(reach(netip.AddrPortFrom(server, 53)), syscall.EPERM) {
+			return fmt.Sprintf("this service may not reach the name server %v (IPAddressDeny=), so it finds no registry: systemctl edit sidemirror, [Service] IPAddressAllow=%v; see docs/security.md", server, server.WithZone(""))
+		}
+	}
+	return ""
+}
+
+// sendNothing sends an empty datagram, which name servers ignore.
+func sendNothing(server netip.AddrPort) error {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write(nil)
+	return err
+}
+
+// linkLocalServers returns the link-local name servers of a resolv.conf(5).
+func linkLocalServers(name string) []netip.Addr {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var list []netip.Addr
+	lines := bufio.NewScanner(io.LimitReader(f, maxResolvConf))
+	for servers := 0; servers < maxServers && lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 2 || fields[0] != "nameserver" {
+			continue
+		}
+		servers++
+		if addr, err := netip.ParseAddr(fields[1]); err == nil && addr.IsLinkLocalUnicast() {
+			list = append(list, addr)
+		}
+	}
+	return list
+}

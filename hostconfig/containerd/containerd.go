@@ -1,0 +1,188 @@
+// Package containerd finds out how containerd on a host is configured, and plans what it needs to
+// pull through sidemirror.
+package containerd
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/sidemirror/sidemirror/hostconfig/certsd"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/process"
+	"github.com/sidemirror/sidemirror/hostconfig/unitfile"
+	"github.com/sidemirror/sidemirror/hostconfig/version"
+	"github.com/sidemirror/sidemirror/internal/problem"
+)
+
+const (
+	folder      = "/etc/containerd"
+	configTOML  = folder + "/config.toml"
+	hostsFolder = folder + "/certs.d"
+	dockerHosts = "/etc/docker/certs.d"
+)
+
+// Engines returns the containerds that can be on a host: its own, and those of distributions.
+func Engines(h *engine.Host) []engine.Engine {
+	list := []engine.Engine{&containerd{Host: h}}
+	for _, d := range distributions {
+		list = append(list, bundled{h, d})
+	}
+	return append(list, k0s{h})
+}
+
+// containerd is the host's own.
+type containerd struct {
+	*engine.Host
+	daemon  engine.Daemon // nil if none runs
+	config  string        // its configuration file
+	conf    config
+	err     error // why conf cannot be read
+	running running
+	version version.Version
+}
+
+// Name is "containerd".
+func (*containerd) Name() string { return engine.Containerd }
+
+// Detect looks for containerd, its configuration, and what it has in force.
+func (c *containerd) Detect(ctx context.Context) (engine.State, bool) {
+	s := engine.State{Engine: engine.Containerd}
+	c.Tree.Watch("/run/containerd/containerd.sock") // made anew at each start
+	if c.Running != nil {
+		c.daemon = c.Running.Daemon(ctx, engine.Containerd)
+	}
+	s.Running = c.daemon != nil
+	s.Present = s.Running || c.Installed(engine.Containerd, "containerd", folder)
+	c.config, c.err = c.configFile()
+	if !s.Present {
+		return s, !c.onlyBundled()
+	}
+	s.Config = c.config
+	c.findVersion(ctx, &s)
+	if c.err == nil {
+		c.conf, c.err = readConfig(c.Tree, c.config, c.version)
+	}
+	if c.err == nil {
+		c.crossCheck(ctx, &s)
+		c.askRunning(ctx)
+		for _, folder := range c.folders() {
+			if c.err == nil {
+				c.err = c.Tree.Trusted(folder)
+			}
+		}
+	}
+	folders := c.folders()
+	s.Hosts = folders[len(folders)-1]
+	if f, err := c.Tree.Read(c.config); err == nil {
+		if p := engine.ManagedBy(c.config, f.Data); p != nil {
+			s.Note(*p)
+		}
+	}
+	noteSpegel(c.Host, &s)
+	return s, true
+}
+
+// onlyBundled reports whether the host has containerds of distributions, so that the absence of one
+// of its own is nothing to report.
+func (c *containerd) onlyBundled() bool {
+	return slices.ContainsFunc(distributions, func(d distribution) bool { return c.Tree.IsDir(d.folder) })
+}
+
+// hosts returns the folder in which CRI looks for hosts.toml files, as the files have it.
+func (c *containerd) hosts() string { return c.conf.folder() }
+
+// configFile returns the file of the running containerd, or else the one that it would be started
+// with.
+func (c *containerd) configFile() (string, error) {
+	var args []string
+	if c.daemon != nil {
+		args = c.daemon.Args()
+	} else if service, err := unitfile.Read(c.Tree, "containerd.service"); err != nil {
+		return configTOML, err
+	} else {
+		args = service.Args
+	}
+	name := process.Flag(args, "--config", "-c")
+	if name == "" && len(process.Flags(args, "--config", "-c")) > 0 {
+		name = `""` // a variable that is not set
+	}
+	switch {
+	case name == "" && c.daemon == nil && slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "$") }):
+		name = "$" // one of them may be the flag
+		fallthrough
+	case name != "" && (!path.IsAbs(name) || c.daemon == nil && unitfile.Unresolved(name)):
+		return configTOML, &problem.Problem{
+			Code: "containerd-config-unresolved", Path: "containerd.service",
+			Text: "containerd's --config is not an absolute path that can be known from outside: " + name,
+			Hint: "write the absolute path in containerd.service, or start containerd",
+		}
+	case name == "" || inDistribution(name):
+		return configTOML, nil
+	}
+	return path.Clean(name), nil
+}
+
+// findVersion returns the version of the program that runs. If that is not the installed one, its
+// version is not known.
+func (c *containerd) findVersion(ctx context.Context, s *engine.State) {
+	s.Version = c.Version(ctx, engine.Containerd, "containerd", "containerd.io", "containerd")
+	if name := c.another(); name != "" && c.Versions[engine.Containerd] == "" {
+		s.Version = ""
+		s.Note(problem.Problem{
+			Code: "containerd-program-unknown", Path: name,
+			Text: fmt.Sprintf("this containerd runs, and not the installed %s: its version is not known, and sidemirror does what is right for the oldest", c.Program("containerd")),
+		})
+	}
+	c.version = version.Parse(s.Version)
+}
+
+// another returns the program that runs if it is not the installed one.
+func (c *containerd) another() string {
+	installed := c.Program("containerd")
+	if c.daemon == nil || installed == "" {
+		return ""
+	}
+	running := c.daemon.Args()[0]
+	if !path.IsAbs(running) {
+		return ""
+	}
+	name, err := c.Tree.Follow(running)
+	if real, err2 := c.Tree.Follow(installed); err != nil || err2 != nil || real != name {
+		return running
+	}
+	return ""
+}
+
+// Plan asks for hosts.toml files, which need no restart, in the folder that config_path names. If it
+// names none, CRI (Kubernetes) does not read them, and only a change of config.toml and a restart
+// can change that: see planPath.
+func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
+	p := engine.Plan{State: s, Folders: []string{hostsFolder}, Configs: []engine.Config{{Path: c.config, Kind: engine.ConfigTOML}}}
+	for i, root := range append(c.conf.roots(), c.folders()...) {
+		// What is in Docker's folder is Docker's, although the list may name it: the built-in one does.
+		if (i == 0 || root != dockerHosts) && !slices.Contains(p.Folders, root) {
+			p.Folders = append(p.Folders, root)
+		}
+	}
+	if !s.Present || !slices.Contains(want.Engines, engine.Containerd) {
+		return p
+	}
+	if c.err != nil {
+		p.Hold = engine.AsProblem(c.err, "containerd-config-unreadable")
+		return p
+	}
+	p.State.Through, p.Retain = []engine.Kind{engine.HostsTOML}, []engine.Kind{engine.ConfigTOML}
+	for _, folder := range c.folders() {
+		hosts := certsd.Folder{Host: c.Host, Path: folder, Library: certsd.OldestReader(ctx, c.Host, c.version)}
+		for _, registry := range want.Registries {
+			hosts.Plan(&p, registry, want.Mirror, nil)
+		}
+	}
+	if c.planPath(&p, want); !c.conf.disabled {
+		c.planRunning(&p)
+	}
+	return p
+}

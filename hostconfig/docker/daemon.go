@@ -1,0 +1,151 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/process"
+	"github.com/sidemirror/sidemirror/hostconfig/socket"
+	"github.com/sidemirror/sidemirror/internal/problem"
+)
+
+// Query finds the host's own dockerd: the one with the usual pid file, of which there can be but
+// one. One that only prints something, as when it is asked for its version, is no daemon: to take it
+// for one would be to start Docker, by asking at its socket.
+var Query = process.Query{
+	Name: "dockerd", Units: []string{"docker.service"}, Socket: defaultSocket,
+	Accept: func(p process.Process) bool {
+		pidfile := process.Flag(p.Args, "--pidfile", "-p")
+		usual := pidfile == "" || pidfile == "/var/run/docker.pid" || pidfile == "/run/docker.pid"
+		return usual && !slices.ContainsFunc(p.Args, func(arg string) bool {
+			return slices.Contains([]string{"--version", "-v", "--validate", "--help", "-h"}, arg)
+		})
+	},
+}
+
+const (
+	defaultSocket = "/run/docker.sock"
+	infoLimit     = 5 * time.Second
+	maxInfo       = 4 << 20
+)
+
+// daemon is a running dockerd.
+type daemon struct {
+	process.Process
+	units engine.Units
+}
+
+// Connect returns the daemon that is a process.
+func Connect(p process.Process, units engine.Units) engine.Daemon { return daemon{p, units} }
+
+func (d daemon) Args() []string     { return d.Process.Args }
+func (d daemon) Started() time.Time { return d.Process.Started }
+
+// socket is where dockerd listens: the first Unix socket among its flags.
+func (d daemon) socket() string {
+	for _, host := range process.Flags(d.Process.Args, "--host", "-H") {
+		if name, ok := strings.CutPrefix(host, "unix://"); ok {
+			return name
+		}
+	}
+	return defaultSocket
+}
+
+// Info is GET /info of the Docker Engine API.
+func (d daemon) Info(ctx context.Context) (engine.Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, infoLimit)
+	defer cancel()
+	failed := func(err error) (engine.Info, error) {
+		return engine.Info{}, fmt.Errorf("asking docker for its configuration: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/info", nil)
+	if err != nil {
+		return failed(err)
+	}
+	resp, err := socket.Transport(d.socket(), false).RoundTrip(req)
+	if err != nil {
+		return failed(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return failed(fmt.Errorf("it answered %s", resp.Status))
+	}
+	info, err := readInfo(io.LimitReader(resp.Body, maxInfo))
+	if err != nil {
+		return failed(err)
+	}
+	return info, nil
+}
+
+// readInfo reads the answer to GET /info. The containerd store shows by a driver-type in the
+// driver's status.
+func readInfo(r io.Reader) (engine.Info, error) {
+	var said struct {
+		ServerVersion, Driver string
+		DriverStatus          [][2]string
+		RegistryConfig        struct{ Mirrors []string }
+	}
+	if err := json.NewDecoder(r).Decode(&said); err != nil {
+		return engine.Info{}, err
+	}
+	info := engine.Info{Version: said.ServerVersion, Mirrors: said.RegistryConfig.Mirrors, Store: said.Driver}
+	for _, pair := range said.DriverStatus {
+		if pair[0] == "driver-type" && strings.HasPrefix(pair[1], "io.containerd.snapshotter.") {
+			info.Store = containerdStore
+		}
+	}
+	return info, nil
+}
+
+// Signal reloads dockerd. systemd knows how the unit wants it; if it does not do it, the signal does:
+// ExecReload of docker.service needs a kill(1), which small images lack.
+func (d daemon) Signal(ctx context.Context, verb engine.Verb) error {
+	if verb != engine.Reload {
+		return fmt.Errorf("docker is never told to %s", verb)
+	}
+	var err error
+	if d.Unit != "" {
+		if err = d.units.Reload(ctx, d.Unit); err == nil {
+			return nil
+		}
+	}
+	if hupErr := d.Process.Signal(unix.SIGHUP); hupErr != nil {
+		return &problem.Problem{Code: "docker-reload-failed", Text: "reloading docker", Err: errors.Join(err, hupErr), Hint: "systemctl reload docker; see journalctl -u docker"}
+	}
+	return nil
+}
+
+// Pull is POST /images/create of the Docker Engine API, which docker pull uses. An error is in the
+// status or, once the answer has begun, in the stream.
+func (d daemon) Pull(ctx context.Context, reference string) error {
+	name, tag, _ := strings.Cut(reference, ":")
+	query := url.Values{"fromImage": {name}, "tag": {tag}}
+	resp, err := socket.Post(ctx, socket.Transport(d.socket(), true), "/images/create?"+query.Encode(), "application/json", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	dec := json.NewDecoder(io.LimitReader(resp.Body, socket.MaxReply))
+	for {
+		var said struct{ Message, Error string }
+		if err := dec.Decode(&said); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("%s: %w", resp.Status, err)
+		}
+		if text := said.Message + said.Error; text != "" {
+			return errors.New(text)
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package engine
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// Running is what runs on this host, and what can be asked of it.
+type Running interface {
+	// Daemon returns the running daemon of an engine, authenticated, or nil.
+	Daemon(ctx context.Context, name string) Daemon
+
+	// Users returns the users other than root who seem to run an engine of their own.
+	Users(name string) []int
+
+	// Output runs one of the host's programs and returns what it prints. It is empty if the
+	// program is not one that root can trust, fails, or says too much. basis names what the output
+	// depends on, besides program and arguments: for the same basis it may be remembered.
+	Output(ctx context.Context, basis, program string, args ...string) string
+
+	// Lookup resolves a host name.
+	Lookup(ctx context.Context, name string) ([]netip.Addr, error)
+}
+
+// Daemon is an engine's running daemon.
+type Daemon interface {
+	// Args is its command line, the program first, and Started the time at which it was started.
+	Args() []string
+	Started() time.Time
+
+	// Info returns what the daemon has in force.
+	Info(ctx context.Context) (Info, error)
+
+	// Signal makes it reload or restart, and waits until it has. That it was told to reload does
+	// not mean that it accepted its configuration.
+	Signal(ctx context.Context, verb Verb) error
+
+	// Pull pulls an image, and returns why it could not.
+	Pull(ctx context.Context, reference string) error
+}
+
+// Info is what a daemon says about itself. What it does not say is empty.
+type Info struct {
+	Version string
+	Store   string   // Docker: "containerd", or the name of a graph driver
+	Mirrors []string // Docker: registry-mirrors
+
+	// ConfigPath is containerd's registry.config_path, if KnowsConfigPath.
+	ConfigPath      string
+	KnowsConfigPath bool
+}
+
+// Units is the service manager that engines run under.
+type Units interface {
+	// Reload and Restart do that to a unit, named with its suffix ("docker.service"), and return
+	// when the job is done.
+	Reload(ctx context.Context, unit string) error
+	Restart(ctx context.Context, unit string) error
+
+	// MainPID returns the process id of a unit's main process, 0 if it has none.
+	MainPID(ctx context.Context, unit string) (int, error)
+}

@@ -1,0 +1,81 @@
+package engine
+
+import "github.com/sidemirror/sidemirror/internal/problem"
+
+// Mirror says whether an engine's pulls go through sidemirror.
+type Mirror string
+
+const (
+	// Active means that all wanted files are in place and in force.
+	Active Mirror = "active"
+	// Partial means that some pulls go through sidemirror and others should but do not.
+	Partial Mirror = "partial"
+	// Inactive means that no pull goes through sidemirror.
+	Inactive Mirror = "inactive"
+	// Unknown means that it could not be found out.
+	Unknown Mirror = "unknown"
+)
+
+// State is what was found out about one engine. Its JSON form is part of the command line's.
+type State struct {
+	Engine  string `json:"engine"`
+	Home    string `json:"home,omitempty"` // whose it is, unless it is the distribution's: "k3s"
+	Present bool   `json:"present"`
+	Running bool   `json:"running"`
+	Version string `json:"version,omitempty"` // empty if unknown
+	Store   string `json:"store,omitempty"`   // of Docker's images: "containerd", or a graph driver
+
+	// Config is the configuration file in force, Hosts the folder in which the engine looks for
+	// hosts.toml files. They are empty if there is none.
+	Config string `json:"config,omitempty"`
+	Hosts  string `json:"hosts,omitempty"`
+
+	// Mirror is whether pulls go through sidemirror, Through the kinds of files that make them.
+	// Mirror is empty for an engine that should not.
+	Mirror  Mirror `json:"mirror,omitempty"`
+	Through []Kind `json:"through,omitempty"`
+
+	// Files have sidemirror's entry, or should have it.
+	Files []File `json:"files,omitempty"`
+
+	// Problems keep the engine's pulls from going through sidemirror, or put them at risk. Notes
+	// are other things that are worth knowing.
+	Problems []*problem.Problem `json:"problems,omitempty"`
+	Notes    []*problem.Problem `json:"notes,omitempty"`
+}
+
+// Problem adds a problem.
+func (s *State) Problem(p problem.Problem) { s.Problems = append(s.Problems, &p) }
+
+// Note adds a note.
+func (s *State) Note(p problem.Problem) { s.Notes = append(s.Notes, &p) }
+
+// Title is the engine's name for a person: "containerd of k3s".
+func (s *State) Title() string {
+	if s.Home != "" {
+		return s.Engine + " of " + s.Home
+	}
+	return s.Engine
+}
+
+// File is one file that matters to an engine.
+type File struct {
+	Path  string    `json:"path"`
+	State FileState `json:"state"`
+}
+
+// FileState is how a file compares with what is wanted of it.
+type FileState string
+
+const (
+	// InPlace is a file that has sidemirror's entry as wanted.
+	InPlace FileState = "in-place"
+	// Missing is a file that does not exist and should.
+	Missing FileState = "missing"
+	// Outdated is a file without the entry, or with another one than wanted.
+	Outdated FileState = "outdated"
+	// Refused is a file that should have the entry and cannot be changed.
+	Refused FileState = "refused"
+	// Unwanted is a file that has the entry and should not.
+	Unwanted FileState = "unwanted"
+)

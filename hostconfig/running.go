@@ -1,0 +1,127 @@
+package hostconfig
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/sidemirror/sidemirror/hostconfig/containerd"
+	"github.com/sidemirror/sidemirror/hostconfig/docker"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/process"
+)
+
+// Units is the service manager that the engines run under.
+type Units = engine.Units
+
+// running returns what runs on the host, nil for a tree.
+func (h *Host) running(tree *hostfs.Host) engine.Running {
+	switch {
+	case h.Running != nil:
+		return h.Running
+	case h.Root != "/" || h.Units == nil:
+		return nil
+	case h.system == nil:
+		h.system = &system{units: h.Units, said: make(map[string]string)}
+	}
+	h.system.tree = tree
+	return h.system
+}
+
+// system is the running host.
+type system struct {
+	tree  *hostfs.Host
+	units Units
+	said  map[string]string // what programs printed; watch looks at the host again and again
+}
+
+func (s *system) Daemon(ctx context.Context, name string) engine.Daemon {
+	finder := process.Finder{Manager: s.units}
+	switch name {
+	case engine.Docker:
+		if p := finder.Find(ctx, docker.Query); p != nil {
+			return docker.Connect(*p, s.units)
+		}
+	case engine.Containerd:
+		if p := finder.Find(ctx, containerd.Query); p != nil {
+			return containerd.Connect(s.tree, *p, s.units)
+		}
+	}
+	return nil
+}
+
+func (s *system) Users(name string) []int { return process.Users(name) }
+
+// maxSaid bounds the outputs that are remembered.
+const maxSaid = 16
+
+func (s *system) Output(ctx context.Context, basis, program string, args ...string) string {
+	if err := s.tree.Trusted(program); err != nil {
+		return ""
+	}
+	info, err := os.Stat(program)
+	if err != nil || info.Mode()&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
+		return ""
+	}
+	key := fmt.Sprint(program, info.Size(), info.ModTime(), args, basis)
+	if text, known := s.said[key]; known {
+		return text
+	}
+	if len(s.said) >= maxSaid {
+		clear(s.said)
+	}
+	s.said[key] = output(ctx, program, args...)
+	return s.said[key]
+}
+
+// lookupLimit is for one name. A name server that does not answer must not hold a plan up.
+const lookupLimit = 2 * time.Second
+
+func (s *system) Lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupLimit)
+	defer cancel()
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+}
+
+const (
+	outputLimit = 5 * time.Second
+	maxOutput   = 512 << 10
+)
+
+// output runs a program and returns what it prints, or nothing if that is more than maxOutput, if
+// the program fails, or if it takes longer than outputLimit.
+func output(ctx context.Context, program string, args ...string) string {
+	ctx, cancel := context.WithTimeout(ctx, outputLimit)
+	defer cancel()
+	out := capped{left: maxOutput + 1}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = []string{"PATH=/usr/bin:/usr/local/bin:/usr/sbin:/usr/local/sbin", "LC_ALL=C"}
+	cmd.Dir = "/"
+	cmd.Stdout = &out
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil || out.Len() > maxOutput {
+		return ""
+	}
+	return out.String()
+}
+
+// capped holds the first bytes and drops the rest, so that the program that writes them is not
+// blocked.
+type capped struct {
+	strings.Builder
+	left int
+}
+
+func (c *capped) Write(b []byte) (int, error) {
+	n := min(len(b), c.left)
+	c.left -= n
+	c.Builder.Write(b[:n])
+	return len(b), nil
+}
