@@ -9,7 +9,7 @@ import (
 
 const (
 	grantLife       = 5 * time.Minute
-	opaqueGrantLife = time.Minute // of a bearer token that does not say when it ends
+	opaqueGrantLife = time.Minute      // of a bearer token that does not say when it ends
 	awayLife        = 10 * time.Second // of an older grant, once its upstream could not be asked
 	maxGrants       = 16384
 
