@@ -302,7 +302,7 @@ func TestRevertAlsoWorksOnAFileThatDockerdRefuses(t *testing.T) {
 func neverAlone(h *Host) error {
 	daemon, _ := os.ReadFile(h.path(dockerJSON))
 	hosts, _ := os.ReadFile(h.path(hubHosts))
-	if strings.Contains(string(daemon), ourURL) && !strings.Contains(string(hosts), ourHost) {
+	if strings.Contains(string(daemon), ourURL) && !strings.Contains(string(hosts), ourTable) {
 		return errors.New("a loopback mirror without hosts.toml: TLS to Docker Hub is not verified")
 	}
 	return nil
@@ -328,7 +328,7 @@ func TestDockerOfAnUnknownVersionGetsBoth(t *testing.T) {
 
 func TestDockerOnTheContainerdStoreKeepsTheUsersMirrors(t *testing.T) {
 	const text = `{"features": {"containerd-snapshotter": true}, "registry-mirrors": ["https://a/"], "insecure-registries": ["plain:5000", "10.0.0.0/8"]}`
-	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: text})
+	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: text, "/etc/hosts": "198.51.100.1 registry-1.docker.io\n"})
 	before := h.snapshot(t)
 	want := dockerOnly()
 	want.Registries = []string{"docker.io", "plain:5000", "10.1.2.3:5000"}

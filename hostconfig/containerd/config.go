@@ -84,7 +84,7 @@ func readConfig(tree *hostfs.Host, main string, v version.Version) (config, erro
 				Code: "containerd-imports-too-many", Path: main, Text: fmt.Sprintf("imports more than %d files", maxImports), Hint: "check its imports",
 			}
 		}
-		f, err := tree.Read(name)
+		f, err := tree.ReadTrusted(name)
 		switch {
 		case err != nil:
 			return conf, err

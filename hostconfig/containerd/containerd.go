@@ -68,6 +68,11 @@ func (c *containerd) Detect(ctx context.Context) (engine.State, bool) {
 	if c.err == nil {
 		c.crossCheck(ctx, &s)
 		c.askRunning(ctx)
+		for _, folder := range c.folders() {
+			if c.err == nil {
+				c.err = c.Tree.Trusted(folder)
+			}
+		}
 	}
 	folders := c.folders()
 	s.Hosts = folders[len(folders)-1]
@@ -154,7 +159,7 @@ func (c *containerd) another() string {
 // Plan asks for hosts.toml files, which need no restart, in the folder that config_path names. If it
 // names none, CRI (Kubernetes) does not read them, and only a change of config.toml and a restart
 // can change that: see planPath.
-func (c *containerd) Plan(_ context.Context, s engine.State, want engine.Desired) engine.Plan {
+func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
 	p := engine.Plan{State: s, Folders: []string{hostsFolder}, Configs: []engine.Config{{Path: c.config, Kind: engine.ConfigTOML}}}
 	for i, root := range append(c.conf.roots(), c.folders()...) {
 		// What is in Docker's folder is Docker's, although the list may name it: the built-in one does.
@@ -171,7 +176,7 @@ func (c *containerd) Plan(_ context.Context, s engine.State, want engine.Desired
 	}
 	p.State.Through, p.Retain = []engine.Kind{engine.HostsTOML}, []engine.Kind{engine.ConfigTOML}
 	for _, folder := range c.folders() {
-		hosts := certsd.Folder{Host: c.Host, Path: folder}
+		hosts := certsd.Folder{Host: c.Host, Path: folder, Library: certsd.OldestReader(ctx, c.Host, c.version)}
 		for _, registry := range want.Registries {
 			hosts.Plan(&p, registry, want.Mirror, nil)
 		}
