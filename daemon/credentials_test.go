@@ -13,7 +13,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
-func TestTroubleWithACredentialFileIsSaidOnce(t *testing.T) {
+func TestFaultOfACredentialFileIsLoggedOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.json")
 	write := func(text string) {
 		t.Helper()
@@ -25,7 +25,7 @@ func TestTroubleWithACredentialFileIsSaidOnce(t *testing.T) {
 	var b bytes.Buffer
 	log := logrus.New()
 	log.SetOutput(&b)
-	source := told(&credential.File{Path: path}, log, 0)
+	source := watchFaults(&credential.File{Path: path}, log, 0)
 	ask := func() {
 		t.Helper()
 		if got, err := source.Lookup(context.Background(), "r.test", ""); err != nil || got.Username != "u" {
@@ -45,6 +45,6 @@ func TestTroubleWithACredentialFileIsSaidOnce(t *testing.T) {
 	write(`{"auths":{"r.test":{"auth":"dTpvdGhlcg=="}}}`)
 	ask()
 	if !strings.Contains(b.String(), "can be read again") {
-		t.Errorf("not said that it is mended: %s", &b)
+		t.Errorf("the repair is not logged: %s", &b)
 	}
 }

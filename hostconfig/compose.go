@@ -236,16 +236,20 @@ func (c *composer) base(k engine.Kind, now hostfs.File) ([]byte, error) {
 		return nil, nil
 	}
 	entry := c.host.Journal.Find(now.Path)
-	if entry.IsOurs(now.Data) {
-		return c.host.Journal.Original(entry)
-	}
 	var original []byte
+	var lost error
 	if entry != nil {
-		// Only a hint here: the file has changed since, so that a lost original is no reason to
-		// give up.
-		original, _ = c.host.Journal.Original(entry)
+		original, lost = c.host.Journal.Original(entry)
 	}
+	if entry.IsOurs(now.Data) && lost == nil {
+		return original, nil
+	}
+	// If the file has changed since, the original is only a hint. A lost one is no reason to leave
+	// the entry where it is.
 	removed, err := strip(k, now, entry, c.want.Mirror, original)
+	if err == nil && entry.IsOurs(now.Data) && !removed.Found {
+		err = lost
+	}
 	if removed.Bare && (entry == nil || !entry.Existed) {
 		return nil, err
 	}
@@ -291,7 +295,7 @@ func (c *composer) finishState(p *engine.Plan) {
 		c.addPending(p, *pending)
 	}
 	switch {
-	case !s.Present || !slices.Contains(c.want.Engines, s.Engine) || len(s.Through) == 0 && p.Hold == nil:
+	case !s.Present || !slices.Contains(c.want.Engines, s.Engine) || len(s.Through)+len(p.Skipped) == 0 && p.Hold == nil:
 		s.Mirror = ""
 	case p.Hold != nil:
 		s.Mirror = engine.Unknown
