@@ -218,8 +218,9 @@ func TestLoginDoesNotOpenTheCache(t *testing.T) {
 	upstream := httptest.NewServer(http.NotFoundHandler())
 	defer upstream.Close()
 	dir := filepath.Join(t.TempDir(), "cache")
-	c := withCache(t, dir, fmt.Sprintf("[registry.'a.example']\nupstreams = [%q]\n", upstream.URL))
-	_ = Login(t.Context(), c, "a.example", credential.Credential{Username: "me", Password: credential.NewSecret("x")}, "test")
+	host := strings.TrimPrefix(upstream.URL, "http://")
+	c := withCache(t, dir, fmt.Sprintf("[registry.%q]\nupstreams = [%q]\n", host, upstream.URL))
+	_ = Login(t.Context(), c, host, "", credential.Credential{Username: "me", Password: credential.NewSecret("x")}, "test")
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("it is there: %v", err)
 	}

@@ -17,16 +17,16 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// Login asks registry, as c configures it, whether it accepts cred. The error is
-// proxy.Proxy's: an *oci.Error if the registry or its token server refused.
-// version is sent in the User-Agent.
-func Login(ctx context.Context, c *config.Config, registry string, cred credential.Credential, version string) error {
+// Login asks the upstream that a login stored under the key of registry and namespace is for,
+// as c configures it, whether it accepts cred. The error is proxy.Proxy's: an *oci.Error if the
+// upstream or its token server refused. version is sent in the User-Agent.
+func Login(ctx context.Context, c *config.Config, registry, namespace string, cred credential.Credential, version string) error {
 	p, err := newProxy(c, c.Listen, version, nil, nil)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	return p.Login(ctx, registry, cred)
+	return p.Login(ctx, registry, namespace, cred)
 }
 
 // registryProxy is a proxy that reports what is wrong with its credentials.

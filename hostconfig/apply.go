@@ -144,7 +144,9 @@ func (a *applier) record(plan Plan) error {
 			}
 		}
 	}
-	if !a.journal.KeepNamed(plan.named) && len(plan.Changes) == 0 {
+	remember := plan.allowPort && !a.journal.AllowUnprivilegedPort
+	a.journal.AllowUnprivilegedPort = a.journal.AllowUnprivilegedPort || plan.allowPort
+	if !a.journal.KeepNamed(plan.named) && !remember && len(plan.Changes) == 0 {
 		return nil
 	}
 	return a.journal.Save()

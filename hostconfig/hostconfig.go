@@ -91,9 +91,14 @@ type Plan struct {
 	// as wanted. Those of an engine are among the problems of its state too.
 	Refused []*problem.Problem
 
+	// Notes are about the host as a whole, and keep nothing from being done.
+	Notes []*problem.Problem
+
 	// Watch are the paths whose change can change the plan, whether they exist or not. One with a
 	// slash at its end stands for all that is in that folder.
 	Watch []string
+
+	allowPort bool // an unprivileged port was allowed, which the journal has to remember
 
 	named   []string // engines that count as installed because they were named
 	probes  []probeOf
