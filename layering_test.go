@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 		"hostconfig/certsd", "hostconfig/containerd", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal",
 		"hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 	},
-	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/splice"},
+	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/containerd": {
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",

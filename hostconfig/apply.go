@@ -48,9 +48,9 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 		return Result{}, err
 	}
 	defer unlock.Close()
-	j, err := journal.Load(t)
-	if err != nil {
-		return Result{}, err
+	j := journal.Salvage(t)
+	if len(j.Problems) > 0 && !plan.restores() {
+		return Result{}, errors.Join(j.Problems...)
 	}
 	a := &applier{
 		tree: t, journal: j, running: h.running(t), patience: cmp.Or(h.patience, probeLimit), mirror: plan.Mirror,
@@ -59,12 +59,17 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 	for _, p := range plan.Refused {
 		a.errs = append(a.errs, p)
 	}
-	if err := j.Clean(); err != nil {
-		return a.result, err
+	for _, err := range j.Problems {
+		if !slices.ContainsFunc(a.errs, func(known error) bool { return known.Error() == err.Error() }) {
+			a.errs = append(a.errs, err)
+		}
 	}
 	t.InPlace = j.InPlace
-	if err := a.record(plan); err != nil {
-		return a.result, err
+	if err := cmp.Or(j.Clean(), a.record(plan)); err != nil {
+		if !plan.restores() {
+			return a.result, err
+		}
+		a.errs = append(a.errs, err) // what is taken out needs no record
 	}
 	signals := slices.Clone(plan.pending)
 	for _, c := range plan.Changes {
@@ -85,6 +90,11 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 		a.errs = append(a.errs, err)
 	}
 	return a.result, errors.Join(a.errs...)
+}
+
+// restores reports whether a plan only takes entries out.
+func (p Plan) restores() bool {
+	return !slices.ContainsFunc(p.Changes, func(c Change) bool { return !c.Restores })
 }
 
 // lock waits for another sidemirror, except in the watching service, which tries again later.
@@ -134,7 +144,9 @@ func (a *applier) record(plan Plan) error {
 			}
 		}
 	}
-	if !a.journal.KeepNamed(plan.named) && len(plan.Changes) == 0 {
+	remember := plan.allowPort && !a.journal.AllowUnprivilegedPort
+	a.journal.AllowUnprivilegedPort = a.journal.AllowUnprivilegedPort || plan.allowPort
+	if !a.journal.KeepNamed(plan.named) && !remember && len(plan.Changes) == 0 {
 		return nil
 	}
 	return a.journal.Save()
@@ -239,15 +251,20 @@ func (a *applier) finish() error {
 		a.journal.Drop(e.Real)
 	}
 	a.journal.KeepNamed(nil)
+	var errs []error
+	var stay []string // files and folders
+	for _, e := range a.journal.Files {
+		stay = append(stay, e.Real)
+	}
 	for _, dir := range slices.Backward(slices.Clone(a.journal.Folders)) {
-		below := func(e *journal.Entry) bool { return strings.HasPrefix(e.Real, dir+"/") }
-		if slices.ContainsFunc(a.journal.Files, below) {
+		if slices.ContainsFunc(stay, func(name string) bool { return strings.HasPrefix(name, dir+"/") }) {
 			continue
 		}
 		if err := a.tree.RemoveFolder(dir); err != nil {
-			return err
+			errs, stay = append(errs, err), append(stay, dir)
+			continue
 		}
 		a.journal.Folders = slices.DeleteFunc(a.journal.Folders, func(s string) bool { return s == dir })
 	}
-	return a.journal.Save()
+	return errors.Join(append(errs, a.journal.Save())...)
 }

@@ -16,24 +16,25 @@ type unwantedFile struct {
 	engine string
 	kind   engine.Kind
 	path   string
+	real   string       // what that stands for
 	plan   *engine.Plan // of the engine, nil if there is none
 }
 
 // restoreUnwanted plans that no file has an entry that no engine asks for. Files that endanger others
 // come first: see [engine.Guard].
 func (c *composer) restoreUnwanted() {
-	guarded := make(map[string]string) // files, and what endangers them
+	guarded := make(map[string]string) // real files, and what endangers them
 	for _, p := range c.plans {
 		for _, g := range p.Guards {
-			guarded[g.File] = g.Danger
+			guarded[c.real(g.File)] = g.Danger
 		}
 	}
 	list := c.unwanted()
 	slices.SortStableFunc(list, func(a, b unwantedFile) int { return rank(guarded, a) - rank(guarded, b) })
-	stays := make(map[string]bool) // files whose entry could not be taken out
+	stays := make(map[string]bool) // real files whose entry could not be taken out
 	for _, u := range list {
-		danger := guarded[u.path]
-		if w := c.wanted(danger); danger != "" && (stays[danger] || w != nil && !w.unsafe) {
+		danger := guarded[u.real]
+		if w := c.wanted(danger); danger != "" && (stays[c.real(danger)] || w != nil && !w.unsafe) {
 			continue
 		}
 		needs := ""
@@ -41,14 +42,14 @@ func (c *composer) restoreUnwanted() {
 			needs = danger
 		}
 		if err := c.unset(u, needs); err != nil {
-			stays[u.path] = true
+			stays[u.real] = true
 			c.refuse(u.plan, engine.AsProblem(err, "file-refused"))
 		}
 	}
 }
 
 func rank(guarded map[string]string, u unwantedFile) int {
-	if guarded[u.path] != "" {
+	if guarded[u.real] != "" {
 		return 1
 	}
 	return 0
@@ -59,22 +60,23 @@ func rank(guarded map[string]string, u unwantedFile) int {
 // not among them.
 func (c *composer) unwanted() []unwantedFile {
 	var list []unwantedFile
-	seen := make(map[string]bool) // real files
 	add := func(u unwantedFile) {
-		w, real := c.wanted(u.path), c.real(u.path)
-		if w != nil && !w.unsafe || seen[real] {
+		u.real = c.real(u.path)
+		w := c.files[u.real]
+		if w != nil && !w.unsafe {
 			return
 		}
-		seen[real] = true
-		list = append(list, u)
+		if !slices.ContainsFunc(list, func(other unwantedFile) bool { return other.real == u.real }) {
+			list = append(list, u)
+		}
 	}
 	for _, e := range c.host.Journal.Files {
 		if p := c.planOf(e.Engine); !slices.Contains(c.want.Leave, e.Engine) && !c.held(e.Engine) && !c.retained(e.Engine, engine.Kind(e.Kind)) {
 			name := e.Path
 			if c.real(name) != e.Real {
-				name = e.Real // a link on the way to the file leads elsewhere now
+				name = e.Real // a link was changed since
 			}
-			add(unwantedFile{e.Engine, engine.Kind(e.Kind), name, p})
+			add(unwantedFile{engine: e.Engine, kind: engine.Kind(e.Kind), path: name, plan: p})
 		}
 	}
 	for _, p := range c.plans {
@@ -82,11 +84,11 @@ func (c *composer) unwanted() []unwantedFile {
 			continue
 		}
 		for _, name := range c.markedIn(p) {
-			add(unwantedFile{p.State.Engine, engine.HostsTOML, name, p})
+			add(unwantedFile{engine: p.State.Engine, kind: engine.HostsTOML, path: name, plan: p})
 		}
 		for _, file := range p.Configs {
 			if !c.retained(p.State.Engine, file.Kind) && (file.Kind == engine.DaemonJSON || c.marked(file.Path)) {
-				add(unwantedFile{p.State.Engine, file.Kind, file.Path, p})
+				add(unwantedFile{engine: p.State.Engine, kind: file.Kind, path: file.Path, plan: p})
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package hosts_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sidemirror/sidemirror/test/engine"
 )
@@ -144,6 +145,9 @@ func TestTheStatusIsThatOfTheRunningContainerd(t *testing.T) {
 				r.host.StartContainerd(t)
 				if c.way == viaSidemirror {
 					r.do(t, 0, "apply", "--engine", "containerd")
+				}
+				if g != engine.Built {
+					time.Sleep(2 * time.Second) // the time of a process's start is known to a second
 				}
 				r.put(t, map[string]string{config: c.file})
 				if c.way == direct {
