@@ -61,7 +61,7 @@ type walker struct {
 }
 
 // walk opens name part by part, each with O_PATH|O_NOFOLLOW in the folder before it. It follows a
-// link only if nobody but root could have put it there, and not at all if follow is false. The
+// link only if no user but root could have put it there, and not at all if follow is false. The
 // caller must close the result.
 func (h *Host) walk(name string, follow bool) (*found, error) {
 	w := &walker{host: h, name: name, floor: math.MaxInt}
@@ -182,8 +182,8 @@ func (w *walker) link(node *os.File, stat *unix.Stat_t, part string, rest []stri
 	return append(strings.Split(target, "/"), rest...), nil
 }
 
-// missing ends the walk at a part that does not exist. Whether it does not by a link's fault is told
-// from the number of parts left.
+// missing ends the walk at a part that does not exist. The number of parts left tells whether a link
+// led there.
 func (w *walker) missing(part string, rest []string) (*found, error) {
 	at := w.at()
 	next := path.Join(at.path, part)

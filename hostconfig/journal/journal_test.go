@@ -347,7 +347,7 @@ func TestAJournalThatAnotherUserCouldHaveWrittenIsNotObeyed(t *testing.T) {
 	}{
 		"owner":           {func(dir string) error { return os.Chown(dir, 12, 0) }, "belongs to user 12 instead of"},
 		"group":           {func(dir string) error { return os.Chmod(dir, 0o770) }, "other users may write to it"},
-		"everybody":       {func(dir string) error { return os.Chmod(dir, 0o702) }, "other users may write to it"},
+		"all users":       {func(dir string) error { return os.Chmod(dir, 0o702) }, "other users may write to it"},
 		"folder above it": {func(dir string) error { return os.Chmod(filepath.Dir(dir), 0o777) }, "other users than root may write to /var/lib"},
 		"owner above it":  {func(dir string) error { return os.Chown(filepath.Dir(filepath.Dir(dir)), 12, 0) }, "/var belongs to user 12"},
 		"link": {func(dir string) error {
