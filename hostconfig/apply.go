@@ -138,9 +138,12 @@ func (a *applier) record(plan Plan) error {
 			a.fail(c.Path, err)
 			continue
 		}
-		if e := a.journal.Find(c.Path); c.Restores && e != nil && c.interim != nil {
+		e := a.journal.Find(c.Path)
+		switch {
+		case c.Restores && (c.interim == nil || hostfs.Same(c.interim, now.Data)): // nothing new is written
+		case c.Restores && e != nil:
 			e.Wrote(c.interim)
-		} else if !c.Restores || c.interim != nil && !hostfs.Same(c.interim, now.Data) {
+		default:
 			if err := a.journal.Record(c.edit(), now); err != nil {
 				return err
 			}
