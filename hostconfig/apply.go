@@ -154,7 +154,10 @@ func (a *applier) record(plan Plan) error {
 
 // edit returns what the journal records of a change before it is made.
 func (c *Change) edit() journal.Edit {
-	return journal.Edit{Engine: c.Engine, Kind: string(c.Kind), Path: c.Path, URL: c.url, Base: c.base, Contents: [][]byte{c.After, c.interim}}
+	return journal.Edit{
+		Engine: c.Engine, Kind: string(c.Kind), Path: c.Path, URL: c.url, Engines: c.engines, Paths: c.paths,
+		Base: c.base, Contents: [][]byte{c.After, c.interim},
+	}
 }
 
 // change makes one change of the plan. It reports whether the engine has to be told of it.
