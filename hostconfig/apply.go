@@ -159,7 +159,10 @@ func (a *applier) record(plan Plan) error {
 
 // edit returns what the journal records of a change before it is made.
 func (c *Change) edit() journal.Edit {
-	e := journal.Edit{Engine: c.Engine, Kind: string(c.Kind), Path: c.Path, URL: c.url, Base: c.base, Contents: [][]byte{c.interim}}
+	e := journal.Edit{
+		Engine: c.Engine, Kind: string(c.Kind), Path: c.Path, URL: c.url, Engines: c.engines, Paths: c.paths,
+		Base: c.base, Contents: [][]byte{c.interim},
+	}
 	if !c.Restores {
 		e.Contents = append(e.Contents, c.After)
 	}

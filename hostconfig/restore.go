@@ -124,13 +124,16 @@ func (c *composer) unwanted() []unwantedFile {
 		}
 	}
 	for _, e := range c.host.Journal.Files {
-		if p := c.planOf(e.Engine); !slices.Contains(c.want.Leave, e.Engine) && !c.held(e.Engine) && !c.retained(e.Engine, engine.Kind(e.Kind)) {
-			name := e.Path
-			if c.real(name) != e.Real {
-				name = e.Real // a link was changed since
-			}
-			add(unwantedFile{engine: e.Engine, kind: engine.Kind(e.Kind), path: name, plan: p})
+		if slices.ContainsFunc(e.Engines, func(name string) bool {
+			return slices.Contains(c.want.Leave, name) || c.held(name) || c.retained(name, engine.Kind(e.Kind))
+		}) {
+			continue
 		}
+		name := e.Path
+		if c.real(name) != e.Real {
+			name = e.Real // a link was changed since
+		}
+		add(unwantedFile{engine: e.Engine, kind: engine.Kind(e.Kind), path: name, plan: c.planOf(e.Engine)})
 	}
 	for _, p := range c.plans {
 		if c.held(p.State.Engine) {

@@ -314,3 +314,26 @@ func TestAFolderGetsItsModeWhateverTheUmaskIfOnlyRootCanExchangeIt(t *testing.T)
 		t.Errorf("with the usual umask: %v", err)
 	}
 }
+
+// On the host that the tests run on, with its own folders.
+func TestTheRunningHostsFolders(t *testing.T) {
+	needRoot(t)
+	h, err := Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.Trusted("/etc/passwd"); err != nil {
+		t.Error(err)
+	}
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := h.Read(name); err != nil || string(f.Data) != "text" || f.Unsafe == nil {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if err := h.Trusted(name); err == nil || !strings.Contains(err.Error(), "every user may create files in /") {
+		t.Errorf("a file below %s: %v", os.TempDir(), err)
+	}
+}
