@@ -208,10 +208,15 @@ func (c *composer) plan(w *wantedFile) (*Change, error) {
 	if err := c.host.Tree.Writable(now); err != nil {
 		return nil, err
 	}
-	return &Change{
+	change := &Change{
 		Engine: first.plan.State.Engine, Kind: entry.Kind(), Path: w.path, Before: now.Data, After: after, Why: first.edit.Why,
 		Needs: first.edit.Needs, Changed: now.Attrs.Changed, url: c.want.Mirror, base: base,
-	}, nil
+	}
+	for _, cl := range w.claims {
+		change.engines = append(change.engines, cl.plan.State.Engine)
+		change.paths = append(change.paths, cl.edit.Path)
+	}
+	return change, nil
 }
 
 // oneEntry returns the one entry that is right for all edits of a file.

@@ -75,8 +75,10 @@ type Change struct {
 	Changed time.Time
 
 	url     string
-	base    []byte // Before without the entry
-	interim []byte // what dockerd has to be shown on the way; see [applier.clearDocker]
+	engines []string // all that want the entry
+	paths   []string // all names by which they do
+	base    []byte   // Before without the entry
+	interim []byte   // what dockerd has to be shown on the way; see [applier.clearDocker]
 }
 
 // Plan is what has to be done to a host. It is settled if there are no Changes and no Signals.

@@ -21,7 +21,7 @@ type status struct {
 	Proxy   *proxyStatus       `json:"proxy,omitempty"` // not under --root
 	Engines []engine.State     `json:"engines"`
 	Pending []string           `json:"pending"` // files that are not as planned and can be changed
-	Signals []engine.Signal    `json:"signals"` // what running engines have not been told yet
+	Signals []engine.Signal    `json:"signals"` // what running engines still need
 	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
 }
 

@@ -52,8 +52,10 @@ func TestConfigInAnotherShapeIsRefused(t *testing.T) {
 		out, err := SetConfigPath("f", []byte(test.text), SectionV2, certsFolder)
 		refused(t, name, out, err, test.line, test.says)
 	}
-	_, err := ReadConfig("f", []byte("version = \"two\"\n"), Version{})
-	refused(t, "version as a string", nil, err, -1, "another type")
+	for text, line := range map[string]int{"version = \"two\"\n": 1, "version = 2\n\nimports = 5\n": 3} {
+		_, err := ReadConfig("f", []byte(text), Version{})
+		refused(t, text, nil, err, line, "another type")
+	}
 }
 
 func TestConfigWithoutAVersionIsVersionOne(t *testing.T) {
