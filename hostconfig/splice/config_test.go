@@ -58,6 +58,23 @@ func TestConfigInAnotherShapeIsRefused(t *testing.T) {
 	}
 }
 
+func TestConfigPathGoesIntoTheSectionThatIsThere(t *testing.T) {
+	const line = settingMark + "\nconfig_path = \"/etc/containerd/certs.d\"\n"
+	for before, after := range map[string]string{
+		criV2 + "\nheaders.x = \"y\"\n":                 criV2 + "\n" + line + "headers.x = \"y\"\n",
+		criV2:                                           criV2 + "\n" + strings.TrimSuffix(line, "\n"),
+		"[plugins]\n" + criV2 + "\n" + runcV2:           "[plugins]\n" + criV2 + "\n" + line + runcV2,
+		criV2 + "\n  config_path = \"\" # x\n":          criV2 + "\n" + settingMark + "\n" + disabled + "  config_path = \"\" # x\n  config_path = \"/etc/containerd/certs.d\"\n",
+		"plugins.\"io.containerd.grpc.v1.cri\".x = 1\n": "plugins.\"io.containerd.grpc.v1.cri\".x = 1\n\n" + settingMark + "\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n",
+		"plugins.\"io.containerd.grpc.v1.cri\".registry.config_path = \"\"\n": settingMark + "\n" + disabled + "plugins.\"io.containerd.grpc.v1.cri\".registry.config_path = \"\"\nplugins.\"io.containerd.grpc.v1.cri\".registry.config_path = \"/etc/containerd/certs.d\"\n",
+	} {
+		out, err := SetConfigPath("f", []byte(before), SectionV2, certsFolder)
+		if err != nil || string(out) != after {
+			t.Errorf("%q: %v, got\n%s\nwant\n%s", before, err, out, after)
+		}
+	}
+}
+
 func TestConfigWithoutAVersionIsVersionOne(t *testing.T) {
 	for text, want := range map[string]int{"": 1, "[grpc]\n": 1, "version = 1\n": 1, "version = 2\n": 2, "version = 3\n": 3} {
 		if c, err := ReadConfig("f", []byte(text), Version{}); err != nil || c.Version != want {
@@ -129,6 +146,14 @@ func TestSettingsThatMakeCRIPullWithoutTheTransferService(t *testing.T) {
 }
 
 func TestReadConfigFindsWhatMattersToCRI(t *testing.T) {
+	for text, disabled := range map[string]bool{"": false, "\"x\"": false, "\"x\", \"cri\"": true, "\"io.containerd.grpc.v1.cri\"": true, "\"io.containerd.cri.v1.images\"": true} {
+		if c, err := ReadConfig("f", []byte("disabled_plugins = ["+text+"]\n"), Version{}); err != nil || c.Disabled != disabled || c.Empty || c.CRI {
+			t.Errorf("%s: %+v, %v", text, c, err)
+		}
+	}
+	if c, err := ReadConfig("f", []byte("# nothing\n"), Version{}); err != nil || !c.Empty {
+		t.Errorf("a file of comments: %+v, %v", c, err)
+	}
 	c, err := ReadConfig("f", []byte("version = 3\nimports = [\"conf.d/*.toml\"]\ndisabled_plugins = [\"io.containerd.cri.v1.images\"]\n\n"+
 		"[plugins.\"io.containerd.server.v1.grpc\"]\naddress = \"/run/c.sock\"\n[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/a:/b'\n"), Version{2, 4})
 	want := Config{Version: 3, Imports: []string{"conf.d/*.toml"}, Disabled: true, Address: "/run/c.sock", CRI: true, Path: "/a:/b", PathSet: true, Section: SectionV3, Line: 8}
