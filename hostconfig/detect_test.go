@@ -183,6 +183,25 @@ func TestHomesOfOtherDistributions(t *testing.T) {
 	}
 }
 
+func TestAnOldK3sThatReadsNoHostsTomlIsInactive(t *testing.T) {
+	for config, want := range map[string]engine.Mirror{
+		"version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors]\n": engine.Inactive,
+		"version = 2\n" + criV2 + "\nconfig_path = \"" + k3sHosts + "\"\n":        engine.Active,
+		"": engine.Active, // it has not been started yet
+	} {
+		files := map[string]string{k3sFolder + "/": ""}
+		if config != "" {
+			files[k3sFolder+"/config.toml"] = config
+		}
+		h := host(t, files)
+		h.apply(t, containerdOnly("r.example"))
+		plan := h.plan(t, containerdOnly("r.example"))
+		if s := plan.Engines[len(plan.Engines)-1]; s.Mirror != want || (len(s.Problems) != 0) != (want == engine.Inactive) {
+			t.Errorf("with %q: %+v", config, s)
+		}
+	}
+}
+
 // A containerd of the distribution's beside k3s: each has its own folder, and one
 // does not take the other's files away.
 func TestTwoContainerdsAreBothServed(t *testing.T) {

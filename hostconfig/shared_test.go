@@ -2,7 +2,9 @@ package hostconfig
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
@@ -37,6 +39,128 @@ func TestContainerdLeavesDockersFilesOfItsListAlone(t *testing.T) {
 			}
 			h.missing(t, dockerHosts+"/docker.io/hosts.toml")
 			h.missing(t, containerdHosts+"/docker.io/hosts.toml")
+		})
+	}
+}
+
+// Several names of one real file have one change, one entry in the journal and one owner.
+func TestNamesOfOneFileAreOneFile(t *testing.T) {
+	for name, links := range map[string]map[string]string{
+		"registries":  {containerdHosts + "/docker.io": "common", containerdHosts + "/ghcr.io": "common"},
+		"engines":     {containerdHosts: "../docker/certs.d"},
+		"one by one":  {containerdHosts + "/docker.io": "../../docker/certs.d/docker.io"},
+		"file itself": {containerdHosts + "/docker.io/hosts.toml": "../../../docker/certs.d/docker.io/hosts.toml"},
+		"all of it": {
+			containerdHosts: "../docker/certs.d", dockerHosts + "/ghcr.io": "docker.io",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := host(t, map[string]string{
+				"/etc/docker/certs.d/docker.io/hosts.toml": theirs, containerdHosts + "x/": "",
+				containerdConfig: "version = 2\n" + criV2 + "\nconfig_path = \"/etc/containerd/certs.d\"\n",
+			})
+			if err := os.MkdirAll(h.path("/etc/containerd/certs.d/common"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for at, target := range links {
+				if at == containerdHosts {
+					if err := os.RemoveAll(h.path(at)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := os.MkdirAll(filepath.Dir(h.path(at)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(target, h.path(at)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h.Versions[engine.Docker], h.Versions[engine.Containerd] = "29.7.2", "1.7.34"
+			before := h.snapshot(t)
+			want := desired("docker.io", "ghcr.io")
+			real := make(map[string]bool)
+			for _, c := range h.plan(t, want).Changes {
+				at, err := filepath.EvalSymlinks(filepath.Dir(h.path(c.Path)))
+				if err != nil {
+					at = filepath.Dir(h.path(c.Path))
+				}
+				if at = filepath.Join(at, "hosts.toml"); real[at] {
+					t.Errorf("%s is changed twice", at)
+				}
+				real[at] = true
+			}
+			h.apply(t, want)
+			for _, folder := range []string{containerdHosts, dockerHosts} {
+				text := h.get(t, folder+"/docker.io/hosts.toml")
+				if strings.Count(text, ourTable) != 1 {
+					t.Errorf("%s has sidemirror's table %d times:\n%s", folder, strings.Count(text, ourTable), text)
+				}
+				if shared := folder == containerdHosts || name != "registries"; shared && strings.Contains(text, "referrers") {
+					t.Errorf("containerd 1.7 would reject this file of %s:\n%s", folder, text)
+				}
+			}
+			h.revert(t)
+			sameTree(t, before, h.snapshot(t))
+		})
+	}
+}
+
+// Docker Hub needs the user's mirrors in the file, and ghcr.io must not have them.
+func TestAFileThatTwoRegistriesNeedDifferentlyIsRefused(t *testing.T) {
+	h := dockerHost(t, "29.7.2", map[string]string{dockerJSON: `{"registry-mirrors": ["https://m.example"]}`, dockerHosts + "/common/": ""})
+	for _, registry := range []string{"docker.io", "ghcr.io"} {
+		if err := os.Symlink("common", h.path(dockerHosts+"/"+registry)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := h.snapshot(t)
+	want := dockerOnly()
+	want.Registries = append(want.Registries, "ghcr.io")
+	plan := h.plan(t, want)
+	contains(t, refusals(plan), "the two need different entries", "make them files of their own")
+	if plan.Engines[0].Mirror != engine.Inactive {
+		t.Errorf("%+v", plan.Engines[0])
+	}
+	if _, err := h.try(t, want); err == nil {
+		t.Error("no error")
+	}
+	sameTree(t, before, h.snapshot(t))
+}
+
+func TestCapabilitiesFollowTheOldestReader(t *testing.T) {
+	for name, test := range map[string]struct {
+		docker, containerd, nerdctl string
+		docker2, containerd2        bool // whose folder has files with "referrers"
+	}{
+		"Docker 29.1, containerd 2.2":   {"29.1.0", "2.2.0", "", true, true},
+		"Docker 29.0, containerd 2.1":   {"29.0.4", "2.1.9", "", false, false},
+		"Docker 28.5, containerd 1.7":   {"28.5.2", "1.7.34", "", false, false},
+		"unknown versions":              {"", "", "", false, false},
+		"nerdctl 2.2":                   {"29.7.2", "2.4.2", "2.2.0", true, true},
+		"nerdctl 2.1":                   {"29.7.2", "2.4.2", "2.1.6", false, false},
+		"nerdctl of an unknown version": {"29.7.2", "2.4.2", "x", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := map[string]string{"/etc/docker/": "", containerdConfig: "version = 2\n" + criV2 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"}
+			if test.nerdctl != "" {
+				files["/usr/local/bin/nerdctl"] = ""
+			}
+			h := host(t, files)
+			h.Versions = map[string]string{engine.Docker: test.docker, engine.Containerd: test.containerd, "nerdctl": test.nerdctl}
+			h.apply(t, desired("ghcr.io"))
+			for folder, want := range map[string]bool{dockerHosts: test.docker2, containerdHosts: test.containerd2} {
+				if text := h.get(t, folder+"/ghcr.io/hosts.toml"); strings.Contains(text, "referrers") != want {
+					t.Errorf("%s:\n%s", folder, text)
+				}
+			}
+			// An upgrade or a downgrade is planned anew.
+			h.Versions[engine.Docker], h.Versions[engine.Containerd] = "29.1.0", "2.2.0"
+			h.apply(t, desired("ghcr.io"))
+			h.Versions[engine.Docker], h.Versions[engine.Containerd] = "28.5.2", "2.1.9"
+			h.apply(t, desired("ghcr.io"))
+			if text := h.get(t, dockerHosts+"/ghcr.io/hosts.toml"); strings.Contains(text, "referrers") {
+				t.Errorf("after the downgrade:\n%s", text)
+			}
 		})
 	}
 }

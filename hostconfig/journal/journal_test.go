@@ -387,16 +387,19 @@ func TestALostOriginalHasAHint(t *testing.T) {
 	j := load(t, open(t, dir))
 	e := j.Find("/etc/docker/daemon.json")
 	name := dir + Folder + "/originals/" + e.Original
-	for what, spoil := range map[string]func() error{
-		"changed": func() error { return os.WriteFile(name, []byte("{}"), 0o600) },
-		"missing": func() error { return os.Remove(name) },
-		"folder":  func() error { return os.Mkdir(name, 0o755) },
+	for _, test := range []struct {
+		what  string
+		spoil func() error
+	}{
+		{"changed", func() error { return os.WriteFile(name, []byte("{}"), 0o600) }},
+		{"missing", func() error { return os.Remove(name) }},
+		{"folder", func() error { return os.Mkdir(name, 0o755) }},
 	} {
-		if err := spoil(); err != nil {
+		if err := test.spoil(); err != nil {
 			t.Fatal(err)
 		}
 		if data, err := j.Original(e); err == nil || data != nil || problem.Hint(err) == "" {
-			t.Errorf("%s: %q, %v", what, data, err)
+			t.Errorf("%s: %q, %v", test.what, data, err)
 		}
 	}
 }

@@ -202,6 +202,9 @@ func TestMirrorsInForceAreThoseOfTheLastList(t *testing.T) {
 	if err != nil || !slices.Equal(file.Mirrors, []string{"http://127.0.0.1:305/", "https://b"}) || !file.Settled(ourURL) {
 		t.Fatalf("%q, settled %v: %v", file.Mirrors, file.Settled(ourURL), err)
 	}
+	if file, err := ReadDaemon("f", []byte(`{"registry-mirrors": ["HTTP://127.0.0.1:305"]}`), Version{20, 10}); err != nil || file.Settled(ourURL) {
+		t.Errorf("with a scheme in capitals it is settled, %v", err)
+	}
 	if got := string(file.ClearMirrors()); got != `{"registry-mirrors": ["https://a"], "registry-mirrors": []}` {
 		t.Errorf("cleared: %s", got)
 	}
