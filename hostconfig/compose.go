@@ -304,9 +304,9 @@ func (c *composer) finishState(p *engine.Plan) {
 		s.Mirror = ""
 	case p.Hold != nil:
 		s.Mirror = engine.Unknown
+	case s.Mirror == engine.Unknown:
 	case s.Mirror == engine.Inactive || inPlace == 0:
 		s.Mirror = engine.Inactive
-	case s.Mirror == engine.Unknown:
 	case missing > 0 || s.Mirror == engine.Partial:
 		s.Mirror = engine.Partial
 	default:

@@ -214,7 +214,7 @@ func (h Hosts) Settled(name string, data []byte) bool {
 		return false
 	}
 	first := d.firstHost()
-	if first < 0 || !d.exprs[first].isHost() || !SameURL(d.exprs[first].table[1], h.URL) {
+	if first < 0 || !d.exprs[first].isHost() || !reaches(d.exprs[first].table[1], h.URL) {
 		return false
 	}
 	capabilities := d.capabilitiesOf(d.exprs[first].table[1])

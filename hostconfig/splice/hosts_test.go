@@ -63,6 +63,7 @@ func TestEditedFileIsSettledUntilAnotherHostComesFirst(t *testing.T) {
 		"push added":                         {strings.Replace(text, "\"referrers\"", "\"push\"", 1), false},
 		"the user's own table":               {strings.Replace(text, tableMark+"\n", "", 1), true},
 		"the user's own table with a slash":  {strings.Replace(text[strings.Index(text, "[host"):], ":305", ":305/", 1), true},
+		"the user's own table in capitals":   {strings.Replace(text[strings.Index(text, "[host"):], "http:", "HTTP:", 1), false},
 		"the user's own table that pushes":   {"[host.\"http://127.0.0.1:305\"]\n", false},
 	} {
 		if got := h.Settled("f", []byte(test.text)); got != test.settled {
