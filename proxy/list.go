@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
@@ -25,11 +26,9 @@ func (p *Proxy) serveList(w *response, r *request) error {
 	l, u, err := fetch(&w.line)
 	if p.cache != nil {
 		p.noteRefusal(r, u, err)
-		key := r.LocalPath() + "?" + r.Query.Encode() + " " + string(rune(r.Form))
+		key := r.LocalPath() + "?" + r.upstreamQuery().Encode() + " " + string(rune(r.Form)) + " " + r.caller.Name()
 		if err == nil {
-			l.Seen, l.Learned = time.Now(), r.learned(u)
-			p.grants.AllowList(r.caller, r.repository(), u.Name())
-			_ = p.cache.SetAnswer(r.repository(), key, *l) // a lost record is asked for again
+			p.storeList(r, u, key, l)
 		} else if stored := p.storedList(r, key, err); stored != nil {
 			l, err, w.line.cache = stored, nil, "stale"
 			w.Header().Add("Warning", staleWarning)
@@ -44,6 +43,9 @@ func (p *Proxy) serveList(w *response, r *request) error {
 	for name, value := range l.Header {
 		w.Header().Set(name, value)
 	}
+	if err := r.memory.Hold(int64(len(l.Body))); err != nil {
+		return busy(err)
+	}
 	addWarnings(w.Header(), l.Warning)
 	w.Header().Set("Content-Length", strconv.Itoa(len(l.Body)))
 	w.WriteHeader(http.StatusOK)
@@ -52,6 +54,17 @@ func (p *Proxy) serveList(w *response, r *request) error {
 	}
 	_, err = w.Write(l.Body)
 	return err
+}
+
+// storeList stores a response for the identity that it was sent to. A client's own token has
+// none that lasts.
+func (p *Proxy) storeList(r *request, u *upstream.Upstream, key string, l *cache.Answer) {
+	l.Seen, l.Learned = time.Now(), r.learned(u)
+	if l.By == "" {
+		return
+	}
+	p.grants.AllowList(r.caller, r.repository(), u.Name())
+	_ = p.cache.SetAnswer(r.repository(), key, *l) // a lost record is asked for again
 }
 
 // storedList returns the last response, if the upstream that sent it is away, the caller may
@@ -78,7 +91,10 @@ func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, e
 		return nil, u, err
 	}
 	defer resp.Body.Close()
-	body, err := readAtMost(resp.Body, oci.MaxList)
+	body, err := readAtMost(r.memory.Reader(resp.Body), oci.MaxList)
+	if errors.Is(err, access.ErrNoMemory) {
+		return nil, u, busy(err)
+	}
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New("a " + strconv.Itoa(resp.StatusCode))
 	}

@@ -25,6 +25,9 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	if err != nil {
 		return err
 	}
+	if err := r.memory.Hold(int64(len(m.body))); err != nil {
+		return busy(err)
+	}
 	h := w.Header()
 	h.Set("Docker-Content-Digest", m.digest.String())
 	h.Set("ETag", strconv.Quote(m.digest.String()))

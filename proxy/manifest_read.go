@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -118,6 +119,9 @@ var (
 // readAtMost reads all of r, if that is no more than most bytes.
 func readAtMost(r io.Reader, most int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	if errors.Is(err, access.ErrNoMemory) {
+		return nil, access.ErrNoMemory
+	}
 	if err != nil {
 		return nil, errors.New("a response that broke off")
 	}
