@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -14,6 +15,9 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
+
+// maxUntrustedList is how long a list may be, in bytes, to be stored for an untrusted caller.
+const maxUntrustedList = 256 << 10
 
 // serveList responds with a page of tags or of referrers, as the upstream sent it except for
 // the link to the next page, which leads here. The last response is stored for when the
@@ -60,7 +64,7 @@ func (p *Proxy) serveList(w *response, r *request) error {
 // none that lasts.
 func (p *Proxy) storeList(r *request, u *upstream.Upstream, key string, l *cache.Answer) {
 	l.Seen, l.Learned = time.Now(), r.learned(u)
-	if l.By == "" {
+	if l.By == "" || l.Untrusted && len(l.Body) > maxUntrustedList {
 		return
 	}
 	p.grants.AllowList(r.caller, r.repository(), u.Name())
@@ -117,18 +121,31 @@ func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, e
 	return page, u, nil
 }
 
-// isList reports whether body is a list of that kind: a sign-in page with status 200 is not.
+// isList reports whether body is a list of that kind: a sign-in page with status 200 is not. It
+// looks no further than to the name of the list.
 func isList(kind oci.Kind, body []byte) bool {
-	var list struct {
-		Tags, Manifests json.RawMessage
+	name := "manifests"
+	if kind == oci.Tags {
+		name = "tags"
 	}
-	if json.Unmarshal(body, &list) != nil {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return false
 	}
-	if kind == oci.Tags {
-		return list.Tags != nil
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return false
+		}
+		if text, ok := key.(string); ok && strings.EqualFold(text, name) {
+			return true
+		}
+		var value json.RawMessage
+		if dec.Decode(&value) != nil {
+			return false
+		}
 	}
-	return list.Manifests != nil
+	return false
 }
 
 // localLinks makes every link to a page of the list (RFC 8288) lead to the same page here,
