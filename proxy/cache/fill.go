@@ -24,7 +24,7 @@ const (
 	resumePause = 200 * time.Millisecond
 
 	// growth is how much room is made at a time for content of unknown size.
-	growth = 8 << 20
+	growth = fillBuffer
 )
 
 // Errors of a fill. None of them says anything against the content asked for: what
