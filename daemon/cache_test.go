@@ -195,7 +195,7 @@ func TestEvictionsAreLogged(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	svc.Probe(ctx)
-	waitFor(t, func() bool { return strings.Contains(said.String(), "removed from the cache") })
+	waitFor(t, func() bool { return strings.Contains(said.String(), "removed the content") })
 	if !strings.Contains(said.String(), "files=2") && !strings.Contains(said.String(), "files=3") {
 		t.Errorf("log %s", said)
 	}

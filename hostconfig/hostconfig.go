@@ -75,8 +75,10 @@ type Change struct {
 	Changed time.Time
 
 	url     string
-	base    []byte // Before without the entry
-	interim []byte // what dockerd has to be shown on the way; see [applier.clearDocker]
+	engines []string // all that want the entry
+	paths   []string // all names by which they do
+	base    []byte   // Before without the entry
+	interim []byte   // what dockerd has to be shown on the way; see [applier.clearDocker]
 }
 
 // Plan is what has to be done to a host. It is settled if there are no Changes and no Signals.
@@ -91,9 +93,14 @@ type Plan struct {
 	// as wanted. Those of an engine are among the problems of its state too.
 	Refused []*problem.Problem
 
+	// Notes are about the host as a whole, and keep nothing from being done.
+	Notes []*problem.Problem
+
 	// Watch are the paths whose change can change the plan, whether they exist or not. One with a
 	// slash at its end stands for all that is in that folder.
 	Watch []string
+
+	allowPort bool // an unprivileged port was allowed, which the journal has to remember
 
 	named   []string // engines that count as installed because they were named
 	probes  []probeOf

@@ -21,6 +21,7 @@ type hostFlags struct {
 	root    string
 	engines []string
 	restart bool
+	anyPort bool
 }
 
 func (f *hostFlags) addRoot(cmd *cobra.Command) {
@@ -30,6 +31,7 @@ func (f *hostFlags) addRoot(cmd *cobra.Command) {
 func (f *hostFlags) addEngines(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), even if they are not found")
 	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration if it needs that, and restart containerd")
+	cmd.Flags().BoolVar(&f.anyPort, "allow-unprivileged-port", false, "point engines at a port that every user can listen on; later runs remember it until revert")
 }
 
 // host returns the host that the flags name.
@@ -57,7 +59,7 @@ func (f *hostFlags) source() config.Source {
 }
 
 func (f *hostFlags) options() keeper.Options {
-	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart}
+	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart, AllowUnprivilegedPort: f.anyPort}
 }
 
 // desired returns what the configuration and the flags want of the host.
@@ -69,17 +71,26 @@ func (f *hostFlags) desired() (engine.Desired, error) {
 	return keeper.Desired(c, f.options())
 }
 
+// planFor compares the host with what c and the flags want of it.
+func (f *hostFlags) planFor(ctx context.Context, h *hostconfig.Host, c *config.Config) (hostconfig.Plan, error) {
+	want, err := keeper.Desired(c, f.options())
+	if err != nil {
+		return hostconfig.Plan{}, err
+	}
+	return hostconfig.Make(ctx, h, want)
+}
+
 // plan compares the host with what is wanted of it.
 func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan, error) {
 	h, err := f.host()
 	if err != nil {
 		return nil, hostconfig.Plan{}, err
 	}
-	want, err := f.desired()
+	c, err := f.source().Load()
 	if err != nil {
 		return nil, hostconfig.Plan{}, err
 	}
-	plan, err := hostconfig.Make(ctx, h, want)
+	plan, err := f.planFor(ctx, h, c)
 	return h, plan, err
 }
 

@@ -10,13 +10,12 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
-	"os/user"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/internal/sockdiag"
 )
@@ -27,9 +26,6 @@ const (
 
 	// maxPage limits what is read of the response.
 	maxPage = 64 << 10
-
-	// account is the user that the packages make for the proxy.
-	account = "sidemirror"
 )
 
 // Report is what Check found out.
@@ -46,14 +42,15 @@ type Report struct {
 }
 
 // Check examines the proxy at address, a URL. statusLine returns the proxy's own status line,
-// which has its problems after semicolons; it may fail.
-func Check(ctx context.Context, address string, statusLine func(context.Context) (string, error)) Report {
+// which has its problems after semicolons; it may fail. The report begins with the problems that
+// are known already, and leaves them out of what the proxy reports.
+func Check(ctx context.Context, address string, statusLine func(context.Context) (string, error), known ...*problem.Problem) Report {
 	c := checker{
 		listenerOf: sockdiag.Listener,
 		checkPort:  listener.CheckPort,
-		trusted:    isTrustedOwner,
+		trusted:    portowner.IsTrusted,
 	}
-	return c.check(ctx, address, statusLine)
+	return c.check(ctx, address, statusLine, known...)
 }
 
 type checker struct {
@@ -62,8 +59,8 @@ type checker struct {
 	trusted    func(uid uint32) bool
 }
 
-func (c checker) check(ctx context.Context, address string, statusLine func(context.Context) (string, error)) Report {
-	r := Report{Address: address}
+func (c checker) check(ctx context.Context, address string, statusLine func(context.Context) (string, error), known ...*problem.Problem) Report {
+	r := Report{Address: address, Problems: slices.Clip(known)}
 	at, err := hostPort(address)
 	if err != nil {
 		return r.with(&problem.Problem{Code: "proxy-address-invalid", Path: address, Text: "not the address of a proxy", Err: err})
@@ -78,17 +75,31 @@ func (c checker) check(ctx context.Context, address string, statusLine func(cont
 	} else {
 		r.Answers = true
 	}
-	reported := ""
-	if line, err := statusLine(ctx); err == nil {
-		_, reported, _ = strings.Cut(line, "; ")
+	if p := c.checkPort(at); p != nil {
+		r = r.with(p)
+	}
+	line, err := statusLine(ctx)
+	if err != nil {
+		return r
+	}
+	_, reported, _ := strings.Cut(line, "; ")
+	for _, p := range r.Problems {
+		reported = without(reported, p)
 	}
 	if reported != "" {
 		r = r.with(&problem.Problem{Code: "proxy-reports-problem", Text: reported, Hint: "journalctl -u sidemirror"})
 	}
-	if p := c.checkPort(at); p != nil && !strings.Contains(reported, p.Text) {
-		r = r.with(p)
-	}
 	return r
+}
+
+// without removes p from the problems of a status line.
+func without(reported string, p *problem.Problem) string {
+	for _, text := range []string{p.Text + " (" + p.Hint + ")", p.Text} {
+		if before, after, found := strings.Cut(reported, text); found {
+			return strings.Trim(strings.TrimSuffix(before, "; ")+after, "; ")
+		}
+	}
+	return reported
 }
 
 func (r Report) with(p *problem.Problem) Report {
@@ -105,27 +116,9 @@ func (c checker) owner(addr netip.AddrPort) *problem.Problem {
 	}
 	return &problem.Problem{
 		Code: "proxy-port-taken",
-		Text: fmt.Sprintf("a process of user %s listens at %v, and engines would trust it", userName(uid), addr),
+		Text: fmt.Sprintf("a process of user %s listens at %v, and engines would trust it", portowner.Name(uid), addr),
 		Hint: fmt.Sprintf("find and end it: ss -ltnp sport = %d", addr.Port()),
 	}
-}
-
-// isTrustedOwner reports whether uid is root's, for whom systemd opens sockets, the proxy's or
-// this process's own.
-func isTrustedOwner(uid uint32) bool {
-	if uid == 0 || uid == uint32(os.Getuid()) {
-		return true
-	}
-	proxy, err := user.Lookup(account)
-	return err == nil && proxy.Uid == strconv.FormatUint(uint64(uid), 10)
-}
-
-func userName(uid uint32) string {
-	id := strconv.FormatUint(uint64(uid), 10)
-	if u, err := user.LookupId(id); err == nil {
-		return fmt.Sprintf("%q", u.Username)
-	}
-	return id
 }
 
 // respond asks for the page at /, which names sidemirror and needs no registry.
