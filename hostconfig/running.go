@@ -3,6 +3,7 @@ package hostconfig
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
+	"github.com/sidemirror/sidemirror/internal/portowner"
 )
 
 // Units is the service manager that the engines run under.
@@ -62,8 +64,11 @@ func (s *system) Users(name string) []int { return process.Users(name) }
 const maxSaid = 16
 
 func (s *system) Output(ctx context.Context, basis, program string, args ...string) string {
+	if err := s.tree.Trusted(program); err != nil {
+		return ""
+	}
 	info, err := os.Stat(program)
-	if err != nil {
+	if err != nil || info.Mode()&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
 		return ""
 	}
 	key := fmt.Sprint(program, info.Size(), info.ModTime(), args, basis)
@@ -75,6 +80,12 @@ func (s *system) Output(ctx context.Context, basis, program string, args ...stri
 	}
 	s.said[key] = output(ctx, program, args...)
 	return s.said[key]
+}
+
+func (s *system) Owner(addr netip.AddrPort) (portowner.Owner, error) { return portowner.Of(addr) }
+
+func (s *system) FirstUnprivilegedPort() uint16 {
+	return portowner.FirstUnprivileged(portowner.Setting)
 }
 
 // lookupLimit is for one name. A name server that does not answer must not hold a plan up.

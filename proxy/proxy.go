@@ -9,9 +9,9 @@ package proxy
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +26,9 @@ import (
 const (
 	probeTimeout     = 20 * time.Second
 	defaultFreshness = 5 * time.Second
+
+	// untrustedMemory is how many bytes of response bodies are held for untrusted callers.
+	untrustedMemory = 64 << 20
 )
 
 // Proxy serves registries. It is an http.Handler; its server's ConnContext must be
@@ -36,6 +39,7 @@ type Proxy struct {
 	page      http.Handler
 	cache     *cache.Dir     // nil: nothing is stored
 	grants    *access.Grants // nil without a cache
+	memory    *access.Budget // of untrusted callers
 	freshness Freshness
 	inquiries *inquiries
 	log       *logrus.Logger
@@ -63,6 +67,7 @@ func New(c Config) (*Proxy, error) {
 		policy:    access.Policy{TrustedUIDs: c.TrustedUIDs, Credentials: c.Credentials},
 		page:      c.Page,
 		cache:     c.Cache,
+		memory:    access.NewBudget(untrustedMemory),
 		freshness: c.Freshness,
 		inquiries: newInquiries(c.Freshness.Timeout),
 		log:       c.Log,
@@ -86,7 +91,9 @@ func (p *Proxy) Probe(ctx context.Context) {
 		}
 		for _, u := range reg.pool {
 			wait.Go(func() {
-				resp, err := u.Do(ctx, upstream.Request{Method: http.MethodGet, Path: "/v2/"})
+				resp, err := u.Do(ctx, upstream.Request{
+					Method: http.MethodGet, Path: "/v2/", Identity: upstream.Identity{Certificate: true},
+				})
 				if err == nil {
 					_ = resp.Body.Close()
 				}
@@ -96,20 +103,28 @@ func (p *Proxy) Probe(ctx context.Context) {
 	wait.Wait()
 }
 
-// Login checks cred against registry, as [upstream.Upstream.Login] does, on the
-// first of its upstreams that answers.
-func (p *Proxy) Login(ctx context.Context, registry string, cred credential.Credential) error {
-	reg := p.routes.lookup(registry)
-	if reg == nil {
-		return fmt.Errorf("registry %q is not configured", registry)
+// Login checks cred, which is to be stored under the key of registry and namespace, with the
+// upstream that it is for, as [upstream.Upstream.Login] does. A mirror that stands before it in
+// the configuration is not asked.
+func (p *Proxy) Login(ctx context.Context, registry, namespace string, cred credential.Credential) error {
+	u := p.routes.at(registry, namespace)
+	if u == nil {
+		return &NoUpstreamError{Registry: registry, Instead: p.routes.hostsOf(registry)}
 	}
-	var err error
-	for _, u := range reg.pool {
-		if err = u.Login(ctx, cred); !upstream.OutOfReach(err) {
-			break
-		}
+	return u.Login(ctx, cred)
+}
+
+// NoUpstreamError says that no upstream is at the host that a login is for.
+type NoUpstreamError struct {
+	Registry string
+	Instead  []string // where the registry of that name is fetched from, if it is configured
+}
+
+func (e *NoUpstreamError) Error() string {
+	if len(e.Instead) == 0 {
+		return "registry " + e.Registry + " is not configured"
 	}
-	return err
+	return "registry " + e.Registry + " is fetched from " + strings.Join(e.Instead, " and ") + ", and a login is sent only to the host that it is for"
 }
 
 // Close ends what the proxy does by itself. Requests that are being served go on.

@@ -21,18 +21,20 @@ type hostFlags struct {
 	root    string
 	engines []string
 	restart bool
+	anyPort bool
 }
 
 func (f *hostFlags) addRoot(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.root, "root", "/", "work on the host's tree under this `folder`; nothing is signalled then")
+	cmd.Flags().StringVar(&f.root, "root", "/", "work on the host tree under this `folder`, without signalling any engine")
 }
 
 func (f *hostFlags) addEngines(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), found or not")
-	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration where it takes that, and restart it")
+	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), even if they are not found")
+	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration if it needs that, and restart containerd")
+	cmd.Flags().BoolVar(&f.anyPort, "allow-unprivileged-port", false, "point engines at a port that every user can listen on; later runs remember it until revert")
 }
 
-// host is the host that the flags name.
+// host returns the host that the flags name.
 func (f *hostFlags) host() (*hostconfig.Host, error) {
 	root, err := filepath.Abs(f.root)
 	if err != nil {
@@ -40,7 +42,7 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 	}
 	for _, name := range f.engines {
 		if name != engine.Docker && name != engine.Containerd {
-			return nil, usageError{fmt.Errorf("--engine knows docker and containerd, not %q", name)}
+			return nil, usageError{fmt.Errorf("--engine takes docker or containerd, not %q", name)}
 		}
 	}
 	h := &hostconfig.Host{Root: root, Present: f.engines}
@@ -50,14 +52,14 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 	return h, nil
 }
 
-// source is where the configuration is read from: under --root it is the tree's, unless
-// --config names another.
+// source returns where the configuration is read from: under --root it is the tree's, unless --config
+// names another.
 func (f *hostFlags) source() config.Source {
 	return config.Source{Path: f.globals.configPath, Environ: os.Environ(), Root: f.root}
 }
 
 func (f *hostFlags) options() keeper.Options {
-	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart}
+	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart, AllowUnprivilegedPort: f.anyPort}
 }
 
 // desired returns what the configuration and the flags want of the host.
@@ -69,21 +71,30 @@ func (f *hostFlags) desired() (engine.Desired, error) {
 	return keeper.Desired(c, f.options())
 }
 
+// planFor compares the host with what c and the flags want of it.
+func (f *hostFlags) planFor(ctx context.Context, h *hostconfig.Host, c *config.Config) (hostconfig.Plan, error) {
+	want, err := keeper.Desired(c, f.options())
+	if err != nil {
+		return hostconfig.Plan{}, err
+	}
+	return hostconfig.Make(ctx, h, want)
+}
+
 // plan compares the host with what is wanted of it.
 func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan, error) {
 	h, err := f.host()
 	if err != nil {
 		return nil, hostconfig.Plan{}, err
 	}
-	want, err := f.desired()
+	c, err := f.source().Load()
 	if err != nil {
 		return nil, hostconfig.Plan{}, err
 	}
-	plan, err := hostconfig.Make(ctx, h, want)
+	plan, err := f.planFor(ctx, h, c)
 	return h, plan, err
 }
 
-// undo is the command that gives all back.
+// undo returns the command that restores all files.
 func (f *hostFlags) undo() string {
 	if f.root == "/" {
 		return "sidemirror revert"

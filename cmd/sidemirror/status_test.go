@@ -1,23 +1,23 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/proxycheck"
+	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 func TestStatusSaysWhatIsMissingAndWhatIsRefused(t *testing.T) {
 	root := tree(t, map[string]string{"etc/docker/daemon.json": "{\n//\n}", "etc/containerd/config.toml": "version = 2\n"})
-	out, _ := command(t, 0, "status", "--root", root)
-	wants(t, out, "/etc/containerd/certs.d/docker.io/hosts.toml  missing\n", "problem: /etc/docker/daemon.json:2:", "sidemirror apply",
+	out, _ := command(t, exitFailed, "status", "--root", root)
+	wants(t, out, "/etc/containerd/certs.d/docker.io/hosts.toml  missing\n", "problem: docker: /etc/docker/daemon.json:2: not valid JSON", "\nhint: remove the comment", "sidemirror apply",
 		"CRI does not read hosts.toml files: config_path is empty")
 	if strings.Contains(out, "proxy") {
 		t.Errorf("another host's proxy cannot be asked:\n%s", out)
@@ -27,66 +27,63 @@ func TestStatusSaysWhatIsMissingAndWhatIsRefused(t *testing.T) {
 	}
 	command(t, 0, "apply", "--root", root, "--restart-containerd")
 	out, _ = command(t, 0, "status", "--root", root)
-	wants(t, out, "\n            /etc/containerd/certs.d/docker.io/hosts.toml\n", "all is as planned\n")
+	wants(t, out, "\n            /etc/containerd/certs.d/docker.io/hosts.toml\n", "no problems found\n")
 }
 
 func TestStatusJSON(t *testing.T) {
 	root := tree(t, map[string]string{"etc/docker/x": ""})
-	read := func() (s status) {
+	read := func(code int) (s status) {
 		t.Helper()
-		out, _ := command(t, 0, "status", "--root", root, "--json")
+		out, _ := command(t, code, "status", "--root", root, "--json")
 		if err := json.Unmarshal([]byte(out), &s); err != nil {
 			t.Fatal(err)
 		}
 		return s
 	}
-	if s := read(); s.OK || len(s.Pending) != 5 || s.Engines[0].Engine != "docker" || s.Refused == nil || s.Signals == nil {
+	if s := read(exitFailed); s.OK || len(s.Pending) != 5 || s.Engines[0].Engine != "docker" || s.Refused == nil || s.Signals == nil {
 		t.Errorf("%+v", s)
 	}
 	command(t, 0, "apply", "--root", root)
-	if s := read(); !s.OK || len(s.Pending) != 0 || len(s.Engines[0].Files) != 5 {
+	if s := read(0); !s.OK || len(s.Pending) != 0 || len(s.Engines[0].Files) != 5 {
 		t.Errorf("%+v", s)
 	}
 }
 
-func TestTheProxyIsToldFromNobodyAndFromSomebodyElse(t *testing.T) {
-	page := "<title>sidemirror</title>"
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(page)) }))
-	if s := probe(t.Context(), server.URL); !s.Answers || s.Error != "" {
-		t.Errorf("%+v", s)
+func TestStatusShowsTheProblemsOfTheProxyWithTheirHints(t *testing.T) {
+	s := newStatus(hostconfig.Plan{})
+	s.addProxy(proxycheck.Report{
+		Address:  "http://127.0.0.1:305",
+		Answers:  true,
+		Problems: []*problem.Problem{{Code: "proxy-reports-problem", Text: "the disk is full", Hint: "journalctl -u sidemirror"}},
+	})
+	if s.OK {
+		t.Error("OK in spite of a problem")
 	}
-	page = "nginx"
-	if s := probe(t.Context(), server.URL); s.Answers || !strings.Contains(s.Error, "somebody else") {
-		t.Errorf("%+v", s)
+	var out strings.Builder
+	if err := s.write(&out); err != nil {
+		t.Fatal(err)
 	}
-	server.Close()
-	if s := probe(t.Context(), server.URL); s.Answers || !strings.Contains(s.Error, "start it: sidemirror serve") {
-		t.Errorf("%+v", s)
+	wants(t, out.String(), "answers at http://127.0.0.1:305\n", "\nproblem: the disk is full\nhint: journalctl -u sidemirror\n")
+	s = newStatus(hostconfig.Plan{})
+	if s.addProxy(proxycheck.Report{Address: "http://127.0.0.1:305", Answers: true}); !s.OK {
+		t.Error("not OK without a problem")
 	}
 }
 
-func TestWhatTheProxyTellsSystemdIsAmissIsStatusToo(t *testing.T) {
-	for line, want := range map[string]string{
-		"serving 4 registries on 127.0.0.1:305":                         "",
-		"serving 4 registries on 127.0.0.1:305; nothing is kept; and b": "nothing is kept; and b",
-		"": "",
-	} {
-		s := status{Proxy: &proxyStatus{Address: "http://127.0.0.1:305", Answers: true}}
-		s.Proxy.ask(t.Context(), func(context.Context) (string, error) { return line, nil })
-		s.judge()
-		if s.Proxy.Amiss != want || s.OK != (want == "") {
-			t.Errorf("%q: %+v, ok %v", line, s.Proxy, s.OK)
-		}
-		var out strings.Builder
-		if err := s.write(&out); err != nil {
-			t.Fatal(err)
-		}
-		wants(t, out.String(), want, "answers at http://127.0.0.1:305\n")
+// A problem of an engine that the plan refuses too is shown once.
+func TestStatusShowsEachProblemOnce(t *testing.T) {
+	refused := &problem.Problem{Code: "x", Path: "/f", Line: 3, Text: "is odd", Hint: "look"}
+	s := newStatus(hostconfig.Plan{
+		Engines: []engine.State{{Engine: "docker", Present: true, Problems: []*problem.Problem{refused}}},
+		Refused: []*problem.Problem{refused, {Code: "y", Text: "the port is taken", Hint: "free it"}},
+	})
+	var out strings.Builder
+	if err := s.write(&out); err != nil {
+		t.Fatal(err)
 	}
-	s := &proxyStatus{Answers: true}
-	s.ask(t.Context(), func(context.Context) (string, error) { return "x; y", errors.New("no systemd") })
-	if s.Amiss != "" {
-		t.Error("an error's text was believed")
+	wants(t, out.String(), "\nproblem: docker: /f:3: is odd\nhint: look\nproblem: the port is taken\nhint: free it\n")
+	if strings.Count(out.String(), "is odd") != 1 {
+		t.Errorf("got:\n%s", out.String())
 	}
 }
 
@@ -95,4 +92,30 @@ func TestStatusOfANameThatWouldDriveTheTerminal(t *testing.T) {
 	p := &printer{w: &out}
 	p.file(engine.File{Path: "/a\x1b[31m\nb", State: engine.Missing})
 	wants(t, out.String(), `/a\u001b[31m\u000ab  missing`)
+}
+
+func TestStatusOfAFaultyConfigurationUsesTheLastGoodOne(t *testing.T) {
+	file := configFile(t, "listen = ['127.0.0.1:306']\n")
+	store := config.LastGood(filepath.Join(t.TempDir(), "state"))
+	f := &hostFlags{globals: &globals{configPath: file}, root: "/"}
+	c, problems, err := f.inForce(store)
+	if err != nil || len(problems) > 0 {
+		t.Fatalf("a good one: %v, %v", problems, err)
+	}
+	if err := store.Save(c); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("lisen = []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, problems, err = f.inForce(store)
+	if err != nil || len(problems) != 1 || c.Listen[0].Port() != 306 {
+		t.Fatalf("a faulty one: %v, %v", problems, err)
+	}
+	if p := problems[0]; p.Code != "configuration-not-in-force" || !strings.Contains(p.Text, `unknown key "lisen"`) || p.Hint == "" {
+		t.Errorf("%+v", p)
+	}
+	if _, _, err := f.inForce(config.LastGood(t.TempDir())); exitCode(err) != exitUsage {
+		t.Errorf("without an earlier one: %v", err)
+	}
 }

@@ -2,11 +2,13 @@ package listener
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
-	"os"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -20,14 +22,44 @@ func Covers(has, want netip.AddrPort) bool {
 		has.Addr() == netip.IPv4Unspecified() && want.Addr().Is4()
 }
 
+// CheckServed returns a problem if an address of listen is not served by sockets that are open
+// at these addresses, and nil otherwise. Engines may be configured to use any address of listen.
+// If the host has no IPv6, [::1] is not expected.
+func CheckServed(open, listen []netip.AddrPort) *problem.Problem {
+	var missing []string
+	for _, want := range listen {
+		served := slices.ContainsFunc(open, func(has netip.AddrPort) bool { return Covers(has, want) })
+		if !served && (want.Addr() != netip.IPv6Loopback() || HasIPv6()) {
+			missing = append(missing, want.String())
+		}
+	}
+	if missing == nil {
+		return nil
+	}
+	return &problem.Problem{
+		Code: "listen-not-served",
+		Text: "listen names addresses that systemd's socket is not open at, and they are not served: " + strings.Join(missing, ", "),
+		Hint: "add a ListenStream= for each with \"systemctl edit sidemirror.socket\", and restart sidemirror.socket",
+	}
+}
+
+// HasIPv6 reports whether this host has the IPv6 loopback address.
+func HasIPv6() bool {
+	addrs, err := net.InterfaceAddrs()
+	return err != nil || slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr() == netip.IPv6Loopback()
+	})
+}
+
 // CheckPort returns a problem if any user of the host can listen at addr whenever sidemirror
 // does not, and nil otherwise. Engines would send that user their requests and credentials.
 func CheckPort(addr netip.AddrPort) *problem.Problem {
-	return checkPort(addr, "/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	return checkPort(addr, portowner.Setting)
 }
 
 func checkPort(addr netip.AddrPort, setting string) *problem.Problem {
-	first := firstUnprivilegedPort(setting)
+	first := portowner.FirstUnprivileged(setting)
 	if addr.Port() < first {
 		return nil
 	}
@@ -36,19 +68,4 @@ func checkPort(addr netip.AddrPort, setting string) *problem.Problem {
 		Text: fmt.Sprintf("any user of this host can listen at %v while sidemirror does not, and engines would trust that user: only ports below %d are reserved for root", addr, first),
 		Hint: "listen on a port below " + strconv.Itoa(int(first)) + ", such as the default 305",
 	}
-}
-
-// firstUnprivilegedPort returns the lowest port that every user may listen on. If the setting
-// cannot be read, as inside the packaged unit, it is the kernel's default.
-func firstUnprivilegedPort(setting string) uint16 {
-	const kernelDefault = 1024
-	data, err := os.ReadFile(setting)
-	if err != nil {
-		return kernelDefault
-	}
-	first, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 16)
-	if err != nil {
-		return kernelDefault
-	}
-	return uint16(first)
 }

@@ -63,6 +63,7 @@ func TestEditedFileIsSettledUntilAnotherHostComesFirst(t *testing.T) {
 		"push added":                         {strings.Replace(text, "\"referrers\"", "\"push\"", 1), false},
 		"the user's own table":               {strings.Replace(text, tableMark+"\n", "", 1), true},
 		"the user's own table with a slash":  {strings.Replace(text[strings.Index(text, "[host"):], ":305", ":305/", 1), true},
+		"the user's own table in capitals":   {strings.Replace(text[strings.Index(text, "[host"):], "http:", "HTTP:", 1), false},
 		"the user's own table that pushes":   {"[host.\"http://127.0.0.1:305\"]\n", false},
 	} {
 		if got := h.Settled("f", []byte(test.text)); got != test.settled {
@@ -200,27 +201,30 @@ func TestWhatOneVersionOfContainerdRefusesIsRefusedForIt(t *testing.T) {
 		version Version
 		says    string // empty if accepted
 	}{
-		"referrers, 1.7":            {Hosts{}, "[host.\"https://a\"]\ncapabilities = [\"referrers\"]\n", old, `before 2.2`},
-		"referrers, 2.4":            {Hosts{}, "[host.\"https://a\"]\ncapabilities = [\"referrers\"]\n", now, ""},
-		"IPv6 host, 1.7":            {Hosts{}, "[host.\"http://[::1]:5000\"]\n", old, "IPv6 address"},
-		"IPv6 host, 2.4":            {Hosts{}, "[host.\"http://[::1]:5000\"]\n", now, ""},
-		"IPv6 mirror, 1.7":          {Hosts{Mirrors: []Mirror{{URL: "http://[fd00::1]:5000"}}}, "", old, "IPv6 address"},
-		"IPv6 mirror, 2.4":          {Hosts{Mirrors: []Mirror{{URL: "http://[fd00::1]:5000"}}}, "", now, ""},
-		"IPv6 sidemirror, 2.4":      {Hosts{URL: "http://[::1]:305"}, "", now, "IPv6 address"},
-		"server alone, 1.7":         {Hosts{}, "server = \"https://docker.io\"\n", old, "server would take effect"},
-		"server alone, 2.4":         {Hosts{}, "server = \"https://docker.io\"\n", now, ""},
-		"server alone, unknown":     {Hosts{}, "server = \"https://docker.io\"\n", Version{}, "server would take effect"},
-		"registry's server, 1.7":    {Hosts{}, "server = \"https://Registry-1.docker.io/v2/\"\n", old, ""},
-		"certificate alone, 1.7":    {Hosts{}, "ca = \"x\"\n", old, "ca would take effect"},
-		"header alone, 1.7":         {Hosts{}, "[header]\nx = \"y\"\n", old, "header would take effect"},
-		"comment alone, 1.7":        {Hosts{}, "# x\n", old, ""},
-		"server with a host, 1.7":   {Hosts{}, "server = \"https://docker.io\"\n" + theirs, old, ""},
-		"odd dial_timeout, 1.7":     {Hosts{}, theirs + "dial_timeout = \"soon\"\n", old, ""},
-		"unknown keys, 1.7":         {Hosts{}, theirs + "x = 1\n[y]\n", old, ""},
-		"[host] without keys, 1.7":  {Hosts{}, "[host]\n" + theirs, old, ""},
-		"quoted otherwise, 1.7":     {Hosts{}, "[ \"host\" . 'https://a' ] # x\n", old, ""},
-		"header before the host":    {Hosts{}, "[host.\"https://a\".header]\nx = \"y\"\n[host.\"https://a\"]\n", now, ""},
-		"numbers as names of hosts": {Hosts{}, "[host.1]\n[host.2]\n", now, ""},
+		"referrers, 1.7":                     {Hosts{}, "[host.\"https://a\"]\ncapabilities = [\"referrers\"]\n", old, `before 2.2`},
+		"referrers, 2.4":                     {Hosts{}, "[host.\"https://a\"]\ncapabilities = [\"referrers\"]\n", now, ""},
+		"IPv6 host, 1.7":                     {Hosts{}, "[host.\"http://[::1]:5000\"]\n", old, "IPv6 address"},
+		"IPv6 host, 2.4":                     {Hosts{}, "[host.\"http://[::1]:5000\"]\n", now, ""},
+		"IPv6 mirror, 1.7":                   {Hosts{Mirrors: []Mirror{{URL: "http://[fd00::1]:5000"}}}, "", old, "IPv6 address"},
+		"IPv6 mirror, 2.4":                   {Hosts{Mirrors: []Mirror{{URL: "http://[fd00::1]:5000"}}}, "", now, ""},
+		"IPv6 sidemirror, 2.4":               {Hosts{URL: "http://[::1]:305"}, "", now, "IPv6 address"},
+		"server alone, 1.7":                  {Hosts{}, "server = \"https://docker.io\"\n", old, "server would take effect"},
+		"server alone, 2.4":                  {Hosts{}, "server = \"https://docker.io\"\n", now, ""},
+		"server alone, unknown":              {Hosts{}, "server = \"https://docker.io\"\n", Version{}, "server would take effect"},
+		"registry's server, 1.7":             {Hosts{}, "server = \"https://Registry-1.docker.io/v2/\"\n", old, ""},
+		"certificate alone, 1.7":             {Hosts{}, "ca = \"x\"\n", old, "ca would take effect"},
+		"header alone, 1.7":                  {Hosts{}, "[header]\nx = \"y\"\n", old, "header would take effect"},
+		"comment alone, 1.7":                 {Hosts{}, "# x\n", old, ""},
+		"certificate next to a comment, 1.7": {Hosts{CA: []string{"ca.crt"}}, "# x\n", old, "uses the certificates next to it"},
+		"certificate next to a comment, 2.4": {Hosts{CA: []string{"ca.crt"}}, "# x\n", now, ""},
+		"certificate next to a host, 1.7":    {Hosts{Clients: [][]string{{"a.cert"}}}, theirs, old, ""},
+		"server with a host, 1.7":            {Hosts{}, "server = \"https://docker.io\"\n" + theirs, old, ""},
+		"odd dial_timeout, 1.7":              {Hosts{}, theirs + "dial_timeout = \"soon\"\n", old, ""},
+		"unknown keys, 1.7":                  {Hosts{}, theirs + "x = 1\n[y]\n", old, ""},
+		"[host] without keys, 1.7":           {Hosts{}, "[host]\n" + theirs, old, ""},
+		"quoted otherwise, 1.7":              {Hosts{}, "[ \"host\" . 'https://a' ] # x\n", old, ""},
+		"header before the host":             {Hosts{}, "[host.\"https://a\".header]\nx = \"y\"\n[host.\"https://a\"]\n", now, ""},
+		"numbers as names of hosts":          {Hosts{}, "[host.1]\n[host.2]\n", now, ""},
 	} {
 		h := test.h
 		if h.URL == "" {
@@ -245,8 +249,8 @@ func refused(t *testing.T, name string, out []byte, err error, line int, says st
 		t.Errorf("%s is not refused:\n%s", name, out)
 		return
 	}
-	p := wantProblem(t, err)
-	if line >= 0 && p.Line != line || !strings.Contains(p.Error(), says) {
+	wantProblem(t, err)
+	if p := problemIn(err); line >= 0 && p.Line != line || !strings.Contains(p.Error(), says) {
 		t.Errorf("%s: got %q, want line %d and %q", name, p.Error(), line, says)
 	}
 }

@@ -1,15 +1,15 @@
 case $1 in
-# After an abort, what prerm stopped and gave back is brought up again.
+# After an abort, this starts again what prerm has stopped.
 configure | abort-upgrade | abort-remove | abort-deconfigure) ;;
 *) exit 0 ;;
 esac
 
-# ctl honours policy-rc.d, and starts only units that are enabled.
+# ctl obeys policy-rc.d, and starts only units that are enabled.
 ctl() {
 	deb-systemd-invoke "$@"
 }
 
-# may_start asks policy-rc.d. What is not to be started is not asked how it is.
+# may_start asks policy-rc.d. If it forbids a start, there is nothing to report.
 may_start() {
 	command -v policy-rc.d >/dev/null || return 0
 	code=0
@@ -18,7 +18,7 @@ may_start() {
 }
 
 make_user
-# As debhelper does it: enabled once; what the administrator disables stays so.
+# As debhelper does it: enabled once. A unit that the administrator disables stays disabled.
 for unit in sidemirror.socket sidemirror-hosts.service; do
 	quiet deb-systemd-helper unmask "$unit" || :
 	if deb-systemd-helper --quiet was-enabled "$unit"; then
@@ -29,10 +29,11 @@ for unit in sidemirror.socket sidemirror-hosts.service; do
 done
 
 if systemd_runs; then
+	move_addresses
 	quiet systemctl --system daemon-reload || :
 	if may_start; then
 		start_all >/dev/null 2>&1
 		first_contact timeout 30
 	fi
 fi
-rm -f "$previous"
+forget_addresses

@@ -18,6 +18,6 @@ purge)
 	fi
 	;;
 abort-install | abort-upgrade)
-	rm -f "$previous"
+	forget_addresses
 	;;
 esac

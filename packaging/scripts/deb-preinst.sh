@@ -1,3 +1,3 @@
 case $1 in
-upgrade) remember_socket ;;
+upgrade) remember_addresses ;;
 esac

@@ -1,6 +1,5 @@
-# $1 is how many versions there are now. At an upgrade, when it is 2, this is run
-# before the old version's preun and postun, which do nothing then: it is the new
-# one that knows what is to be restarted.
+# $1 is how many versions there are now. At an upgrade it is 2, and this runs before the old
+# version's preun and postun, which then do nothing: the new version knows what to restart.
 
 # ctl starts only units that are enabled, and restarts also those that run.
 ctl() {
@@ -15,22 +14,23 @@ make_user
 if [ "$1" -eq 1 ] && command -v systemctl >/dev/null; then
 	quiet systemctl --no-reload preset sidemirror.socket sidemirror-hosts.service || :
 fi
-# rpm gives the labels of files of its own; these it does not know.
+# rpm labels the files of the package. It does not know these.
 if command -v restorecon >/dev/null; then
 	for path in /usr/bin/sidemirror /usr/lib/systemd/system/sidemirror* /etc/sidemirror \
 		/var/lib/sidemirror /var/lib/sidemirror-hosts /var/cache/sidemirror; do
-		[ ! -e "$path" ] || restorecon -R "$path" 2>/dev/null || :
+		[ ! -e "$path" ] || restorecon "$path" 2>/dev/null || :
 	done
 fi
 if systemd_runs; then
+	move_addresses
 	quiet systemctl daemon-reload || :
 	start_all >/dev/null 2>&1
-	# From 4.20 on rpm keeps the network from scripts, where nobody would answer.
+	# From 4.20 on rpm runs scripts without a network, in which nothing listens.
 	if command -v systemd-run >/dev/null; then
 		first_contact systemd-run --quiet --pipe --wait --collect --property=RuntimeMaxSec=30
 	else
 		first_contact timeout 30
 	fi
 fi
-rm -f "$previous"
+forget_addresses
 exit 0

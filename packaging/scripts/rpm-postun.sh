@@ -1,5 +1,5 @@
-# $1 is how many versions are left. rpm knows no purge: what can be had again goes,
-# the logins and the user stay, as rpm keeps edited configuration and users.
+# $1 is how many versions are left. rpm knows no purge: what can be fetched again is removed, the
+# logins and the user stay, as rpm leaves edited configuration and users.
 if [ "$1" -eq 0 ]; then
 	if systemd_runs; then
 		quiet systemctl daemon-reload || :

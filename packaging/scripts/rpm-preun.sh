@@ -1,5 +1,5 @@
-# $1 is how many versions will be left: 0 at a removal, 1 at an upgrade, which
-# stops and reverts nothing.
+# $1 is how many versions will be left: 0 at a removal, 1 at an upgrade, which stops and reverts
+# nothing.
 if [ "$1" -eq 0 ]; then
 	if systemd_runs; then
 		stop_all

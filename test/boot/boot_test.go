@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -10,10 +11,8 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if build.made {
-			if err := os.RemoveAll(build.dir); err != nil {
-				fmt.Fprintln(os.Stderr, "remove the built packages:", err)
-			}
+		if err := errors.Join(build.remove(), formerBuild.remove()); err != nil {
+			fmt.Fprintln(os.Stderr, "removing the packages:", err)
 		}
 		os.Exit(code)
 	}))

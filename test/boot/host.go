@@ -16,6 +16,9 @@ var ourUnits = []string{"sidemirror.socket", "sidemirror.service", "sidemirror-h
 // all: enough downloads at a time for the tests that run many pulls.
 const daemonJSON = "{\n\t\"max-concurrent-downloads\": 40,\n\t\"log-driver\":   \"json-file\"\n}\n"
 
+// engineFiles are one file of each engine that sidemirror configures on a fresh host.
+var engineFiles = []string{"/etc/docker/daemon.json", "/etc/containerd/certs.d/ghcr.io/hosts.toml"}
+
 // freshHost makes and boots a container host as an administrator keeps it, which
 // has not heard of us: both engines, settings of its own for both, the internet.
 // The packages lie in /srv.
@@ -75,7 +78,7 @@ func (m *machine) through(net *internet, name string) {
 		took := time.Since(began)
 		// A manifest, a configuration and two layers; most engines ask for the tag by HEAD before.
 		served := 0
-		m.within(5*time.Second, "the pull is in the access log", func() error {
+		m.eventually("the pull is in the access log", func() error {
 			if served = m.served(known, repository); served < 4 {
 				return fmt.Errorf("%s: sidemirror has served %d requests for %s", name, served, repository)
 			}
@@ -111,11 +114,16 @@ func (m *machine) directly(net *internet, name string) time.Duration {
 	return slowest
 }
 
-// configured reports whether an engine's file has our part.
+// configured reports whether an engine's file has sidemirror's address.
 func (m *machine) configured(file string) error {
+	return m.configuredFor("305", file)
+}
+
+// configuredFor is configured with another port.
+func (m *machine) configuredFor(port, file string) error {
 	content, err := os.ReadFile(m.path(file))
-	if err == nil && !strings.Contains(string(content), "http://127.0.0.1:305") {
-		err = fmt.Errorf("%s does not have our address", file)
+	if err == nil && !strings.Contains(string(content), `"http://127.0.0.1:`+port+`"`) {
+		err = fmt.Errorf("%s does not have port %s", file, port)
 	}
 	return err
 }

@@ -218,6 +218,17 @@ func (m *machine) inGroup() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(m.group.Fd())}
 }
 
+// portsFrom sets the first port that every user may open, which root's setting inside the machine
+// cannot.
+func (m *machine) portsFrom(port int) {
+	m.t.Helper()
+	out, err := exec.Command("nsenter", "--target", strconv.Itoa(m.holder), "--mount", "--net", "--pid",
+		"sh", "-c", fmt.Sprintf("echo %d >/proc/sys/net/ipv4/ip_unprivileged_port_start", port)).CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("%v\n%s", err, out)
+	}
+}
+
 // firstPID reads the first process id in a file.
 func firstPID(file string) (int, error) {
 	text, err := os.ReadFile(file)
@@ -228,14 +239,8 @@ func firstPID(file string) (int, error) {
 	return strconv.Atoi(string(line))
 }
 
-// eventually waits until done reports nil.
+// eventually waits until done returns nil, and returns how long that took.
 func (m *machine) eventually(what string, done func() error) time.Duration {
-	m.t.Helper()
-	return m.within(patience, what, done)
-}
-
-// within is eventually with a limit, and returns how long it took.
-func (m *machine) within(limit time.Duration, what string, done func() error) time.Duration {
 	m.t.Helper()
 	began := time.Now()
 	for {
@@ -244,8 +249,8 @@ func (m *machine) within(limit time.Duration, what string, done func() error) ti
 		if err == nil {
 			return took
 		}
-		if took > limit {
-			m.t.Fatalf("not within %v: %s: %v", limit, what, err)
+		if took > patience {
+			m.t.Fatalf("not within %v: %s: %v", patience, what, err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/quirky"
@@ -218,11 +217,8 @@ func TestSlowFirstClientDelaysNoOtherClient(t *testing.T) {
 	if line, err := bufio.NewReaderSize(slow, 16).ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
 		t.Fatalf("the slow client got %q, %v", line, err)
 	}
-	began := time.Now()
+	// It reads nothing more: a client that waited for it would wait for ever.
 	harness.Together(4, func(int) { r.whole("the layer", r.Get(blobPath(b), nil), b.Bytes) })
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the others waited %v", took)
-	}
 	r.asked("", "/blobs/", 1)
 	r.keeps(b)
 }

