@@ -269,6 +269,9 @@ func (c *composer) finishState(p *engine.Plan) {
 		s.Files = append(s.Files, engine.File{Path: r.Path, State: engine.Refused})
 		missing++
 	}
+	if c.blocked != nil && s.Present && slices.Contains(c.want.Engines, s.Engine) {
+		s.Problems = append(s.Problems, c.blocked)
+	}
 	pending := p.Pending
 	for _, w := range c.order {
 		for _, cl := range w.claims {

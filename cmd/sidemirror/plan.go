@@ -67,17 +67,24 @@ type found struct {
 
 // problemsOf returns the problems of the engines, and what the plan refuses apart from them.
 func problemsOf(engines []engine.State, refused []*problem.Problem) (list []found) {
-	seen := make(map[*problem.Problem]bool)
+	at := make(map[*problem.Problem]int)
+	add := func(engine string, what *problem.Problem) {
+		i, known := at[what]
+		switch {
+		case !known:
+			at[what] = len(list)
+			list = append(list, found{engine, what})
+		case engine != "" && list[i].engine != engine:
+			list[i].engine = "" // it is about the host
+		}
+	}
 	for _, e := range engines {
 		for _, what := range e.Problems {
-			seen[what] = true
-			list = append(list, found{e.Title(), what})
+			add(e.Title(), what)
 		}
 	}
 	for _, what := range refused {
-		if !seen[what] {
-			list = append(list, found{"", what})
-		}
+		add("", what)
 	}
 	return list
 }

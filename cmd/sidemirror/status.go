@@ -138,9 +138,10 @@ func (s *status) problems() (list []found) {
 			list = append(list, found{"", what})
 		}
 	}
+	proxy := slices.Clone(list)
 	for _, what := range problemsOf(s.Engines, s.Refused) {
 		// What is wrong with the port is known from the proxy already.
-		if !slices.ContainsFunc(list, func(f found) bool { return f.Code != "" && f.Code == what.Code && f.engine == what.engine }) {
+		if !slices.ContainsFunc(proxy, func(f found) bool { return f.Code != "" && f.Code == what.Code }) {
 			list = append(list, what)
 		}
 	}

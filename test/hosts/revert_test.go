@@ -16,6 +16,8 @@ const (
 	ownTOML     = "/etc/containerd/certs.d/reg.test/hosts.toml"
 	journalFile = "/var/lib/sidemirror-hosts/journal.json"
 	daemonJSON  = "/etc/docker/daemon.json"
+
+	dockerHubTOML = "/etc/docker/certs.d/docker.io/hosts.toml"
 )
 
 // obstacle is something that happens to a host after apply, and keeps revert from taking
@@ -71,7 +73,8 @@ var obstacles = []obstacle{
 		name: "comment in a daemon.json with sidemirror's entry", json: withoutSnapshotter,
 		make:  func(t *testing.T, r *rig) { r.rewrite(t, daemonJSON, comment) },
 		clear: func(t *testing.T, r *rig) { r.rewrite(t, daemonJSON, uncomment) },
-		stays: []string{daemonJSON, "/etc/docker/certs.d/docker.io/hosts.toml"}, names: daemonJSON + ":2",
+		// dockerd cannot reload that file, and needs this one as long as it has the address in force.
+		stays: []string{dockerHubTOML}, names: dockerHubTOML + ": stays, because the running dockerd asks sidemirror",
 	},
 	{
 		name: "invalid TOML in a hosts.toml",
