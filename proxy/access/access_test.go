@@ -43,7 +43,7 @@ func recordKey(r cache.Repository, upstream, who string) string {
 	return r.Registry + "/" + r.Name + " " + upstream + " " + who
 }
 
-func (m *records) Grant(r cache.Repository, upstream, who string) error {
+func (m *records) Grant(r cache.Repository, upstream, who string, _ bool) error {
 	m.at[recordKey(r, upstream, who)] = m.clock.at
 	return nil
 }
