@@ -16,6 +16,8 @@ const (
 	ownTOML     = "/etc/containerd/certs.d/reg.test/hosts.toml"
 	journalFile = "/var/lib/sidemirror-hosts/journal.json"
 	daemonJSON  = "/etc/docker/daemon.json"
+
+	dockerHubTOML = "/etc/docker/certs.d/docker.io/hosts.toml"
 )
 
 // obstacle is something that happens to a host after apply, and keeps revert from taking
@@ -105,11 +107,16 @@ const hubFolder = "/etc/containerd/certs.d/docker.io"
 var obstacles = []obstacle{
 	{name: "none", make: func(*testing.T, *rig) func() { return nil }},
 	{name: "comment in a daemon.json without sidemirror's entry", json: "{\"log-level\": \"info\"}\n", make: changing(daemonJSON, comment, uncomment)},
-	{name: "comment in a daemon.json with sidemirror's entry", json: withoutSnapshotter, make: changing(daemonJSON, comment, uncomment)},
+	{
+		// The running dockerd still has the mirror and cannot take the file: without the hosts.toml
+		// it would stop verifying TLS to Docker Hub.
+		name: "comment in a daemon.json with sidemirror's entry", json: withoutSnapshotter, make: changing(daemonJSON, comment, uncomment),
+		stays: []string{dockerHubTOML}, names: daemonJSON,
+	},
 	{
 		name: "daemon.json cut off after sidemirror's entry", json: withoutSnapshotter,
 		make:  changing(daemonJSON, func(s string) string { return s[:strings.Index(s, listen)+len(listen)] }, putBack),
-		stays: []string{daemonJSON, "/etc/docker/certs.d/docker.io/hosts.toml"}, names: daemonJSON + ":",
+		stays: []string{daemonJSON, dockerHubTOML}, names: daemonJSON + ":",
 	},
 	{name: "invalid TOML in a hosts.toml", make: changing(ownTOML, addHalf, removeHalf)},
 	{name: "invalid TOML in a hosts.toml of sidemirror's", make: changing(hubTOML, addHalf, removeHalf)},
