@@ -202,7 +202,7 @@ func TestAnothersFetchIsSharedOnlyWithWhoMayHaveIt(t *testing.T) {
 	}
 	defer s.Close()
 	if _, err := d.Fill(context.Background(), Want{Digest: dgst, By: "stranger"}, src); !errors.Is(err, ErrForeign) {
-		t.Errorf("a stranger: %v", err)
+		t.Errorf("another caller: %v", err)
 	}
 	other, err := d.Fill(context.Background(), Want{Digest: dgst, By: "stranger", Granted: true}, src)
 	if err != nil {

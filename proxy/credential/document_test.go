@@ -63,7 +63,7 @@ func TestEveryFormOfALoginIsRead(t *testing.T) {
 		"empty: a helper has it":           {`{}`, ""},
 		"null":                             {`null`, ""},
 		"empty strings":                    {`{"auth": "", "username": ""}`, ""},
-		"registry token beside a password": {`{"registrytoken": "r", "auth": "` + b64("me:pass") + `"}`, "me:pass"},
+		"registry token and a password": {`{"registrytoken": "r", "auth": "` + b64("me:pass") + `"}`, "me:pass"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := fileWith(t, `{"credsStore": "desktop", "HttpHeaders": {"X": "y"}, "auths": {"quay.io": `+tt.entry+`}}`)
