@@ -71,17 +71,26 @@ func (f *hostFlags) desired() (engine.Desired, error) {
 	return keeper.Desired(c, f.options())
 }
 
+// planFor compares the host with what c and the flags want of it.
+func (f *hostFlags) planFor(ctx context.Context, h *hostconfig.Host, c *config.Config) (hostconfig.Plan, error) {
+	want, err := keeper.Desired(c, f.options())
+	if err != nil {
+		return hostconfig.Plan{}, err
+	}
+	return hostconfig.Make(ctx, h, want)
+}
+
 // plan compares the host with what is wanted of it.
 func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan, error) {
 	h, err := f.host()
 	if err != nil {
 		return nil, hostconfig.Plan{}, err
 	}
-	want, err := f.desired()
+	c, err := f.source().Load()
 	if err != nil {
 		return nil, hostconfig.Plan{}, err
 	}
-	plan, err := hostconfig.Make(ctx, h, want)
+	plan, err := f.planFor(ctx, h, c)
 	return h, plan, err
 }
 
