@@ -31,7 +31,7 @@ type Daemon struct {
 // ReadDaemon parses a daemon.json as dockerd of that version does (moby, daemon/config,
 // getConflictFreeConfiguration), and refuses what makes that dockerd refuse to start: a syntax
 // error, an unknown key, a value of the wrong type, and values that it checks without looking at the
-// host. If the version is unknown, it accepts what any version accepts.
+// host. If the version is unknown, it accepts what any version from 23 on accepts.
 func ReadDaemon(name string, data []byte, v Version) (*Daemon, error) {
 	d := &Daemon{name: name, version: v, data: data}
 	if v.before(23, 0) {

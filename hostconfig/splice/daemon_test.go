@@ -188,6 +188,19 @@ func TestRefusalsOfDaemonJSONNameTheLineAndAHint(t *testing.T) {
 	}
 }
 
+// A file that some version accepts must not be refused if the version is unknown.
+func TestAnUnknownDockerdAcceptsWhatAnyDoes(t *testing.T) {
+	for text, accepted := range map[string]bool{
+		"": true, "\xef\xbb\xbf{}": true, `{"graph": "/x"}`: true, `{"extension-dirs": []}`: true, `{"log-format": "json"}`: true,
+		`{"api-cors-header": "*"}`: true, `{"registry-mirrors": ["a:5000"]}`: true, `{"exec-opts": ["x=y"]}`: true, `{"dns": ["10.0.0.2"]}`: true,
+		`{"network-diagnostic-port": 65535}`: true, `{"labels": ["x"]}`: false, `{"dns": ["x"]}`: false, `{"debug": 1}`: false, `{"x": 1}`: false, "{} x": false,
+	} {
+		if _, err := ReadDaemon("f", []byte(text), Version{}); (err == nil) != accepted {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 func TestKeysOfANewerDockerAreAccepted(t *testing.T) {
 	const text = `{"brand-new": 1}`
 	for v, accepted := range map[Version]bool{{}: false, {28, 5}: false, {29, 7}: false, {29, 8}: true, {30, 0}: true} {
