@@ -88,7 +88,9 @@ func (d *Daemon) parse() error {
 	if err := json.Unmarshal(d.json(), &values); err != nil {
 		return d.syntax(err)
 	}
-	d.object, d.members = members(d.text)
+	if d.object, d.members = members(d.text); d.object.empty() && string(d.json()) != "null" {
+		return refuse("daemon-json-syntax", d.name, 1, "write an object: { … }", "has no object that sidemirror could find")
+	}
 	return nil
 }
 

@@ -47,6 +47,7 @@ func TestMirrorIsAddedInTheStyleOfTheFile(t *testing.T) {
 		"empty":             {"", "{\n  " + added + "\n}\n"},
 		"white space":       {" \n", "{\n  " + added + "\n} \n"},
 		"byte order mark":   {"\xef\xbb\xbf{}", "\xef\xbb\xbf{" + added + "}"},
+		"Unicode's spaces":  {"\u00a0\u2003{}\u00a0", "\u00a0\u2003{" + added + "}\u00a0"},
 		"null":              {" null\n", " {" + added + "}\n"},
 		"empty object":      {"{}", "{" + added + "}"},
 		"open object":       {"{\n}\n", "{\n  " + added + "\n}\n"},
