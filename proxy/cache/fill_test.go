@@ -204,7 +204,7 @@ func TestAnothersFetchIsSharedOnlyWithWhoMayHaveIt(t *testing.T) {
 	if _, err := d.Fill(context.Background(), Want{Digest: dgst, By: "stranger"}, src); !errors.Is(err, ErrForeign) {
 		t.Errorf("another caller: %v", err)
 	}
-	other, err := d.Fill(context.Background(), Want{Digest: dgst, By: "stranger", Granted: true}, src)
+	other, err := d.Fill(context.Background(), Want{Digest: dgst, By: "another caller", Granted: true}, src)
 	if err != nil {
 		t.Errorf("one who was let in: %v", err)
 	} else {
