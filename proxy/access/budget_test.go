@@ -29,6 +29,9 @@ func TestUntrustedCallersShareABudgetOfMemory(t *testing.T) {
 		t.Errorf("after the first is done: %v", err)
 	}
 	second.Release()
+	if err := second.Hold(10); !errors.Is(err, ErrNoMemory) {
+		t.Errorf("a request that is over takes memory: %v", err)
+	}
 	if n := b.free.Load(); n != 100 {
 		t.Errorf("%d of 100 bytes are free when all are done", n)
 	}
