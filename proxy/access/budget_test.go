@@ -9,6 +9,7 @@ import (
 )
 
 func TestUntrustedCallersShareABudgetOfMemory(t *testing.T) {
+	t.Parallel()
 	b := NewBudget(100)
 	first, second := b.Allowance(Caller{}), b.Allowance(Caller{})
 	if err := first.Hold(60); err != nil {
@@ -38,6 +39,7 @@ func TestUntrustedCallersShareABudgetOfMemory(t *testing.T) {
 }
 
 func TestATrustedCallerHasNoBudget(t *testing.T) {
+	t.Parallel()
 	a := NewBudget(0).Allowance(Caller{Trusted: true})
 	if err := a.Hold(1 << 40); err != nil {
 		t.Error(err)
@@ -49,6 +51,7 @@ func TestATrustedCallerHasNoBudget(t *testing.T) {
 }
 
 func TestABodyCountsAsItIsRead(t *testing.T) {
+	t.Parallel()
 	b := NewBudget(1 << 20)
 	var wait sync.WaitGroup
 	var mu sync.Mutex
