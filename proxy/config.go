@@ -20,8 +20,8 @@ type Config struct {
 	// Default names the registry of a request that names none: "docker.io".
 	Default string
 
-	// OwnHosts are the host names, without ports, by which requests may address us
-	// beside the loopback ones and the registries' Hosts.
+	// OwnHosts are the host names, without ports, that requests may use in addition to the
+	// loopback ones and the registries' Hosts.
 	OwnHosts []string
 
 	// TrustedUIDs are the users whose processes, asking over loopback, are served
@@ -31,10 +31,10 @@ type Config struct {
 	// Credentials, if nil, knows none.
 	Credentials credential.Source
 
-	// Page, if not nil, answers "/" for requests that address us by a name of ours.
+	// Page, if not nil, answers "/" for requests to one of sidemirror's host names.
 	Page http.Handler
 
-	// Cache, if nil, keeps nothing.
+	// Cache, if nil, stores nothing.
 	Cache *cache.Dir
 
 	// Freshness bounds how old an answer from the cache may be.
@@ -47,17 +47,17 @@ type Config struct {
 	Log *logrus.Logger
 }
 
-// Freshness bounds how old an answer from the cache may be (protocol.md §4).
+// Freshness bounds how old a response from the cache may be, see docs/design/protocol.md.
 type Freshness struct {
-	// Timeout bounds the asking what a tag means where something is kept to answer
-	// with. 0: 5 s.
+	// Timeout is how long a client with something stored waits for the upstream to confirm
+	// it. 0: 5 s.
 	Timeout time.Duration
 
-	// TagTTL is for how long a tag's meaning is believed without asking. 0: it is
-	// asked at each pull.
+	// TagTTL is for how long a tag is believed without asking. 0: the upstream is asked at
+	// each pull.
 	TagTTL time.Duration
 
-	// MaxStale is for how long what is kept is served while the upstream is out of
-	// reach, in trouble or asks to be left alone. 0: not at all.
+	// MaxStale is for how long what is stored is served while the upstream is out of reach,
+	// fails or asks to wait. 0: not at all.
 	MaxStale time.Duration
 }

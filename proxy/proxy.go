@@ -4,7 +4,7 @@
 // A request is parsed (package oci), its sender looked up (peer), its registry
 // chosen, and its content fetched from an upstream (upstream) with the credential
 // that the sender may use (auth, credential). Whatever goes wrong is answered
-// quickly and plainly, since the engine then goes to the registry by itself.
+// quickly and plainly, since the engine then falls back to the registry.
 package proxy
 
 import (
@@ -31,8 +31,8 @@ const (
 	untrustedMemory = 64 << 20
 )
 
-// Proxy serves registries. It is an http.Handler; its server's ConnContext must be
-// peer.ConnContext, or everybody is taken for a stranger.
+// Proxy serves registries. It is an http.Handler. Its server's ConnContext must be
+// peer.ConnContext, or no caller is trusted.
 type Proxy struct {
 	routes    *routes
 	policy    access.Policy
@@ -127,7 +127,7 @@ func (e *NoUpstreamError) Error() string {
 	return "registry " + e.Registry + " is fetched from " + strings.Join(e.Instead, " and ") + ", and a login is sent only to the host that it is for"
 }
 
-// Close ends what the proxy does by itself. Requests that are being served go on.
+// Close ends what the proxy does in the background. Requests that are being served go on.
 func (p *Proxy) Close() {
 	p.inquiries.close()
 	p.routes.close()
