@@ -20,8 +20,8 @@ type Config struct {
 	// Default names the registry of a request that names none: "docker.io".
 	Default string
 
-	// OwnHosts are the host names, without ports, that requests may use in addition to the
-	// loopback ones and the registries' Hosts.
+	// OwnHosts are the host names, without ports, by which requests may address the proxy, in
+	// addition to the loopback names and the registries' Hosts.
 	OwnHosts []string
 
 	// TrustedUIDs are the users whose processes, asking over loopback, are served

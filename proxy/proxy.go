@@ -31,8 +31,8 @@ const (
 	untrustedMemory = 64 << 20
 )
 
-// Proxy serves registries. It is an http.Handler. Its server's ConnContext must be
-// peer.ConnContext, or no caller is trusted.
+// Proxy serves registries. It is an http.Handler; its server's ConnContext must be
+// peer.ConnContext, or every caller is untrusted.
 type Proxy struct {
 	routes    *routes
 	policy    access.Policy
@@ -103,7 +103,7 @@ func (p *Proxy) Probe(ctx context.Context) {
 	wait.Wait()
 }
 
-// Login checks cred, which is to be stored under the key of registry and namespace, with the
+// Login checks cred, which will be stored under the key of registry and namespace, with the
 // upstream that it is for, as [upstream.Upstream.Login] does. A mirror that stands before it in
 // the configuration is not asked.
 func (p *Proxy) Login(ctx context.Context, registry, namespace string, cred credential.Credential) error {
@@ -127,7 +127,7 @@ func (e *NoUpstreamError) Error() string {
 	return "registry " + e.Registry + " is fetched from " + strings.Join(e.Instead, " and ") + ", and a login is sent only to the host that it is for"
 }
 
-// Close ends what the proxy does in the background. Requests that are being served go on.
+// Close ends the work in the background. Requests that are being served go on.
 func (p *Proxy) Close() {
 	p.inquiries.close()
 	p.routes.close()

@@ -26,8 +26,8 @@ const (
 // resumePause is how long the second of them waits; the third waits twice that.
 const resumePause = 200 * time.Millisecond
 
-// errWrongBytes says that what came is not what was asked for. Whoever has got some
-// of it must be told by a broken connection.
+// errWrongBytes says that the bytes are not those that were asked for. The connection of every
+// client that got some of them must be broken off.
 var errWrongBytes = errors.New("the bytes do not match the digest")
 
 // blob reads a blob or a range of one from upstreams, across their breaking off:

@@ -1,5 +1,5 @@
-// Package cache keeps what was pulled: content on disk by its digest, and beside it
-// small records of which tag meant what, and which repository holds what.
+// Package cache stores what was pulled: content on disk by its digest, and small records of which
+// tag meant what, and which repository holds what.
 //
 // The folder is plain and can be read with ls:
 //
@@ -192,7 +192,7 @@ func (d *Dir) Clear() error {
 	}
 }
 
-// Close waits for the fills under way, which end when nobody waits for them.
+// Close waits for the fills under way, which end when no client waits for them.
 func (d *Dir) Close() error {
 	d.mu.Lock()
 	d.closed = true
@@ -284,8 +284,8 @@ func (d *Dir) commit(f *os.File, partial, name string) error {
 	return durable.Rename(f, from, path.Base(partial), to, path.Base(name))
 }
 
-// createPartial makes a file of partialName. Somebody may have emptied the folder to
-// be rid of what it kept, with us running: it is taken up again.
+// createPartial creates a file of partialName. A person may have emptied the folder while the daemon
+// runs: then it creates the folder again.
 func (d *Dir) createPartial(name string, flag int) (*os.File, error) {
 	flag |= os.O_CREATE | os.O_EXCL
 	f, err := d.root.OpenFile(name, flag, fileMode)

@@ -30,8 +30,8 @@ const (
 // Errors of a fill. None of them says anything against the content asked for: what
 // a source says, it says by errors of its own.
 var (
-	// ErrMismatch says that the bytes that came were not those of the digest. Whoever
-	// was given some of them must be told by a broken connection.
+	// ErrMismatch says that the bytes are not those of the digest. The connection of every client
+	// that got some of them must be broken off.
 	ErrMismatch = errors.New("the bytes do not match the digest")
 
 	// ErrStorage says that the content could not be kept: the disk is full, broken or
@@ -40,7 +40,7 @@ var (
 
 	// ErrForeign says that the content is being fetched in another's name, and that
 	// the caller has not shown that it may have it.
-	ErrForeign = errors.New("it is being fetched by somebody else")
+	ErrForeign = errors.New("another caller is fetching it")
 )
 
 // Part is content from an offset on.
@@ -61,8 +61,7 @@ type Want struct {
 	// source's refusal too.
 	By string
 
-	// Granted says that the caller has been shown to be allowed the content, whoever
-	// fetches it.
+	// Granted says that the caller may have the content, even if the fill was begun for another.
 	Granted bool
 
 	// Untrusted says that the caller is untrusted: what it has fetched has a share of the
@@ -101,8 +100,8 @@ type fill struct {
 	gone    chan struct{} // closed when the fill is out of the way
 }
 
-// Fill joins the fetching of a blob, or begins it: one fetch per digest, however
-// many ask. The source is asked in a context that lives as long as somebody waits.
+// Fill joins the fetch of a blob, or begins it: there is one fetch per digest for any number of
+// clients. The source is asked in a context that lives as long as a client waits.
 func (d *Dir) Fill(ctx context.Context, want Want, src Source) (*Stream, error) {
 	for {
 		f, err := d.enter(want, src)

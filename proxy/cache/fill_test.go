@@ -201,10 +201,10 @@ func TestAnothersFetchIsSharedOnlyWithWhoMayHaveIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := d.Fill(context.Background(), Want{Digest: dgst, By: "stranger"}, src); !errors.Is(err, ErrForeign) {
-		t.Errorf("a stranger: %v", err)
+	if _, err := d.Fill(context.Background(), Want{Digest: dgst, By: "another caller"}, src); !errors.Is(err, ErrForeign) {
+		t.Errorf("another caller: %v", err)
 	}
-	other, err := d.Fill(context.Background(), Want{Digest: dgst, By: "stranger", Granted: true}, src)
+	other, err := d.Fill(context.Background(), Want{Digest: dgst, By: "another caller", Granted: true}, src)
 	if err != nil {
 		t.Errorf("one who was let in: %v", err)
 	} else {

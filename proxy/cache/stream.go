@@ -11,7 +11,7 @@ import (
 
 // Stream reads a blob while it is fetched. It must be closed.
 type Stream struct {
-	// Size is the blob's size in bytes; -1 as long as nobody has said it.
+	// Size is the blob's size in bytes; -1 as long as it is not known.
 	Size int64
 
 	fill  *fill
@@ -55,7 +55,7 @@ func (s *Stream) CopyTo(ctx context.Context, w io.Writer, start, end int64) (int
 		return 0, fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	var sent int64
-	// At least once: that there is nothing to send is not verified by itself.
+	// At least once: an empty blob must be verified too.
 	for first := true; first || end < 0 || start+sent < end; first = false {
 		there, over, err := s.wait(ctx, start+sent, end)
 		if err != nil {

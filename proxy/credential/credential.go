@@ -1,7 +1,7 @@
 // Package credential holds what the daemon may log in to registries with, and
 // where it comes from.
 //
-// A source answers with the [Credential] for a registry and a repository in it,
+// A source returns the [Credential] for a registry and a repository in it,
 // or with the zero one, which means that none is known and the request goes out
 // anonymously. A credential that is there but cannot be used is an error, never
 // silently anonymous.
@@ -22,7 +22,7 @@ type Credential struct {
 	IdentityToken Secret
 
 	// Generation names this very material: it stays the same as long as the
-	// source answers with the same username and secrets, and changes with them.
+	// source returns the same username and secrets, and changes with them.
 	// It gives nothing of them away and may be logged. Tokens and grants are kept
 	// by it. It is the kind of source and 16 hex digits, "store:0f3a…", keyed afresh
 	// for each process. Empty for the zero credential only.
@@ -35,9 +35,9 @@ func (c Credential) IsZero() bool {
 }
 
 // Source knows credentials. Implementations are safe for concurrent use and
-// notice by themselves when what they read from has changed.
+// notice when what they read from has changed.
 type Source interface {
-	// Lookup answers with the credential for repository (which may be empty, for
+	// Lookup returns the credential for repository (which may be empty, for
 	// the registry as a whole) in registry (as a reference names it: "docker.io",
 	// "registry.corp.example:5000"). The longest matching namespace wins.
 	Lookup(ctx context.Context, registry, repository string) (Credential, error)

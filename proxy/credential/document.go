@@ -37,7 +37,7 @@ type login struct {
 // parseDocument reads docker's config.json and containers' auth.json:
 // {"auths": {KEY: {...}}}. What else stands there is none of ours. An entry without
 // anything in it says that a credential helper has the login, which counts as none
-// here; one that is amiss is kept with its error, and does not spoil the others.
+// here; an entry with a fault is kept with its error and does not affect the others.
 // The entries come longest namespace first, in an order that is the same for the
 // same document.
 func parseDocument(kind string, data []byte) ([]entry, error) {

@@ -4,7 +4,7 @@ import "context"
 
 const fileKind = "file"
 
-// File is a docker config.json or a containers auth.json that somebody else
+// File is a docker config.json or a containers auth.json that another program
 // writes. It must be a regular file of at most 1 MiB that belongs to root or to our
 // user, that no other can write to, and, where it holds secrets, not every user can
 // read; a symbolic link must stay in its folder.
@@ -27,7 +27,7 @@ func (f *File) Lookup(_ context.Context, registry, repository string) (Credentia
 	return f.content.lookup(f.place(), registry, repository)
 }
 
-// Fault says what is wrong with the file now, and how to mend it, or is nil. Where
+// Fault returns what is wrong with the file now and how to fix it, or nil. Where
 // the file is absent it is an fs.ErrNotExist.
 func (f *File) Fault() error { return f.content.trouble(f.place()) }
 

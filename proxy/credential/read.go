@@ -43,7 +43,7 @@ func (s stamp) settled(now time.Time) bool {
 var errBeingWritten = errors.New("it changed while it was read")
 
 // read gives the file's content and its state, which is nil where there is none to
-// remember. err says how to mend what is refused.
+// remember. err says how to fix what is refused.
 func (p place) read() (data []byte, state fs.FileInfo, err error) {
 	// A root does not follow symlinks out of its folder, and does follow those
 	// within, which is how Kubernetes mounts a secret.

@@ -10,7 +10,7 @@ import (
 )
 
 // watched is a document as it was last read well. Every look-up compares the
-// file's stamp, so that a mended file serves from the next pull on (nexus#639).
+// file's stamp, so that a corrected file serves from the next pull on (nexus#639).
 type watched struct {
 	mu      sync.Mutex
 	seen    stamp   // the state that was read last, well or not; zero: read again
@@ -47,7 +47,7 @@ func (w *watched) current(p place) ([]entry, error) {
 	return w.entries, nil
 }
 
-// trouble gives what is amiss with the file now, the entries that are of no use included.
+// trouble returns what is wrong with the file now, including entries that cannot be used.
 func (w *watched) trouble(p place) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -94,14 +94,14 @@ func (s *Store) read() (document, auths map[string]json.RawMessage, err error) {
 		return nil, nil, err
 	}
 	if err := json.Unmarshal(data, &document); err != nil {
-		return nil, nil, fmt.Errorf("%w (mend the file or move it away)", notJSON(data, err))
+		return nil, nil, fmt.Errorf("%w (fix the file or move it away)", notJSON(data, err))
 	}
 	if document == nil { // the file says null
 		document = map[string]json.RawMessage{}
 	}
 	if old, ok := document["auths"]; ok {
 		if err := json.Unmarshal(old, &auths); err != nil || auths == nil {
-			return nil, nil, errors.New(`its "auths" is not an object: mend the file or move it away`)
+			return nil, nil, errors.New(`its "auths" is not an object: fix the file or move it away`)
 		}
 	}
 	return document, auths, nil

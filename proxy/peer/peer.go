@@ -3,7 +3,7 @@
 // sock_diag(7)).
 //
 // It looks at the peer's socket, not at its process: a socket keeps the uid and
-// the inode of whoever made it, also where it was inherited or passed on over a
+// the inode of the process that created it, also where it was inherited or passed on over a
 // unix socket, so what is known is who opened the connection and not who writes
 // to it now. By the same token a process of a trusted user that forwards other
 // people's connections to us (socat, a port forward run by root) lends them its
@@ -30,7 +30,7 @@ var (
 )
 
 // Lookup asks the kernel for the socket at the other end of conn, of which only
-// the addresses are used. It is an error, and the caller therefore nobody, where
+// the addresses are used. It returns an error, so that the caller is untrusted, if
 // conn is not TCP between two loopback addresses, where there is no such socket,
 // and where it is not ESTABLISHED or has no inode: a peer that writes and closes
 // at once leaves a socket of uid 0 and inode 0 behind, which is not root's.
@@ -94,7 +94,7 @@ func FromContext(ctx context.Context) (Caller, error) {
 
 // Trusted reports whether the request of ctx comes over a connection that one of
 // uids opened. It was so when the connection was accepted, and is so now by a
-// second look at the same socket; anything amiss in either makes it false.
+// second look at the same socket; any fault in either makes it false.
 func Trusted(ctx context.Context, uids []uint32) bool {
 	a, ok := ctx.Value(contextKey{}).(*accepted)
 	if !ok || a.err != nil || !slices.Contains(uids, a.caller.UID) {
