@@ -201,7 +201,7 @@ func TestAnothersFetchIsSharedOnlyWithWhoMayHaveIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := d.Fill(context.Background(), Want{Digest: dgst, By: "another caller"}, src); !errors.Is(err, ErrForeign) {
+	if _, err := d.Fill(context.Background(), Want{Digest: dgst, By: "stranger"}, src); !errors.Is(err, ErrForeign) {
 		t.Errorf("another caller: %v", err)
 	}
 	other, err := d.Fill(context.Background(), Want{Digest: dgst, By: "another caller", Granted: true}, src)
