@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -140,8 +141,8 @@ func writePlanJSON(w io.Writer, plan hostconfig.Plan) error {
 	return writeJSON(w, struct {
 		Engines []engine.State     `json:"engines"`
 		Changes []changeJSON       `json:"changes"`
-		Signals []engine.Signal    `json:"signals"`
+		Signals []live.Signal      `json:"signals"`
 		Refused []*problem.Problem `json:"refused"`
 		Notes   []*problem.Problem `json:"notes,omitempty"`
-	}{plan.Engines, changes, append([]engine.Signal{}, plan.Signals()...), append([]*problem.Problem{}, plan.Refused...), plan.Notes})
+	}{plan.Engines, changes, append([]live.Signal{}, plan.Signals()...), append([]*problem.Problem{}, plan.Refused...), plan.Notes})
 }

@@ -80,6 +80,13 @@ func (s source) Lookup(_ context.Context, registry, _ string) (credential.Creden
 	return credential.Credential(s), nil
 }
 
+// everywhere knows one login for every host.
+type everywhere credential.Credential
+
+func (s everywhere) Lookup(context.Context, string, string) (credential.Credential, error) {
+	return credential.Credential(s), nil
+}
+
 func login(user string) source {
 	return source{Username: user, Password: credential.NewSecret("secret of " + user), Generation: "store:" + user}
 }
@@ -117,6 +124,7 @@ func client(t *testing.T, authorization string) Caller {
 }
 
 func TestTheDaemonsLoginServesTrustedCallersOnly(t *testing.T) {
+	t.Parallel()
 	if id := engine(t, "daemon").At(hub); id.Credential.Username != "daemon" || id.Recorded() == anonymous {
 		t.Errorf("a trusted engine asks as %q", id.Credential.Username)
 	}
@@ -132,6 +140,7 @@ func TestTheDaemonsLoginServesTrustedCallersOnly(t *testing.T) {
 }
 
 func TestOfSeveralUpstreamsOnlyTheOneThatALoginIsForGetsIt(t *testing.T) {
+	t.Parallel()
 	e := engine(t, "a")
 	if id := e.At(hub); id.Credential.Username != "a" {
 		t.Errorf("Docker Hub is asked as %q", id.Credential.Username)
@@ -146,12 +155,18 @@ func TestOfSeveralUpstreamsOnlyTheOneThatALoginIsForGetsIt(t *testing.T) {
 	if id := c.At(mirror); id.Relay || !id.Authorization.IsZero() || id.Recorded() != anonymous {
 		t.Error("in relay mode a mirror gets the header of the registry's client")
 	}
+	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+	all, err := Policy{Credentials: everywhere(login("a")), Name: plainName}.Identify(r, Target{Upstreams: upstreams, Relay: true}, true)
+	if err != nil || !all.At(mirror).Credential.IsZero() || !all.At(hub).Credential.IsZero() {
+		t.Error("in relay mode a login of the daemon's is used")
+	}
 	if id := e.At("https://unknown.example"); !id.Credential.IsZero() {
 		t.Error("an unknown upstream gets a login")
 	}
 }
 
 func TestAClientCertificateIsACredentialOfTrustedCallersOnly(t *testing.T) {
+	t.Parallel()
 	certified := func(trusted, relay bool, fingerprint string) Identity {
 		r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
 		u := []Upstream{{Name: hub, URL: parsed(hub), Home: true, Certificate: fingerprint}}
@@ -179,6 +194,7 @@ func TestAClientCertificateIsACredentialOfTrustedCallersOnly(t *testing.T) {
 }
 
 func TestWithoutRecordsALoginIsNamedByItsGeneration(t *testing.T) {
+	t.Parallel()
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
 	c, err := Policy{Credentials: login("a")}.Identify(r, Target{Upstreams: upstreams[:1]}, true)
 	if err != nil || c.At(hub).Recorded() != "store:a" {
@@ -187,6 +203,7 @@ func TestWithoutRecordsALoginIsNamedByItsGeneration(t *testing.T) {
 }
 
 func TestAClientsAuthorizationIsUsedInRelayModeOnly(t *testing.T) {
+	t.Parallel()
 	if id := client(t, "Bearer x").At(hub); id.Authorization.Reveal() != "Bearer x" {
 		t.Error("relay mode drops the client's header")
 	}
@@ -203,6 +220,7 @@ func (broken) Lookup(context.Context, string, string) (credential.Credential, er
 }
 
 func TestACredentialThatCannotBeReadIsAnError(t *testing.T) {
+	t.Parallel()
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
 	target := Target{Upstreams: upstreams[:1]}
 	if _, err := (Policy{Credentials: broken{}}).Identify(r, target, true); err == nil {
@@ -219,6 +237,7 @@ func before(upstream string) cache.Learned {
 }
 
 func TestAGrantNamesUpstreamRepositoryAndIdentity(t *testing.T) {
+	t.Parallel()
 	g, _, _ := newGrants(t)
 	g.Allow(engine(t, "a"), repo, hub)
 	other := cache.Repository{Registry: "docker.io", Name: "library/other"}
@@ -246,7 +265,30 @@ func TestAGrantNamesUpstreamRepositoryAndIdentity(t *testing.T) {
 	}
 }
 
+// A registry's upstreams change with the configuration. What a former one said does not count.
+func TestAGrantOfAnUpstreamThatIsNoLongerConfiguredIsVoid(t *testing.T) {
+	t.Parallel()
+	g, _, _ := newGrants(t)
+	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+	identify := func(u ...Upstream) Caller {
+		c, err := (Policy{}).Identify(r, Target{Upstreams: u}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	g.Allow(identify(upstreams...), repo, mirror)
+	g.AllowList(identify(upstreams...), repo, mirror)
+	now := identify(upstreams[0])
+	known := before(mirror)
+	known.By = anonymous
+	if g.May(now, repo, known) || g.MayWhileAway(now, repo, known) || g.MayListWhileAway(now, repo, known) {
+		t.Error("the former upstream's grant counts")
+	}
+}
+
 func TestAGrantLivesFiveMinutes(t *testing.T) {
+	t.Parallel()
 	g, _, c := newGrants(t)
 	e := engine(t, "a")
 	g.Allow(e, repo, hub)
@@ -266,6 +308,7 @@ func jwt(claims string) string {
 }
 
 func TestABearersGrantEndsWithItsToken(t *testing.T) {
+	t.Parallel()
 	g, _, c := newGrants(t)
 	start := c.at
 	for name, v := range map[string]struct {
@@ -301,16 +344,25 @@ func TestABearersGrantEndsWithItsToken(t *testing.T) {
 }
 
 func TestOnlyTheUpstreamCanCheckAClientsOwnToken(t *testing.T) {
-	g, kept, _ := newGrants(t)
+	t.Parallel()
+	g, kept, c := newGrants(t)
 	who := client(t, "Bearer x")
 	g.Allow(who, repo, hub)
 	if len(kept.at) != 0 {
 		t.Errorf("a client's token has left a record: %v", kept.at)
 	}
-	// Even if there were a record of that name.
-	kept.at[recordKey(repo, hub, who.At(hub).name)] = time.Now()
+	// Even if there were records of that name.
+	kept.at[recordKey(repo, hub, who.At(hub).name)] = c.at
+	kept.at[recordKey(repo, hub, who.At(hub).name+forLists)] = c.at
 	if g.MayWhileAway(who, repo, before(hub)) {
 		t.Error("a client's own token counts while the upstream is away")
+	}
+	if g.MayListWhileAway(who, repo, cache.Learned{Upstream: hub}) {
+		t.Error("a client's own token counts for lists while the upstream is away")
+	}
+	later := cache.Learned{Upstream: hub, Since: c.at.Add(time.Second)}
+	if g.May(who, repo, later) {
+		t.Error("what some client learned later is taken for what this one learned")
 	}
 	if who.At(hub).Recorded() != "" {
 		t.Error("a client's token is named in records")
@@ -318,6 +370,7 @@ func TestOnlyTheUpstreamCanCheckAClientsOwnToken(t *testing.T) {
 }
 
 func TestAnOlderGrantCountsWhileTheUpstreamIsAwayUpToMaxStale(t *testing.T) {
+	t.Parallel()
 	for age, want := range map[time.Duration]bool{0: true, week - time.Minute: true, week: false, 2 * week: false, -time.Hour: false} {
 		g, kept, c := newGrants(t)
 		e := engine(t, "a")
@@ -333,6 +386,7 @@ func TestAnOlderGrantCountsWhileTheUpstreamIsAwayUpToMaxStale(t *testing.T) {
 }
 
 func TestAnUpstreamThatIsAwayIsNotAskedForEachLayerOfAnImage(t *testing.T) {
+	t.Parallel()
 	g, kept, c := newGrants(t)
 	e := engine(t, "a")
 	start := c.at
@@ -362,6 +416,7 @@ func TestAnUpstreamThatIsAwayIsNotAskedForEachLayerOfAnImage(t *testing.T) {
 }
 
 func TestAGrantCoversWhatWasKnownBeforeOrLearnedByTheSameIdentity(t *testing.T) {
+	t.Parallel()
 	g, _, c := newGrants(t)
 	e, other := engine(t, "a"), engine(t, "b")
 	g.Allow(e, repo, hub)
@@ -391,6 +446,7 @@ func TestAGrantCoversWhatWasKnownBeforeOrLearnedByTheSameIdentity(t *testing.T) 
 }
 
 func TestARefusalEndsTheGrantAtThatUpstreamForThatIdentity(t *testing.T) {
+	t.Parallel()
 	g, kept, _ := newGrants(t)
 	a, b := engine(t, "a"), engine(t, "b")
 	g.Allow(a, repo, hub)
@@ -411,6 +467,7 @@ func TestARefusalEndsTheGrantAtThatUpstreamForThatIdentity(t *testing.T) {
 }
 
 func TestAListIsGivenWhileAwayToTheIdentityItWasSentToOnly(t *testing.T) {
+	t.Parallel()
 	g, kept, c := newGrants(t)
 	e := engine(t, "a")
 	known := cache.Learned{Upstream: hub, By: e.At(hub).Recorded(), Since: c.at}
@@ -424,8 +481,10 @@ func TestAListIsGivenWhileAwayToTheIdentityItWasSentToOnly(t *testing.T) {
 	if g.May(e, repo, before(hub)) || g.MayWhileAway(e, repo, before(hub)) {
 		t.Error("a list makes a grant for content")
 	}
-	g.Allow(engine(t, "b"), repo, hub)
-	g.Allow(stranger(t), repo, hub)
+	for _, other := range []Caller{engine(t, "b"), stranger(t)} {
+		g.Allow(other, repo, hub)
+		g.AllowList(other, repo, hub) // of another state of the list
+	}
 	for name, other := range map[string]Caller{"another login": engine(t, "b"), "an untrusted caller": stranger(t), "a token": client(t, "Bearer x")} {
 		if g.MayListWhileAway(other, repo, known) {
 			t.Errorf("%s gets it", name)
@@ -446,6 +505,7 @@ func TestAListIsGivenWhileAwayToTheIdentityItWasSentToOnly(t *testing.T) {
 }
 
 func TestGrantsInMemoryAreBounded(t *testing.T) {
+	t.Parallel()
 	g, _, c := newGrants(t)
 	who := client(t, "Bearer x")
 	for i := range maxGrants + 100 {
@@ -462,6 +522,7 @@ func TestGrantsInMemoryAreBounded(t *testing.T) {
 }
 
 func TestCallersShareANameOnlyInTheSameIdentities(t *testing.T) {
+	t.Parallel()
 	names := map[string]string{}
 	for what, c := range map[string]Caller{
 		"a": engine(t, "a"), "b": engine(t, "b"), "untrusted": stranger(t), "bearer x": client(t, "Bearer x"), "bearer y": client(t, "Bearer y"),
