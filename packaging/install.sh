@@ -5,7 +5,7 @@
 #	packaging/install.sh uninstall   gives the engines' files back first
 #
 #	DESTDIR=          a folder that stands for /; nothing of this host is touched then
-#	PREFIX=/usr/local where, but for /etc/sidemirror/config.toml
+#	PREFIX=/usr/local where everything goes, except /etc/sidemirror/config.toml
 #	BINARY, FILES     what to install: bin/sidemirror, bin/files
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -91,8 +91,8 @@ next() {
 	END
 }
 
-# give_back stops everything and takes our part out of the engines' files. Where that
-# does not work the program stays: it is what mends it.
+# give_back stops everything and takes sidemirror's entries out of the engines' files. If that
+# fails the program stays, because it is needed to finish the job.
 give_back() {
 	if [ -d /run/systemd/system ]; then
 		for unit in $units; do
@@ -103,7 +103,7 @@ give_back() {
 		done
 	fi
 	"$PREFIX/bin/sidemirror" revert ||
-		fail "not everything was given back, so nothing is removed; mend it as said above and run this again"
+		fail "not everything was given back, so nothing is removed; follow the hints above and run this again"
 	rmdir /var/lib/sidemirror-hosts 2>/dev/null || :
 }
 

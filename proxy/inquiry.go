@@ -16,8 +16,8 @@ const (
 	inquiryTimeout = time.Minute // for one of them
 )
 
-// errSlow is the error of an inquiry that takes longer than freshness_timeout: for whoever has
-// something stored, the upstream is away.
+// errSlow is the error of an inquiry that takes longer than freshness_timeout: if something
+// is stored, the upstream counts as away.
 var errSlow = &oci.Error{
 	Code: oci.Unavailable, Status: http.StatusGatewayTimeout, Message: "the upstream did not answer within freshness_timeout",
 }

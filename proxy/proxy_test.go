@@ -292,7 +292,7 @@ func TestTheWildcardServesTrustedEnginesAlone(t *testing.T) {
 		t.Errorf("trusted: %d %s", a.StatusCode, a.body)
 	}
 	if a := newRig(t, wild(4711), manifestHandler).do(t, "GET", path); a.StatusCode != http.StatusNotFound {
-		t.Errorf("a stranger: %d %s", a.StatusCode, a.body)
+		t.Errorf("an untrusted caller: %d %s", a.StatusCode, a.body)
 	}
 	if a := newRig(t, wild(uint32(os.Getuid())), manifestHandler).do(t, "GET", "/v2/o/i/manifests/v1?ns=127.0.0.1:1"); a.StatusCode != http.StatusBadGateway || !strings.Contains(string(a.body), "must not lead sidemirror") {
 		t.Errorf("loopback: %d %s", a.StatusCode, a.body)

@@ -15,7 +15,7 @@ import (
 // maxWild bounds the registries served by the wildcard at a time.
 const maxWild = 64
 
-// routes knows which registry is meant by what. It implements oci.Registries.
+// routes knows which registry a request means. It implements oci.Registries.
 type routes struct {
 	registries map[string]*registry
 	hosts      map[string]string // host names of ours → registry
@@ -86,8 +86,8 @@ func (r *routes) ByHost(host string) (string, bool) {
 // Default implements [oci.Registries].
 func (r *routes) Default() string { return r.fallback }
 
-// lookup gives the registry of that name, making it where the wildcard stands for
-// it; nil if it is not served.
+// lookup returns the registry of that name, which it makes if the wildcard stands for it; nil if it
+// is not served.
 func (r *routes) lookup(name string) *registry {
 	if reg := r.registries[name]; reg != nil || r.any == nil || !oci.ValidRegistry(name) {
 		return reg

@@ -31,7 +31,7 @@ type Daemon struct {
 // ReadDaemon parses a daemon.json as dockerd of that version does (moby, daemon/config,
 // getConflictFreeConfiguration), and refuses what makes that dockerd refuse to start: a syntax
 // error, an unknown key, a value of the wrong type, and values that it checks without looking at the
-// host. If the version is unknown, it accepts what any version accepts.
+// host. If the version is unknown, it accepts what any version from 23 on accepts.
 func ReadDaemon(name string, data []byte, v Version) (*Daemon, error) {
 	d := &Daemon{name: name, version: v, data: data}
 	if v.before(23, 0) {
@@ -88,7 +88,9 @@ func (d *Daemon) parse() error {
 	if err := json.Unmarshal(d.json(), &values); err != nil {
 		return d.syntax(err)
 	}
-	d.object, d.members = members(d.text)
+	if d.object, d.members = members(d.text); d.object.empty() && string(d.json()) != "null" {
+		return refuse("daemon-json-syntax", d.name, 1, "write an object: { … }", "has no object that sidemirror could find")
+	}
 	return nil
 }
 

@@ -188,7 +188,7 @@ func TestEvictionFreesTheDiskOldestFirstAndForgets(t *testing.T) { // distributi
 			t.Fatal(err)
 		}
 	}
-	reading, err := d.Blob(all[0], false) // the oldest, but somebody reads it
+	reading, err := d.Blob(all[0], false) // the oldest, but it is being read
 	if err != nil {
 		t.Fatal(err)
 	}

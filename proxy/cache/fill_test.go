@@ -202,9 +202,9 @@ func TestAnothersFetchIsSharedOnlyWithWhoMayHaveIt(t *testing.T) {
 	}
 	defer s.Close()
 	if _, err := d.Fill(context.Background(), Want{Digest: dgst, By: "stranger"}, src); !errors.Is(err, ErrForeign) {
-		t.Errorf("a stranger: %v", err)
+		t.Errorf("another caller: %v", err)
 	}
-	other, err := d.Fill(context.Background(), Want{Digest: dgst, By: "stranger", Granted: true}, src)
+	other, err := d.Fill(context.Background(), Want{Digest: dgst, By: "another caller", Granted: true}, src)
 	if err != nil {
 		t.Errorf("one who was let in: %v", err)
 	} else {

@@ -76,7 +76,7 @@ func TestAChangedLoginLeavesNoFileInEachRepository(t *testing.T) {
 	}
 }
 
-// F5: 100,000 inodes in 11 seconds, by requests for lists, tags and blobs that nobody pulls.
+// F5: 100,000 inodes in 11 seconds, by requests for lists, tags and blobs that are never pulled.
 func TestRecordsOfUntrustedCallersAreBounded(t *testing.T) {
 	d := open(t, Limits{MaxSize: 1 << 20})
 	_, share := d.recordLimit()

@@ -166,7 +166,7 @@ func TestUntrustedCallersFetchABoundedNumberOfBlobsAtATime(t *testing.T) {
 	}
 	for n := 0; n < maxUntrustedFills; {
 		d.mu.Lock()
-		n = d.guests
+		n = d.untrustedFills
 		d.mu.Unlock()
 	}
 	if _, err := d.Fill(t.Context(), Want{Digest: digest.FromString("more"), By: "a", Untrusted: true}, slow("more")); !errors.Is(err, ErrBusy) {
@@ -187,8 +187,8 @@ func TestUntrustedCallersFetchABoundedNumberOfBlobsAtATime(t *testing.T) {
 		t.Errorf("an engine has to wait for untrusted callers: %v", err)
 	}
 	d.running.Wait()
-	if d.guests != 0 || d.pendingUntrusted.Load() != 0 {
-		t.Errorf("afterwards %d fills and %d bytes are still counted", d.guests, d.pendingUntrusted.Load())
+	if d.untrustedFills != 0 || d.pendingUntrusted.Load() != 0 {
+		t.Errorf("afterwards %d fills and %d bytes are still counted", d.untrustedFills, d.pendingUntrusted.Load())
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 // Login asks the upstream whether it takes cred. nil means that it does; an error
 // with oci.Unauthorized that it does not. It asks for no repository: a registry may
-// refuse one that is not there, whoever asks.
+// refuse one that does not exist to every caller.
 func (u *Upstream) Login(ctx context.Context, cred credential.Credential) error {
 	status, err := u.ping(ctx, Request{})
 	if err != nil {

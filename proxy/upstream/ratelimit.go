@@ -13,7 +13,7 @@ import (
 const (
 	maxIdentities = 256
 	// defaultHold follows a 429 that does not say how long to wait: long enough for
-	// one pull's requests to be spared, short enough to matter to nobody.
+	// one pull's requests to be spared, and short enough not to matter to the next.
 	defaultHold = 5 * time.Second
 )
 

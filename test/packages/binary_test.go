@@ -44,8 +44,7 @@ func binaries(t *testing.T, debs, rpms []format) {
 	}
 }
 
-// The modules that the linker says are in the binary have to be in what says whose
-// they are.
+// The notices must name every module that the linker has put into the binary.
 func licences(t *testing.T, deb, rpm format) {
 	info, err := buildinfo.ReadFile(filepath.Join(deb.unpacked, "usr/bin/sidemirror"))
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // Each commit's version is above that of the commit before it, for dpkg and for rpm,
-// tagged or not: whoever follows them is never told that an upgrade is none.
+// tagged or not: a host that follows them sees each as an upgrade.
 func TestVersionsSortAsTheyCome(t *testing.T) {
 	repo := t.TempDir()
 	if err := os.Mkdir(filepath.Join(repo, "packaging"), 0o755); err != nil {

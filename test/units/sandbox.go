@@ -30,8 +30,8 @@ type File struct {
 	Data []byte
 }
 
-// DropIn makes sidemirror.service run the trials before it starts. Whoever is done with
-// them removes it.
+// DropIn makes sidemirror.service run the trials before it starts. The caller removes it
+// afterwards.
 const DropIn = "/etc/systemd/system/sidemirror.service.d/sandbox.conf"
 
 // Sandbox are the files that make a booted system, with iproute2 and util-linux, run

@@ -22,7 +22,7 @@ const source = "../../systemd"
 
 var units = []string{"sidemirror.socket", "sidemirror.service", "sidemirror-hosts.service"}
 
-// run is a program's output. It has to be there: test/setup.sh installs systemd.
+// run is a program's output. The program must exist: test/setup.sh installs systemd.
 func run(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -211,8 +211,7 @@ func TestTheUserAndItsFolders(t *testing.T) {
 	}
 }
 
-// Defaults of the program and of its units are written down twice, and have to be
-// the same.
+// Defaults of the program and of its units are written down twice, and must be the same.
 func TestUnitsAndProgramAgree(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "config.toml")
 	put(t, empty, nil, 0o644)
@@ -221,7 +220,7 @@ func TestUnitsAndProgramAgree(t *testing.T) {
 
 	for _, listen := range strings.Split(setting(t, show, "listen"), ",") {
 		if at := strings.Trim(listen, `[]" `); !slices.Contains(socket["ListenStream"], at) {
-			t.Errorf("the engines are told %s, and the socket is open at %q", at, socket["ListenStream"])
+			t.Errorf("the engines get %s, and the socket is open at %q", at, socket["ListenStream"])
 		}
 	}
 	state := path.Join("/var/lib", last(t, service["StateDirectory"]))
