@@ -151,7 +151,7 @@ func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 
 // ownURL returns what the watchdog asks for.
 func (d *daemon) ownURL() string {
-	own := "http://" + reachable(d.sockets.addresses()[0]).String() + "/v2/"
+	own := "http://" + listener.Reachable(d.sockets.addresses()[0]).String() + "/v2/"
 	if d.config.Registry(oci.DockerHub).Relay() {
 		// There /v2/ asks the upstream, and if that is silent this daemon is not dead.
 		return strings.TrimSuffix(own, "v2/")

@@ -18,8 +18,8 @@ const maxWild = 64
 // routes knows which registry a request means. It implements oci.Registries.
 type routes struct {
 	registries map[string]*registry
-	hosts      map[string]string // host names of ours → registry
-	own        map[string]bool   // further host names of ours
+	hosts      map[string]string // host names → registry
+	own        map[string]bool   // further host names of sidemirror
 	fallback   string            // the registry of a request that names none
 	table      map[string]string // hosts and registries → first upstream, for people
 

@@ -12,28 +12,28 @@ import (
 
 const (
 	maxIdentities = 256
-	// defaultHold follows a 429 that does not say how long to wait: long enough for
-	// one pull's requests to be spared, and short enough not to matter to the next.
+	// defaultHold follows a 429 that does not say how long to wait: long enough to spare the
+	// requests of one pull, and too short to be noticed.
 	defaultHold = 5 * time.Second
 )
 
 // RateLimit is what an upstream last said of its limits (Docker Hub's
 // ratelimit-limit, ratelimit-remaining, docker-ratelimit-source).
 type RateLimit struct {
-	Limit, Remaining int           // pulls; -1 if not said
-	Window           time.Duration // 0 if not said
+	Limit, Remaining int           // pulls; -1 if unknown
+	Window           time.Duration // 0 if unknown
 	Source           string        // an address or an account
 	Seen             time.Time
 	RetryAt          time.Time // zero, or until when the upstream is not asked
 }
 
-// limits keeps the rate limits of one upstream by who asks.
+// limits are the rate limits of one upstream, by identity.
 type limits struct {
 	mu   sync.Mutex
-	kept map[string]RateLimit
+	seen map[string]RateLimit
 }
 
-// note remembers what resp says.
+// note records what resp says.
 func (l *limits) note(identity string, resp *http.Response) {
 	limited := resp.StatusCode == http.StatusTooManyRequests
 	if !limited && resp.Header.Get("Ratelimit-Remaining") == "" && resp.Header.Get("Ratelimit-Limit") == "" {
@@ -52,24 +52,24 @@ func (l *limits) note(identity string, resp *http.Response) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.kept == nil || len(l.kept) >= maxIdentities {
-		l.kept = map[string]RateLimit{}
+	if l.seen == nil || len(l.seen) >= maxIdentities {
+		l.seen = map[string]RateLimit{}
 	}
-	l.kept[identity] = r
+	l.seen[identity] = r
 }
 
-// held says for how long yet the upstream is not to be asked for identity.
+// held returns for how long the upstream must not be asked in identity.
 func (l *limits) held(identity string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Until(l.kept[identity].RetryAt)
+	return time.Until(l.seen[identity].RetryAt)
 }
 
 func (l *limits) all() map[string]RateLimit {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := make(map[string]RateLimit, len(l.kept))
-	for k, v := range l.kept {
+	all := make(map[string]RateLimit, len(l.seen))
+	for k, v := range l.seen {
 		all[k] = v
 	}
 	return all

@@ -104,7 +104,7 @@ func New(c Config) (*Upstream, error) {
 	if clients != nil {
 		sum := sha256.Sum256(clients[0].Certificate[0])
 		u.certificate = hex.EncodeToString(sum[:8])
-		// An upstream that refuses clients without a certificate is not out of reach.
+		// An upstream that refuses callers without a certificate is not out of reach.
 		u.plain = u.newClient(c, newTransport(c, env, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
 	}
 	u.realm = newTransport(c, env, tlsConfig(roots, nil), d.toRealm)

@@ -137,30 +137,50 @@ func (m *machine) upgraded(t testing.TB, net *internet, p packages) {
 	m.through(net, "upgraded")
 }
 
-// misconfigured has a configuration that cannot be used, over a restart.
+// misconfigured has a configuration that cannot be used: while the daemon runs, over a restart, and
+// without an earlier one that it could use instead.
 func (m *machine) misconfigured(t testing.TB, net *internet) {
+	const status = "the configuration on disk is not in force"
 	good := m.run("cat /etc/sidemirror/config.toml")
+	reports := func(text string) func() error {
+		return func() error {
+			if line := m.property("sidemirror.service", "StatusText"); !strings.Contains(line, text) {
+				return fmt.Errorf("the status line is %q", line)
+			}
+			return nil
+		}
+	}
 	m.write("/etc/sidemirror/config.toml", "lissten = 1\n", 0o644)
-	if out, err := m.try("systemctl restart sidemirror"); err == nil {
-		t.Errorf("a daemon whose configuration is faulty has started: %s", out)
-	}
-	// From now on, not once everything has settled.
-	if took := m.directly(net, "faulty"); took > 5*time.Second {
-		t.Errorf("a pull beside a faulty configuration took %v", took)
-	}
-	if took := m.directly(net, "faulty-still"); took > 3*time.Second {
-		t.Errorf("a pull beside a configuration that is still faulty took %v", took)
+	m.eventually("the fault is reported", reports(status))
+	m.through(net, "faulty-running")
+	m.run("systemctl restart sidemirror.service")
+	m.eventually("the fault is reported again", reports(status))
+	m.through(net, "faulty-restarted")
+	out, err := m.try("sidemirror status")
+	if err == nil || !strings.Contains(out, status) || !strings.Contains(out, `did you mean "listen"?`) {
+		t.Errorf("sidemirror status: %v\n%s", err, out)
 	}
 	if log := strings.Join(m.journal("sidemirror.service"), "\n"); !strings.Contains(log, `did you mean "listen"?`) {
 		t.Errorf("the journal does not say what is wrong:\n%s", log)
 	}
+
+	// As on a host where sidemirror was never configured well.
+	m.run("systemctl stop sidemirror.service && rm -r /var/lib/sidemirror/last-good-config && systemctl start sidemirror.service")
+	m.eventually("every request is refused", reports("refusing every request"))
+	m.directly(net, "faulty-refused")
+	for _, unit := range []string{"sidemirror.service", "sidemirror.socket", "sidemirror-hosts.service"} {
+		if err := m.active(unit); err != nil {
+			t.Errorf("with a faulty configuration: %v", err)
+		}
+	}
+
+	// Nothing but the file is repaired.
 	m.write("/etc/sidemirror/config.toml", good, 0o644)
-	took := m.eventually("the sockets are open again", func() error { return m.active("sidemirror.socket") })
-	t.Logf("the sockets were open %.2f s after the configuration was mended", took.Seconds())
-	m.through(net, "mended")
-	// At the first try: systemd itself refuses what has failed too often just now.
-	m.run("systemctl restart sidemirror")
-	m.through(net, "mended-restarted")
+	took := m.eventually("the configuration is in force", reports("serving "))
+	t.Logf("the configuration was in force %.2f s after the repair", took.Seconds())
+	m.through(net, "repaired-file")
+	m.run("systemctl restart sidemirror.service")
+	m.through(net, "repaired-restarted")
 }
 
 // outrun has another program on the port when the sockets are opened.
