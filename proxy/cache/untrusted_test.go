@@ -26,6 +26,7 @@ func fetched(t *testing.T, d *Dir, content string, untrusted bool) (digest.Diges
 func block(c string) string { return strings.Repeat(c, 10_000) }
 
 func TestUntrustedCallersHaveATenthOfTheCacheAndEvictOnlyTheirOwn(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{MaxSize: 200_000})
 	engines, err := fetched(t, d, block("e"), false)
 	if err != nil {
@@ -59,6 +60,7 @@ func TestUntrustedCallersHaveATenthOfTheCacheAndEvictOnlyTheirOwn(t *testing.T) 
 }
 
 func TestWhatUntrustedCallersHadFetchedGoesFirst(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{MaxSize: 1_000_000})
 	guest, err := fetched(t, d, block("g"), true)
 	if err != nil {
@@ -82,6 +84,7 @@ func TestWhatUntrustedCallersHadFetchedGoesFirst(t *testing.T) {
 }
 
 func TestWhatATrustedCallerAsksForIsItsOwnFromThenOn(t *testing.T) {
+	t.Parallel()
 	for name, use := range map[string]func(*Dir, digest.Digest) error{
 		"a blob that is stored": func(d *Dir, dgst digest.Digest) error {
 			b, err := d.Blob(dgst, false)
@@ -114,6 +117,7 @@ func TestWhatATrustedCallerAsksForIsItsOwnFromThenOn(t *testing.T) {
 }
 
 func TestABlobThatATrustedCallerJoinsIsItsOwn(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{MaxSize: 1_000_000})
 	content := block("j")
 	release := make(chan struct{})
@@ -148,6 +152,7 @@ func TestABlobThatATrustedCallerJoinsIsItsOwn(t *testing.T) {
 }
 
 func TestUntrustedCallersFetchABoundedNumberOfBlobsAtATime(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	release := make(chan struct{})
 	results := make(chan error, maxUntrustedFills)
@@ -193,6 +198,7 @@ func TestUntrustedCallersFetchABoundedNumberOfBlobsAtATime(t *testing.T) {
 }
 
 func TestABlobOfUnknownLengthCannotFillTheDisk(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		limits    Limits
 		untrusted bool
