@@ -26,7 +26,7 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/sdnotify", "hostconfig", "hostconfig/engine", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/proxycheck", "daemon/sdnotify", "hostconfig", "hostconfig/engine", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
 	"daemon": {
 		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/web",
 		"proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer",
@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/hostfs"},
 	"daemon/listener":              {},
 	"daemon/logging":               {},
+	"daemon/proxycheck":            {"daemon/listener"},
 	"daemon/sdnotify":              {"daemon/sdnotify/sdnotifytest"},
 	"daemon/sdnotify/sdnotifytest": {},
 	"daemon/web":                   {"daemon/config"},

@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"net/http"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
@@ -30,12 +25,11 @@ type status struct {
 	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
 }
 
+// proxyStatus is the proxy of the running host.
 type proxyStatus struct {
-	Address string `json:"address"`
-	Answers bool   `json:"answers"`
-	Error   string `json:"error,omitempty"` // why not, and the mend
-	Amiss   string `json:"amiss,omitempty"` // what it says itself is wrong, where systemd runs it
-	Foreign bool   `json:"-"`               // somebody else answers there
+	Address  string             `json:"address"`
+	Answers  bool               `json:"answers"`
+	Problems []*problem.Problem `json:"problems"`
 }
 
 func newStatusCommand(g *globals) *cobra.Command {
@@ -64,8 +58,7 @@ read "ok" in what --json prints.`,
 			}
 			s := newStatus(plan)
 			if h.Root == "/" {
-				s.Proxy = probe(cmd.Context(), plan.Mirror)
-				s.Proxy.ask(cmd.Context(), sdnotify.Units{}.ProxyStatus)
+				s.Proxy = newProxyStatus(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}.ProxyStatus))
 			}
 			s.judge()
 			if asJSON {
@@ -98,51 +91,14 @@ func newStatus(plan hostconfig.Plan) *status {
 }
 
 func (s *status) judge() {
-	s.OK = len(s.Pending)+len(s.Signals)+len(s.Refused) == 0 && (s.Proxy == nil || s.Proxy.Answers && s.Proxy.Amiss == "")
+	s.OK = len(s.Pending)+len(s.Signals)+len(s.Refused) == 0 && (s.Proxy == nil || len(s.Proxy.Problems) == 0)
 	for _, e := range s.Engines {
 		s.OK = s.OK && len(e.Problems) == 0
 	}
 }
 
-// maxPage bounds what is read of whoever answers at our address.
-const maxPage = 64 << 10
-
-// probe asks for the page at /, which says whose it is and asks no registry.
-func probe(ctx context.Context, address string) *proxyStatus {
-	s := &proxyStatus{Address: address}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/", nil)
-	if err != nil {
-		s.Error = err.Error()
-		return s
-	}
-	// Not the default transport: it would go by HTTP_PROXY.
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
-	if err != nil {
-		s.Error = fmt.Sprintf("nobody answers (%v); engines go to the registries themselves; start it: sidemirror serve", err)
-		return s
-	}
-	defer resp.Body.Close()
-	page, err := io.ReadAll(io.LimitReader(resp.Body, maxPage))
-	if err != nil || !bytes.Contains(page, []byte("sidemirror")) {
-		s.Foreign = true
-		s.Error = "somebody else answers there, and the engines would ask that; see: ss -ltnp"
-		return s
-	}
-	s.Answers = true
-	return s
-}
-
-// ask takes over what a proxy that answers has told systemd is wrong. Whoever may not ask
-// systemd, and a proxy that it does not run, has nothing to tell.
-func (s *proxyStatus) ask(ctx context.Context, says func(context.Context) (string, error)) {
-	if !s.Answers {
-		return
-	}
-	if line, err := says(ctx); err == nil {
-		_, s.Amiss, _ = strings.Cut(line, "; ")
-	}
+func newProxyStatus(r proxycheck.Report) *proxyStatus {
+	return &proxyStatus{Address: r.Address, Answers: r.Answers, Problems: append([]*problem.Problem{}, r.Problems...)}
 }
 
 func (s *status) write(w io.Writer) error {
@@ -150,11 +106,11 @@ func (s *status) write(w io.Writer) error {
 	if s.Proxy != nil {
 		text := "answers at " + s.Proxy.Address
 		if !s.Proxy.Answers {
-			text = s.Proxy.Address + ": " + s.Proxy.Error
+			text = "does not answer at " + s.Proxy.Address
 		}
 		p.printf("%-10s  %s\n", "proxy", printable(text))
-		if s.Proxy.Amiss != "" {
-			p.paint(red, "            "+printable(s.Proxy.Amiss))
+		for _, what := range s.Proxy.Problems {
+			p.problem("problem", what)
 		}
 	}
 	for _, e := range s.Engines {

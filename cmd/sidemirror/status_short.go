@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // writeShort says in three lines what somebody who has just installed a package
@@ -68,19 +69,21 @@ func (s *status) configured() string {
 // amiss is what is to be mended, the worst first, each with its mend.
 func (s *status) amiss() []string {
 	var list []string
-	if s.Proxy != nil && !s.Proxy.Answers {
-		list = append(list, s.Proxy.short())
+	add := func(prefix string, what *problem.Problem) {
+		text := prefix + what.Error()
+		if what.Hint != "" {
+			text += ": " + what.Hint
+		}
+		list = append(list, text)
 	}
-	if s.Proxy != nil && s.Proxy.Amiss != "" {
-		list = append(list, s.Proxy.Amiss)
+	if s.Proxy != nil {
+		for _, what := range s.Proxy.Problems {
+			add("", what)
+		}
 	}
 	for _, e := range s.Engines {
 		for _, what := range e.Problems {
-			text := e.Title() + ": " + what.Error()
-			if what.Hint != "" {
-				text += ": " + what.Hint
-			}
-			list = append(list, text)
+			add(e.Title()+": ", what)
 		}
 	}
 	for _, signal := range s.Signals {
@@ -97,14 +100,6 @@ func (s *status) amiss() []string {
 		}
 	}
 	return list
-}
-
-// short is Error in few words, with what a host with systemd does about it.
-func (s *proxyStatus) short() string {
-	if s.Foreign {
-		return "another program answers at " + s.Address + ", and engines would ask that: ss -ltnp"
-	}
-	return "the proxy does not answer at " + s.Address + ", so engines go to the registries themselves: systemctl status sidemirror"
 }
 
 // undoing is how to be rid of us: by removing the package, where there is one.

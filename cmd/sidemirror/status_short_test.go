@@ -51,13 +51,11 @@ func TestShortStatusIsThreeLinesWhateverIsAmiss(t *testing.T) {
 			"docker and containerd pull through sidemirror (2 files)", "docker: /d1: is immutable"},
 		"docker not told": {status{Engines: states(docker), Signals: []engine.Signal{{Engine: "docker", Verb: engine.Reload}}},
 			"docker pulls through sidemirror (2 files)", "docker needs a reload: sidemirror apply"},
-		"the proxy is away, and more": {status{Engines: states(docker, deaf), Proxy: &proxyStatus{Address: "http://127.0.0.1:1"}, Refused: []*problem.Problem{immutable}},
+		"proxy down, and more": {status{Engines: states(docker, deaf), Proxy: problemOf("sidemirror does not respond", "systemctl status sidemirror"), Refused: []*problem.Problem{immutable}},
 			"docker pulls through sidemirror (2 files)",
-			"the proxy does not answer at http://127.0.0.1:1, so engines go to the registries themselves: systemctl status sidemirror (and 2 more: sidemirror status)"},
-		"the proxy says what is amiss": {status{Engines: states(docker), Proxy: &proxyStatus{Answers: true, Amiss: "nothing new is kept: the disk is full"}},
+			"sidemirror does not respond: systemctl status sidemirror (and 2 more: sidemirror status)"},
+		"proxy with a problem": {status{Engines: states(docker), Proxy: problemOf("nothing new is kept: the disk is full", "")},
 			"docker pulls through sidemirror (2 files)", "nothing new is kept: the disk is full"},
-		"somebody else is there": {status{Engines: states(docker), Proxy: &proxyStatus{Address: "http://127.0.0.1:1", Foreign: true}},
-			"docker pulls through sidemirror (2 files)", "another program answers at http://127.0.0.1:1, and engines would ask that: ss -ltnp"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
@@ -102,4 +100,8 @@ func TestShortStatusNamesTheWayBackOfThisHost(t *testing.T) {
 func TestShortStatusAndJSONExcludeEachOther(t *testing.T) {
 	_, stderr := command(t, 2, "status", "--short", "--json", "--root", t.TempDir())
 	wants(t, stderr, "short", "json")
+}
+
+func problemOf(text, hint string) *proxyStatus {
+	return &proxyStatus{Problems: []*problem.Problem{{Text: text, Hint: hint}}}
 }

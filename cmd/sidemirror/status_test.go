@@ -1,17 +1,15 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 func TestStatusSaysWhatIsMissingAndWhatIsRefused(t *testing.T) {
@@ -49,44 +47,23 @@ func TestStatusJSON(t *testing.T) {
 	}
 }
 
-func TestTheProxyIsToldFromNobodyAndFromSomebodyElse(t *testing.T) {
-	page := "<title>sidemirror</title>"
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(page)) }))
-	if s := probe(t.Context(), server.URL); !s.Answers || s.Error != "" {
-		t.Errorf("%+v", s)
+func TestStatusShowsTheProblemsOfTheProxyWithTheirHints(t *testing.T) {
+	s := &status{Proxy: newProxyStatus(proxycheck.Report{
+		Address:  "http://127.0.0.1:305",
+		Answers:  true,
+		Problems: []*problem.Problem{{Code: "proxy-reports-problem", Text: "the disk is full", Hint: "journalctl -u sidemirror"}},
+	})}
+	if s.judge(); s.OK {
+		t.Error("a problem is no problem")
 	}
-	page = "nginx"
-	if s := probe(t.Context(), server.URL); s.Answers || !strings.Contains(s.Error, "somebody else") {
-		t.Errorf("%+v", s)
+	var out strings.Builder
+	if err := s.write(&out); err != nil {
+		t.Fatal(err)
 	}
-	server.Close()
-	if s := probe(t.Context(), server.URL); s.Answers || !strings.Contains(s.Error, "start it: sidemirror serve") {
-		t.Errorf("%+v", s)
-	}
-}
-
-func TestWhatTheProxyTellsSystemdIsAmissIsStatusToo(t *testing.T) {
-	for line, want := range map[string]string{
-		"serving 4 registries on 127.0.0.1:305":                         "",
-		"serving 4 registries on 127.0.0.1:305; nothing is kept; and b": "nothing is kept; and b",
-		"": "",
-	} {
-		s := status{Proxy: &proxyStatus{Address: "http://127.0.0.1:305", Answers: true}}
-		s.Proxy.ask(t.Context(), func(context.Context) (string, error) { return line, nil })
-		s.judge()
-		if s.Proxy.Amiss != want || s.OK != (want == "") {
-			t.Errorf("%q: %+v, ok %v", line, s.Proxy, s.OK)
-		}
-		var out strings.Builder
-		if err := s.write(&out); err != nil {
-			t.Fatal(err)
-		}
-		wants(t, out.String(), want, "answers at http://127.0.0.1:305\n")
-	}
-	s := &proxyStatus{Answers: true}
-	s.ask(t.Context(), func(context.Context) (string, error) { return "x; y", errors.New("no systemd") })
-	if s.Amiss != "" {
-		t.Error("an error's text was believed")
+	wants(t, out.String(), "answers at http://127.0.0.1:305\n", "the disk is full\n", "journalctl -u sidemirror\n")
+	s = &status{Proxy: newProxyStatus(proxycheck.Report{Address: "http://127.0.0.1:305", Answers: true})}
+	if s.judge(); !s.OK {
+		t.Error("there is no problem, but it is not OK")
 	}
 }
 

@@ -115,18 +115,9 @@ func (h *Host) Remove(real string, before []byte) error {
 	if _, err := unchanged(dir, path.Base(real), real, before); err != nil {
 		return err
 	}
-	err = h.step("remove", real)
-	if err == nil {
-		err = unix.Unlinkat(int(dir.Fd()), path.Base(real), 0)
-	}
-	if err != nil {
+	step := func(op string) error { return h.step(op, real) }
+	if err := durable.Remove(dir, path.Base(real), durable.Options{Step: step}); err != nil {
 		return Explain(real, "removing it", err)
-	}
-	if err := h.step("sync folder", real); err != nil {
-		return Explain(path.Dir(real), "syncing it", err)
-	}
-	if err := durable.Sync(dir); err != nil {
-		return Explain(path.Dir(real), "syncing it", err)
 	}
 	return nil
 }

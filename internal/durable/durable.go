@@ -18,7 +18,7 @@ import (
 // folder. It is fixed, so that the next run finds and removes what a killed one left.
 func Temp(name string) string { return "." + name + ".sidemirror" }
 
-// Options change how [Replace] works.
+// Options change how [Replace] works. [Remove] takes Step alone of them.
 type Options struct {
 	// New says that there must not be a file of that name yet. If there is one, the error is
 	// [fs.ErrExist].
@@ -57,6 +57,10 @@ func Replace(folder *os.File, name string, data []byte, o Options) error {
 		_ = unix.Unlinkat(int(folder.Fd()), Temp(name), 0)
 		return err
 	}
+	return o.sync(folder)
+}
+
+func (o Options) sync(folder *os.File) error {
 	if err := o.step("sync folder"); err != nil {
 		return fmt.Errorf("syncing the folder: %w", err)
 	}
@@ -134,11 +138,15 @@ func Rename(f, from *os.File, temp string, to *os.File, name string) error {
 }
 
 // Remove removes the file name from folder. A missing file is an error.
-func Remove(folder *os.File, name string) error {
-	if err := unix.Unlinkat(int(folder.Fd()), name, 0); err != nil {
+func Remove(folder *os.File, name string, o Options) error {
+	err := o.step("remove")
+	if err == nil {
+		err = unix.Unlinkat(int(folder.Fd()), name, 0)
+	}
+	if err != nil {
 		return fmt.Errorf("removing the file: %w", err)
 	}
-	return Sync(folder)
+	return o.sync(folder)
 }
 
 // Sync makes what was created, renamed or removed in folder reach the disk. A rename that is not

@@ -165,11 +165,11 @@ func TestRenameMovesAWrittenFileToAnotherFolder(t *testing.T) {
 
 func TestRemoveReportsAMissingFile(t *testing.T) {
 	dir := folder(t, map[string]string{"a": ""})
-	if err := durable.Remove(dir, "a"); err != nil {
+	if err := durable.Remove(dir, "a", durable.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	holds(t, dir, nil)
-	if err := durable.Remove(dir, "a"); !errors.Is(err, fs.ErrNotExist) {
+	if err := durable.Remove(dir, "a", durable.Options{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
 	}
 }

@@ -163,7 +163,7 @@ func (m *machine) misconfigured(t testing.TB, net *internet) {
 	m.through(net, "mended-restarted")
 }
 
-// outrun has somebody else on our port when the sockets are opened.
+// outrun has another program on the port when the sockets are opened.
 func (m *machine) outrun(t testing.TB, outer *internet) {
 	m.run("systemctl stop sidemirror.socket sidemirror.service")
 	var other net.Listener
@@ -171,7 +171,7 @@ func (m *machine) outrun(t testing.TB, outer *internet) {
 		other, err = listenIn(m.holder, "127.0.0.1:305")
 		return err
 	})
-	// Whoever it is, it is no registry: it hangs up.
+	// The other program is no registry: it closes every connection.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -184,10 +184,10 @@ func (m *machine) outrun(t testing.TB, outer *internet) {
 		}
 	}()
 	if out, err := m.try("systemctl start sidemirror.socket"); err == nil {
-		t.Errorf("the sockets were opened beside another program: %s", out)
+		t.Errorf("the sockets were opened next to another program: %s", out)
 	}
-	if status := m.run("sidemirror status"); !strings.Contains(status, "nobody answers") && !strings.Contains(status, "somebody else answers") {
-		t.Errorf("status does not say that the port is taken:\n%s", status)
+	if status := m.run("sidemirror status"); !strings.Contains(status, "does not answer at") {
+		t.Errorf("status does not report that the port is taken:\n%s", status)
 	}
 	m.directly(outer, "taken")
 	_ = other.Close()
