@@ -67,7 +67,7 @@ func (m *machine) later(t *testing.T, name, file, debs string) {
 func (m *machine) stock(t *testing.T, net *internet) {
 	m.pullsBy(t, net, docker, "later", true)
 	m.pullsBy(t, net, kubernetes, "later-stock", false)
-	if status := m.run("sidemirror status"); !strings.Contains(status, "sidemirror apply --restart-containerd") {
+	if status := m.status(""); !strings.Contains(status, "sidemirror apply --restart-containerd") {
 		t.Errorf("status does not say how CRI is mended:\n%s", status)
 	}
 	stock := m.tree("/etc/containerd/config.toml")
@@ -116,7 +116,7 @@ func (m *machine) onDemand(t *testing.T) {
 	m.reboot()
 	m.eventually("the service that keeps the files is active", func() error { return m.active("sidemirror-hosts.service") })
 	t.Logf("without Docker sidemirror-hosts.service took %v to start", m.startTime("sidemirror-hosts.service"))
-	m.run("sidemirror status; sidemirror plan || true")
+	m.run("sidemirror status; sidemirror plan; true")
 	time.Sleep(time.Second) // to be asked, if it is
 	if state := m.property("docker.service", "ActiveState"); state != "inactive" {
 		t.Errorf("nobody asked for Docker, and it is %s", state)

@@ -144,7 +144,7 @@ func (m *machine) invalidJSON(t testing.TB, net *internet, p packages) {
 	if now := m.run("cat /etc/docker/daemon.json"); now != broken {
 		t.Errorf("daemon.json was written: %s", now)
 	}
-	if status := m.run("sidemirror status"); !strings.Contains(status, "/etc/docker/daemon.json") {
+	if status := m.status(""); !strings.Contains(status, "/etc/docker/daemon.json") {
 		t.Errorf("status does not name the file:\n%s", status)
 	}
 	m.write("/etc/docker/daemon.json", daemonJSON, 0o640)
@@ -161,7 +161,7 @@ func (m *machine) immutable(t testing.TB, net *internet, p packages) {
 	t.Logf("it says:\n%s", strings.Join(postinst(out), "\n"))
 	m.eventually("containerd is configured", func() error { return m.configured("/etc/containerd/certs.d/ghcr.io/hosts.toml") })
 	if said := strings.Join(postinst(out), "\n"); strings.Contains(said, "docker and") {
-		t.Errorf("the postinst says that Docker pulls through us, which it cannot:\n%s\n%s", said, m.run("sidemirror status; cat "+file+"; docker info 2>/dev/null | grep -A3 Mirrors"))
+		t.Errorf("the postinst says that Docker pulls through us, which it cannot:\n%s\n%s", said, m.status(""))
 	}
 	m.run("chattr -i " + file)
 	m.run("systemctl restart sidemirror-hosts.service")

@@ -76,16 +76,16 @@ func (m *machine) resolved(t testing.TB) {
 	m.dropIn("")
 	m.run("systemctl restart sidemirror.service")
 	const says = "may not reach the name server " + server
-	if status := m.run("sidemirror status"); !strings.Contains(status, says) {
+	if status := m.status(""); !strings.Contains(status, says) {
 		t.Errorf("status does not say that no registry can be found:\n%s", status)
 	}
-	if short := m.run("sidemirror status --short"); !strings.Contains(short, says) && !strings.Contains(short, "more: sidemirror status") {
+	if short := m.status("--short"); !strings.Contains(short, says) && !strings.Contains(short, "more: sidemirror status") {
 		t.Errorf("nor does status --short:\n%s", short)
 	}
 	// The fix that it names.
 	m.dropIn("[Service]\nIPAddressAllow=" + server + "\n")
 	m.run("systemctl restart sidemirror.service")
-	if status := m.run("sidemirror status"); strings.Contains(status, says) {
+	if status := m.status(""); strings.Contains(status, says) {
 		t.Errorf("fixed as status says, it still reports:\n%s", status)
 	}
 	m.run("rm /etc/resolv.conf; ip address delete " + server + "/32 dev lo")
