@@ -26,7 +26,7 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/proxycheck", "daemon/sdnotify", "hostconfig", "hostconfig/engine", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "hostconfig", "hostconfig/engine", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
 	"daemon": {
 		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/web",
 		"proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer",
@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 		"hostconfig/certsd", "hostconfig/containerd", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal",
 		"hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 	},
-	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/splice"},
+	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/containerd": {
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",

@@ -11,6 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/oci"
@@ -196,12 +197,10 @@ func (d *daemon) addressProblems() []*problem.Problem {
 			list = append(list, p)
 		}
 	}
-	if missing := d.sockets.missing(d.config); len(missing) > 0 && !d.refusing {
-		list = append(list, &problem.Problem{
-			Code: "listen-not-served",
-			Text: "listen names addresses that systemd's socket is not open at, and they are not served: " + strings.Join(texts(missing), ", "),
-			Hint: "add a ListenStream= for each with \"systemctl edit sidemirror.socket\", and restart sidemirror.socket",
-		})
+	if d.sockets.handedOver && !d.refusing {
+		if p := listener.CheckServed(d.sockets.addresses(), d.config.Listen); p != nil {
+			list = append(list, p)
+		}
 	}
 	return list
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -72,6 +73,14 @@ func repair(t *testing.T, file, text string) {
 	replaceFile(t, file, text)
 }
 
+// noticed saves the wait until the change of the file is noticed, except for two faults that show
+// that it is.
+func (r *running) noticed(fault string) {
+	if fault != "folder" && fault != "missing" {
+		r.sighup()
+	}
+}
+
 // good is a configuration whose proxy answers at addr.
 func good(addr string) string { return fmt.Sprintf("listen = [%q]\n[cache]\ndir = ''\n", addr) }
 
@@ -103,6 +112,7 @@ func TestFaultyConfigurationLeavesTheLastGoodOneInForce(t *testing.T) {
 			file, state := writeConfig(t, good(addr)), filepath.Join(t.TempDir(), "state")
 			r := begin(t, file, nil, withProxy, storing(state))
 			spoil(t, file)
+			r.noticed(name)
 			r.expect("; the configuration on disk is not in force: ")
 			if got := status(t, addr); got != http.StatusOK {
 				t.Errorf("while it runs: %d", got)
@@ -128,6 +138,7 @@ func TestFaultyConfigurationLeavesTheLastGoodOneInForce(t *testing.T) {
 			}
 			other := freeAddr(t)
 			repair(t, file, good(other))
+			r.noticed(name)
 			r.expect("STATUS=serving 4 registries on " + other + "\n")
 			if got := status(t, other); got != http.StatusOK {
 				t.Errorf("after the repair: %d", got)
@@ -159,6 +170,7 @@ func TestStartWithoutAnyGoodConfigurationRefusesRequestsUntilTheRepair(t *testin
 				t.Errorf("it responds %d, close %v: %s", resp.StatusCode, resp.Close, body)
 			}
 			repair(t, file, good(addr))
+			r.noticed(name)
 			r.expect("STATUS=serving 4 registries on " + addr + "\n")
 			if got := status(t, addr); got != http.StatusOK {
 				t.Errorf("after the repair: %d", got)
@@ -252,7 +264,7 @@ func TestHostWithoutIPv6IsServedByIPv4(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.cancel()
-	if want := map[bool]int{true: 2, false: 1}[hasIPv6Loopback()]; len(c.addrs) != want {
+	if want := map[bool]int{true: 2, false: 1}[listener.HasIPv6()]; len(c.addrs) != want {
 		t.Errorf("served: %v, want %d addresses", c.addrs, want)
 	}
 	for _, absent := range []string{"192.0.2.1:305", "[2001:db8::1]:305"} {

@@ -49,7 +49,7 @@ func TestABadFileKeepsTheOldConfiguration(t *testing.T) {
 	r := begin(t, writeConfig(t, named("one", addr)), nil)
 	r.rewrite(named("two", addr) + "hosst = []\n")
 	r.sighup()
-	r.expect(`unknown key "hosst"; did you mean "hosts"?`)
+	r.expect(`unknown key "hosst" (did you mean "hosts"?)`)
 	wantAnswer(t, addr, "one")
 	if log := r.log.String(); !strings.Contains(log, "config.toml:4:1") || !strings.Contains(log, "level=error") {
 		t.Errorf("the log does not say where:\n%s", log)

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 )
 
@@ -70,30 +69,6 @@ func (s *sockets) close() {
 	for _, l := range s.open {
 		_ = l.Close() // no data can be lost with a listener
 	}
-}
-
-// missing returns the addresses of c.Listen that no socket is open at, although engines may
-// have been configured to use them: "apply" writes what listen has, whatever systemd opened.
-func (s *sockets) missing(c *config.Config) []netip.AddrPort {
-	if !s.handedOver {
-		return nil
-	}
-	var missing []netip.AddrPort
-	for _, want := range c.Listen {
-		served := slices.ContainsFunc(s.addresses(), func(has netip.AddrPort) bool { return listener.Covers(has, want) })
-		if !served && (want.Addr() != netip.IPv6Loopback() || hasIPv6Loopback()) {
-			missing = append(missing, want)
-		}
-	}
-	return missing
-}
-
-func hasIPv6Loopback() bool {
-	addrs, err := net.InterfaceAddrs()
-	return err != nil || slices.ContainsFunc(addrs, func(a net.Addr) bool {
-		prefix, err := netip.ParsePrefix(a.String())
-		return err == nil && prefix.Addr() == netip.IPv6Loopback()
-	})
 }
 
 // socketChange is a set of addresses that is ready to replace the one that is served.

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestWhileStreamsFinishNewRequestsAreServed(t *testing.T) {
+func TestNewRequestsAreServedWhileStreamsFinish(t *testing.T) {
 	release := make(chan struct{})
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), lasting(release))
@@ -49,8 +49,8 @@ func TestWhileStreamsFinishNewRequestsAreServed(t *testing.T) {
 	}
 }
 
-// What came in later has a little more time, and no more.
-func TestLatecomersDoNotKeepTheDaemonFromEnding(t *testing.T) {
+// Requests that came in later get a little more time, and no more.
+func TestLateRequestsDoNotPreventTheEnd(t *testing.T) {
 	first, second := make(chan struct{}), make(chan struct{})
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), func(w http.ResponseWriter, req *http.Request) {
@@ -83,7 +83,7 @@ func TestLatecomersDoNotKeepTheDaemonFromEnding(t *testing.T) {
 	}
 }
 
-func TestStreamsAreCutWhenTheTimeIsUp(t *testing.T) {
+func TestStreamsAreCutAfterShutdownTimeout(t *testing.T) {
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, "shutdown_timeout = '50ms'\n"+named("one", addr)), lasting(nil))
 	body := stream(t, addr)
@@ -96,8 +96,8 @@ func TestStreamsAreCutWhenTheTimeIsUp(t *testing.T) {
 	}
 }
 
-// The streams of a configuration that was replaced are under way like the others.
-func TestAStreamOfAnOlderConfigurationFinishesToo(t *testing.T) {
+// Streams of a replaced configuration are under way like the others.
+func TestStreamOfAnOlderConfigurationFinishesToo(t *testing.T) {
 	release := make(chan struct{})
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), lasting(release))
@@ -120,7 +120,7 @@ func TestAStreamOfAnOlderConfigurationFinishesToo(t *testing.T) {
 	<-r.fakes[1].closed
 }
 
-func TestAnIdleDaemonEndsAtOnce(t *testing.T) {
+func TestIdleDaemonCutsNothing(t *testing.T) {
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), nil)
 	keepAlive(t, addr)

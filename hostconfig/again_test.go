@@ -57,7 +57,7 @@ func TestARestartThatWasAllowedOnceStays(t *testing.T) {
 			if fake.restarts != 1 {
 				t.Errorf("%d restarts", fake.restarts)
 			}
-			contains(t, h.get(t, containerdHosts+"/more.example/hosts.toml"), ourHost)
+			contains(t, h.get(t, containerdHosts+"/more.example/hosts.toml"), ourTable)
 			h.revert(t)
 			sameTree(t, before, h.snapshot(t))
 		})

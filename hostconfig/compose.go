@@ -126,11 +126,15 @@ func (c *composer) claim(p *engine.Plan, e engine.Edit) {
 
 // wanted returns what is wanted of the real file behind a path, or nil.
 func (c *composer) wanted(name string) *wantedFile {
-	real, err := c.host.Tree.Follow(name)
-	if err != nil {
-		real = name
+	return c.files[c.real(name)]
+}
+
+// real returns the path of the real file that a path leads to.
+func (c *composer) real(name string) string {
+	if real, err := c.host.Tree.Follow(name); err == nil {
+		return real
 	}
-	return c.files[real]
+	return name
 }
 
 // set plans that a file has its entry.
@@ -275,6 +279,7 @@ func (c *composer) finishState(p *engine.Plan) {
 		s.Mirror = engine.Unknown
 	case s.Mirror == engine.Inactive || inPlace == 0:
 		s.Mirror = engine.Inactive
+	case s.Mirror == engine.Unknown:
 	case missing > 0 || s.Mirror == engine.Partial:
 		s.Mirror = engine.Partial
 	default:

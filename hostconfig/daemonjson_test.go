@@ -267,9 +267,6 @@ func TestDaemon45NoMirrorWhereHostsTomlCouldNotBeWritten(t *testing.T) {
 func TestDaemon45HostsTomlStaysWhereTheMirrorCannotBeTakenAway(t *testing.T) {
 	for name, spoil := range map[string]func(*testing.T, *Host){
 		"write fails": func(_ *testing.T, h *Host) { h.step = failing("write", dockerJSON, unix.ENOSPC) },
-		"not JSON any more": func(t *testing.T, h *Host) {
-			h.put(t, dockerJSON, strings.Replace(h.get(t, dockerJSON), "{", "{ // mine\n", 1))
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: `{"debug": true}`})
@@ -286,12 +283,26 @@ func TestDaemon45HostsTomlStaysWhereTheMirrorCannotBeTakenAway(t *testing.T) {
 	}
 }
 
+// B4 of host-configuration.md: a comment in daemon.json left docker.io/hosts.toml and the journal
+// behind.
+func TestRevertAlsoWorksOnAFileThatDockerdRefuses(t *testing.T) {
+	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: `{"debug": true}`})
+	h.apply(t, dockerOnly())
+	h.put(t, dockerJSON, strings.Replace(h.get(t, dockerJSON), "{", "{ // mine\n", 1))
+	h.revert(t)
+	if got := h.get(t, dockerJSON); got != "{ // mine\n\"debug\": true}" {
+		t.Errorf("daemon.json is %q", got)
+	}
+	h.missing(t, hubHosts)
+	h.missing(t, "/var")
+}
+
 // neverAlone is an error where registry-mirrors has our address and docker.io's
 // hosts.toml does not have it.
 func neverAlone(h *Host) error {
 	daemon, _ := os.ReadFile(h.path(dockerJSON))
 	hosts, _ := os.ReadFile(h.path(hubHosts))
-	if strings.Contains(string(daemon), ourURL) && !strings.Contains(string(hosts), ourHost) {
+	if strings.Contains(string(daemon), ourURL) && !strings.Contains(string(hosts), ourTable) {
 		return errors.New("a loopback mirror without hosts.toml: TLS to Docker Hub is not verified")
 	}
 	return nil
@@ -317,7 +328,7 @@ func TestDockerOfAnUnknownVersionGetsBoth(t *testing.T) {
 
 func TestDockerOnTheContainerdStoreKeepsTheUsersMirrors(t *testing.T) {
 	const text = `{"features": {"containerd-snapshotter": true}, "registry-mirrors": ["https://a/"], "insecure-registries": ["plain:5000", "10.0.0.0/8"]}`
-	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: text})
+	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: text, "/etc/hosts": "198.51.100.1 registry-1.docker.io\n"})
 	before := h.snapshot(t)
 	want := dockerOnly()
 	want.Registries = []string{"docker.io", "plain:5000", "10.1.2.3:5000"}

@@ -10,10 +10,11 @@ import (
 )
 
 const (
-	theirs  = "[host.\"https://mirror.corp.example\"]\n  capabilities = [\"pull\"]\n"
-	ourHost = "[host.\"http://127.0.0.1:305\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
-	rFolder = "/etc/containerd/certs.d/r.example"
-	rHosts  = rFolder + "/hosts.toml"
+	theirs   = "[host.\"https://mirror.corp.example\"]\n  capabilities = [\"pull\"]\n"
+	ourTable = "[host.\"http://127.0.0.1:305\"]\n"
+	ourHost  = "[host.\"http://127.0.0.1:305\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+	rFolder  = "/etc/containerd/certs.d/r.example"
+	rHosts   = rFolder + "/hosts.toml"
 )
 
 func containerdOnly(registries ...string) engine.Desired {

@@ -59,18 +59,22 @@ func rank(guarded map[string]string, u unwantedFile) int {
 // not among them.
 func (c *composer) unwanted() []unwantedFile {
 	var list []unwantedFile
+	seen := make(map[string]bool) // real files
 	add := func(u unwantedFile) {
-		w := c.wanted(u.path)
-		if w != nil && !w.unsafe {
+		w, real := c.wanted(u.path), c.real(u.path)
+		if w != nil && !w.unsafe || seen[real] {
 			return
 		}
-		if !slices.ContainsFunc(list, func(other unwantedFile) bool { return other.path == u.path }) {
-			list = append(list, u)
-		}
+		seen[real] = true
+		list = append(list, u)
 	}
 	for _, e := range c.host.Journal.Files {
 		if p := c.planOf(e.Engine); !slices.Contains(c.want.Leave, e.Engine) && !c.held(e.Engine) && !c.retained(e.Engine, engine.Kind(e.Kind)) {
-			add(unwantedFile{e.Engine, engine.Kind(e.Kind), e.Path, p})
+			name := e.Path
+			if c.real(name) != e.Real {
+				name = e.Real // a link on the way to the file leads elsewhere now
+			}
+			add(unwantedFile{e.Engine, engine.Kind(e.Kind), name, p})
 		}
 	}
 	for _, p := range c.plans {
@@ -155,9 +159,7 @@ func (c *composer) unset(u unwantedFile, needs string) error {
 		Needs: needs, Restores: true, Changed: now.Attrs.Changed, base: after,
 	}
 	if u.kind == engine.DaemonJSON {
-		if change.interim, err = clearedFor(u.path, now.Data, after); err != nil {
-			return err
-		}
+		change.interim = clearedFor(u.path, now.Data, after)
 	}
 	c.out.Changes = append(c.out.Changes, change)
 	return nil
@@ -186,15 +188,16 @@ func strip(k engine.Kind, now hostfs.File, entry *journal.Entry, mirror string, 
 
 // clearedFor returns what dockerd has to be shown between data and after, if after has no list of
 // mirrors at all: a key that is removed and reloaded leaves dockerd's old mirrors in force, and an
-// empty list clears them. It is nil if after has a list.
-func clearedFor(name string, data, after []byte) ([]byte, error) {
-	d, err := splice.ReadDaemon(name, after, splice.Version{})
-	if err != nil || d.HasList() {
-		return nil, err
+// empty list clears them. It is nil if after has a list, or if dockerd could not read the files, which
+// is no reason to leave the entry in them.
+func clearedFor(name string, data, after []byte) []byte {
+	last, err := splice.ReadDaemon(name, after, splice.Version{})
+	if err != nil || last.HasList() {
+		return nil
 	}
-	d, err = splice.ReadDaemon(name, data, splice.Version{})
+	first, err := splice.ReadDaemon(name, data, splice.Version{})
 	if err != nil {
-		return nil, err
+		return nil
 	}
-	return d.ClearMirrors(), nil
+	return first.ClearMirrors()
 }

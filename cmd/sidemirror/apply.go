@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"io"
 	"slices"
 
@@ -18,18 +17,18 @@ func newApplyCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "Write the engines' configuration so that they ask sidemirror first",
-		Long: `Write the configuration of the container engines on this host so that they ask
-sidemirror first and the registry itself where that does not answer. What was
-there is kept, and "sidemirror revert" gives it back. See first what it would do
-with "sidemirror plan".
+		Long: `Write the configuration of the container engines on this host so that they ask sidemirror
+first, and the registry itself if sidemirror does not answer. "sidemirror plan" shows the
+changes without making them, and "sidemirror revert" restores the files.
 
-Docker is reloaded where its daemon.json changed, and asked whether it took it.
-containerd needs neither, but for config_path: see --restart-containerd. An engine
-that runs and reads hosts.toml files is asked to pull a probe image from a registry
-that does not exist but in such a file, to see that it comes to us. Files that
-cannot be changed are named with the reason, and keep no others from it. A run
-that was killed is finished, or undone, by the next one. The exit code is 0 where
-everything is as planned.`,
+sidemirror reloads Docker if daemon.json changed, and asks it whether it took the change.
+containerd needs no signal except for config_path: see --restart-containerd. If an engine that
+runs reads hosts.toml files, sidemirror lets it pull from a registry that exists only in such
+a file, to confirm that the pull arrives.
+
+A file that cannot be changed is reported with the reason, and does not keep sidemirror from
+changing the others. If a run is killed, the next one completes or undoes it. The exit code
+is 0 if every file is as planned.`,
 		Example: `  sudo sidemirror apply
   sudo sidemirror apply --restart-containerd  so that Kubernetes pulls through sidemirror too
   sudo sidemirror apply --engine containerd   leaves Docker as it is`,
@@ -41,14 +40,14 @@ everything is as planned.`,
 			}
 			h.Probe = true
 			result, failed := hostconfig.Apply(cmd.Context(), h, plan)
-			// What is left to report is what still holds.
+			// The report is about what still holds.
 			if _, after, err := f.plan(cmd.Context()); err == nil {
 				plan.Engines = after.Engines
 			}
 			if asJSON {
 				err = writeResultJSON(cmd.OutOrStdout(), result, plan.Engines)
 			} else {
-				err = f.writeApplied(cmd.OutOrStdout(), result, plan, failed)
+				err = f.writeApplied(cmd.OutOrStdout(), result, plan, failed != nil)
 			}
 			if failed != nil {
 				return failed
@@ -58,30 +57,26 @@ everything is as planned.`,
 	}
 	f.addRoot(cmd)
 	f.addEngines(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-func (f *hostFlags) writeApplied(w io.Writer, result hostconfig.Result, plan hostconfig.Plan, failed error) error {
-	p := &printer{w: w}
+// writeApplied prints the result and the problems that are left. If apply failed, its error names
+// those that the plan refused.
+func (f *hostFlags) writeApplied(w io.Writer, result hostconfig.Result, plan hostconfig.Plan, failed bool) error {
+	p := newPrinter(w)
 	p.result(result)
-	present := false
-	reported := failed != nil // the error names what was refused
-	for _, state := range plan.Engines {
-		present = present || state.Present
-		for _, what := range state.Problems {
-			if !reported || !isRefused(plan, what) {
-				p.note(state.Title(), what)
-			}
-		}
-		for _, what := range state.Notes {
-			p.note("note: "+state.Title(), what)
+	for _, what := range problemsOf(plan.Engines, nil) {
+		if !failed || !refuses(plan, what.Problem) {
+			p.report(red, "problem", what.engine, what.Problem)
 		}
 	}
+	p.notes(plan.Engines)
+	present := slices.ContainsFunc(plan.Engines, func(s engine.State) bool { return s.Present })
 	switch {
 	case !present:
 		p.printf("no engine found; name one with --engine docker or --engine containerd\n")
-	case len(result.Written)+len(result.Restored) == 0 && failed == nil:
+	case len(result.Written)+len(result.Restored) == 0 && !failed:
 		p.printf("nothing to do\n")
 	case len(result.Written) > 0:
 		p.printf("to undo    %s\n", f.undo())
@@ -89,10 +84,13 @@ func (f *hostFlags) writeApplied(w io.Writer, result hostconfig.Result, plan hos
 	return p.err
 }
 
-// isRefused reports whether a problem is among those for which a plan refused a file.
-func isRefused(plan hostconfig.Plan, what *problem.Problem) bool {
+// refuses reports whether a problem is among those for which a plan refused a file.
+func refuses(plan hostconfig.Plan, what *problem.Problem) bool {
 	return slices.ContainsFunc(plan.Refused, func(p *problem.Problem) bool { return p.Code == what.Code && p.Path == what.Path })
 }
+
+// verbs are what was done to an engine, for a person.
+var verbs = map[engine.Verb]string{engine.Reload: "reloaded", engine.Restart: "restarted"}
 
 // result prints what was done, one line each.
 func (p *printer) result(r hostconfig.Result) {
@@ -103,21 +101,19 @@ func (p *printer) result(r hostconfig.Result) {
 		p.printf("restored   %s\n", printable(path))
 	}
 	for _, s := range r.Signals {
-		p.printf("signalled  %s\n", s)
+		p.printf("%-9s  %s\n", verbs[s.Verb], s.Engine)
 	}
 	for _, text := range r.Probed {
 		p.printf("probed     %s\n", printable(text))
 	}
 	for _, warning := range r.Warnings {
-		p.note("warning", warning)
+		p.report("", "warning", "", warning)
 	}
 }
 
 func writeResultJSON(w io.Writer, r hostconfig.Result, engines []engine.State) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(struct {
-		Engines  []engine.State     `json:"engines,omitempty"`
+	return writeJSON(w, struct {
+		Engines  []engine.State     `json:"engines,omitempty"` // not of revert
 		Written  []string           `json:"written"`
 		Restored []string           `json:"restored"`
 		Signals  []engine.Signal    `json:"signals"`

@@ -1,12 +1,19 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/netip"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 func newConfigCommand(g *globals) *cobra.Command {
@@ -15,7 +22,7 @@ func newConfigCommand(g *globals) *cobra.Command {
 		Short: "Check the configuration, or show what is in force",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return flagError(cmd, fmt.Errorf("config needs to be told: check or show"))
+			return flagError(cmd, errors.New("config needs a subcommand: check or show"))
 		},
 	}
 	cmd.AddCommand(newConfigCheckCommand(g), newConfigShowCommand(g))
@@ -25,10 +32,18 @@ func newConfigCommand(g *globals) *cobra.Command {
 func newConfigCheckCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [FILE]",
-		Short: "Say what is wrong with the configuration, or that nothing is",
-		Long: `Read the configuration as serve would, the environment's SIDEMIRROR_… included,
-and print "ok" and the file, or everything that is wrong with it (exit 2).
-FILE may be the file that is going to replace the one in force.`,
+		Short: "Report what is wrong with the configuration, if anything",
+		Long: `Read the configuration as "sidemirror serve" does, including the SIDEMIRROR_…
+variables of the environment. Print "ok" and the name of the file, or everything
+that is wrong with it, with the line and a hint (exit code 2).
+
+A note is printed if any user of this host could listen on the port while
+sidemirror does not, and if the addresses in listen are not those that systemd
+opens for sidemirror. Notes do not change the exit code.
+
+FILE may be a file that is going to replace the one in force.`,
+		Example: `  sidemirror config check
+  sidemirror config check /tmp/new.toml`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := g.configPath
@@ -39,19 +54,49 @@ FILE may be the file that is going to replace the one in force.`,
 			if err != nil {
 				return err
 			}
+			if err := writeNotes(cmd.ErrOrStderr(), addressNotes(cmd.Context(), c, sdnotify.Units{}.SocketAddresses)); err != nil {
+				return err
+			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok %s\n", c.File)
 			return err
 		},
 	}
 }
 
+// addressNotes returns what is worth knowing about the addresses of c. sockets returns where
+// systemd holds sockets open, if it runs here.
+func addressNotes(ctx context.Context, c *config.Config, sockets func(context.Context) ([]netip.AddrPort, error)) []*problem.Problem {
+	var notes []*problem.Problem
+	for _, addr := range c.Listen {
+		if p := listener.CheckPort(addr); p != nil {
+			notes = append(notes, p)
+		}
+	}
+	if open, err := sockets(ctx); err == nil && len(open) > 0 {
+		if p := listener.CheckServed(open, c.Listen); p != nil {
+			notes = append(notes, p)
+		}
+	}
+	return notes
+}
+
+func writeNotes(w io.Writer, notes []*problem.Problem) error {
+	for _, note := range notes {
+		if _, err := fmt.Fprintln(w, problem.Format("note: ", note)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func newConfigShowCommand(g *globals) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "show",
-		Short: "Print every value in force, with where it comes from",
-		Long: `Print every value in force in the file's own form, each with a comment that says
-where it comes from: the default, a line of the file, or a variable.`,
+		Short: "Print every value in force and where it comes from",
+		Long: `Print every value in force, in the format of the file. A comment says where each
+value comes from: the default, a line of the file, or a variable of the
+environment.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(g.configPath, os.Environ())

@@ -2,58 +2,14 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
-	"unicode"
 )
 
-const (
-	bold  = "1"
-	red   = "31"
-	green = "32"
-	cyan  = "36"
-)
-
-// printer writes lines, in colour where that is wanted, and keeps the first error.
-type printer struct {
-	w     io.Writer
-	color bool
-	err   error
-}
-
-func (p *printer) printf(format string, args ...any) {
-	if p.err == nil {
-		_, p.err = fmt.Fprintf(p.w, format, args...)
-	}
-}
-
-// paint writes a line.
-func (p *printer) paint(color, line string) {
-	if p.color {
-		line = "\x1b[" + color + "m" + line + "\x1b[0m"
-	}
-	p.printf("%s\n", line)
-}
-
-// printable is text without what a terminal would obey: the files shown are
-// other people's.
-func printable(text string) string {
-	var b strings.Builder
-	for _, r := range text {
-		if r != '\t' && !unicode.IsPrint(r) {
-			fmt.Fprintf(&b, "\\u%04x", r)
-			continue
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}
-
-// around is how many lines that stay are shown around those that change.
+// around is how many unchanged lines are shown around those that change.
 const around = 3
 
-// diff writes a unified diff of one file with a single hunk: all that is edited is
-// edited in one place. nil is a file that is not there.
+// diff writes a unified diff of one file with a single hunk, because sidemirror edits a file in one
+// place. nil is a file that does not exist.
 func (p *printer) diff(path string, before, after []byte) {
 	name := func(data []byte) string {
 		if data == nil {
@@ -82,7 +38,7 @@ func (p *printer) diff(path string, before, after []byte) {
 	p.lines("", " ", old[len(old)-tail:len(old)-tail+rest])
 }
 
-// span is a range of lines as diff writes it: an empty one stands after a line.
+// span formats a range of lines as diff does: an empty one stands after a line.
 func span(from, to int) string {
 	if to == from {
 		return fmt.Sprintf("%d,0", from)
@@ -90,7 +46,7 @@ func span(from, to int) string {
 	return fmt.Sprintf("%d,%d", from+1, to-from)
 }
 
-// lines are the lines of data, each with its newline if it has one.
+// lines splits data into lines, each with its newline if it has one.
 func lines(data []byte) []string {
 	list := strings.SplitAfter(string(data), "\n")
 	if list[len(list)-1] == "" {

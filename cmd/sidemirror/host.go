@@ -24,15 +24,15 @@ type hostFlags struct {
 }
 
 func (f *hostFlags) addRoot(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.root, "root", "/", "work on the host's tree under this `folder`; nothing is signalled then")
+	cmd.Flags().StringVar(&f.root, "root", "/", "work on the host tree under this `folder`, without signalling any engine")
 }
 
 func (f *hostFlags) addEngines(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), found or not")
-	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration where it takes that, and restart it")
+	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), even if they are not found")
+	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration if it needs that, and restart containerd")
 }
 
-// host is the host that the flags name.
+// host returns the host that the flags name.
 func (f *hostFlags) host() (*hostconfig.Host, error) {
 	root, err := filepath.Abs(f.root)
 	if err != nil {
@@ -40,7 +40,7 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 	}
 	for _, name := range f.engines {
 		if name != engine.Docker && name != engine.Containerd {
-			return nil, usageError{fmt.Errorf("--engine knows docker and containerd, not %q", name)}
+			return nil, usageError{fmt.Errorf("--engine takes docker or containerd, not %q", name)}
 		}
 	}
 	h := &hostconfig.Host{Root: root, Present: f.engines}
@@ -50,8 +50,8 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 	return h, nil
 }
 
-// source is where the configuration is read from: under --root it is the tree's, unless
-// --config names another.
+// source returns where the configuration is read from: under --root it is the tree's, unless --config
+// names another.
 func (f *hostFlags) source() config.Source {
 	return config.Source{Path: f.globals.configPath, Environ: os.Environ(), Root: f.root}
 }
@@ -83,7 +83,7 @@ func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan
 	return h, plan, err
 }
 
-// undo is the command that gives all back.
+// undo returns the command that restores all files.
 func (f *hostFlags) undo() string {
 	if f.root == "/" {
 		return "sidemirror revert"

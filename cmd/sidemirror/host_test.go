@@ -70,7 +70,7 @@ func TestPlanShowsWhatApplyDoesAndRevertUndoes(t *testing.T) {
 		t.Errorf("daemon.json is %q, %v", got, err)
 	}
 	out, _ = command(t, 0, "revert", "--root", root)
-	wants(t, out, "nothing to give back\n")
+	wants(t, out, "nothing to restore\n")
 }
 
 func TestOneRefusedFileIsNamedAndTheOthersAreWritten(t *testing.T) {
@@ -82,7 +82,7 @@ func TestOneRefusedFileIsNamedAndTheOthersAreWritten(t *testing.T) {
 	}
 	command(t, 0, "plan", "--root", root, "--engine", "containerd")
 	out, _ := command(t, exitFailed, "plan", "--root", root)
-	wants(t, out, "problem: /etc/docker/daemon.json:2:")
+	wants(t, out, "problem: docker: /etc/docker/daemon.json:2:")
 }
 
 func TestPlanJSON(t *testing.T) {

@@ -1,4 +1,4 @@
-// Sidemirror is a registry proxy beside a host's container engines.
+// Sidemirror is a registry proxy next to a host's container engines.
 package main
 
 import (
@@ -16,8 +16,8 @@ import (
 
 // Exit codes. Done is 0.
 const (
-	exitFailed = 1 // it was tried and did not work
-	exitUsage  = 2 // wrong usage or configuration; for plan: there are differences
+	exitFailed = 1 // sidemirror tried and failed; for status: there are problems
+	exitUsage  = 2 // wrong usage or configuration; for plan: there are changes to make
 )
 
 // globals are the flags that every subcommand has.
@@ -29,7 +29,7 @@ func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// run is main without the process, for tests: it answers with the exit code.
+// run is main without the process, for tests. It returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRootCommand()
 	root.SetArgs(args)
@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return exitCode(err)
 }
 
-// exitCode is what the error itself says by a method ExitCode() int, or exitFailed.
+// exitCode returns what the error's method ExitCode() int returns, or exitFailed.
 func exitCode(err error) int {
 	var coded interface{ ExitCode() int }
 	if errors.As(err, &coded) {
@@ -55,7 +55,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// usageError is a command line that cannot be meant.
+// usageError is an error in the command line.
 type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
@@ -66,11 +66,10 @@ func newRootCommand() *cobra.Command {
 	g := new(globals)
 	root := &cobra.Command{
 		Use:   "sidemirror",
-		Short: "A registry proxy beside a host's container engines",
-		Long: `Sidemirror listens on loopback, mirrors the registries that Docker and containerd
-pull from with the right credentials, and writes the engines' own configuration
-so that they ask it first. Where it is stopped or broken, they go on to the
-registries by themselves.`,
+		Short: "A registry proxy next to a host's container engines",
+		Long: `Sidemirror listens on the host's loopback address and mirrors the registries that Docker and
+containerd pull from, with the right credentials. It writes the engines' own configuration so
+that they ask it first. If it is stopped or broken, the engines fall back to the registries.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		Args:              cobra.ArbitraryArgs,
@@ -100,7 +99,7 @@ registries by themselves.`,
 	return root
 }
 
-// runRoot answers a command line without a subcommand, or with one that is not there.
+// runRoot is for a command line without a subcommand, or with an unknown one.
 func runRoot(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
@@ -116,8 +115,8 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usageError{fmt.Errorf("%w (see %q)", err, cmd.CommandPath()+" --help")}
 }
 
-// usageArgs makes the arguments that a command refuses wrong usage, not failure:
-// cobra's own errors carry no code.
+// usageArgs turns the errors of each command's check of its arguments into usage errors: cobra's own
+// have no exit code.
 func usageArgs(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {

@@ -1,27 +1,20 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
-	"os"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// errDifferences makes plan end with 2 and without a word more.
-type errDifferences struct{}
+// exitSilently is an error that is only an exit code: the output has said everything.
+type exitSilently int
 
-func (errDifferences) Error() string { return "" }
-func (errDifferences) ExitCode() int { return exitUsage }
+func (exitSilently) Error() string   { return "" }
+func (e exitSilently) ExitCode() int { return int(e) }
 
 func newPlanCommand(g *globals) *cobra.Command {
 	f := &hostFlags{globals: g}
@@ -29,16 +22,15 @@ func newPlanCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what apply would change on this host, and why",
-		Long: `Show as a diff, with reasons, what apply would change in the engines' configuration,
-and before it what is in force: each engine's version, store and files, by what it
-reaches sidemirror, and what keeps it from that, with the mend. Nothing is changed.
+		Long: `Show as a diff, with reasons, what apply would change in the engines' configuration. plan
+changes nothing. It begins with the engines: their version and store, whether their pulls go
+through sidemirror, and what prevents it, with a hint.
 
-The exit code is 0 where there is nothing to do, 2 where there is something (a file
-to be changed, an engine to be told), and 1 where all that there is to do cannot
-be done.`,
-		Example: `  sidemirror plan                           what apply would do to this host
-  sidemirror plan --restart-containerd      the same with config_path set for Kubernetes
-  sidemirror plan --root /mnt/image --json  for an image that is being built, for a program`,
+The exit code is 0 if there is nothing to do, 2 if there are changes (files to write, engines
+to signal), and 1 if nothing of what is left to do can be done.`,
+		Example: `  sidemirror plan                           what apply would do on this host
+  sidemirror plan --restart-containerd      the same, with config_path set for Kubernetes
+  sidemirror plan --root /mnt/image --json  for the tree of an image, as JSON`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, plan, err := f.plan(cmd.Context())
@@ -54,123 +46,79 @@ be done.`,
 			case err != nil:
 				return err
 			case len(plan.Changes)+len(plan.Signals()) > 0:
-				return errDifferences{}
-			case len(plan.Refused) > 0 && !asJSON:
-				return fmt.Errorf("%d of the files cannot be changed", len(plan.Refused))
+				return exitSilently(exitUsage)
+			case len(plan.Refused) > 0:
+				return exitSilently(exitFailed)
 			}
-			return refused(plan)
+			return nil
 		},
 	}
 	f.addRoot(cmd)
 	f.addEngines(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-// colored reports whether w is a terminal whose user wants colours (no-color.org).
-func colored(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
+// found is one problem of a host.
+type found struct {
+	engine string // its title; "" if the problem is not about an engine
+	*problem.Problem
+}
+
+// problemsOf returns the problems of the engines, and what the plan refuses apart from them.
+func problemsOf(engines []engine.State, refused []*problem.Problem) (list []found) {
+	seen := make(map[*problem.Problem]bool)
+	for _, e := range engines {
+		for _, what := range e.Problems {
+			seen[what] = true
+			list = append(list, found{e.Title(), what})
+		}
+	}
+	for _, what := range refused {
+		if !seen[what] {
+			list = append(list, found{"", what})
+		}
+	}
+	return list
 }
 
 func writePlan(w io.Writer, plan hostconfig.Plan) error {
-	p := &printer{w: w, color: colored(w)}
+	p := newPrinter(w)
 	for _, state := range plan.Engines {
 		p.state(state)
 	}
+	for _, what := range problemsOf(plan.Engines, plan.Refused) {
+		p.report(red, "problem", what.engine, what.Problem)
+	}
+	p.notes(plan.Engines)
 	for _, c := range plan.Changes {
 		p.printf("\n")
 		p.paint(bold, "# "+printable(c.Why))
 		p.diff(c.Path, c.Before, c.After)
 	}
-	for _, err := range plan.Refused {
+	signals := plan.Signals()
+	if len(signals) > 0 {
 		p.printf("\n")
-		p.problem("cannot", err)
 	}
-	switch signals := plan.Signals(); {
-	case len(plan.Changes)+len(signals)+len(plan.Refused) == 0:
+	for _, signal := range signals {
+		p.printf("then: %s\n", signal)
+	}
+	if len(plan.Changes)+len(signals)+len(plan.Refused) == 0 {
 		p.printf("nothing to do\n")
-	case len(signals) > 0:
-		p.printf("\n")
-		for _, signal := range signals {
-			p.printf("then: %s\n", signal)
-		}
 	}
 	return p.err
 }
 
-// refused returns an error for what a plan refuses.
-func refused(plan hostconfig.Plan) error {
-	var errs []error
-	for _, p := range plan.Refused {
-		errs = append(errs, p)
-	}
-	return errors.Join(errs...)
-}
-
-// problem prints what is wrong, and the hint on a line of its own.
-func (p *printer) problem(label string, what *problem.Problem) {
-	p.paint(red, label+": "+printable(what.Error()))
-	p.hint(what)
-}
-
-// note prints what is worth knowing, and the hint on a line of its own.
-func (p *printer) note(label string, what *problem.Problem) {
-	p.printf("%s: %s\n", label, printable(what.Error()))
-	p.hint(what)
-}
-
-func (p *printer) hint(what *problem.Problem) {
-	if what.Hint != "" {
-		p.printf("hint: %s\n", printable(what.Hint))
-	}
-}
-
-// state prints one engine: "docker      28.5.2, containerd store: hosts.toml", and what
-// is to be said about it.
-func (p *printer) state(s engine.State) {
-	text := s.Version
-	switch {
-	case !s.Present:
-		text = "not found"
-	case text == "" && s.Home == "":
-		text = "version unknown"
-	}
-	list := []string{text}
-	if s.Home != "" {
-		list = []string{s.Home, s.Version}
-	}
-	if s.Running {
-		list = append(list, "running")
-	}
-	switch s.Store {
-	case "":
-	case "graph driver":
-		list = append(list, "graph-driver store")
-	default:
-		list = append(list, s.Store+" store")
-	}
-	text = strings.Join(slices.DeleteFunc(list, func(s string) bool { return s == "" }), ", ")
-	if s.Mirror != "" {
-		text += ": mirror " + string(s.Mirror)
-	}
-	p.printf("%-10s  %s\n", s.Engine, printable(text))
-	for _, what := range s.Problems {
-		p.problem("problem", what)
-	}
-	for _, what := range s.Notes {
-		p.note("note", what)
-	}
+// changeJSON is one file in the output of "plan --json".
+type changeJSON struct {
+	Engine string  `json:"engine"`
+	Path   string  `json:"path"`
+	Why    string  `json:"why"`
+	Before *string `json:"before"` // null if there is no file
+	After  *string `json:"after"`
 }
 
 func writePlanJSON(w io.Writer, plan hostconfig.Plan) error {
-	type change struct {
-		Engine string  `json:"engine"`
-		Path   string  `json:"path"`
-		Why    string  `json:"why"`
-		Before *string `json:"before"` // null where there is no file
-		After  *string `json:"after"`
-	}
 	text := func(data []byte) *string {
 		if data == nil {
 			return nil
@@ -178,19 +126,14 @@ func writePlanJSON(w io.Writer, plan hostconfig.Plan) error {
 		s := string(data)
 		return &s
 	}
-	out := struct {
+	changes := []changeJSON{}
+	for _, c := range plan.Changes {
+		changes = append(changes, changeJSON{c.Engine, c.Path, c.Why, text(c.Before), text(c.After)})
+	}
+	return writeJSON(w, struct {
 		Engines []engine.State     `json:"engines"`
-		Changes []change           `json:"changes"`
+		Changes []changeJSON       `json:"changes"`
 		Signals []engine.Signal    `json:"signals"`
 		Refused []*problem.Problem `json:"refused"`
-	}{
-		Engines: plan.Engines, Changes: []change{}, Signals: append([]engine.Signal{}, plan.Signals()...),
-		Refused: append([]*problem.Problem{}, plan.Refused...),
-	}
-	for _, c := range plan.Changes {
-		out.Changes = append(out.Changes, change{c.Engine, c.Path, c.Why, text(c.Before), text(c.After)})
-	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(out)
+	}{plan.Engines, changes, append([]engine.Signal{}, plan.Signals()...), append([]*problem.Problem{}, plan.Refused...)})
 }

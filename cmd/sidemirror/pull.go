@@ -59,7 +59,7 @@ this as root; otherwise you get what an anonymous client would get.`,
 			return pullAll(cmd, c, refs, want, jobs)
 		},
 	}
-	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "fetch these `platforms`, such as linux/arm64 or linux/arm/v7, or \"all\" (default: that of this host)")
+	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "fetch these `platforms`, such as linux/arm64, or \"all\" (default: this host's)")
 	cmd.Flags().IntVar(&jobs, "jobs", 4, "fetch up to this `number` of layers at once")
 	return cmd
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig"
 )
 
-// defaultMirror is looked for in daemon.json where neither a journal nor a
-// configuration can say what was written there.
+// defaultMirror is what revert looks for in daemon.json if neither the journal nor the configuration
+// tells what sidemirror wrote there.
 const defaultMirror = "http://127.0.0.1:305"
 
 func newRevertCommand(g *globals) *cobra.Command {
@@ -15,13 +15,15 @@ func newRevertCommand(g *globals) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "revert",
-		Short: "Give every file of the engines back as it was",
-		Long: `Take everything of sidemirror's out of the engines' configuration. A file that
-nobody else has written to since is again what it was, to the byte; from others
-only sidemirror's part is taken. This works without a configuration, and without
-sidemirror's own journal as well as can be.`,
+		Short: "Restore every file of the engines as it was",
+		Long: `Remove every entry of sidemirror from the engines' configuration. A file that no other
+program has changed since becomes what it was, byte for byte. From others only sidemirror's
+entry is removed, even if the engine itself could not read the file.
+
+revert needs no configuration. If sidemirror's journal is lost, it finds the entries by their
+marks, and the mirror in daemon.json by its address.`,
 		Example: `  sudo sidemirror revert
-  sidemirror revert --root /mnt/image  an image's files, without telling anybody`,
+  sidemirror revert --root /mnt/image  the tree of an image; no engine is signalled`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()
@@ -29,7 +31,7 @@ sidemirror's own journal as well as can be.`,
 				return err
 			}
 			mirror := defaultMirror
-			// A configuration that cannot be read is no reason to leave files as they are.
+			// An invalid configuration does not keep revert from its work.
 			if want, err := f.desired(); err == nil {
 				mirror = want.Mirror
 			}
@@ -37,10 +39,10 @@ sidemirror's own journal as well as can be.`,
 			if asJSON {
 				err = writeResultJSON(cmd.OutOrStdout(), result, nil)
 			} else {
-				p := &printer{w: cmd.OutOrStdout()}
+				p := newPrinter(cmd.OutOrStdout())
 				p.result(result)
 				if len(result.Restored) == 0 && failed == nil {
-					p.printf("nothing to give back\n")
+					p.printf("nothing to restore\n")
 				}
 				err = p.err
 			}
@@ -51,6 +53,6 @@ sidemirror's own journal as well as can be.`,
 		},
 	}
 	f.addRoot(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -21,13 +21,19 @@ func newServeCommand(g *globals) *cobra.Command {
 		Short: "Run the proxy in the foreground",
 		Long: `Run the proxy in the foreground, as the unit sidemirror.service does.
 
-SIGHUP, and a change of the configuration file, make it read the configuration
-again; one that is faulty is told in the log and leaves the old one in force.
-SIGTERM and SIGINT end it when the answers under way are finished, at the latest after
-shutdown_timeout; until then new requests are answered too. A second signal ends
+It reads the configuration again at SIGHUP, and when the file or a certificate that
+the file names changes. If the configuration is faulty, the last good one stays in
+force, also at the next start; the log and the status line report it. If systemd
+starts the daemon and there is no good configuration, it refuses every request, so
+that engines use the registries directly, until the file is repaired.
+
+SIGTERM and SIGINT end it when the requests under way are finished, at the latest
+after shutdown_timeout; until then it serves new requests too. A second signal ends
 it at once.
 
-Sockets that systemd hands over (sd_listen_fds(3)) are served instead of listen.`,
+If systemd hands over sockets (sd_listen_fds(3)), they are served instead of the
+addresses in listen. The exit code is 1 if it cannot listen, and 2 if it has no
+configuration that can be used.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := noCoreDumps(); err != nil {
@@ -35,7 +41,7 @@ Sockets that systemd hands over (sd_listen_fds(3)) are served instead of listen.
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 			defer stop()
-			// From the first signal on the next one does what it does without us.
+			// After the first signal, the next one has its default effect.
 			context.AfterFunc(ctx, stop)
 			info, _ := debug.ReadBuildInfo()
 			return daemon.Run(ctx, config.Source{Path: g.configPath, Environ: os.Environ()}, buildVersion(info))
@@ -43,8 +49,8 @@ Sockets that systemd hands over (sd_listen_fds(3)) are served instead of listen.
 	}
 }
 
-// noCoreDumps keeps credentials out of core files, also those that the kernel pipes to
-// a handler, for which the limit does not count.
+// noCoreDumps keeps credentials out of core files, including those that the kernel pipes to a
+// handler, to which the limit does not apply.
 func noCoreDumps() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("turning core dumps off (PR_SET_DUMPABLE): %w", err)

@@ -1,10 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -15,13 +14,13 @@ import (
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// status is what "sidemirror status --json" prints.
+// status is what "sidemirror status --json" prints. docs/json.md describes it.
 type status struct {
-	OK      bool               `json:"ok"`
+	OK      bool               `json:"ok"`              // there is no problem
 	Proxy   *proxyStatus       `json:"proxy,omitempty"` // not under --root
 	Engines []engine.State     `json:"engines"`
-	Pending []string           `json:"pending"` // files that are not as planned
-	Signals []engine.Signal    `json:"signals"` // what engines have not been told yet
+	Pending []string           `json:"pending"` // files that are not as planned and can be changed
+	Signals []engine.Signal    `json:"signals"` // what running engines have not been told yet
 	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
 }
 
@@ -37,20 +36,19 @@ func newStatusCommand(g *globals) *cobra.Command {
 	var asJSON, short bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Say what is in force on this host, and what is amiss",
-		Long: `Say which engines are on this host, in which version and with which store, which
-of their files have our part and which should and have not, by what the engines
-reach sidemirror, and whether it answers. Whatever is amiss comes with its mend.
+		Short: "Show what is in force on this host, and all problems",
+		Long: `Show whether sidemirror answers, and the container engines of this host: their version and
+store, whether their pulls go through sidemirror, and the files that make them. Each problem
+comes with a hint.
 
-The exit code is 0 where the host could be looked at, whatever was found; programs
-read "ok" in what --json prints.`,
+The exit code is 0 if there is no problem, and 1 if there is one.`,
 		Example: `  sudo sidemirror status
   sidemirror status --short
-  sidemirror status --json | jq .ok`,
+  sidemirror status --json | jq '.engines[].mirror'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON && short {
-				return usageError{errors.New("--json and --short are two ways to say it; give one")}
+				return usageError{errors.New("--json and --short exclude each other")}
 			}
 			h, plan, err := f.plan(cmd.Context())
 			if err != nil {
@@ -58,24 +56,26 @@ read "ok" in what --json prints.`,
 			}
 			s := newStatus(plan)
 			if h.Root == "/" {
-				s.Proxy = newProxyStatus(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}.ProxyStatus))
+				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}.ProxyStatus))
 			}
-			s.judge()
-			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(s)
+			switch {
+			case asJSON:
+				err = writeJSON(cmd.OutOrStdout(), s)
+			case short:
+				err = s.writeShort(cmd.OutOrStdout(), undoing(h.Root))
+			default:
+				err = s.write(cmd.OutOrStdout())
 			}
-			if short {
-				return s.writeShort(cmd.OutOrStdout(), undoing(h.Root))
+			if err == nil && !s.OK {
+				return exitSilently(exitFailed)
 			}
-			return s.write(cmd.OutOrStdout())
+			return err
 		},
 	}
 	f.addRoot(cmd)
 	f.addEngines(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
-	cmd.Flags().BoolVar(&short, "short", false, "print three lines at most: what is configured, what is amiss most, how to undo it")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&short, "short", false, "print at most three lines: what is configured, the worst problem, how to undo it")
 	return cmd
 }
 
@@ -87,31 +87,45 @@ func newStatus(plan hostconfig.Plan) *status {
 	for _, c := range plan.Changes {
 		s.Pending = append(s.Pending, c.Path)
 	}
+	s.OK = len(s.problems()) == 0
 	return s
 }
 
-func (s *status) judge() {
-	s.OK = len(s.Pending)+len(s.Signals)+len(s.Refused) == 0 && (s.Proxy == nil || len(s.Proxy.Problems) == 0)
-	for _, e := range s.Engines {
-		s.OK = s.OK && len(e.Problems) == 0
-	}
+// addProxy adds what was found out about the proxy.
+func (s *status) addProxy(r proxycheck.Report) {
+	s.Proxy = &proxyStatus{Address: r.Address, Answers: r.Answers, Problems: append([]*problem.Problem{}, r.Problems...)}
+	s.OK = len(s.problems()) == 0
 }
 
-func newProxyStatus(r proxycheck.Report) *proxyStatus {
-	return &proxyStatus{Address: r.Address, Answers: r.Answers, Problems: append([]*problem.Problem{}, r.Problems...)}
+// problems returns all problems, the worst first.
+func (s *status) problems() (list []found) {
+	if s.Proxy != nil {
+		for _, what := range s.Proxy.Problems {
+			list = append(list, found{"", what})
+		}
+	}
+	list = append(list, problemsOf(s.Engines, s.Refused)...)
+	const hint = "sidemirror apply (sidemirror plan shows what it does)"
+	if n := len(s.Pending); n > 0 {
+		text := several(n, "file") + " must be changed"
+		list = append(list, found{"", &problem.Problem{Code: "files-pending", Text: text, Hint: hint}})
+		return list
+	}
+	for _, signal := range s.Signals {
+		text := fmt.Sprintf("needs a %s to take its configuration", signal.Verb)
+		list = append(list, found{signal.Engine, &problem.Problem{Code: "signal-pending", Text: text, Hint: hint}})
+	}
+	return list
 }
 
 func (s *status) write(w io.Writer) error {
-	p := &printer{w: w, color: colored(w)}
+	p := newPrinter(w)
 	if s.Proxy != nil {
 		text := "answers at " + s.Proxy.Address
 		if !s.Proxy.Answers {
 			text = "does not answer at " + s.Proxy.Address
 		}
 		p.printf("%-10s  %s\n", "proxy", printable(text))
-		for _, what := range s.Proxy.Problems {
-			p.problem("problem", what)
-		}
 	}
 	for _, e := range s.Engines {
 		p.state(e)
@@ -119,33 +133,16 @@ func (s *status) write(w io.Writer) error {
 			p.file(file)
 		}
 	}
-	for _, what := range s.Refused {
-		if !slices.ContainsFunc(s.Engines, func(e engine.State) bool { return slices.Contains(e.Problems, what) }) {
-			p.problem("cannot", what)
-		}
+	problems := s.problems()
+	if len(problems) > 0 {
+		p.printf("\n")
 	}
-	switch {
-	case s.OK:
-		p.paint(green, "all is as planned")
-	case len(s.Pending)+len(s.Signals) > 0:
-		p.paint(red, "not as planned; see what is to be done: sidemirror plan; do it: sidemirror apply")
-	default:
-		p.paint(red, "not all is well, see above")
+	for _, what := range problems {
+		p.report(red, "problem", what.engine, what.Problem)
+	}
+	p.notes(s.Engines)
+	if len(problems) == 0 {
+		p.paint(green, "no problems found")
 	}
 	return p.err
-}
-
-// fileStates are the states of a file for a person.
-var fileStates = map[engine.FileState]string{
-	engine.Missing: "missing", engine.Outdated: "has to be changed", engine.Refused: "cannot be changed",
-	engine.Unwanted: "has sidemirror's entry and should not",
-}
-
-// file prints one file, and its state if that is not right.
-func (p *printer) file(f engine.File) {
-	if f.State == engine.InPlace {
-		p.printf("            %s\n", printable(f.Path))
-		return
-	}
-	p.paint(red, "            "+printable(f.Path)+"  "+fileStates[f.State])
 }

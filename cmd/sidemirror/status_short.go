@@ -5,23 +5,27 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
-	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// writeShort says in three lines what somebody who has just installed a package
-// wants to know: what is configured, the worst that is amiss with its mend, and how to
-// undo it.
+// writeShort prints at most three lines for a person who has just installed a package: what is
+// configured, the worst problem with its hint, and how to undo it.
 func (s *status) writeShort(w io.Writer, undo string) error {
-	p := &printer{w: w, color: colored(w)}
+	p := newPrinter(w)
 	p.printf("sidemirror: %s\n", printable(s.configured()))
-	if amiss := s.amiss(); len(amiss) > 0 {
-		text := amiss[0]
-		if more := len(amiss) - 1; more > 0 {
-			text += fmt.Sprintf(" (and %d more: sidemirror status)", more)
+	if problems := s.problems(); len(problems) > 0 {
+		worst := problems[0]
+		text := worst.Error()
+		if worst.engine != "" {
+			text = worst.engine + ": " + text
+		}
+		if worst.Hint != "" {
+			text += "; hint: " + worst.Hint
+		}
+		if more := len(problems) - 1; more > 0 {
+			text += fmt.Sprintf(" (%d more: sidemirror status)", more)
 		}
 		p.paint(red, "sidemirror: "+printable(text))
 	}
@@ -31,78 +35,56 @@ func (s *status) writeShort(w io.Writer, undo string) error {
 
 // configured says which engines pull through sidemirror, and how many files make them.
 func (s *status) configured() string {
-	var engines []string
+	var whole, partly []string
 	present, pulling, prepared := false, make(map[string]bool), make(map[string]bool)
 	for _, e := range s.Engines {
 		present = present || e.Present
-		through := e.Mirror == engine.Active || e.Mirror == engine.Partial
-		if through {
-			engines = append(engines, e.Title())
+		switch e.Mirror {
+		case engine.Active:
+			whole = append(whole, e.Title())
+		case engine.Partial:
+			partly = append(partly, e.Title())
+		case engine.Inactive, engine.Unknown:
 		}
+		through := e.Mirror == engine.Active || e.Mirror == engine.Partial
 		for _, file := range e.Files {
 			if file.State == engine.InPlace {
 				prepared[file.Path] = true
-				pulling[file.Path] = pulling[file.Path] || through
+			}
+			if file.State == engine.InPlace && through {
+				pulling[file.Path] = true
 			}
 		}
 	}
-	for name, counts := range pulling {
-		if !counts {
-			delete(pulling, name)
-		}
+	var parts []string
+	if len(whole) > 0 {
+		parts = append(parts, pulls(whole)+" through sidemirror")
 	}
-	files := several(len(pulling), "file")
-	switch last := len(engines) - 1; {
+	if len(partly) > 0 {
+		parts = append(parts, pulls(partly)+" only partly through sidemirror")
+	}
+	switch {
 	case !present:
-		return "no container engine is on this host; one that comes later is configured by itself"
-	case last < 0 && len(prepared) == 0:
+		return "no container engine is on this host; sidemirror configures one that is installed later"
+	case len(parts) > 0:
+		return strings.Join(parts, "; ") + " (" + several(len(pulling), "file") + ")"
+	case len(prepared) == 0:
 		return "no container engine pulls through sidemirror yet"
-	case last < 0:
-		return "no container engine pulls through sidemirror yet; " + several(len(prepared), "file") + " prepared for it"
-	case last == 0:
-		return engines[0] + " pulls through sidemirror (" + files + ")"
-	default:
-		return strings.Join(engines[:last], ", ") + " and " + engines[last] + " pull through sidemirror (" + files + ")"
 	}
+	return "no container engine pulls through sidemirror yet; " + several(len(prepared), "file") + " prepared"
 }
 
-// amiss is what is to be mended, the worst first, each with its mend.
-func (s *status) amiss() []string {
-	var list []string
-	add := func(prefix string, what *problem.Problem) {
-		text := prefix + what.Error()
-		if what.Hint != "" {
-			text += ": " + what.Hint
-		}
-		list = append(list, text)
+// pulls is a subject and its verb: "docker pulls", "docker and containerd pull".
+func pulls(engines []string) string {
+	last := len(engines) - 1
+	if last == 0 {
+		return engines[0] + " pulls"
 	}
-	if s.Proxy != nil {
-		for _, what := range s.Proxy.Problems {
-			add("", what)
-		}
-	}
-	for _, e := range s.Engines {
-		for _, what := range e.Problems {
-			add(e.Title()+": ", what)
-		}
-	}
-	for _, signal := range s.Signals {
-		if len(s.Pending) == 0 {
-			list = append(list, fmt.Sprintf("%s needs a %s: sidemirror apply", signal.Engine, signal.Verb))
-		}
-	}
-	if n := len(s.Pending); n > 0 {
-		list = append(list, several(n, "file")+" still to be changed: sidemirror apply")
-	}
-	for _, what := range s.Refused {
-		if !slices.ContainsFunc(s.Engines, func(e engine.State) bool { return slices.Contains(e.Problems, what) }) {
-			list = append(list, what.Error())
-		}
-	}
-	return list
+	return strings.Join(engines[:last], ", ") + " and " + engines[last] + " pull"
 }
 
-// undoing is how to be rid of us: by removing the package, where there is one.
+// undoing returns the command that removes sidemirror from this host: that of the package manager, if
+// it is installed as a package.
 func undoing(root string) string {
 	exists := func(name string) bool {
 		_, err := os.Stat(filepath.Join(root, name))

@@ -8,7 +8,7 @@ import (
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-func TestShortStatusIsThreeLinesWhateverIsAmiss(t *testing.T) {
+func TestShortStatusHasAtMostThreeLines(t *testing.T) {
 	files := func(state engine.FileState, names ...string) (list []engine.File) {
 		for _, name := range names {
 			list = append(list, engine.File{Path: name, State: state})
@@ -32,30 +32,30 @@ func TestShortStatusIsThreeLinesWhateverIsAmiss(t *testing.T) {
 	for name, test := range map[string]struct {
 		s     status
 		first string
-		amiss string // the second line; empty where there is none
+		worst string // the second line; empty if there is none
 	}{
-		"all well": {status{Engines: states(docker, containerd)},
+		"no problem": {status{Engines: states(docker, containerd)},
 			"docker and containerd pull through sidemirror (3 files)", ""},
 		"three engines": {status{Engines: states(docker, containerd, k3s)},
 			"docker, containerd and containerd of k3s pull through sidemirror (4 files)", ""},
 		"no engine": {status{Engines: states(engine.State{Engine: "docker"}, engine.State{Engine: "containerd"})},
-			"no container engine is on this host; one that comes later is configured by itself", ""},
-		"containerd takes a restart": {status{Engines: states(docker, deaf)},
-			"docker pulls through sidemirror (2 files)", "containerd: /c.toml: config_path is empty: sidemirror apply --restart-containerd"},
-		"only containerd, which takes a restart": {status{Engines: states(deaf)},
-			"no container engine pulls through sidemirror yet; 1 file prepared for it",
-			"containerd: /c.toml: config_path is empty: sidemirror apply --restart-containerd"},
+			"no container engine is on this host; sidemirror configures one that is installed later", ""},
+		"containerd needs a restart": {status{Engines: states(docker, deaf)},
+			"docker pulls through sidemirror (2 files)", "containerd: /c.toml: config_path is empty; hint: sidemirror apply --restart-containerd"},
+		"only containerd, which needs a restart": {status{Engines: states(deaf)},
+			"no container engine pulls through sidemirror yet; 1 file prepared",
+			"containerd: /c.toml: config_path is empty; hint: sidemirror apply --restart-containerd"},
 		"nothing written yet": {status{Engines: states(new), Pending: []string{"/d1", "/d2"}, Signals: []engine.Signal{{Engine: "docker", Verb: engine.Reload}}},
-			"no container engine pulls through sidemirror yet", "2 files still to be changed: sidemirror apply"},
-		"a file of an engine's refused": {status{Engines: states(hubRefused, containerd), Refused: []*problem.Problem{immutable}},
-			"docker and containerd pull through sidemirror (2 files)", "docker: /d1: is immutable"},
-		"docker not told": {status{Engines: states(docker), Signals: []engine.Signal{{Engine: "docker", Verb: engine.Reload}}},
-			"docker pulls through sidemirror (2 files)", "docker needs a reload: sidemirror apply"},
+			"no container engine pulls through sidemirror yet", "2 files must be changed; hint: sidemirror apply (sidemirror plan shows what it does)"},
+		"Docker Hub's own file refused": {status{Engines: states(hubRefused, containerd), Refused: []*problem.Problem{immutable}},
+			"containerd pulls through sidemirror; docker pulls only partly through sidemirror (2 files)", "docker: /d1: is immutable"},
+		"docker not reloaded": {status{Engines: states(docker), Signals: []engine.Signal{{Engine: "docker", Verb: engine.Reload}}},
+			"docker pulls through sidemirror (2 files)", "docker: needs a reload to take its configuration; hint: sidemirror apply (sidemirror plan shows what it does)"},
 		"proxy down, and more": {status{Engines: states(docker, deaf), Proxy: problemOf("sidemirror does not respond", "systemctl status sidemirror"), Refused: []*problem.Problem{immutable}},
 			"docker pulls through sidemirror (2 files)",
-			"sidemirror does not respond: systemctl status sidemirror (and 2 more: sidemirror status)"},
-		"proxy with a problem": {status{Engines: states(docker), Proxy: problemOf("nothing new is kept: the disk is full", "")},
-			"docker pulls through sidemirror (2 files)", "nothing new is kept: the disk is full"},
+			"sidemirror does not respond; hint: systemctl status sidemirror (2 more: sidemirror status)"},
+		"proxy with a problem": {status{Engines: states(docker), Proxy: problemOf("nothing new is stored: the disk is full", "")},
+			"docker pulls through sidemirror (2 files)", "nothing new is stored: the disk is full"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
@@ -63,8 +63,8 @@ func TestShortStatusIsThreeLinesWhateverIsAmiss(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := "sidemirror: " + test.first + "\n"
-			if test.amiss != "" {
-				want += "sidemirror: " + test.amiss + "\n"
+			if test.worst != "" {
+				want += "sidemirror: " + test.worst + "\n"
 			}
 			want += "sidemirror: to undo it: apt remove sidemirror\n"
 			if out.String() != want {
@@ -89,7 +89,7 @@ func TestShortStatusNamesTheWayBackOfThisHost(t *testing.T) {
 			content[name] = ""
 		}
 		root := tree(t, content)
-		out, _ := command(t, 0, "status", "--short", "--root", root)
+		out, _, _ := invoke(t, "status", "--short", "--root", root)
 		wants(t, out, "sidemirror: to undo it: "+want)
 		if lines := strings.Count(out, "\n"); lines < 2 || lines > 3 {
 			t.Errorf("%d lines:\n%s", lines, out)

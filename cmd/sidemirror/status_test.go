@@ -8,14 +8,15 @@ import (
 	"testing"
 
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
+	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 func TestStatusSaysWhatIsMissingAndWhatIsRefused(t *testing.T) {
 	root := tree(t, map[string]string{"etc/docker/daemon.json": "{\n//\n}", "etc/containerd/config.toml": "version = 2\n"})
-	out, _ := command(t, 0, "status", "--root", root)
-	wants(t, out, "/etc/containerd/certs.d/docker.io/hosts.toml  missing\n", "problem: /etc/docker/daemon.json:2:", "sidemirror apply",
+	out, _ := command(t, exitFailed, "status", "--root", root)
+	wants(t, out, "/etc/containerd/certs.d/docker.io/hosts.toml  missing\n", "problem: docker: /etc/docker/daemon.json:2: not valid JSON", "\nhint: remove the comment", "sidemirror apply",
 		"CRI does not read hosts.toml files: config_path is empty")
 	if strings.Contains(out, "proxy") {
 		t.Errorf("another host's proxy cannot be asked:\n%s", out)
@@ -25,45 +26,63 @@ func TestStatusSaysWhatIsMissingAndWhatIsRefused(t *testing.T) {
 	}
 	command(t, 0, "apply", "--root", root, "--restart-containerd")
 	out, _ = command(t, 0, "status", "--root", root)
-	wants(t, out, "\n            /etc/containerd/certs.d/docker.io/hosts.toml\n", "all is as planned\n")
+	wants(t, out, "\n            /etc/containerd/certs.d/docker.io/hosts.toml\n", "no problems found\n")
 }
 
 func TestStatusJSON(t *testing.T) {
 	root := tree(t, map[string]string{"etc/docker/x": ""})
-	read := func() (s status) {
+	read := func(code int) (s status) {
 		t.Helper()
-		out, _ := command(t, 0, "status", "--root", root, "--json")
+		out, _ := command(t, code, "status", "--root", root, "--json")
 		if err := json.Unmarshal([]byte(out), &s); err != nil {
 			t.Fatal(err)
 		}
 		return s
 	}
-	if s := read(); s.OK || len(s.Pending) != 5 || s.Engines[0].Engine != "docker" || s.Refused == nil || s.Signals == nil {
+	if s := read(exitFailed); s.OK || len(s.Pending) != 5 || s.Engines[0].Engine != "docker" || s.Refused == nil || s.Signals == nil {
 		t.Errorf("%+v", s)
 	}
 	command(t, 0, "apply", "--root", root)
-	if s := read(); !s.OK || len(s.Pending) != 0 || len(s.Engines[0].Files) != 5 {
+	if s := read(0); !s.OK || len(s.Pending) != 0 || len(s.Engines[0].Files) != 5 {
 		t.Errorf("%+v", s)
 	}
 }
 
 func TestStatusShowsTheProblemsOfTheProxyWithTheirHints(t *testing.T) {
-	s := &status{Proxy: newProxyStatus(proxycheck.Report{
+	s := newStatus(hostconfig.Plan{})
+	s.addProxy(proxycheck.Report{
 		Address:  "http://127.0.0.1:305",
 		Answers:  true,
 		Problems: []*problem.Problem{{Code: "proxy-reports-problem", Text: "the disk is full", Hint: "journalctl -u sidemirror"}},
-	})}
-	if s.judge(); s.OK {
-		t.Error("a problem is no problem")
+	})
+	if s.OK {
+		t.Error("OK in spite of a problem")
 	}
 	var out strings.Builder
 	if err := s.write(&out); err != nil {
 		t.Fatal(err)
 	}
-	wants(t, out.String(), "answers at http://127.0.0.1:305\n", "the disk is full\n", "journalctl -u sidemirror\n")
-	s = &status{Proxy: newProxyStatus(proxycheck.Report{Address: "http://127.0.0.1:305", Answers: true})}
-	if s.judge(); !s.OK {
-		t.Error("there is no problem, but it is not OK")
+	wants(t, out.String(), "answers at http://127.0.0.1:305\n", "\nproblem: the disk is full\nhint: journalctl -u sidemirror\n")
+	s = newStatus(hostconfig.Plan{})
+	if s.addProxy(proxycheck.Report{Address: "http://127.0.0.1:305", Answers: true}); !s.OK {
+		t.Error("not OK without a problem")
+	}
+}
+
+// A problem of an engine that the plan refuses too is shown once.
+func TestStatusShowsEachProblemOnce(t *testing.T) {
+	refused := &problem.Problem{Code: "x", Path: "/f", Line: 3, Text: "is odd", Hint: "look"}
+	s := newStatus(hostconfig.Plan{
+		Engines: []engine.State{{Engine: "docker", Present: true, Problems: []*problem.Problem{refused}}},
+		Refused: []*problem.Problem{refused, {Code: "y", Text: "the port is taken", Hint: "free it"}},
+	})
+	var out strings.Builder
+	if err := s.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, out.String(), "\nproblem: docker: /f:3: is odd\nhint: look\nproblem: the port is taken\nhint: free it\n")
+	if strings.Count(out.String(), "is odd") != 1 {
+		t.Errorf("got:\n%s", out.String())
 	}
 }
 

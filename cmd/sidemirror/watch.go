@@ -15,26 +15,27 @@ func newWatchCommand(g *globals) *cobra.Command {
 	f := &hostFlags{globals: g}
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Keep the engines' configuration as planned, in the foreground",
-		Long: `Keep the engines' configuration as "sidemirror plan" has it, in the foreground, as
-the unit sidemirror-hosts.service does. It begins with what "sidemirror apply"
-does, and then waits for the kernel to tell of changes:
+		Short: "Maintain the engines' configuration in the foreground",
+		Long: `Maintain the engines' configuration as "sidemirror plan" shows it, in the
+foreground, as the unit sidemirror-hosts.service does. It starts with what
+"sidemirror apply" does, and then waits for changes:
 
-  - A file that somebody changed is given our part again when it has been left
-    alone for 250 ms. Where another program keeps undoing that, each wait is twice
-    as long as the one before; after the tenth time the file is left to that
-    program, and said so, until the configuration changes or watch is restarted.
-  - An engine that is installed later is configured, and files of one that is
-    taken off are given back.
-  - A registry that is added to sidemirror's configuration is there at once.
-    A configuration that is faulty is told in the log and leaves the old one in force.
-    SIGHUP reads it again too.
+  - If another program changes a file, watch restores sidemirror's entry once the
+    file has been left alone for 250 ms. If that program keeps undoing it, each
+    wait is twice as long as the one before. After the tenth time watch leaves the
+    file to that program, and reports so, until the configuration changes or watch
+    is restarted.
+  - It configures an engine that is installed later, and restores the files of one
+    that is removed.
+  - It configures a registry that is added to sidemirror's configuration. If that
+    configuration is faulty, the last good one stays in force; if there was none
+    yet, watch waits for one. SIGHUP makes it read the configuration too.
 
-Every ten minutes it looks even though nothing was told. What it waits for and
-what is amiss is on the unit's status line. When it is stopped nothing changes:
-the files stay as they are. To give them back: sidemirror revert.`,
-		Example: `  sudo sidemirror watch                      until it is stopped by Ctrl-C
-  sudo sidemirror watch --engine docker      leaves containerd as it is`,
+Every ten minutes it examines the host even if no change was reported. The unit's
+status line shows what it maintains, and problems. When it stops, the files stay as
+they are. To restore them: sidemirror revert.`,
+		Example: `  sudo sidemirror watch                      until Ctrl-C stops it
+  sudo sidemirror watch --engine docker      leaves containerd alone`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()

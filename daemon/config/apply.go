@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // loader makes a Config out of settings.
@@ -13,15 +15,15 @@ type loader struct {
 	c      *Config
 	faults *Error
 	values map[string]value // as set, by the key as it is shown
-	// unknown are the tables and keys that were told to be unknown, so that what
-	// is in them is not told again; at most maxDepth parts, joined by a NUL.
+	// unknown are the tables and keys that were reported as unknown, so that their contents
+	// are not reported too: at most maxDepth parts, joined by a NUL.
 	unknown map[string]bool
 }
 
 // maxDepth is the number of parts of the deepest known key and one more.
 const maxDepth = 4
 
-// maxRegistries bounds the registries, which cost a connection pool each.
+// maxRegistries limits the registries: each has a connection pool.
 const maxRegistries = 256
 
 func newLoader(path string, data []byte) *loader {
@@ -36,7 +38,7 @@ func newLoader(path string, data []byte) *loader {
 	}
 }
 
-// apply sets what s says.
+// apply makes the setting s.
 func (l *loader) apply(s setting) {
 	if l.inUnknown(s.path) {
 		return
@@ -51,7 +53,7 @@ func (l *loader) apply(s setting) {
 			return
 		}
 	}
-	// The longest part of the path that is a table decides what could have been meant.
+	// The longest part of the path that is a table decides which names are similar.
 	depth := 0
 	for depth < len(s.path) && isTable(s.path[:depth+1]) {
 		depth++
@@ -63,7 +65,7 @@ func (l *loader) apply(s setting) {
 	if isKey(s.path[:depth+1]) {
 		depth++
 	}
-	l.tellUnknown(s, depth, children(s.path[:depth]))
+	l.reportUnknown(s, depth, children(s.path[:depth]))
 }
 
 func (l *loader) applyRegistry(s setting) {
@@ -76,12 +78,12 @@ func (l *loader) applyRegistry(s setting) {
 	name := s.path[1]
 	if whole := unquotedName(s); whole != "" {
 		l.mark(s.path[:3])
-		l.faults.add(problem{at: at, text: fmt.Sprintf("a registry's name has to be in quotes: write [registry.%q]", whole), secret: true})
+		l.faults.add(fault{at: at, text: "the name of a registry must be in quotes", hint: fmt.Sprintf("write [registry.%q]", whole), secret: true})
 		return
 	}
 	if err := checkRegistryName(name); err != nil {
 		l.mark(s.path[:2])
-		l.faults.add(problem{at: at, text: err.Error(), secret: true})
+		l.faults.add(fault{at: at, text: err.Error(), hint: problem.Hint(err), secret: true})
 		return
 	}
 	r := l.addRegistry(name, at)
@@ -99,11 +101,11 @@ func (l *loader) applyRegistry(s setting) {
 			return
 		}
 	}
-	l.tellUnknown(s, 2, registryKeyNames())
+	l.reportUnknown(s, 2, registryKeyNames())
 }
 
-// unquotedName is the name that [registry.docker.io] or registry.docker.io.hosts
-// was meant to have, or "".
+// unquotedName returns the name that [registry.docker.io] or registry.docker.io.hosts was
+// meant to have, or "".
 func unquotedName(s setting) string {
 	parts := s.path[1:]
 	if s.value.kind != unstable.Table && s.value.kind != unstable.InlineTable {
@@ -124,7 +126,7 @@ func (l *loader) addRegistry(name string, at origin) *Registry {
 		return r
 	}
 	if len(l.c.Registries) == maxRegistries {
-		l.faults.add(problem{at: at, text: fmt.Sprintf("there are more than %d registries", maxRegistries)})
+		l.faults.add(fault{at: at, text: fmt.Sprintf("there are more than %d registries", maxRegistries), hint: "remove some, or use [registry.\"*\"]"})
 		return nil
 	}
 	l.c.Registries = append(l.c.Registries, NewRegistry(name))
@@ -138,7 +140,7 @@ func (l *loader) set(key string, field any, check func(string) error, v value, a
 		if at.variable == "" {
 			at.offset = f.offset
 		}
-		l.faults.add(problem{at: at, text: key + ": " + f.text})
+		l.faults.add(fault{at: at, text: key + ": " + f.text, hint: f.hint})
 		return
 	}
 	l.c.from[key] = at
@@ -150,35 +152,36 @@ func (l *loader) wantTable(s setting, form string) {
 		return
 	}
 	l.mark(s.path)
-	l.faults.add(problem{
+	l.faults.add(fault{
 		at:     origin{offset: s.offset},
-		text:   fmt.Sprintf("%s is %s and has to be a table: write %s", strings.Join(s.path, "."), article(s.value.kind), form),
+		text:   fmt.Sprintf("%s is %s and must be a table", strings.Join(s.path, "."), article(s.value.kind)),
+		hint:   "write " + form,
 		secret: true,
 	})
 }
 
-// tellUnknown says that the part of the path at depth is not known there, with
-// the one that is most like it or, where none is, all.
-func (l *loader) tellUnknown(s setting, depth int, known []string) {
+// reportUnknown reports that the part of the path at depth is unknown there. The hint names the
+// most similar name or, if none is similar, all.
+func (l *loader) reportUnknown(s setting, depth int, known []string) {
 	l.mark(s.path[:depth+1])
 	if l.faults.full() {
 		l.faults.more++
 		return
 	}
-	text := "unknown key " + quote(s.path[depth])
+	var hint string
 	if near := nearest(s.path[depth], known); near != "" {
-		text += fmt.Sprintf("; did you mean %q?", near)
+		hint = fmt.Sprintf("did you mean %q?", near)
 	} else if other := elsewhere(s.path[depth]); other != "" {
-		text += "; it belongs in " + other
+		hint = "it belongs in " + other
 	} else if len(known) > 0 {
-		text += "; here may stand " + strings.Join(known, ", ")
+		hint = "the keys here are " + strings.Join(known, ", ")
 	} else {
-		text += "; " + strings.Join(s.path[:depth], ".") + " is not a table"
+		hint = strings.Join(s.path[:depth], ".") + " is not a table"
 	}
-	l.faults.add(problem{at: origin{offset: s.offset}, text: text, secret: true})
+	l.faults.add(fault{at: origin{offset: s.offset}, text: "unknown key " + quote(s.path[depth]), hint: hint, secret: true})
 }
 
-// elsewhere is the table that has a key called name, or "".
+// elsewhere returns the table that has a key called name, or "".
 func elsewhere(name string) string {
 	if slices.Contains(registryKeyNames(), name) {
 		return `[registry."NAME"]`
@@ -216,7 +219,7 @@ func isKey(path []string) bool {
 	return slices.ContainsFunc(keys, func(k key[Config]) bool { return slices.Equal(strings.Split(k.name, "."), path) })
 }
 
-// children are the names that may stand in the table at path.
+// children returns the names that the table at path may contain.
 func children(path []string) []string {
 	var names []string
 	for _, k := range keys {
@@ -239,5 +242,5 @@ func registryKeyNames() []string {
 	return names
 }
 
-// registryKey is a registry's key as it is shown, and as the maps by key have it.
+// registryKey returns the key of a registry as it is shown, and as it is in maps.
 func registryKey(registry, name string) string { return fmt.Sprintf("registry.%q.%s", registry, name) }

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// check looks at what the values mean together.
+// check compares the values with each other.
 func (l *loader) check() {
 	if len(l.c.Listen) == 0 {
-		l.complain("listen", -1, `names no address; write ["127.0.0.1:305"]`)
+		l.complain("listen", -1, "the list is empty", `write ["127.0.0.1:305"], or remove the key`)
 	}
 	hosts := make(map[string]string)
 	for i := range l.c.Registries {
@@ -19,7 +19,7 @@ func (l *loader) check() {
 		for j, host := range r.Hosts {
 			key := registryKey(r.Name, "hosts")
 			if other, taken := hosts[host]; taken {
-				l.complain(key, j, fmt.Sprintf("%q already means %s (%s); a host name can mean one registry only", host, other, l.c.origin(registryKey(other, "hosts"))))
+				l.complain(key, j, fmt.Sprintf("%q already stands for %s (%s)", host, other, l.c.origin(registryKey(other, "hosts"))), "remove it from one of the two registries")
 				continue
 			}
 			hosts[host] = r.Name
@@ -32,25 +32,25 @@ func (l *loader) checkRegistry(r *Registry) {
 	_, given := l.c.from[upstreams]
 	switch {
 	case r.Name == Wildcard && given:
-		l.complain(upstreams, -1, `"*" stands for registries that are not named, each its own upstream; leave the key out`)
+		l.complain(upstreams, -1, `"*" stands for registries that are not named, and each is its own upstream`, "remove the key")
 	case r.Name == Wildcard && len(r.Hosts) > 0:
-		l.complain(registryKey(r.Name, "hosts"), -1, `a host name means one registry, and "*" is none; leave the key out`)
+		l.complain(registryKey(r.Name, "hosts"), -1, `a host name stands for one registry, and "*" stands for many`, "remove the key")
 	case r.Name != Wildcard && len(r.Upstreams) == 0:
-		l.complain(upstreams, -1, fmt.Sprintf("names no upstream; leave the key out for %q", NewRegistry(r.Name).Upstreams[0]))
+		l.complain(upstreams, -1, "the list is empty", fmt.Sprintf("remove the key to use %q", NewRegistry(r.Name).Upstreams[0]))
 	case r.Cert != "" && r.Key == "":
-		l.complain(registryKey(r.Name, "cert"), -1, "a client certificate needs its key: add key")
+		l.complain(registryKey(r.Name, "cert"), -1, "the client certificate has no key", "add key")
 	case r.Key != "" && r.Cert == "":
-		l.complain(registryKey(r.Name, "key"), -1, "a key needs its certificate: add cert")
+		l.complain(registryKey(r.Name, "key"), -1, "the key has no client certificate", "add cert")
 	}
 	for i, u := range r.Upstreams {
 		if addr, loop := l.listensAt(u); loop {
-			l.complain(upstreams, i, fmt.Sprintf("%q is where sidemirror itself listens (%s): requests would go round in a circle; name the registry", u, addr))
+			l.complain(upstreams, i, fmt.Sprintf("sidemirror itself listens at %q (%s), so requests would go round in a circle", u, addr), "write the URL of the registry")
 		}
 	}
 }
 
-// listensAt reports whether u is one of our own addresses. A name that resolves to one
-// is not seen here; localhost is.
+// listensAt reports whether u is one of sidemirror's own addresses. It recognizes localhost, but
+// no other name that resolves to one.
 func (l *loader) listensAt(u *url.URL) (netip.AddrPort, bool) {
 	port := u.Port()
 	if port == "" {
@@ -72,10 +72,9 @@ func (l *loader) listensAt(u *url.URL) (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
 }
 
-// complain tells of a key, or of an element of its list. A key that is not set has
-// its default, with which nothing is wrong but beside another: it is told at the
-// file's beginning.
-func (l *loader) complain(key string, elem int, text string) {
+// complain reports a fault of a key, or of an element of its list. A key that is not set is
+// reported at the beginning of the file: its default is only wrong together with another key.
+func (l *loader) complain(key string, elem int, text, hint string) {
 	at := l.c.from[key]
 	if v := l.values[key]; at.variable == "" {
 		switch {
@@ -85,10 +84,10 @@ func (l *loader) complain(key string, elem int, text string) {
 			at.offset = v.offset
 		}
 	}
-	l.faults.add(problem{at: at, text: key + ": " + text})
+	l.faults.add(fault{at: at, text: key + ": " + text, hint: hint})
 }
 
-// origin says where key was set, for people.
+// origin returns where key was set, for people.
 func (c *Config) origin(key string) string {
 	at, set := c.from[key]
 	switch {

@@ -10,16 +10,16 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// DefaultFile is read where no other file is named. It may be absent.
+// DefaultFile is the configuration file if no other one is named. It may be missing.
 const DefaultFile = "/etc/sidemirror/config.toml"
 
-// Config is the whole configuration: what [Load] made of the defaults, the file
-// and the environment, checked. Each field says which key sets it; keys of
-// tables are written with a dot ("log.level" is level in [log]). A key's variable
-// in the environment is SIDEMIRROR_ and the key in capitals, everything else in it turned
-// to "_" (SIDEMIRROR_LOG_LEVEL), with commas between the elements of a list.
+// Config is the whole configuration: what [Load] made of the defaults, the file and the
+// environment, after checking it. The comment of each field names its key; keys of tables are
+// written with a dot ("log.level" is level in [log]). The environment variable of a key is
+// SIDEMIRROR_ and the key in capitals, with "_" for every other character
+// (SIDEMIRROR_LOG_LEVEL). It has commas between the elements of a list.
 type Config struct {
-	// File is the file that was read, or DefaultFile where there is none.
+	// File is the file that was read, or DefaultFile if there is none.
 	File string
 
 	// Listen (listen, a list of "IP:PORT") are the addresses served; IPv6 addresses are in
@@ -27,88 +27,90 @@ type Config struct {
 	// left out. Default 127.0.0.1:305 and [::1]:305.
 	Listen []netip.AddrPort
 
-	// ShutdownTimeout (shutdown_timeout, as "30s") is how long answers under way may
-	// go on after SIGTERM. Default 30 s.
+	// ShutdownTimeout (shutdown_timeout, as "30s") is how long requests under way may take
+	// after SIGTERM. Default 30 s.
 	ShutdownTimeout time.Duration
 
-	// Registries ([registry."NAME"]) are the registries served. docker.io, ghcr.io,
-	// quay.io and registry.k8s.io are there without being named; a table of such a
-	// name changes only the keys that it has.
+	// Registries ([registry."NAME"]) are the registries served. docker.io, ghcr.io, quay.io and
+	// registry.k8s.io are served without being named; a table with one of these names changes
+	// only the keys that it has.
 	Registries []Registry
 
 	// Credentials is [credentials].
 	Credentials struct {
-		// Files (files, a list of absolute paths) are files as Docker's config.json or
-		// containers' auth.json, asked in this order after Store. Default none.
+		// Files (files, a list of absolute paths) are credential files in the format of
+		// Docker's config.json or containers' auth.json. They are searched in this order, after
+		// Store. Default none.
 		Files []string
 
-		// Store (store, an absolute path) is the file that "sidemirror login" keeps
-		// credentials in. Default /var/lib/sidemirror/credentials.json.
+		// Store (store, an absolute path) is the file in which "sidemirror login" stores
+		// credentials. Default /var/lib/sidemirror/credentials.json.
 		Store string
 	}
 
 	// Cache is [cache].
 	Cache struct {
-		// Dir (dir, an absolute path) is the folder that what was pulled is kept in; ""
-		// keeps nothing. Default /var/cache/sidemirror.
+		// Dir (dir, an absolute path) is the folder that stores what was pulled. With ""
+		// nothing is stored. Default /var/cache/sidemirror.
 		Dir string
 
-		// MaxSize (max_size, as "20GiB") is how much content is kept; what was used
-		// longest ago goes first. Default 20 GiB.
+		// MaxSize (max_size, as "20GiB") is how much content is stored. What was used longest
+		// ago is removed first. Default 20 GiB.
 		MaxSize Size
 
-		// MinFree (min_free, as "10%" or "5GiB") is how much of the folder's filesystem
-		// is left free, however little is kept. Default 10 %.
+		// MinFree (min_free, as "10%" or "5GiB") is how much of the folder's file system stays
+		// free, however little is stored then. Default 10 %.
 		MinFree Free
 
-		// MaxStale (max_stale) is for how long what is kept is served while the
-		// registry is out of reach or in trouble; 0 not at all. Default 168 h.
+		// MaxStale (max_stale) is how long stored content is served while the registry cannot
+		// be reached or fails; with 0 it is not. Default 168 h.
 		MaxStale time.Duration
 
-		// TagTTL (tag_ttl) is for how long a tag is believed to mean what it did
-		// without asking the registry. Default 0: it is asked at each pull.
+		// TagTTL (tag_ttl) is how long the meaning of a tag is used again without asking the
+		// registry. Default 0: the registry is asked at each pull.
 		TagTTL time.Duration
 
-		// FreshnessTimeout (freshness_timeout) is how long the registry is waited for
-		// where something is kept to answer with. Default 5 s.
+		// FreshnessTimeout (freshness_timeout) is how long to wait for the registry before
+		// stored content is served instead. Default 5 s.
 		FreshnessTimeout time.Duration
 	}
 
 	// Trust is [trust].
 	Trust struct {
-		// UIDs (uids, a list of user ids) are the users whose processes are served with
-		// the daemon's credentials; everybody else is anonymous. Default 0, root, which
-		// Docker and containerd run as.
+		// UIDs (uids, a list of user ids) are the users whose processes are served with the
+		// daemon's credentials. Every other user is anonymous. Default 0, root, as which Docker
+		// and containerd run.
 		UIDs []uint32
 	}
 
-	// Engine is [engine]: which engines' configuration "plan", "apply" and "revert" look after.
+	// Engine is [engine]: which engines "plan", "apply" and "watch" configure.
 	Engine struct {
 		// Docker is [engine.docker].
 		Docker struct {
-			// Enabled (enabled) is whether Docker is looked after. Default true.
+			// Enabled (enabled) makes sidemirror configure Docker. Default true.
 			Enabled bool
 		}
 
 		// Containerd is [engine.containerd].
 		Containerd struct {
-			// Enabled (enabled) is whether containerd is looked after. Default true.
+			// Enabled (enabled) makes sidemirror configure containerd. Default true.
 			Enabled bool
 
-			// Restart (restart) allows config_path to be set in containerd's own
-			// configuration, which takes a restart of it. Default false.
+			// Restart (restart) allows sidemirror to set config_path in containerd's own
+			// configuration, and to restart containerd for it. Default false.
 			Restart bool
 		}
 	}
 
 	// Log is [log].
 	Log struct {
-		// Level (level) is the least important level logged: "error", "warn", "info",
+		// Level (level) is the least important level that is logged: "error", "warn", "info",
 		// "debug" or "trace". Default "info".
 		Level string
 
-		// Format (format) is "text", "json", or "auto": with journald's <N> before each
-		// line and no time where standard error is the journal, text elsewhere. Default "auto".
+		// Format (format) is "text", "json" or "auto". If standard error is the journal, "auto"
+		// puts journald's <N> before each line and leaves the time out; otherwise it is "text".
+		// Default "auto".
 		Format string
 	}
 
@@ -116,40 +118,42 @@ type Config struct {
 	from   map[string]origin
 }
 
-// Registry is one [registry."NAME"]. NAME is as references have it, with its port
-// if it has one. "*" stands for every registry that is not named.
+// Registry is one [registry."NAME"]. NAME is the name that references use, with its port if it
+// has one. "*" stands for every registry that is not named.
 type Registry struct {
 	// Name is NAME.
 	Name string
 
-	// Upstreams (upstreams, a list of http or https URLs) are where the registry's content is
-	// fetched from, tried in order. Default https://NAME; "*" takes none.
+	// Upstreams (upstreams, a list of http or https URLs) are the servers that the registry's
+	// content is fetched from, tried in order. Default https://NAME; "*" has none.
 	Upstreams []*url.URL
 
-	// Hosts (hosts, a list of host names without port) are names of ours which, in a request's
-	// Host header, mean this registry. Default none.
+	// Hosts (hosts, a list of host names without port) are names of this host. A request whose
+	// Host header has one of them is for this registry. Default none.
 	Hosts []string
 
-	// ClientAuth (client_auth) is who answers the upstream's challenges: "daemon", with the
-	// daemon's credentials, or "relay", the client with its own. Default "daemon".
+	// ClientAuth (client_auth) says who answers the upstream's challenges: with "daemon" it is
+	// the daemon, with its credentials; with "relay" it is the client, with its own. Default
+	// "daemon".
 	ClientAuth string
 
-	// CA (ca, an absolute path) are PEM certificates trusted beside the system's. Default none.
+	// CA (ca, an absolute path) is a file with PEM certificates that are trusted in addition to
+	// those of the system. Default none.
 	CA string
 
-	// Cert and Key (cert and key, absolute paths, both or neither) are a PEM client
-	// certificate and its key, shown to the upstreams. Default none.
+	// Cert and Key (cert and key, absolute paths, both or neither) are a PEM client certificate
+	// and its key, which the upstreams are shown. Default none.
 	Cert, Key string
 
-	// Realms (realms, a list of origins as "https://sso.corp.example") are token servers
-	// allowed beside the upstream's own: they are sent the credential. Default none.
+	// Realms (realms, a list of origins as "https://sso.corp.example") are token servers that
+	// may be sent the credential, in addition to the upstream's own. Default none.
 	Realms []string
 
-	// DialTimeout (dial_timeout) bounds the making of a connection, TLS included.
-	// Default 5 s.
+	// DialTimeout (dial_timeout) limits the time to connect, including TLS. Default 5 s.
 	DialTimeout time.Duration
 
-	// HeaderTimeout (header_timeout) bounds the wait for an answer's headers. Default 10 s.
+	// HeaderTimeout (header_timeout) limits the wait for the headers of a response. Default
+	// 10 s.
 	HeaderTimeout time.Duration
 
 	// Named reports whether the file or the environment names this registry. sidemirror
@@ -157,7 +161,7 @@ type Registry struct {
 	Named bool
 }
 
-// Wildcard is the name of the registry that stands for all that are not named.
+// Wildcard is the name of the registry that stands for every registry that is not named.
 const Wildcard = "*"
 
 // Default returns the configuration of an empty file and an empty environment.

@@ -17,11 +17,11 @@ const (
 	configVariable = variablePrefix + "CONFIG"
 )
 
-// maxVariable bounds a variable's value, in bytes; the kernel allows 128 KiB.
+// maxVariable limits the value of a variable, in bytes. The kernel allows 128 KiB.
 const maxVariable = 64 << 10
 
-// environment picks what is ours out of environ. Kubernetes and Docker's links give
-// every container variables about a service called sidemirror; they are not ours.
+// environment returns sidemirror's variables. Kubernetes and Docker's links give every container
+// variables about a service called sidemirror; they are left out.
 func environment(environ []string) (map[string]string, error) {
 	vars := make(map[string]string)
 	for _, entry := range environ {
@@ -32,15 +32,15 @@ func environment(environ []string) (map[string]string, error) {
 			continue
 		}
 		if len(text) > maxVariable {
-			return nil, &Error{problems: []problem{{at: origin{variable: name}, text: fmt.Sprintf("has more than %d bytes", maxVariable)}}}
+			return nil, &Error{faults: []fault{{at: origin{variable: name}, text: fmt.Sprintf("the value has more than %d bytes", maxVariable), hint: "set the key in the file"}}}
 		}
 		vars[name] = text
 	}
 	return vars, nil
 }
 
-// variable is one that may be set: what it is called, the keys that it stands
-// for, and how they are set. More than one key, and it cannot be used.
+// variable is one that may be set: the keys that it stands for, and how they are set. If there is
+// more than one key, the variable cannot be used.
 type variable struct {
 	keys  []string
 	apply func(text string)
@@ -58,16 +58,16 @@ func (l *loader) applyEnvironment(vars map[string]string) {
 		switch {
 		case name == configVariable:
 		case !ok:
-			l.faults.add(problem{at: origin{variable: name}, text: unknownVariable(name, known)})
+			l.faults.add(fault{at: origin{variable: name}, text: "unknown variable", hint: similarVariable(name, known)})
 		case len(v.keys) > 1:
-			l.faults.add(problem{at: origin{variable: name}, text: fmt.Sprintf("means any of %s; set it in the file", strings.Join(v.keys, ", "))})
+			l.faults.add(fault{at: origin{variable: name}, text: "the variable stands for several keys: " + strings.Join(v.keys, ", "), hint: "set the key in the file"})
 		default:
 			v.apply(vars[name])
 		}
 	}
 }
 
-// variables are all that may be set, by name.
+// variables returns all variables that may be set, by name.
 func (l *loader) variables() map[string]*variable {
 	known := make(map[string]*variable)
 	add := func(name, key string, field any, check func(string) error) {
@@ -91,7 +91,7 @@ func (l *loader) variables() map[string]*variable {
 	return known
 }
 
-// variableName is the variable of a dotted key.
+// variableName returns the variable of a dotted key.
 func variableName(key string) string {
 	return variablePrefix + strings.Map(func(r rune) rune {
 		if r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
@@ -101,7 +101,8 @@ func variableName(key string) string {
 	}, key)
 }
 
-func unknownVariable(name string, known map[string]*variable) string {
+// similarVariable returns the hint for an unknown variable.
+func similarVariable(name string, known map[string]*variable) string {
 	names := []string{configVariable}
 	for n := range known {
 		names = append(names, n)
@@ -109,18 +110,18 @@ func unknownVariable(name string, known map[string]*variable) string {
 	slices.Sort(names)
 	near := nearest(name, names)
 	ofRegistry := strings.HasPrefix(name, variablePrefix+"REGISTRY_")
-	// The names of two registries are alike by their common parts alone.
+	// Variables of two registries are similar because of the parts that all share.
 	if near != "" && (!ofRegistry || editDistance(name, near) <= 2) {
-		return fmt.Sprintf("unknown variable; did you mean %s?", near)
+		return fmt.Sprintf("did you mean %s?", near)
 	}
 	if ofRegistry {
-		return "unknown variable; it names no registry that is configured, or no key of one"
+		return "it names no registry that is configured, or no key of a registry"
 	}
-	return "unknown variable; no key is called so"
+	return `"sidemirror config show" prints every key`
 }
 
-// variableValue is text as the value that a file would have for field. An empty
-// text is an empty list.
+// variableValue returns text as the value that a file would have for field. An empty text is an
+// empty list.
 func variableValue(field any, text string) value {
 	elem := unstable.String
 	switch field.(type) {

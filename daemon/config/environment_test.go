@@ -21,19 +21,19 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	if from := c.origin("log.level"); from != "SIDEMIRROR_LOG_LEVEL" {
-		t.Errorf("log.level is said to come from %s", from)
+		t.Errorf("log.level comes from %s", from)
 	}
 }
 
-func TestAVariableThatCannotBeMeantIsNamed(t *testing.T) {
+func TestFaultyVariableIsNamed(t *testing.T) {
 	for _, tt := range []struct{ file, entry, want string }{
-		{"", "SIDEMIRROR_LOG_LEVL=info", "SIDEMIRROR_LOG_LEVL: unknown variable; did you mean SIDEMIRROR_LOG_LEVEL?"},
+		{"", "SIDEMIRROR_LOG_LEVL=info", "SIDEMIRROR_LOG_LEVL: unknown variable\nhint: did you mean SIDEMIRROR_LOG_LEVEL?"},
 		{"", "SIDEMIRROR_REGISTRY_CORP_EXAMPLE_UPSTREAMS=https://corp.example", "names no registry that is configured"},
-		{"", "SIDEMIRROR_LOG_LEVEL=loud", `SIDEMIRROR_LOG_LEVEL: log.level: "loud" is not one of`},
+		{"", "SIDEMIRROR_LOG_LEVEL=loud", `SIDEMIRROR_LOG_LEVEL: log.level: "loud" is not a choice`},
 		{"", "SIDEMIRROR_ENGINE_DOCKER_ENABLED=perhaps", "SIDEMIRROR_ENGINE_DOCKER_ENABLED: engine.docker.enabled:"},
 		{"", "SIDEMIRROR_TRUST_UIDS=root", `SIDEMIRROR_TRUST_UIDS: trust.uids: "root" is not a user id`},
-		{"", "SIDEMIRROR_LISTEN=", "SIDEMIRROR_LISTEN: listen: names no address"},
-		{"[registry.'a-b.c']\n[registry.'a.b-c']", "SIDEMIRROR_REGISTRY_A_B_C_CA=/x", "means any of"},
+		{"", "SIDEMIRROR_LISTEN=", "SIDEMIRROR_LISTEN: listen: the list is empty"},
+		{"[registry.'a-b.c']\n[registry.'a.b-c']", "SIDEMIRROR_REGISTRY_A_B_C_CA=/x", "stands for several keys"},
 	} {
 		_, err := Load(writeConfig(t, tt.file), []string{tt.entry})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -10,17 +10,19 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// key is one key of the configuration: field points at what it sets.
+// key is one key of the configuration. field returns a pointer to what it sets.
 type key[T any] struct {
 	name  string
 	field func(*T) any
-	// check, if not nil, refuses a text, saying what to write instead.
+	// check, if not nil, refuses a text with a hint.
 	check func(text string) error
 }
 
-// keys are those that are not a registry's, in the order that "config show" has them.
+// keys are the keys outside [registry], in the order of "config show".
 var keys = []key[Config]{
 	{name: "listen", field: func(c *Config) any { return &c.Listen }},
 	{name: "shutdown_timeout", field: func(c *Config) any { return &c.ShutdownTimeout }},
@@ -53,7 +55,7 @@ var registryKeys = []key[Registry]{
 	{name: "header_timeout", field: func(r *Registry) any { return &r.HeaderTimeout }, check: checkNotZero},
 }
 
-// isKeyName says whether the last part of a dotted key is the name of one that is known.
+// isKeyName reports whether the last part of a dotted key is the name of a known key.
 func isKeyName(dotted string) bool {
 	name := strings.Trim(dotted[strings.LastIndexByte(dotted, '.')+1:], " \t\"'")
 	return slices.ContainsFunc(registryKeys, func(k key[Registry]) bool { return k.name == name }) ||
@@ -67,17 +69,17 @@ type value struct {
 	kind   unstable.Kind
 	text   string  // of a scalar: strings unquoted, others as written
 	elems  []value // of an array
-	offset int     // where it starts, or the key where the parser does not say
+	offset int     // where it starts, or its key if the parser does not tell
 }
 
-// fault is what is wrong with a value, and where in it.
-type fault struct {
-	offset int
-	text   string
+// wrongValue is what is wrong with a value, and where in it.
+type wrongValue struct {
+	offset     int
+	text, hint string
 }
 
-// set gives v to what field points at.
-func set(field any, v value, check func(string) error) *fault {
+// set assigns v to what field points at.
+func set(field any, v value, check func(string) error) *wrongValue {
 	switch p := field.(type) {
 	case *string:
 		return setText(p, v, `a string in quotes`, checked(check))
@@ -102,7 +104,7 @@ func set(field any, v value, check func(string) error) *fault {
 	case *[]uint32:
 		return setList(p, v, unstable.Integer, "a list of user ids, as [0, 1000]", parseUID)
 	}
-	panic(fmt.Sprintf("daemon: a key of type %T", field))
+	panic(fmt.Sprintf("config: a key of type %T", field))
 }
 
 func checked(check func(string) error) func(string) (string, error) {
@@ -114,31 +116,31 @@ func checked(check func(string) error) func(string) (string, error) {
 	}
 }
 
-func setText[T any](p *T, v value, want string, parse func(string) (T, error)) *fault {
+func setText[T any](p *T, v value, want string, parse func(string) (T, error)) *wrongValue {
 	return setScalar(p, v, unstable.String, want, parse)
 }
 
-func setScalar[T any](p *T, v value, kind unstable.Kind, want string, parse func(string) (T, error)) *fault {
+func setScalar[T any](p *T, v value, kind unstable.Kind, want string, parse func(string) (T, error)) *wrongValue {
 	if v.kind != kind {
-		return &fault{v.offset, fmt.Sprintf("must be %s, not %s", want, article(v.kind))}
+		return &wrongValue{v.offset, "the value is " + article(v.kind), "write " + want}
 	}
 	parsed, err := parse(v.text)
 	if err != nil {
-		return &fault{v.offset, err.Error()}
+		return &wrongValue{v.offset, err.Error(), problem.Hint(err)}
 	}
 	*p = parsed
 	return nil
 }
 
-// maxElements bounds a list: each element costs a listener, a connection pool or a watch.
+// maxElements limits a list: each element has a listener, a connection pool or a watch.
 const maxElements = 256
 
-func setList[T any](p *[]T, v value, kind unstable.Kind, want string, parse func(string) (T, error)) *fault {
+func setList[T any](p *[]T, v value, kind unstable.Kind, want string, parse func(string) (T, error)) *wrongValue {
 	if v.kind != unstable.Array {
-		return &fault{v.offset, fmt.Sprintf("must be %s, not %s", want, article(v.kind))}
+		return &wrongValue{v.offset, "the value is " + article(v.kind), "write " + want}
 	}
 	if len(v.elems) > maxElements {
-		return &fault{v.offset, fmt.Sprintf("has %d elements; at most %d are taken", len(v.elems), maxElements)}
+		return &wrongValue{v.offset, fmt.Sprintf("the list has %d elements", len(v.elems)), fmt.Sprintf("write at most %d", maxElements)}
 	}
 	list := make([]T, len(v.elems))
 	seen := make(map[string]bool)
@@ -147,7 +149,7 @@ func setList[T any](p *[]T, v value, kind unstable.Kind, want string, parse func
 			return f
 		}
 		if text := fmt.Sprint(list[i]); seen[text] {
-			return &fault{elem.offset, fmt.Sprintf("%s is there twice", quote(elem.text))}
+			return &wrongValue{elem.offset, quote(elem.text) + " occurs twice", "remove one"}
 		} else {
 			seen[text] = true
 		}

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// WriteTOML writes every value in force as a file that Load takes, each with a
-// comment saying where it comes from: default, file and line, or variable.
+// WriteTOML writes every value in force as a file that Load accepts. Each has a comment that says
+// where it comes from: the default, a line of the file, or a variable.
 func (c *Config) WriteTOML(w io.Writer) error {
 	var b strings.Builder
 	table := ""
@@ -29,7 +29,7 @@ func (c *Config) WriteTOML(w io.Writer) error {
 		fmt.Fprintf(&b, "\n[registry.%s]\n", tomlText(r.Name))
 		for _, k := range registryKeys {
 			v := plain(k.field(r))
-			// An empty text or list is a key left out: paths and upstreams may not be written empty.
+			// Leave out an empty text: an empty path is not valid.
 			if v == "" || r.Name == Wildcard && (k.name == "upstreams" || k.name == "hosts") {
 				continue
 			}
@@ -40,8 +40,8 @@ func (c *Config) WriteTOML(w io.Writer) error {
 	return err
 }
 
-// WriteJSON writes the same for programs: objects by table, in them for each key
-// {"value": …, "from": …}; durations as texts.
+// WriteJSON writes the same for programs: an object for each table, and in it for each key
+// {"value": …, "from": …}. Durations are texts.
 func (c *Config) WriteJSON(w io.Writer) error {
 	type shown struct {
 		Value any    `json:"value"`
@@ -74,7 +74,7 @@ func (c *Config) WriteJSON(w io.Writer) error {
 	return e.Encode(top)
 }
 
-// plain is what field points at, as a text, a boolean, or a list of texts or numbers.
+// plain returns what field points at, as a text, a boolean, or a list of texts or numbers.
 func plain(field any) any {
 	switch p := field.(type) {
 	case *string:
@@ -98,7 +98,7 @@ func plain(field any) any {
 	case *[]string:
 		return append([]string{}, *p...)
 	}
-	panic(fmt.Sprintf("daemon: a key of type %T", field))
+	panic(fmt.Sprintf("config: a key of type %T", field))
 }
 
 func texts[T fmt.Stringer](list []T) []string {
@@ -129,7 +129,7 @@ func tomlValue(v any) string {
 	return fmt.Sprint(v)
 }
 
-// tomlText is a basic string. Go's own quoting has escapes that TOML has not.
+// tomlText returns a basic string. Go's own quoting has escapes that TOML lacks.
 func tomlText(text string) string {
 	var b strings.Builder
 	b.WriteByte('"')

@@ -8,23 +8,25 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// Size is a number of bytes. As text it is a number and a unit: B, KiB, MiB, GiB or
-// TiB, which are powers of 1024, or KB, MB, GB or TB, which are powers of 1000.
+// Size is a number of bytes. As text it is a number and a unit: B, KiB, MiB, GiB or TiB, which
+// are powers of 1024, or KB, MB, GB or TB, which are powers of 1000.
 type Size int64
 
-// Free is what has to stay free of a filesystem: so many bytes, or per cent of it.
-// One of the two is 0.
+// Free is how much of a file system must stay free: a number of bytes, or a percentage. One of
+// the two is 0.
 type Free struct {
 	Bytes   Size
 	Percent float64
 }
 
-// maxSize is a slip of the unit: no host has an exbibyte.
+// maxSize is larger than every disk: a larger size has the wrong unit.
 const maxSize = 1 << 60
 
-// units stand in the order that String tries them in.
+// units are in the order in which String tries them.
 var units = []struct {
 	name  string
 	bytes int64
@@ -35,42 +37,42 @@ var units = []struct {
 
 var sizeForm = regexp.MustCompile(`^([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)$`)
 
-// ParseSize reads a size. Part of a byte is dropped.
+// ParseSize reads a size. It drops a fraction of a byte.
 func ParseSize(text string) (Size, error) {
 	m := sizeForm.FindStringSubmatch(text)
 	if m == nil {
-		return 0, fmt.Errorf(`%s is not a size; write a number and a unit, as "20GiB" or "500MB"`, quote(text))
+		return 0, wrong(quote(text)+" is not a size", `write a number and a unit, as "20GiB" or "500MB"`)
 	}
 	for _, u := range units {
 		if u.name != m[2] {
 			continue
 		}
-		exact, _ := new(big.Rat).SetString(m[1]) // the form admits nothing that it would not take
+		exact, _ := new(big.Rat).SetString(m[1]) // cannot fail: the form is stricter
 		exact.Mul(exact, new(big.Rat).SetInt64(u.bytes))
 		n := new(big.Int).Quo(exact.Num(), exact.Denom())
 		if !n.IsInt64() || n.Int64() > maxSize {
-			return 0, fmt.Errorf("%s is out of range; sizes go up to %v", quote(text), Size(maxSize))
+			return 0, wrong(quote(text)+" is out of range", fmt.Sprintf("write at most %v", Size(maxSize)))
 		}
 		return Size(n.Int64()), nil
 	}
-	return 0, fmt.Errorf("%s %s", quote(text), missingUnit(m[1], m[2]))
+	return 0, wrongUnit(text, m[1], m[2])
 }
 
-// missingUnit says what could have been meant by a unit that is none: "G" is 1000³ to
-// some programs and 1024³ to others, so nothing is guessed.
-func missingUnit(number, unit string) string {
+// wrongUnit returns the error of a size without a known unit. "G" is 1000³ to some programs and
+// 1024³ to others, so the hint names both.
+func wrongUnit(text, number, unit string) error {
 	const all = "B, KiB, MiB, GiB, TiB, KB, MB, GB or TB"
 	letter := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(unit), "B"), "I")
 	switch {
 	case unit == "":
-		return fmt.Sprintf("has no unit; write %q, or another of %s", number+"GiB", all)
+		return wrong(quote(text)+" has no unit", fmt.Sprintf("write %q, or another unit of %s", number+"GiB", all))
 	case len(letter) == 1 && strings.Contains("KMGT", letter):
-		return fmt.Sprintf("has no unit that is known; write %q or %q", number+letter+"iB", number+letter+"B")
+		return wrong(quote(text)+" has an unknown unit", fmt.Sprintf("write %q or %q", number+letter+"iB", number+letter+"B"))
 	}
-	return "has no unit that is known; they are " + all
+	return wrong(quote(text)+" has an unknown unit", "the units are "+all)
 }
 
-// String is exact: ParseSize gives the same size back.
+// String returns the size exactly: ParseSize returns the same one.
 func (s Size) String() string {
 	for _, u := range units {
 		if s != 0 && int64(s)%u.bytes == 0 {
@@ -86,19 +88,21 @@ func parseFree(text string) (Free, error) {
 	if !strings.HasSuffix(text, "%") {
 		size, err := ParseSize(text)
 		if err != nil {
-			err = fmt.Errorf(`%w, or a part of the disk, as "10%%"`, err)
+			if p, ok := errors.AsType[*problem.Problem](err); ok {
+				p.Hint += `; or a part of the disk, as "10%"`
+			}
 		}
 		return Free{Bytes: size}, err
 	}
 	m := percentForm.FindStringSubmatch(text)
 	if m == nil {
-		return Free{}, fmt.Errorf(`%s is not a part of a disk; write 0%% to 99%%, as "10%%"`, quote(text))
+		return Free{}, wrong(quote(text)+" is not a part of a disk", `write 0% to 99%, as "10%"`)
 	}
 	percent, err := strconv.ParseFloat(m[1], 64)
 	return Free{Percent: percent}, err
 }
 
-// String is exact, as that of Size.
+// String returns the value exactly.
 func (f Free) String() string {
 	if f.Bytes != 0 {
 		return f.Bytes.String()
@@ -106,16 +110,16 @@ func (f Free) String() string {
 	return strconv.FormatFloat(f.Percent, 'f', -1, 64) + "%"
 }
 
-// parseMaxSize refuses no size at all, which is said by another key.
+// parseMaxSize refuses 0, for which there is another key.
 func parseMaxSize(text string) (Size, error) {
 	size, err := ParseSize(text)
 	if err == nil && size == 0 {
-		err = errors.New(`must be more than nothing; to keep nothing write dir = ""`)
+		err = wrong("the size is 0", `write more than 0B; to store nothing, write dir = ""`)
 	}
 	return size, err
 }
 
-// age is a duration for which things are kept, beside which longestDuration is short.
+// age is how long something is stored. It can be longer than longestDuration.
 type age time.Duration
 
 const longestAge = 10 * 365 * 24 * time.Hour
@@ -124,9 +128,9 @@ func parseAge(text string) (age, error) {
 	d, err := time.ParseDuration(text)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf(`%s is not a duration; write a number and a unit, as "30m" or "168h"`, quote(text))
+		return 0, wrong(quote(text)+" is not a duration", `write a number and a unit, as "30m" or "168h"`)
 	case d < 0 || d > longestAge:
-		return 0, fmt.Errorf("%s is out of range; it may be from 0s to %v", quote(text), longestAge)
+		return 0, wrong(quote(text)+" is out of range", fmt.Sprintf("write a duration from 0s to %v", longestAge))
 	}
 	return age(d), nil
 }

@@ -16,18 +16,18 @@ func TestSizesAreWhatPeopleMean(t *testing.T) {
 	}
 	for _, text := range []string{"", "GiB", "20", "20G", "20gib", "20GIB", "1e3MB", "0x10B", "1,5GiB", ".5GiB", "5.GiB", "+1B", "-1B", "1 B ", "1  B", "٣MiB", "1048577TiB", "99999999999999999999B"} {
 		if got, err := ParseSize(text); err == nil {
-			t.Errorf("%q is taken for %v", text, got)
+			t.Errorf("%q is read as %v", text, got)
 		}
 	}
 }
 
-func TestACacheMayBeSwitchedOffAndItsBoundsBeSizes(t *testing.T) {
+func TestCacheCanBeTurnedOffAndItsLimitsAreSizes(t *testing.T) {
 	c := mustLoad(t, "[cache]\nmin_free = '5GiB'\n", "SIDEMIRROR_CACHE_DIR=", "SIDEMIRROR_CACHE_MAX_SIZE=1TB")
 	if c.Cache.Dir != "" || c.Cache.MinFree != (Free{Bytes: 5 << 30}) || c.Cache.MaxSize != 1e12 {
 		t.Errorf("got %+v", c.Cache)
 	}
 	if from := c.origin("cache.dir"); from != "SIDEMIRROR_CACHE_DIR" {
-		t.Errorf("cache.dir is said to come from %s", from)
+		t.Errorf("cache.dir comes from %s", from)
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 // parse makes a configuration of the file's data and the variables.
 func parse(path string, data []byte, vars map[string]string) (*Config, error) {
 	l := newLoader(path, data)
-	if p := syntax(l.faults.source, data); p != nil {
-		l.faults.add(*p)
+	if f := syntax(l.faults.source, data); f != nil {
+		l.faults.add(*f)
 		return nil, l.faults.orNil()
 	}
 	for _, s := range settings(data) {
@@ -23,7 +23,7 @@ func parse(path string, data []byte, vars map[string]string) (*Config, error) {
 	l.applyEnvironment(vars)
 	// The values are checked against each other only if each is right alone: otherwise the
 	// check would report values that are not there.
-	if len(l.faults.problems) == 0 {
+	if len(l.faults.faults) == 0 {
 		l.check()
 	}
 	l.faults.listen = l.c.Listen
@@ -39,13 +39,13 @@ const maxKeys = 4096
 
 // syntax returns what is wrong with the file as TOML. The parser that settings uses does not
 // notice keys and tables that occur twice; the decoder does.
-func syntax(src source, data []byte) *problem {
+func syntax(src source, data []byte) *fault {
 	var p unstable.Parser
 	p.Reset(data)
 	for n := 0; p.NextExpression(); {
 		if n += keyParts(p.Expression()); n > maxKeys {
 			_, offset := keyPath(p.Expression().Key())
-			return &problem{at: origin{offset: offset}, text: fmt.Sprintf("the file has more than %d keys, more than any configuration needs", maxKeys), secret: true}
+			return &fault{at: origin{offset: offset}, text: fmt.Sprintf("the file has more than %d keys, more than any configuration needs", maxKeys), secret: true}
 		}
 	}
 	var doc map[string]any
@@ -56,9 +56,9 @@ func syntax(src source, data []byte) *problem {
 		return nil
 	case errors.As(err, &decode):
 		line, column := decode.Position()
-		return &problem{at: origin{offset: src.offset(line, column)}, text: strings.TrimPrefix(decode.Error(), "toml: ")}
+		return &fault{at: origin{offset: src.offset(line, column)}, text: strings.TrimPrefix(decode.Error(), "toml: ")}
 	}
-	return &problem{text: strings.TrimPrefix(err.Error(), "toml: ")}
+	return &fault{text: strings.TrimPrefix(err.Error(), "toml: ")}
 }
 
 func keyParts(n *unstable.Node) int {

@@ -10,7 +10,6 @@ import (
 
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -82,7 +81,7 @@ func watchHost(t *testing.T, engines []string, files map[string]string) *watched
 	return w
 }
 
-func TestWatchPutsBackWhatIsUndoneAndStopsWithoutATrace(t *testing.T) {
+func TestEntryIsRestoredAndStoppingChangesNothing(t *testing.T) {
 	w := watchHost(t, []string{engine.Docker, engine.Containerd}, map[string]string{"etc/docker/daemon.json": "{}", "etc/containerd/config.toml": "version = 2\n"})
 	hub := "etc/containerd/certs.d/docker.io/hosts.toml"
 	if !strings.Contains(w.read("etc/docker/daemon.json"), ourMirror) || !strings.Contains(w.read(hub), ourMirror) || w.count() != 1 {
@@ -106,7 +105,7 @@ func TestWatchPutsBackWhatIsUndoneAndStopsWithoutATrace(t *testing.T) {
 	}
 }
 
-func TestWatchTakesUpItsOwnConfigurationAndNewEngines(t *testing.T) {
+func TestNewEnginesAndRegistriesAreConfigured(t *testing.T) {
 	w := watchHost(t, []string{engine.Docker, engine.Containerd}, nil)
 	hosts := "etc/containerd/certs.d/"
 	mkdir(t, w.path("usr/bin"))
@@ -125,7 +124,7 @@ func TestWatchTakesUpItsOwnConfigurationAndNewEngines(t *testing.T) {
 	w.until("the registry to be forgotten", func() bool { return w.read(hosts+"corp.example:5000/hosts.toml") == "" })
 }
 
-func TestWatchOpensTheProxysSocketsWhenTheConfigurationIsMended(t *testing.T) {
+func TestSocketsAreReopenedWhenTheConfigurationIsRepaired(t *testing.T) {
 	w := watchHost(t, []string{engine.Docker}, nil)
 	opened := func() int64 { return w.reopened.Load() }
 	w.until("a look at the start", func() bool { return opened() == 1 })
@@ -139,7 +138,7 @@ func TestWatchOpensTheProxysSocketsWhenTheConfigurationIsMended(t *testing.T) {
 	w.until("a word in the log", func() bool { return strings.Contains(w.log.String(), "sockets again") })
 }
 
-func TestWatchSaysWhatIsRefusedOnce(t *testing.T) {
+func TestRefusedFileIsLoggedOnce(t *testing.T) {
 	w := watchHost(t, []string{engine.Docker}, map[string]string{"etc/docker/daemon.json": "{\n//\n}"})
 	replaceFile(t, w.path("etc/sidemirror/config.toml"), "[registry.'corp.example']\n")
 	w.until("a round after the first", func() bool { return strings.Contains(w.log.String(), "reason=\"the file changed\"") })
@@ -150,7 +149,7 @@ func TestWatchSaysWhatIsRefusedOnce(t *testing.T) {
 	}
 }
 
-func TestWatchNoticesThatAnEngineWasStartedAgain(t *testing.T) {
+func TestRestartedEngineIsExaminedAgain(t *testing.T) {
 	w := watchHost(t, []string{engine.Docker}, map[string]string{"etc/docker/daemon.json": "{}", "srv/other.json": "{}"})
 	w.start("--config-file", "/srv/other.json")
 	mkdir(t, w.path("run"))
@@ -158,7 +157,7 @@ func TestWatchNoticesThatAnEngineWasStartedAgain(t *testing.T) {
 	w.until("our part in the file of the new flags", func() bool { return strings.Contains(w.read("srv/other.json"), ourMirror) })
 }
 
-func TestWatchBehindALinkInTheTree(t *testing.T) {
+func TestFileBehindALinkInTheTreeIsWatched(t *testing.T) {
 	w := watchHost(t, []string{engine.Docker}, map[string]string{"srv/docker.json": "{}", "etc/docker/x": ""})
 	if err := os.Remove(w.path("etc/docker/daemon.json")); err != nil {
 		t.Fatal(err)
@@ -181,46 +180,27 @@ var rewrites = []func(t *testing.T, name, text string){
 	},
 }
 
-func TestWatchAgainstAScriptThatRewritesAThousandTimes(t *testing.T) {
+// How soon it settles is measured by bench.
+func TestScriptThatKeepsRewritingCostsOneReloadForEachPause(t *testing.T) {
 	w := watchHost(t, []string{engine.Docker}, map[string]string{"etc/docker/daemon.json": "{}"})
+	const rewritten = 300
 	name := w.path("etc/docker/daemon.json")
-	reloads := w.count()
-	began, spent, pauses, last := time.Now(), cpu(t), 0, time.Now()
-	for i := range 1000 {
+	reloads, pauses, last := w.count(), 0, time.Now()
+	for i := range rewritten {
 		if time.Since(last) > quiet {
-			pauses++ // on a busy machine: long enough to be taken for the end
+			pauses++ // on a busy machine, long enough to look like the end
 		}
 		last = time.Now()
 		rewrites[rand.IntN(len(rewrites))](t, name, fmt.Sprintf(`{"debug": %v, "labels": ["n=%d"]}`, i%2 == 0, i))
-		time.Sleep(rand.N(4 * time.Millisecond)) // the script's own pace
+		time.Sleep(rand.N(2 * time.Millisecond)) // the script's own pace
 	}
-	script := time.Since(began)
-	settled := w.until("our part", func() bool {
+	w.until("sidemirror's entry", func() bool {
 		now := w.read("etc/docker/daemon.json")
-		return strings.Contains(now, ourMirror) && strings.Contains(now, "n=999") && w.count() > reloads
+		return strings.Contains(now, ourMirror) && strings.Contains(now, fmt.Sprintf("n=%d", rewritten-1)) && w.count() > reloads
 	})
-	spent = cpu(t) - spent
-	made := w.count() - reloads
-	t.Logf("1000 rewrites in %v; settled %v after the last; %d reloads, %d pauses; %v of CPU, the script's among it", script, settled, made, pauses, spent)
-	if settled > 2*time.Second || made > 1+pauses {
-		t.Errorf("settled after %v, with %d reloads and %d pauses", settled, made, pauses)
+	if made := w.count() - reloads; made > 1+pauses {
+		t.Errorf("%d reloads and %d pauses", made, pauses)
 	}
-	// Nothing changes any more: nothing must run.
-	spent = cpu(t)
-	time.Sleep(time.Second)
-	if idle := cpu(t) - spent; idle > 100*time.Millisecond || w.count() != reloads+made {
-		t.Errorf("a second of nothing took %v of CPU and %d reloads", idle, w.count()-reloads-made)
-	}
-}
-
-// cpu is what this process has used.
-func cpu(t *testing.T) time.Duration {
-	t.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func write(t *testing.T, path, text string) {

@@ -2,8 +2,10 @@ package listener
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,6 +20,36 @@ func Covers(has, want netip.AddrPort) bool {
 	// Linux passes IPv4 connections to a socket at [::] too, unless it is configured not to.
 	return has.Addr() == want.Addr() || has.Addr() == netip.IPv6Unspecified() ||
 		has.Addr() == netip.IPv4Unspecified() && want.Addr().Is4()
+}
+
+// CheckServed returns a problem if an address of listen is not served by sockets that are open
+// at these addresses, and nil otherwise. Engines may be configured to use any address of listen.
+// If the host has no IPv6, [::1] is not expected.
+func CheckServed(open, listen []netip.AddrPort) *problem.Problem {
+	var missing []string
+	for _, want := range listen {
+		served := slices.ContainsFunc(open, func(has netip.AddrPort) bool { return Covers(has, want) })
+		if !served && (want.Addr() != netip.IPv6Loopback() || HasIPv6()) {
+			missing = append(missing, want.String())
+		}
+	}
+	if missing == nil {
+		return nil
+	}
+	return &problem.Problem{
+		Code: "listen-not-served",
+		Text: "listen names addresses that systemd's socket is not open at, and they are not served: " + strings.Join(missing, ", "),
+		Hint: "add a ListenStream= for each with \"systemctl edit sidemirror.socket\", and restart sidemirror.socket",
+	}
+}
+
+// HasIPv6 reports whether this host has the IPv6 loopback address.
+func HasIPv6() bool {
+	addrs, err := net.InterfaceAddrs()
+	return err != nil || slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr() == netip.IPv6Loopback()
+	})
 }
 
 // CheckPort returns a problem if any user of the host can listen at addr whenever sidemirror

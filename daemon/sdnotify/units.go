@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
@@ -70,6 +71,30 @@ func (u Units) MainPID(ctx context.Context, unit string) (int, error) {
 		err = fmt.Errorf("asking systemd about %s: its MainPID is %v", unit, value)
 	}
 	return int(pid), err
+}
+
+// SocketAddresses returns the addresses at which systemd holds sockets open for the proxy; none
+// if the socket unit is not active.
+func (u Units) SocketAddresses(ctx context.Context) ([]netip.AddrPort, error) {
+	if state, err := u.property(ctx, socketUnit, "Unit", "ActiveState"); err != nil || state != "active" {
+		return nil, err
+	}
+	value, err := u.value(ctx, socketUnit, "Socket", "Listen")
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.AddrPort
+	sockets, _ := value.([][]any) // a(ss): "Stream" and the address
+	for _, s := range sockets {
+		if len(s) < 2 {
+			continue
+		}
+		text, _ := s[1].(string)
+		if addr, err := netip.ParseAddrPort(text); err == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs, nil
 }
 
 // property returns a property of a unit that is text.

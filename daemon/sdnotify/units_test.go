@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -21,7 +22,7 @@ type systemd struct {
 	result string
 	refuse string // name of the D-Bus error that answers each job
 
-	properties map[string]string // by the unit's path and the property's name
+	properties map[string]any // by the unit's path and the property's name
 
 	mu    sync.Mutex
 	asked []string
@@ -143,7 +144,7 @@ func TestReloadWaitsForTheJobAndReportsItsResult(t *testing.T) {
 func TestReopenSocketsStartsTheProxyOnlyAfterAFailure(t *testing.T) {
 	const path = "/org/freedesktop/systemd1/unit/sidemirror_2esocket ActiveState"
 	for state, start := range map[string]bool{"failed": true, "active": false, "inactive": false, "": false} {
-		s := &systemd{result: "done", properties: map[string]string{path: state}}
+		s := &systemd{result: "done", properties: map[string]any{path: state}}
 		reopened, err := Units{s.dial}.ReopenSockets(t.Context())
 		s.wait.Wait()
 		if err != nil || reopened != start {
@@ -156,11 +157,30 @@ func TestReopenSocketsStartsTheProxyOnlyAfterAFailure(t *testing.T) {
 }
 
 func TestProxyStatusReturnsTheStatusLineOfTheUnit(t *testing.T) {
-	s := &systemd{properties: map[string]string{"/org/freedesktop/systemd1/unit/sidemirror_2eservice StatusText": "serving; amiss"}}
+	s := &systemd{properties: map[string]any{"/org/freedesktop/systemd1/unit/sidemirror_2eservice StatusText": "serving; amiss"}}
 	text, err := Units{s.dial}.ProxyStatus(t.Context())
 	s.wait.Wait()
 	if err != nil || text != "serving; amiss" {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestSocketAddressesAreThoseOfAnActiveSocketUnit(t *testing.T) {
+	const unit = "/org/freedesktop/systemd1/unit/sidemirror_2esocket "
+	type listen struct{ Kind, Address string }
+	for state, want := range map[string][]netip.AddrPort{
+		"active":   {netip.MustParseAddrPort("127.0.0.1:305"), netip.MustParseAddrPort("[::1]:305")},
+		"inactive": nil,
+	} {
+		s := &systemd{properties: map[string]any{
+			unit + "ActiveState": state,
+			unit + "Listen":      []listen{{"Stream", "127.0.0.1:305"}, {"Stream", "[::1]:305"}, {"Stream", "/run/x"}},
+		}}
+		got, err := Units{s.dial}.SocketAddresses(t.Context())
+		s.wait.Wait()
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v", state, got, err)
+		}
 	}
 }
 

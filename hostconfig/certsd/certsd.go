@@ -4,6 +4,7 @@
 package certsd
 
 import (
+	"context"
 	"fmt"
 	"path"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/hostconfig/version"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -23,6 +25,18 @@ type Folder struct {
 	// Library is the version of containerd's library in the oldest program that reads the folder. It
 	// decides which words a file may have.
 	Library splice.Version
+}
+
+// OldestReader returns the older one of an engine's library and that of nerdctl, which reads the
+// same folders if it is installed. nerdctl 2.2 has the library of containerd 2.2.
+func OldestReader(ctx context.Context, h *engine.Host, library version.Version) splice.Version {
+	if h.Program("nerdctl") != "" {
+		nerdctl := version.Parse(h.Version(ctx, "nerdctl", "nerdctl", "nerdctl"))
+		if library.AtLeast(2, 2) && !nerdctl.AtLeast(2, 2) {
+			library = version.Version{Major: 2, Minor: 0}
+		}
+	}
+	return splice.Version(library)
 }
 
 // Registry returns the folder in which the resolver looks for a registry: host_port_ if that
@@ -147,6 +161,12 @@ func (e Entry) Merge(other engine.Entry) (engine.Entry, bool) {
 	o, ok := other.(Entry)
 	if !ok || e.URL != o.URL || e.Server != o.Server || !slices.EqualFunc(e.Mirrors, o.Mirrors, sameMirror) {
 		return nil, false
+	}
+	if e.Registry != o.Registry {
+		e.Registry = "" // the file is for several
+	}
+	if library := version.Version(e.Library); library.AtLeast(o.Library.Major, o.Library.Minor) {
+		e.Library = o.Library // words that only one reader knows make the other reject the file
 	}
 	return e, true
 }

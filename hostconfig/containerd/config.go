@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
@@ -34,6 +35,9 @@ type config struct {
 	sum      string   // of all files
 	doubtful bool     // containerd reads them in another way
 
+	edited   time.Time // of the file that was edited last
+	editedIn string    // that file
+
 	// conflicts are settings next to which containerd refuses config_path. local are those for which
 	// CRI pulls without the transfer service, which takes a list for one folder.
 	conflicts, local []setting
@@ -50,6 +54,14 @@ type setting struct {
 // roots are the folders of config_path.
 func (c config) roots() []string {
 	return slices.DeleteFunc(strings.Split(c.path, ":"), func(s string) bool { return !path.IsAbs(s) })
+}
+
+// folder returns the first folder of config_path, or what is usual if there is none.
+func (c config) folder() string {
+	if roots := c.roots(); len(roots) > 0 {
+		return roots[0]
+	}
+	return hostsFolder
 }
 
 // maxImports bounds the files that make up one configuration.
@@ -72,7 +84,7 @@ func readConfig(tree *hostfs.Host, main string, v version.Version) (config, erro
 				Code: "containerd-imports-too-many", Path: main, Text: fmt.Sprintf("imports more than %d files", maxImports), Hint: "check its imports",
 			}
 		}
-		f, err := tree.Read(name)
+		f, err := tree.ReadTrusted(name)
 		switch {
 		case err != nil:
 			return conf, err
@@ -86,6 +98,9 @@ func readConfig(tree *hostfs.Host, main string, v version.Version) (config, erro
 			}
 		}
 		fmt.Fprintf(sum, "%q %x\n", name, sha256.Sum256(f.Data))
+		if at := editTime(f); at.After(conf.edited) {
+			conf.edited, conf.editedIn = at, name
+		}
 		imports, err := conf.add(name, f.Data, name == main)
 		if err != nil {
 			return conf, err
@@ -100,6 +115,15 @@ func readConfig(tree *hostfs.Host, main string, v version.Version) (config, erro
 	}
 	conf.exists, conf.sum = true, hex.EncodeToString(sum.Sum(nil))
 	return conf, nil
+}
+
+// editTime returns the earlier of the times of a file: a chmod changes only the one, and a copy can
+// take over the other.
+func editTime(f hostfs.File) time.Time {
+	if f.Attrs.Mtime.Before(f.Attrs.Changed) {
+		return f.Attrs.Mtime
+	}
+	return f.Attrs.Changed
 }
 
 // imported returns the files that one of a file's imports names. Only a star makes it a pattern; up

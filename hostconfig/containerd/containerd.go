@@ -40,6 +40,7 @@ type containerd struct {
 	config  string        // its configuration file
 	conf    config
 	err     error // why conf cannot be read
+	running running
 	version version.Version
 }
 
@@ -66,8 +67,15 @@ func (c *containerd) Detect(ctx context.Context) (engine.State, bool) {
 	}
 	if c.err == nil {
 		c.crossCheck(ctx, &s)
+		c.askRunning(ctx)
+		for _, folder := range c.folders() {
+			if c.err == nil {
+				c.err = c.Tree.Trusted(folder)
+			}
+		}
 	}
-	s.Hosts = c.hosts()
+	folders := c.folders()
+	s.Hosts = folders[len(folders)-1]
 	if f, err := c.Tree.Read(c.config); err == nil {
 		if p := engine.ManagedBy(c.config, f.Data); p != nil {
 			s.Note(*p)
@@ -83,13 +91,8 @@ func (c *containerd) onlyBundled() bool {
 	return slices.ContainsFunc(distributions, func(d distribution) bool { return c.Tree.IsDir(d.folder) })
 }
 
-// hosts returns the folder in which CRI looks for hosts.toml files.
-func (c *containerd) hosts() string {
-	if roots := c.conf.roots(); len(roots) > 0 {
-		return roots[0]
-	}
-	return hostsFolder
-}
+// hosts returns the folder in which CRI looks for hosts.toml files, as the files have it.
+func (c *containerd) hosts() string { return c.conf.folder() }
 
 // configFile returns the file of the running containerd, or else the one that it would be started
 // with.
@@ -103,6 +106,9 @@ func (c *containerd) configFile() (string, error) {
 		args = service.Args
 	}
 	name := process.Flag(args, "--config", "-c")
+	if name == "" && len(process.Flags(args, "--config", "-c")) > 0 {
+		name = `""` // a variable that is not set
+	}
 	switch {
 	case name == "" && c.daemon == nil && slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "$") }):
 		name = "$" // one of them may be the flag
@@ -153,9 +159,9 @@ func (c *containerd) another() string {
 // Plan asks for hosts.toml files, which need no restart, in the folder that config_path names. If it
 // names none, CRI (Kubernetes) does not read them, and only a change of config.toml and a restart
 // can change that: see planPath.
-func (c *containerd) Plan(_ context.Context, s engine.State, want engine.Desired) engine.Plan {
+func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
 	p := engine.Plan{State: s, Folders: []string{hostsFolder}, Configs: []engine.Config{{Path: c.config, Kind: engine.ConfigTOML}}}
-	for i, root := range c.conf.roots() {
+	for i, root := range append(c.conf.roots(), c.folders()...) {
 		// What is in Docker's folder is Docker's, although the list may name it: the built-in one does.
 		if (i == 0 || root != dockerHosts) && !slices.Contains(p.Folders, root) {
 			p.Folders = append(p.Folders, root)
@@ -169,10 +175,14 @@ func (c *containerd) Plan(_ context.Context, s engine.State, want engine.Desired
 		return p
 	}
 	p.State.Through, p.Retain = []engine.Kind{engine.HostsTOML}, []engine.Kind{engine.ConfigTOML}
-	hosts := certsd.Folder{Host: c.Host, Path: c.hosts()}
-	for _, registry := range want.Registries {
-		hosts.Plan(&p, registry, want.Mirror, nil)
+	for _, folder := range c.folders() {
+		hosts := certsd.Folder{Host: c.Host, Path: folder, Library: certsd.OldestReader(ctx, c.Host, c.version)}
+		for _, registry := range want.Registries {
+			hosts.Plan(&p, registry, want.Mirror, nil)
+		}
 	}
-	c.planPath(&p, want)
+	if c.planPath(&p, want); !c.conf.disabled {
+		c.planRunning(&p)
+	}
 	return p
 }

@@ -45,7 +45,7 @@ func (b bundled) Detect(context.Context) (engine.State, bool) {
 }
 
 func (b bundled) Plan(_ context.Context, s engine.State, want engine.Desired) engine.Plan {
-	p := engine.Plan{State: s, Folders: []string{b.hosts}}
+	p := engine.Plan{State: s, Folders: append([]string{b.hosts}, b.revisions()...)}
 	if !s.Present || !slices.Contains(want.Engines, engine.Containerd) {
 		return p
 	}
@@ -55,6 +55,25 @@ func (b bundled) Plan(_ context.Context, s engine.State, want engine.Desired) en
 		hosts.Plan(&p, registry, want.Mirror, nil)
 	}
 	return p
+}
+
+// revisions returns the folders of the other revisions of a snap. A refresh copies the files of the
+// one to a new one, and keeps the old one for "snap revert".
+func (b bundled) revisions() (folders []string) {
+	snap, rest, ok := strings.Cut(b.hosts, "/current/")
+	if !ok {
+		return nil
+	}
+	list, err := b.Tree.Names(snap)
+	if err != nil {
+		return nil // nothing is planned there
+	}
+	for _, item := range list {
+		if item.IsDir() {
+			folders = append(folders, path.Join(snap, item.Name(), rest))
+		}
+	}
+	return folders
 }
 
 // noteSpegel reports Spegel, which empties the folder of hosts.toml files.

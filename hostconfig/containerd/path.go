@@ -85,6 +85,8 @@ func (c *containerd) setPath(p *engine.Plan) {
 	e := pathEntry{section: splice.SectionV2, folder: c.hosts(), version: 2, main: true}
 	name, fresh := c.config, !conf.exists || conf.empty
 	switch {
+	case c.isVersion1():
+		e.section, e.version, fresh = splice.SectionV1, 1, false
 	case fresh:
 	case conf.version < 2:
 		p.Refuse(name, &problem.Problem{
@@ -108,6 +110,14 @@ func (c *containerd) setPath(p *engine.Plan) {
 	p.Edits = append(p.Edits, engine.Edit{
 		Path: name, Entry: e, Why: "CRI reads hosts.toml files only if config_path names their folder",
 	})
+}
+
+// isVersion1 reports whether the configuration is of version 1, as every file without a version, and
+// is read by a containerd that takes that. CRI's section must not be in a file that it imports, which
+// can be of another version.
+func (c *containerd) isVersion1() bool {
+	return c.conf.exists && c.conf.version < 2 && c.version.Known() && !c.version.AtLeast(2, 0) &&
+		(c.conf.criIn == "" || c.conf.criIn == c.config)
 }
 
 // glob returns the first of imports that a file of sidemirror's would match.

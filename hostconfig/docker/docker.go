@@ -41,9 +41,10 @@ type docker struct {
 	args     []string      // of the daemon, or of the one that would be started
 	json     string        // the configuration file
 	settings settings
-	err      error // why the configuration cannot be read
-	version  version.Version
-	graph    bool // a graph driver stores the images
+	err      error           // why the configuration cannot be read
+	version  version.Version // the newer one of what runs and what is installed
+	oldest   version.Version // the older one
+	graph    bool            // a graph driver stores the images
 }
 
 // Name is "docker".
@@ -69,6 +70,9 @@ func (d *docker) Detect(ctx context.Context) (engine.State, bool) {
 		return s, true
 	}
 	d.findVersion(ctx, &s)
+	if d.err == nil && d.json != daemonJSON {
+		d.err = d.Tree.Trusted(d.json)
+	}
 	if d.err == nil {
 		d.err = d.readSettings()
 	}
@@ -83,6 +87,7 @@ func (d *docker) Detect(ctx context.Context) (engine.State, bool) {
 func (d *docker) findVersion(ctx context.Context, s *engine.State) {
 	s.Version = d.Version(ctx, engine.Docker, "dockerd", "docker-ce", "docker.io", "moby-engine")
 	d.version = version.Parse(s.Version)
+	d.oldest = d.version
 	if d.daemon == nil {
 		return
 	}
@@ -95,8 +100,12 @@ func (d *docker) findVersion(ctx context.Context, s *engine.State) {
 		return
 	}
 	installed, running := s.Version, version.Find(info.Version)
-	if v := version.Parse(running); v.Known() && (installed == "" || v.AtLeast(d.version.Major, d.version.Minor)) {
+	switch v := version.Parse(running); {
+	case !v.Known():
+	case installed == "" || v.AtLeast(d.version.Major, d.version.Minor):
 		s.Version, d.version = running, v
+	default:
+		d.oldest = v
 	}
 	if installed != "" && running != "" && installed != running {
 		s.Note(problem.Problem{
@@ -143,7 +152,7 @@ func (d *docker) readsHosts() bool { return !d.version.Known() || d.version.AtLe
 // the containerd store skip the verification of TLS to Docker Hub (moby, daemon/hosts.go). The one is
 // therefore never written without the other.
 func (d *docker) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
-	hosts := certsd.Folder{Host: d.Host, Path: hostsFolder}
+	hosts := certsd.Folder{Host: d.Host, Path: hostsFolder, Library: d.library(ctx)}
 	hubFile := hosts.File(hub)
 	p := engine.Plan{
 		State: s, Folders: []string{hostsFolder}, Configs: []engine.Config{{Path: d.json, Kind: engine.DaemonJSON}},
@@ -172,21 +181,54 @@ func (d *docker) Plan(ctx context.Context, s engine.State, want engine.Desired) 
 
 // planHosts plans the hosts.toml of each registry.
 func (d *docker) planHosts(ctx context.Context, p *engine.Plan, hosts certsd.Folder, want engine.Desired) {
+	ctx, cancel := context.WithTimeout(ctx, lookupLimit)
+	defer cancel()
+	trust := newTrust(d.Host, d.settings.Insecure)
 	for _, registry := range want.Registries {
-		if d.settings.insecure(registry) {
+		verdict := trust.of(ctx, registry)
+		if verdict == unknown && d.Journal.Find(hosts.File(registry)) != nil {
+			verdict = secure // a run that could resolve the name found it so
+		}
+		switch verdict {
+		case insecure:
 			p.Skip(registry, problem.Problem{
 				Code: "docker-registry-insecure", Path: d.json,
 				Text: registry + " is one of insecure-registries, which a hosts.toml would override: sidemirror leaves it alone",
 				Hint: "remove it from insecure-registries, or from sidemirror's registries",
 			})
-			continue
+		case unknown:
+			p.Skip(registry, problem.Problem{
+				Code: "docker-registry-unresolved", Path: d.json,
+				Text: registry + " may be in one of the networks of insecure-registries, but its name cannot be resolved from here: sidemirror leaves it alone",
+				Hint: "run sidemirror apply, which can resolve names",
+			})
+		case secure:
+			var mirrors []splice.Mirror
+			if registry == hub {
+				var err error
+				if mirrors, err = d.carried(ctx, trust, hosts, want.Mirror); err != nil {
+					p.Refuse(hosts.File(hub), err, "certificate-unusable")
+					continue
+				}
+			}
+			hosts.Plan(p, registry, want.Mirror, mirrors)
 		}
-		var mirrors []splice.Mirror
-		if registry == hub {
-			mirrors = carried(d.settings.Mirrors, want.Mirror)
-		}
-		hosts.Plan(p, registry, want.Mirror, mirrors)
 	}
+}
+
+// library returns the version of containerd's library in the oldest program that reads Docker's
+// hosts.toml files. nerdctl 2.2 has containerd 2.2.
+func (d *docker) library(ctx context.Context) splice.Version {
+	oldest := d.oldest
+	switch {
+	case oldest.AtLeast(29, 1):
+		oldest = version.Version{Major: 2, Minor: 2}
+	case oldest.AtLeast(29, 0):
+		oldest = version.Version{Major: 2, Minor: 1}
+	default:
+		oldest = version.Version{Major: 2, Minor: 0}
+	}
+	return certsd.OldestReader(ctx, d.Host, oldest)
 }
 
 // wantsMirrors reports whether this Docker needs registry-mirrors, and notes what it cannot reach
@@ -201,6 +243,13 @@ func (d *docker) wantsMirrors(p *engine.Plan, want engine.Desired) bool {
 				Hint: fmt.Sprintf("pull from %s as %s/<registry>/<repository>", strings.Join(others, ", "), strings.TrimPrefix(want.Mirror, "http://")),
 			})
 		}
+	}
+	if others := without(want.Registries, hub); d.graph && d.version.Known() && d.readsHosts() && len(others) > 0 {
+		p.Skipped = append(p.Skipped, others...)
+		p.State.Note(problem.Problem{
+			Code: "docker-graph-driver", Text: "with a graph driver docker pull can use a mirror for Docker Hub only; builds use it for all registries",
+			Hint: "switch to the containerd image store",
+		})
 	}
 	if !d.version.Known() {
 		p.State.Note(problem.Problem{
@@ -259,9 +308,9 @@ func flagLimits(args []string) []string {
 	return found
 }
 
-// hasMirror looks for a mirror among those that dockerd reports, each with a slash at its end.
+// hasMirror looks for a mirror among those that dockerd reports.
 func hasMirror(list []string, mirror string) bool {
-	return slices.ContainsFunc(list, func(s string) bool { return strings.TrimSuffix(s, "/") == mirror })
+	return slices.ContainsFunc(list, func(s string) bool { return splice.SameURL(s, mirror) })
 }
 
 func without(list []string, item string) []string {

@@ -145,8 +145,8 @@ func TestRefusalsOfDaemonJSONNameTheLineAndAHint(t *testing.T) {
 	} {
 		_, err := ReadDaemon("f", []byte(test.text), Version{28, 5})
 		refused(t, name, nil, err, test.line, test.says)
-		if err != nil && !strings.Contains(wantProblem(t, err).Hint, test.hint) {
-			t.Errorf("%s: the hint is %q", name, wantProblem(t, err).Hint)
+		if p := problemIn(err); p != nil && !strings.Contains(p.Hint, test.hint) {
+			t.Errorf("%s: the hint is %q", name, p.Hint)
 		}
 	}
 }

@@ -245,8 +245,8 @@ func refused(t *testing.T, name string, out []byte, err error, line int, says st
 		t.Errorf("%s is not refused:\n%s", name, out)
 		return
 	}
-	p := wantProblem(t, err)
-	if line >= 0 && p.Line != line || !strings.Contains(p.Error(), says) {
+	wantProblem(t, err)
+	if p := problemIn(err); line >= 0 && p.Line != line || !strings.Contains(p.Error(), says) {
 		t.Errorf("%s: got %q, want line %d and %q", name, p.Error(), line, says)
 	}
 }

@@ -44,12 +44,17 @@ func corpus(t testing.TB, name string) [][]byte {
 }
 
 // wantProblem wants a refusal to name the file, the kind, the reason and a hint.
-func wantProblem(t *testing.T, err error) *problem.Problem {
+func wantProblem(t *testing.T, err error) {
 	t.Helper()
-	var p *problem.Problem
-	if !errors.As(err, &p) || p.Code == "" || p.Path == "" || p.Text == "" || p.Hint == "" {
+	if p := problemIn(err); p == nil || p.Code == "" || p.Path == "" || p.Text == "" || p.Hint == "" {
 		t.Fatalf("incomplete refusal: %#v", err)
 	}
+}
+
+// problemIn returns the problem that err is, or nil.
+func problemIn(err error) *problem.Problem {
+	var p *problem.Problem
+	_ = errors.As(err, &p)
 	return p
 }
 
@@ -80,7 +85,7 @@ func mutate(random *rand.Rand, files [][]byte) []byte {
 	for range 1 + random.IntN(3) {
 		lines := slices.Collect(bytes.Lines(data))
 		at := random.IntN(len(data) + 1)
-		switch line := 0; random.IntN(7) {
+		switch random.IntN(7) {
 		case 0:
 			data = slices.Delete(data, at, min(len(data), at+1+random.IntN(4)))
 		case 1:
@@ -90,19 +95,19 @@ func mutate(random *rand.Rand, files [][]byte) []byte {
 			data = data[:at]
 		case 3, 4:
 			if other := slices.Collect(bytes.Lines(pick())); len(other) > 0 {
-				line = random.IntN(len(lines) + 1)
+				line := random.IntN(len(lines) + 1)
 				lines = slices.Insert(lines, line, other[random.IntN(len(other))])
 			}
 			data = bytes.Join(lines, nil)
 		case 5:
 			if len(lines) > 1 {
-				line = random.IntN(len(lines) - 1)
+				line := random.IntN(len(lines) - 1)
 				lines[line], lines[line+1] = lines[line+1], lines[line]
 			}
 			data = bytes.Join(lines, nil)
 		case 6:
 			if len(lines) > 0 {
-				line = random.IntN(len(lines))
+				line := random.IntN(len(lines))
 				lines = slices.Delete(lines, line, line+1)
 			}
 			data = bytes.Join(lines, nil)

@@ -39,7 +39,7 @@ func Read(h *hostfs.Host, unit string) (Service, error) {
 	var exec string
 	var environment, environmentFiles []string
 	for _, name := range names {
-		f, err := h.Read(name)
+		f, err := h.ReadTrusted(name)
 		if err != nil {
 			return Service{}, err
 		}
@@ -130,7 +130,7 @@ func (s *Service) readEnvironment(h *hostfs.Host, value string) bool {
 	}
 	whole := true
 	for _, name := range names {
-		f, err := h.Read(name)
+		f, err := h.ReadTrusted(name)
 		if err != nil || !f.Exists() && !optional {
 			whole = false
 			continue
@@ -200,7 +200,7 @@ func isName(name string) bool {
 // Words returns the words of one variable of a file such as /etc/default/docker, none if the file or
 // the variable does not exist.
 func Words(h *hostfs.Host, file, variable string) ([]string, error) {
-	f, err := h.Read(file)
+	f, err := h.ReadTrusted(file)
 	if err != nil {
 		return nil, err
 	}

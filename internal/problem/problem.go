@@ -2,6 +2,7 @@
 package problem
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -54,13 +55,17 @@ func (p *Problem) Error() string {
 func (p *Problem) MarshalJSON() ([]byte, error) {
 	whole := *p
 	whole.Path, whole.Line = "", 0
-	return json.Marshal(struct {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false) // hints have <placeholders>
+	err := e.Encode(struct {
 		Code string `json:"code"`
 		Path string `json:"path,omitempty"`
 		Line int    `json:"line,omitempty"`
 		Text string `json:"text"`
 		Hint string `json:"hint,omitempty"`
 	}{p.Code, p.Path, p.Line, whole.Error(), p.Hint})
+	return bytes.TrimSpace(out.Bytes()), err
 }
 
 // Unwrap returns the cause.

@@ -118,7 +118,10 @@ func closeToOthers(root *os.Root) error {
 	if info.Mode().Perm()&0o007 == 0 || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
 		return nil
 	}
-	return f.Chmod(folderMode)
+	if err := f.Chmod(folderMode); !errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	return nil // what is there can be served, and nothing is added
 }
 
 func (d *Dir) prepare(path string) error {

@@ -80,15 +80,25 @@ func (h *Host) ConfigDump(ctx context.Context) (string, error) {
 	return stdout, err
 }
 
-// PullCRI pulls as the kubelet does.
+// PullCRI pulls as the kubelet does. A containerd that was just started listens before its CRI
+// service is ready.
 func (h *Host) PullCRI(ctx context.Context, reference, digest string) error {
 	ctx, cancel := context.WithTimeout(ctx, pullLimit)
 	defer cancel()
-	got, err := cri.Pull(ctx, h.Path(containerdSocket), reference, "", "")
-	if err != nil {
-		return err
+	for {
+		got, err := cri.Pull(ctx, h.Path(containerdSocket), reference, "", "")
+		if err == nil {
+			return holds(got, reference, digest)
+		}
+		if !strings.Contains(err.Error(), "server is not initialized yet") {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	return holds(got, reference, digest)
 }
 
 // holds checks that an engine has what was pushed.

@@ -22,11 +22,10 @@ func TestMirrorsOfDockerKeepTheirTLSSettings(t *testing.T) {
 		address := network.Address4(t, 5000)
 		secure := registry.Start(t, registry.Options{Names: []string{mirrorName, ip(address)}, Address: address})
 		plain := registry.Start(t, registry.Options{Address: network.Address4(t, 5000)})
-		pem, err := os.ReadFile(secure.CA)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := newRig(t, rigOptions{generation: g, distrust: true, mirrors: map[string]*registry.Registry{mirrorName: secure, "plain.corp.example": plain}})
+		address = network.Address4(t, 5000)
+		closed := registry.Start(t, registry.Options{Names: []string{"closed.corp.example", ip(address)}, Address: address, ClientCertificates: true})
+		pem := readPEM(t, secure.CA)
+		r := newRig(t, rigOptions{generation: g, distrust: true, mirrors: map[string]*registry.Registry{mirrorName: secure, "plain.corp.example": plain, "closed.corp.example": closed}})
 		const inList = `"registry-mirrors": ["https://m.corp.example:5000"]`
 		for _, c := range []struct {
 			name  string
@@ -38,9 +37,18 @@ func TestMirrorsOfDockerKeepTheirTLSSettings(t *testing.T) {
 			{name: "insecure by name", own: secure, json: dockerJSON(g, inList, `"insecure-registries": ["m.corp.example:5000"]`)},
 			{name: "insecure by network", own: secure, json: dockerJSON(g, inList, `"insecure-registries": ["`+secure.URL.Hostname()+`/32"]`)},
 			{name: "insecure by flags", own: secure, json: dockerJSON(g), flags: []string{"--registry-mirror=https://m.corp.example:5000/", "--insecure-registry=m.corp.example:5000"}},
-			{name: "authority", own: secure, json: dockerJSON(g, inList), files: map[string]string{"/etc/docker/certs.d/docker.io/ca.crt": string(pem)}},
+			{name: "authority", own: secure, json: dockerJSON(g, inList), files: map[string]string{"/etc/docker/certs.d/docker.io/ca.crt": pem}},
+			{name: "client certificate", own: closed, json: dockerJSON(g, `"registry-mirrors": ["https://closed.corp.example:5000"]`), files: map[string]string{
+				"/etc/docker/certs.d/docker.io/ca.crt":      readPEM(t, closed.CA),
+				"/etc/docker/certs.d/docker.io/client.cert": readPEM(t, closed.ClientCert),
+				"/etc/docker/certs.d/docker.io/client.key":  readPEM(t, closed.ClientKey),
+			}},
+			{name: "client certificate of an insecure mirror", own: closed, json: dockerJSON(g, `"registry-mirrors": ["https://closed.corp.example:5000"]`, `"insecure-registries": ["closed.corp.example:5000"]`), files: map[string]string{
+				"/etc/docker/certs.d/docker.io/client.cert": readPEM(t, closed.ClientCert),
+				"/etc/docker/certs.d/docker.io/client.key":  readPEM(t, closed.ClientKey),
+			}},
 			{name: "authority and a hosts.toml of one comment", own: secure, json: dockerJSON(g, inList), files: map[string]string{
-				"/etc/docker/certs.d/docker.io/ca.crt":     string(pem),
+				"/etc/docker/certs.d/docker.io/ca.crt":     pem,
 				"/etc/docker/certs.d/docker.io/hosts.toml": "ca = \"ca.crt\" # of the mirror\n",
 			}},
 			// dockerd tries https first and falls back to http.
@@ -132,4 +140,13 @@ func TestSidemirrorsOwnAddressInRegistryMirrorsIsRecognised(t *testing.T) {
 			})
 		}
 	})
+}
+
+func readPEM(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }

@@ -3,6 +3,7 @@ package hosts_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sidemirror/sidemirror/test/engine"
 )
@@ -125,7 +126,8 @@ func TestTheStatusKnowsWhetherContainerd2ReadsAListOfFolders(t *testing.T) {
 }
 
 // The files can say something else than the running containerd has in force: an admin has
-// edited them and not restarted it.
+// edited them and not restarted it. containerd 2.4 reports what it has in force (Introspection).
+// Of an earlier one it is at least known that the files were changed after its start.
 func TestTheStatusIsThatOfTheRunningContainerd(t *testing.T) {
 	engine.NeedRoot(t)
 	each(t, engine.Generations(), func(t *testing.T, g engine.Generation) {
@@ -144,6 +146,9 @@ func TestTheStatusIsThatOfTheRunningContainerd(t *testing.T) {
 				if c.way == viaSidemirror {
 					r.do(t, 0, "apply", "--engine", "containerd")
 				}
+				if g != engine.Built {
+					time.Sleep(2 * time.Second) // the time of a process's start is known to a second
+				}
 				r.put(t, map[string]string{config: c.file})
 				if c.way == direct {
 					r.do(t, 0, "apply", "--engine", "containerd")
@@ -151,7 +156,10 @@ func TestTheStatusIsThatOfTheRunningContainerd(t *testing.T) {
 				if way := r.byCRI(t, hubName); way != c.way {
 					t.Errorf("CRI pulls %s, want %s", way, c.way)
 				}
-				r.tellsCRI(t, c.way)
+				told := r.status(t).engine(t, "containerd")
+				if g == engine.Built || told.Mirror != "unknown" || len(told.Problems) == 0 {
+					r.tellsCRI(t, c.way)
+				}
 				r.do(t, 0, "revert")
 			})
 		}

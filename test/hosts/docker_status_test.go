@@ -10,19 +10,6 @@ import (
 	"github.com/sidemirror/sidemirror/test/registry"
 )
 
-// tellsDocker checks that the status says of Docker what its pulls do.
-func (r *rig) tellsDocker(t *testing.T, hub, other by) {
-	t.Helper()
-	s := r.status(t)
-	told := s.engine(t, "docker")
-	if hosts := told.reaches("hosts.toml"); hosts != (other == viaSidemirror) {
-		t.Errorf("Docker pulls from reg.test %s, and the status says %+v", other, told)
-	}
-	if active := told.Mirror == "active" || told.Mirror == "partial"; active != (hub == viaSidemirror) {
-		t.Errorf("Docker pulls from Docker Hub %s, and the status says %+v", hub, told)
-	}
-}
-
 // Settings with which nothing, or not all, goes through sidemirror: the status must not say
 // that all is as planned.
 func TestTheStatusSaysOfDockerWhatItsPullsDo(t *testing.T) {

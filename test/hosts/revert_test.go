@@ -67,10 +67,11 @@ var obstacles = []obstacle{
 		clear: func(t *testing.T, r *rig) { r.rewrite(t, daemonJSON, uncomment) },
 	},
 	{
+		// Without the hosts.toml dockerd would stop verifying TLS to Docker Hub.
 		name: "comment in a daemon.json with sidemirror's entry", json: withoutSnapshotter,
 		make:  func(t *testing.T, r *rig) { r.rewrite(t, daemonJSON, comment) },
 		clear: func(t *testing.T, r *rig) { r.rewrite(t, daemonJSON, uncomment) },
-		stays: []string{daemonJSON}, names: daemonJSON + ":2",
+		stays: []string{daemonJSON, "/etc/docker/certs.d/docker.io/hosts.toml"}, names: daemonJSON + ":2",
 	},
 	{
 		name: "invalid TOML in a hosts.toml",
@@ -78,7 +79,6 @@ var obstacles = []obstacle{
 		clear: func(t *testing.T, r *rig) {
 			r.rewrite(t, ownTOML, func(s string) string { return strings.TrimSuffix(s, "\nhalf = [\n") })
 		},
-		stays: []string{ownTOML}, names: ownTOML + ":",
 	},
 	{
 		name:  "immutable file",

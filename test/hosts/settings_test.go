@@ -109,7 +109,7 @@ var settings = []setting{
 		files: map[string]string{
 			config: criV2 + "[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"other.test\"]\nendpoint = [\"https://reg.test\"]\n",
 		},
-		leaves: "has registry.mirrors, beside which containerd refuses config_path",
+		leaves: "has registry.mirrors: next to it containerd refuses config_path",
 		store:  map[engine.Generation]string{engine.Built: "containerd"},
 	},
 	{

@@ -6,38 +6,37 @@ import (
 	"testing"
 )
 
-// status is what `sidemirror status --json` prints, as far as it is looked at here.
+// status is what `sidemirror status --json` prints, as far as these tests look at it.
 type status struct {
 	OK      bool
 	Engines []state
 	Pending []string
 	Signals []struct{ Engine, Verb string }
-	Refused []fault
+	Refused []remark
 }
-
-// fault is a problem or a note.
-type fault struct{ Code, Path, Text, Hint string }
 
 // state is what it prints of one engine.
 type state struct {
 	Engine, Home, Version, Store, Config, Hosts, Mirror string
-	Running                                             bool
-	Through                                             []string
-	Files                                               []struct{ Path, State string }
-	Problems, Notes                                     []fault
+
+	Running         bool
+	Through         []string
+	Files           []struct{ Path, State string }
+	Problems, Notes []remark
 }
 
-// reaches reports whether pulls go through sidemirror because of files of a kind.
-func (s state) reaches(kind string) bool {
-	return slices.Contains(s.Through, kind) && (s.Mirror == "active" || s.Mirror == "partial")
-}
+// remark is a problem or a note.
+type remark struct{ Code, Path, Text, Hint string }
 
 func (r *rig) status(t *testing.T) status {
 	t.Helper()
-	out, _, _ := r.run(t, "status", "--json") // it exits with 1 if there are problems
+	out, _, code := r.run(t, "status", "--json")
 	var s status
 	if err := json.Unmarshal([]byte(out), &s); err != nil {
 		t.Fatal(err)
+	}
+	if s.OK != (code == 0) {
+		t.Errorf("status: exit code %d, and ok is %v", code, s.OK)
 	}
 	return s
 }
@@ -55,9 +54,32 @@ func (s status) engine(t *testing.T, name string) state {
 // tellsCRI checks that the status says of containerd's CRI what its pulls do.
 func (r *rig) tellsCRI(t *testing.T, way by) {
 	t.Helper()
-	s := r.status(t)
-	told := s.engine(t, "containerd")
-	if active := told.Mirror == "active"; active != (way == viaSidemirror) {
+	told := r.status(t).engine(t, "containerd")
+	// Partial is a host on which a file is not in place yet.
+	if reaches := told.Mirror == "active" || told.Mirror == "partial"; reaches != (way == viaSidemirror) {
 		t.Errorf("CRI pulls %s, and the status says %+v", way, told)
+	}
+	if way == direct && len(told.Problems) == 0 {
+		t.Errorf("CRI pulls %s, and the status names no problem: %+v", way, told)
+	}
+}
+
+// tellsDocker checks that the status says of Docker what its pulls from Docker Hub and from
+// another registry do.
+func (r *rig) tellsDocker(t *testing.T, hub, other by) {
+	t.Helper()
+	told := r.status(t).engine(t, "docker")
+	want := "inactive"
+	switch {
+	case hub == viaSidemirror && other == viaSidemirror:
+		want = "active"
+	case hub == viaSidemirror || other == viaSidemirror:
+		want = "partial"
+	}
+	if told.Mirror != want {
+		t.Errorf("Docker pulls from Docker Hub %s and from reg.test %s, and the status says %+v", hub, other, told)
+	}
+	if want != "active" && len(told.Problems)+len(told.Notes) == 0 {
+		t.Errorf("Docker pulls from Docker Hub %s and from reg.test %s, and the status does not say why: %+v", hub, other, told)
 	}
 }

@@ -85,7 +85,7 @@ func TestAVariableInAUnitsConfigFlagIsResolvedOrLeavesTheFileAlone(t *testing.T)
 		reads   string // where config_path is expected
 	}{
 		"environment":      {"Environment=CONF=" + special + "\nExecStart=/usr/bin/containerd --config ${CONF}\n", nil, special},
-		"environment file": {"EnvironmentFile=/etc/default/containerd\nExecStart=/usr/bin/containerd --config=$CONF\n", map[string]string{"/etc/default/containerd": "CONF=" + special + "\n"}, special},
+		"environment file": {"EnvironmentFile=/etc/default/containerd\nExecStart=/usr/bin/containerd --config=${CONF}\n", map[string]string{"/etc/default/containerd": "CONF=" + special + "\n"}, special},
 		"drop-in": {"ExecStart=/usr/bin/containerd --config ${CONF}\n", map[string]string{
 			"/etc/systemd/system/containerd.service.d/10-conf.conf": "[Service]\nEnvironment=\"CONF=" + special + "\"\n",
 		}, special},
@@ -160,5 +160,41 @@ func TestBothRevisionsOfMicrok8sAreRestored(t *testing.T) {
 		if slices.Sort(left); len(left) > 0 {
 			t.Errorf("after revert there are still %q", left)
 		}
+	}
+}
+
+// A dockerd that does not run yet has the flags of its unit, with its drop-ins and variables.
+func TestRegistriesThatAFlagOfTheUnitMakesInsecureGetNoHostsFile(t *testing.T) {
+	const name = "reg.corp.example"
+	for title, files := range map[string]map[string]string{
+		"unit":                    {"/lib/systemd/system/docker.service": "[Service]\nExecStart=/usr/bin/dockerd -H fd:// --insecure-registry=" + name + "\n"},
+		"unit over several lines": {"/lib/systemd/system/docker.service": "[Service]\nExecStart=/usr/bin/dockerd \\\n  -H fd:// \\\n  --insecure-registry " + name + "\n"},
+		"drop-in": {
+			"/lib/systemd/system/docker.service":                    "[Service]\nExecStart=/usr/bin/dockerd -H fd://\n",
+			"/etc/systemd/system/docker.service.d/50-insecure.conf": "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// --insecure-registry=http://" + name + "\n",
+		},
+		"variable of Debian's unit": {
+			"/lib/systemd/system/docker.service": "[Service]\nEnvironmentFile=-/etc/default/docker\nExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS\n",
+			"/etc/default/docker":                "DOCKER_OPTS=\"--insecure-registry=" + name + " --log-level=info\"\n",
+		},
+		"admin's unit over the package's": {
+			"/lib/systemd/system/docker.service": "[Service]\nExecStart=/usr/bin/dockerd -H fd://\n",
+			"/etc/systemd/system/docker.service": "[Service]\nExecStart=/usr/bin/dockerd --insecure-registry=\"" + name + "\"\n",
+		},
+	} {
+		t.Run(title, func(t *testing.T) {
+			r := newTree(t, map[string]string{
+				"/usr/bin/dockerd":            "",
+				"/var/lib/dpkg/status":        dpkg("docker-ce", "5:29.1.0-1~debian"),
+				"/etc/sidemirror/config.toml": "[registry.\"" + name + "\"]\n[registry.\"other.corp.example\"]\n",
+			})
+			r.put(t, files)
+			out := r.on(t, "apply", "--engine", "docker")
+			for registry, want := range map[string]bool{name: false, "other.corp.example": true, hubName: true} {
+				if has := exists(filepath.Join(r.host.Root, "etc/docker/certs.d", registry, "hosts.toml")); has != want {
+					t.Errorf("%s has a hosts.toml: %v\n%s", registry, has, out)
+				}
+			}
+		})
 	}
 }

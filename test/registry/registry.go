@@ -32,6 +32,10 @@ type Options struct {
 	// by an authority of its own.
 	Names []string
 
+	// ClientCertificates makes an https registry refuse connections without a certificate of
+	// its authority's, such as the one in [Registry.ClientCert].
+	ClientCertificates bool
+
 	// Address to listen on, "127.0.0.1:0" if empty.
 	Address string
 }
@@ -46,6 +50,10 @@ type Registry struct {
 
 	// CA is the path of the PEM authority of an https registry.
 	CA string
+
+	// ClientCert and ClientKey are the paths of a certificate that the authority of an https
+	// registry has signed, and of its key.
+	ClientCert, ClientKey string
 
 	// Realm is the origin of a private registry's token server.
 	Realm string
@@ -76,6 +84,9 @@ http:
   tls:
     certificate: {{.Folder}}/tls.pem
     key: {{.Folder}}/tls.key
+{{- if .ClientCertificates}}
+    clientcas: [{{.CA}}]
+{{- end}}
 {{- end}}
 {{- if .Realm}}
 auth:
@@ -97,6 +108,7 @@ func Start(t testing.TB, o Options) *Registry {
 	t.Cleanup(r.client.CloseIdleConnections)
 	if len(o.Names) > 0 {
 		r.URL.Scheme, r.CA = "https", filepath.Join(folder, "ca.pem")
+		r.ClientCert, r.ClientKey = filepath.Join(folder, "tls.pem"), filepath.Join(folder, "tls.key")
 		// The token server is at localhost.
 		r.client.Transport = issue(t, folder, append(slices.Clone(o.Names), "localhost"))
 	}
@@ -111,7 +123,10 @@ func Start(t testing.TB, o Options) *Registry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = config.Execute(file, struct{ Folder, Address, CA, Realm string }{folder, o.Address, r.CA, r.Realm})
+	err = config.Execute(file, struct {
+		Folder, Address, CA, Realm string
+		ClientCertificates         bool
+	}{folder, o.Address, r.CA, r.Realm, o.ClientCertificates})
 	if err := errors.Join(err, file.Close()); err != nil {
 		t.Fatalf("writing %s: %v", path, err)
 	}

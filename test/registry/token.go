@@ -68,7 +68,8 @@ func (r *Registry) startTokenServer(t testing.TB, folder string) {
 }
 
 // issue makes an authority and a certificate for names, leaves ca.pem, tls.pem
-// and tls.key in the folder, and returns a transport that trusts the authority.
+// and tls.key in the folder, and returns a transport that trusts the authority and shows the
+// certificate.
 func issue(t testing.TB, folder string, names []string) http.RoundTripper {
 	t.Helper()
 	authorityKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -111,7 +112,8 @@ func issue(t testing.TB, folder string, names []string) http.RoundTripper {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(parsed)
-	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+	own := tls.Certificate{Certificate: [][]byte{leafDER}, PrivateKey: key}
+	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}}, ForceAttemptHTTP2: true}
 }
 
 func template509(name string) *x509.Certificate {

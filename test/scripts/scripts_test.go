@@ -1,0 +1,158 @@
+// Package scripts_test runs the command line as a person types it: each *.txtar file of this folder
+// is a session with the real binary, in testscript's language
+// (https://pkg.go.dev/github.com/rogpeppe/go-internal/testscript), with the commands below.
+package scripts_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sidemirror/sidemirror/test/harness"
+	"github.com/sidemirror/sidemirror/test/registry"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+func TestCommandLine(t *testing.T) {
+	t.Parallel()
+	bin := t.TempDir()
+	if err := os.Symlink(harness.Binary(t), filepath.Join(bin, "sidemirror")); err != nil {
+		t.Fatal(err)
+	}
+	documented := documentedKeys(t)
+	// A registry with one image, and a daemon that mirrors it.
+	upstream := registry.Start(t, registry.Options{})
+	image := upstream.Push(t, "alice/app", "v1", registry.Shape{Size: 1 << 12})
+	daemon := harness.Start(t, harness.Options{Registries: []harness.Registry{{Name: "r.test", Upstreams: []string{upstream.URL.String()}}}})
+	testscript.Run(t, testscript.Params{
+		Dir: ".",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
+			// A configuration of the machine must not count.
+			e.Setenv("SIDEMIRROR_CONFIG", filepath.Join(e.WorkDir, "config.toml"))
+			e.Setenv("DAEMON", filepath.Join(daemon.Dir(), "config.toml"))
+			e.Setenv("IMAGE", "r.test/alice/app:v1")
+			e.Setenv("DIGEST", image.Digest)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "plain": plain,
+			"keys": func(ts *testscript.TestScript, not bool, args []string) { keys(ts, not, args, documented) },
+		},
+	})
+}
+
+// exits runs a command and wants its exit code:
+//
+//	exits 2 sidemirror plan
+func exits(ts *testscript.TestScript, not bool, args []string) {
+	if not || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var ended *exec.ExitError
+		if !errors.As(err, &ended) {
+			ts.Fatalf("%v", err)
+		}
+		got = ended.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// phrases are words that help, output and errors do not use, because a reader has to think twice.
+var phrases = regexp.MustCompile(`(?i)\b(mend(s|ed)?|amiss|nobody|somebody|whoever|but for|beside|by itself|by themselves|` +
+	`go(es)? on to the registr|our part|is told|are told|is to be|has to be|stranger|crowd|not all is well|all is as)\b`)
+
+// reports begins a line that a terminal may wrap.
+var reports = regexp.MustCompile(`^(sidemirror|problem|hint|note|warning): `)
+
+// plain wants the words that people use, in lines that fit a screen unless they report something:
+//
+//	plain stdout
+func plain(ts *testscript.TestScript, not bool, args []string) {
+	if not || len(args) != 1 {
+		ts.Fatalf("usage: plain stdout|stderr|FILE")
+	}
+	for i, line := range strings.Split(ts.ReadFile(args[0]), "\n") {
+		if found := phrases.FindString(line); found != "" {
+			ts.Fatalf("line %d says %q: %s", i+1, found, line)
+		}
+		if n := utf8.RuneCountInString(line); n > 120 && !reports.MatchString(line) {
+			ts.Fatalf("line %d has %d characters: %s", i+1, n, line)
+		}
+	}
+}
+
+// keys wants JSON whose keys are snake_case and documented in docs/json.md:
+//
+//	keys stdout
+func keys(ts *testscript.TestScript, not bool, args []string, documented map[string]bool) {
+	if not || len(args) != 1 {
+		ts.Fatalf("usage: keys stdout|FILE")
+	}
+	var value any
+	if err := json.Unmarshal([]byte(ts.ReadFile(args[0])), &value); err != nil {
+		ts.Fatalf("not JSON: %v", err)
+	}
+	for _, key := range keysIn(value) {
+		if !snakeCase.MatchString(key) {
+			ts.Fatalf("the key %q is not in snake_case", key)
+		}
+		if !documented[key] {
+			ts.Fatalf("the key %q is not in docs/json.md", key)
+		}
+	}
+}
+
+var snakeCase = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
+
+func keysIn(value any) (keys []string) {
+	switch v := value.(type) {
+	case map[string]any:
+		for key, child := range v {
+			keys = append(keys, key)
+			keys = append(keys, keysIn(child)...)
+		}
+	case []any:
+		for _, child := range v {
+			keys = append(keys, keysIn(child)...)
+		}
+	}
+	return keys
+}
+
+// documentedKeys returns the keys that the tables of docs/json.md describe. A row's first cell is a
+// path such as `engines[].files[].path`.
+func documentedKeys(t *testing.T) map[string]bool {
+	t.Helper()
+	data, err := os.ReadFile("../../docs/json.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string]bool)
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z0-9_.\\[\\]]+)`").FindAllStringSubmatch(string(data), -1) {
+		for _, key := range strings.FieldsFunc(row[1], func(r rune) bool { return strings.ContainsRune(".[]", r) }) {
+			found[key] = true
+		}
+	}
+	if len(found) == 0 {
+		t.Fatal(fmt.Errorf("docs/json.md describes no key"))
+	}
+	return found
+}
