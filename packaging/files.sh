@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes what is installed beside the binary out of what is in this repository:
+# Makes what is installed next to the binary from what is in this repository:
 # manual pages, completions, notices, the packages' changelog and copyright.
 #
 #	packaging/files.sh BINARY FOLDER

@@ -182,7 +182,7 @@ func (a *attacker) unheard(what string, etc tree) {
 	a.forget()
 }
 
-// ownEtc are what an installation of sidemirror and the engines change in /etc, each by itself.
+// ownEtc are what an installation of sidemirror and the engines change in /etc on their own account.
 var ownEtc = []string{
 	"/etc/docker", "/etc/containerd", "/etc/sidemirror", "/etc/systemd/system",
 	"/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow",
@@ -202,8 +202,8 @@ func (a *attacker) silent(command string) {
 }
 
 // container runs a container as root in the host's process namespace, in which a program under
-// dockerd's name names a file of its choice. Whoever may start containers is not always meant to
-// be root: an administrator runs images of others.
+// dockerd's name names a file of its choice. An administrator who starts such a
+// container does not mean it to be the host's engine.
 func (a *attacker) container() {
 	m := a.m
 	m.t.Helper()

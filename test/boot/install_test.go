@@ -95,8 +95,8 @@ func rebooted(t *testing.T, m *machine, net *internet, failed []string) {
 	t.Logf("status:\n%s", m.status(""))
 }
 
-// removed removes the package, and wants the host as it was, but for what Debian
-// keeps until a purge.
+// removed removes the package, and expects the host as it was, except what Debian keeps until a
+// purge.
 func removed(t *testing.T, m *machine, net *internet, etc tree) {
 	t.Logf("removal:\n%s", m.run("apt-get remove --yes --quiet sidemirror"))
 	for _, d := range m.tree("/etc").differences(etc,

@@ -44,8 +44,7 @@ func binaries(t *testing.T, debs, rpms []format) {
 	}
 }
 
-// The modules that the linker says are in the binary have to be in what says whose
-// they are.
+// Every module in the binary, according to the linker, must be in the files about licences.
 func licences(t *testing.T, deb, rpm format) {
 	info, err := buildinfo.ReadFile(filepath.Join(deb.unpacked, "usr/bin/sidemirror"))
 	if err != nil {

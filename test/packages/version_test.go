@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Each commit's version is above that of the commit before it, for dpkg and for rpm,
-// tagged or not: whoever follows them is never told that an upgrade is none.
+// Each commit's version is higher than that of the commit before it, for dpkg and for rpm, with and
+// without a tag: no upgrade looks like a downgrade.
 func TestVersionsSortAsTheyCome(t *testing.T) {
 	repo := t.TempDir()
 	if err := os.Mkdir(filepath.Join(repo, "packaging"), 0o755); err != nil {

@@ -24,7 +24,7 @@ const source = "../../systemd"
 
 var units = []string{"sidemirror.socket", "sidemirror.service", "sidemirror-hosts.service"}
 
-// run is a program's output. It has to be there: test/setup.sh installs systemd.
+// run returns a program's output. The program must exist: test/setup.sh installs systemd.
 func run(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -47,7 +47,7 @@ func mustRun(t *testing.T, name string, args ...string) string {
 	return out
 }
 
-// tree is a host's with our files, and with systemd's own units if with says so.
+// tree makes the tree of a host with sidemirror's files and, if with is true, systemd's own units.
 func tree(t *testing.T, with bool) string {
 	t.Helper()
 	root := t.TempDir()
@@ -96,7 +96,7 @@ func TestTheUnitsAreClean(t *testing.T) {
 	if out := mustRun(t, "systemd-analyze", verify...); strings.Contains(out, "sidemirror") {
 		t.Errorf("systemd-analyze verify says\n%s", out)
 	}
-	// What it is to find, it finds.
+	// It finds a mistake.
 	unit := filepath.Join(root, "usr/lib/systemd/system/sidemirror.service")
 	data, err := os.ReadFile(unit)
 	if err != nil {
@@ -271,7 +271,7 @@ func TestUnitsAndProgramAgree(t *testing.T) {
 	}
 }
 
-// read are the settings of a unit, whatever their section.
+// read returns the settings of a unit, of all its sections.
 func read(t *testing.T, unit string) map[string][]string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(source, unit))
@@ -295,7 +295,7 @@ func last(t *testing.T, values []string) string {
 	return values[len(values)-1]
 }
 
-// setting is a value in what "config show" prints.
+// setting returns a value that "config show" prints.
 func setting(t *testing.T, show, key string) string {
 	t.Helper()
 	for line := range strings.Lines(show) {
