@@ -45,13 +45,14 @@ var mayImport = map[string][]string{
 		"hostconfig/certsd", "hostconfig/containerd", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal",
 		"hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 	},
-	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/splice", "hostconfig/version"},
+	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/containerd": {
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",
 	},
 	"hostconfig/docker": {
-		"hostconfig/certsd", "hostconfig/engine", "hostconfig/process", "hostconfig/socket", "hostconfig/splice", "hostconfig/unitfile", "hostconfig/version",
+		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
+		"hostconfig/unitfile", "hostconfig/version",
 	},
 	"hostconfig/engine":   {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/hostfs":   {},

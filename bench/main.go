@@ -37,6 +37,7 @@ var figures = []struct {
 	measure func(*bench, context.Context) error
 }{
 	{"start", (*bench).start100k},
+	{"watch", (*bench).watch},
 	{"memory", (*bench).memory},
 	{"warm-blob", (*bench).warmBlob},
 	{"warm-manifest", (*bench).warmManifest},

@@ -16,14 +16,14 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/cache"
 )
 
-// caches are the cache folders that are open: the one in force and, after a reload
-// with another cache.dir, those whose streams have not ended.
+// caches are the cache folders that are open: the one in force and, after a reload with another
+// cache.dir, those that requests still use.
 type caches struct {
 	mu   sync.Mutex
 	open []*cacheFolder
-	// For the status line: the one in force, or why there is none.
+	// For the status line: the folder in force, or why there is none.
 	inForce *cacheFolder
-	amiss   string
+	missing string
 }
 
 type cacheFolder struct {
@@ -32,23 +32,23 @@ type cacheFolder struct {
 	id    os.FileInfo
 	users int // under caches.mu
 
-	keep    func() // begins what is not for before we are ready
-	stop    context.CancelFunc
-	keeping sync.WaitGroup
+	maintain    func() // starts the maintenance, which must not delay readiness
+	stop        context.CancelFunc
+	maintaining sync.WaitGroup
 }
 
-// newService makes the proxy that c describes, with its cache. Where the folder
-// cannot be had, it serves without: a pull is never worse for our being there.
+// newService makes the proxy that c describes, with its cache. If the folder cannot be opened, the
+// proxy serves without one: a pull is never worse because of sidemirror.
 func (s *caches) newService(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	var f *cacheFolder
-	amiss := ""
+	missing := ""
 	if c.Cache.Dir != "" {
 		var err error
 		if f, err = s.acquire(c, log); err != nil {
-			amiss = "nothing is kept: " + err.Error()
-			log.WithError(err).Error("nothing is kept, and every pull goes to the registry, until the cache folder is mended and the configuration reloaded")
+			missing = "nothing is stored: " + err.Error()
+			log.WithError(err).Error("nothing is stored, and every pull goes to the registry, until the cache folder is repaired and the configuration reloaded")
 		} else if err := f.writable(); err != nil {
-			log.WithError(err).Error("what the cache has is served and nothing is added to it, until its folder is mended")
+			log.WithError(err).Error("stored content is served, but nothing is added until the cache folder is repaired")
 		}
 	}
 	svc, err := f.serve(s, c, at, version, log)
@@ -57,11 +57,11 @@ func (s *caches) newService(c *config.Config, at []netip.AddrPort, version strin
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.inForce, s.amiss = f, amiss
+	s.inForce, s.missing = f, missing
 	return svc, nil
 }
 
-// serve makes a proxy that keeps what it serves in f; in nothing if f is nil.
+// serve makes a proxy that stores content in f, or nowhere if f is nil.
 func (f *cacheFolder) serve(s *caches, c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	if f == nil {
 		p, err := newProxy(c, at, version, log, nil)
@@ -87,9 +87,9 @@ func cacheLimits(c *config.Config) cache.Limits {
 	}
 }
 
-// acquire opens c's cache, or gives the one that is open. Two for one folder, by
-// whatever path, would clear away each other's fills; and one that was removed, or
-// has another mounted over it, is not the one at its path any more.
+// acquire opens c's cache, or returns the one that is open. Two caches in one folder, by whatever
+// path, would remove each other's unfinished files. A folder that was removed, or that another one
+// is mounted over, is no longer the one at its path.
 func (s *caches) acquire(c *config.Config, log *logrus.Logger) (*cacheFolder, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +111,7 @@ func (s *caches) acquire(c *config.Config, log *logrus.Logger) (*cacheFolder, er
 		return nil, fmt.Errorf("opening the cache %s: %w", path, err)
 	}
 	if err := dir.Clear(); err != nil {
-		// They take room, and nothing reads them.
+		// They take space, and nothing reads them.
 		log.WithError(err).WithField("dir", path).Warn("the cache's unfinished files cannot be removed")
 	}
 	f := newCacheFolder(dir, path, id, log)
@@ -122,15 +122,15 @@ func (s *caches) acquire(c *config.Config, log *logrus.Logger) (*cacheFolder, er
 func newCacheFolder(dir *cache.Dir, path string, id os.FileInfo, log *logrus.Logger) *cacheFolder {
 	ctx, stop := context.WithCancel(context.Background())
 	f := &cacheFolder{Dir: dir, path: path, id: id, users: 1, stop: stop}
-	f.keep = sync.OnceFunc(func() {
-		f.keeping.Go(func() {
+	f.maintain = sync.OnceFunc(func() {
+		f.maintaining.Go(func() {
 			dir.Keep(ctx, func(freed int64, files int, err error) {
 				at := log.WithField("dir", path)
 				if files > 0 {
-					at.WithFields(logrus.Fields{"bytes": freed, "files": files}).Info("removed from the cache what was used longest ago")
+					at.WithFields(logrus.Fields{"bytes": freed, "files": files}).Info("removed the content that was used longest ago")
 				}
 				if err != nil {
-					at.WithError(err).Warn("the cache cannot be kept within its bounds")
+					at.WithError(err).Warn("the cache cannot be reduced to its limits")
 				}
 			})
 		})
@@ -138,8 +138,7 @@ func newCacheFolder(dir *cache.Dir, path string, id os.FileInfo, log *logrus.Log
 	return f
 }
 
-// writable says why nothing can be added. A file system that is mounted read-only
-// opens like any other.
+// writable returns why nothing can be added. A read-only file system opens like any other.
 func (f *cacheFolder) writable() error {
 	if err := unix.Access(f.path, unix.W_OK|unix.X_OK); err != nil {
 		return &os.PathError{Op: "writing in", Path: f.path, Err: err}
@@ -147,7 +146,7 @@ func (f *cacheFolder) writable() error {
 	return nil
 }
 
-// release closes a folder when its last user has done so, its fills with it.
+// release closes a folder, and ends its fills, when its last user has released it.
 func (s *caches) release(f *cacheFolder) {
 	s.mu.Lock()
 	f.users--
@@ -160,22 +159,22 @@ func (s *caches) release(f *cacheFolder) {
 		return
 	}
 	f.stop()
-	f.keeping.Wait()
-	_ = f.Close() // what is committed is on disk, and nothing else counts
+	f.maintaining.Wait()
+	_ = f.Close() // complete content is on disk
 }
 
-// trouble is what is wrong with the folder in force, which may change by itself: a file
+// trouble returns what is wrong with the folder in force. That may change at any time: a file
 // system becomes read-only after an error of its disk.
 func (s *caches) trouble() string {
 	s.mu.Lock()
-	folder, amiss := s.inForce, s.amiss
+	folder, text := s.inForce, s.missing
 	s.mu.Unlock()
-	if amiss == "" && folder != nil {
+	if text == "" && folder != nil {
 		if err := folder.writable(); err != nil {
-			amiss = "nothing new is kept: " + err.Error()
+			text = "nothing new is stored: " + err.Error()
 		}
 	}
-	return amiss
+	return text
 }
 
 // cachingProxy is a proxy and the cache folder that it uses.
@@ -185,13 +184,13 @@ type cachingProxy struct {
 	release func()
 }
 
-// Probe comes when we are ready: not before may the cache be counted.
+// Probe is called when the daemon is ready. The cache must not be counted earlier.
 func (p *cachingProxy) Probe(ctx context.Context) {
-	p.folder.keep()
+	p.folder.maintain()
 	p.registryProxy.Probe(ctx)
 }
 
-// Close closes the proxy, and the folder if nobody else uses it.
+// Close closes the proxy, and the folder if no other proxy uses it.
 func (p *cachingProxy) Close() {
 	p.registryProxy.Close()
 	p.release()

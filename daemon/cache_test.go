@@ -21,13 +21,13 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
-// withCache is a configuration that keeps things in dir.
+// withCache returns a configuration with its cache in dir.
 func withCache(t *testing.T, dir, more string) *config.Config {
 	t.Helper()
 	return mustLoad(t, fmt.Sprintf("listen = [%q]\n[cache]\ndir = %q\n%s", freeAddr(t), dir, more))
 }
 
-// forTest makes a service as the daemon does, and gives what it logs.
+// forTest makes a service as the daemon does, and returns what it logs.
 func (s *caches) forTest(t *testing.T, c *config.Config) (service, *syncBuffer) {
 	t.Helper()
 	said := new(syncBuffer)
@@ -40,7 +40,7 @@ func (s *caches) forTest(t *testing.T, c *config.Config) (service, *syncBuffer) 
 	return svc, said
 }
 
-func TestACacheThatCannotBeOpenedIsSaidOnceAndServingGoesOn(t *testing.T) {
+func TestProxyServesWithoutACacheThatCannotBeOpened(t *testing.T) {
 	inTheWay := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func TestACacheThatCannotBeOpenedIsSaidOnceAndServingGoesOn(t *testing.T) {
 	var s caches
 	c := withCache(t, filepath.Join(inTheWay, "cache"), "")
 	svc, said := s.forTest(t, c)
-	if n := strings.Count(said.String(), "level=error"); n != 1 || !strings.Contains(said.String(), "set cache.dir") || !strings.Contains(s.trouble(), "nothing is kept") {
+	if n := strings.Count(said.String(), "level=error"); n != 1 || !strings.Contains(said.String(), "set cache.dir") || !strings.Contains(s.trouble(), "nothing is stored") {
 		t.Errorf("%d errors in\n%s\nstatus %q", n, said, s.trouble())
 	}
 	answer := httptest.NewRecorder()
@@ -64,11 +64,11 @@ func TestACacheThatCannotBeOpenedIsSaidOnceAndServingGoesOn(t *testing.T) {
 	svc, said = s.forTest(t, c)
 	defer svc.Close()
 	if said.String() != "" || s.trouble() != "" || len(s.open) != 1 {
-		t.Errorf("mended, it says %q and %q", said, s.trouble())
+		t.Errorf("after the repair it reports %q and %q", said, s.trouble())
 	}
 }
 
-func TestACacheThatCannotBeWrittenIsServedFrom(t *testing.T) {
+func TestReadOnlyCacheIsServed(t *testing.T) {
 	dir := t.TempDir()
 	// Modes do not keep root from writing, a file system does.
 	if os.Getuid() == 0 {
@@ -89,12 +89,12 @@ func TestACacheThatCannotBeWrittenIsServedFrom(t *testing.T) {
 	}
 	svc, said := s.forTest(t, withCache(t, dir, ""))
 	defer svc.Close()
-	if len(s.open) != 1 || !strings.Contains(said.String(), "nothing is added") || !strings.Contains(s.trouble(), "nothing new is kept") {
+	if len(s.open) != 1 || !strings.Contains(said.String(), "nothing is added") || !strings.Contains(s.trouble(), "nothing new is stored") {
 		t.Errorf("%d open; log %q; status %q", len(s.open), said, s.trouble())
 	}
 }
 
-func TestAReloadKeepsTheSameFolderOpenAndChangesItsBounds(t *testing.T) {
+func TestReloadChangesTheLimitsOfAnOpenFolder(t *testing.T) {
 	dir := t.TempDir()
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(dir, link); err != nil {
@@ -119,11 +119,11 @@ func TestAReloadKeepsTheSameFolderOpenAndChangesItsBounds(t *testing.T) {
 	}
 	second.Close()
 	if len(s.open) != 0 {
-		t.Error("nobody closed it")
+		t.Error("it is still open")
 	}
 }
 
-func TestAReloadWithAnotherFolderClosesTheOldWhenItsStreamsEnd(t *testing.T) {
+func TestReloadWithAnotherFolderClosesTheOldOneAfterItsStreams(t *testing.T) {
 	old, next := t.TempDir(), t.TempDir()
 	var s caches
 	first, _ := s.forTest(t, withCache(t, old, ""))
@@ -138,7 +138,7 @@ func TestAReloadWithAnotherFolderClosesTheOldWhenItsStreamsEnd(t *testing.T) {
 	second.Close()
 }
 
-func TestAFolderThatWasRemovedIsMadeAnewByAReload(t *testing.T) {
+func TestReloadCreatesARemovedFolderAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
 	var s caches
 	first, _ := s.forTest(t, withCache(t, dir, ""))
@@ -153,7 +153,7 @@ func TestAFolderThatWasRemovedIsMadeAnewByAReload(t *testing.T) {
 	}
 }
 
-func TestAConfigurationThatIsRefusedLeavesTheCacheAlone(t *testing.T) {
+func TestRefusedConfigurationLeavesTheCacheAlone(t *testing.T) {
 	dir := t.TempDir()
 	var s caches
 	first, _ := s.forTest(t, withCache(t, dir, ""))
@@ -167,8 +167,8 @@ func TestAConfigurationThatIsRefusedLeavesTheCacheAlone(t *testing.T) {
 	}
 }
 
-// With many blobs that takes seconds.
-func TestNothingIsCountedBeforeWeAreReady(t *testing.T) {
+// Counting takes seconds if there are many blobs.
+func TestCacheIsNotCountedBeforeTheDaemonIsReady(t *testing.T) {
 	dir := t.TempDir()
 	var s caches
 	keep(t, dir, "something")
@@ -195,13 +195,13 @@ func TestEvictionsAreLogged(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	svc.Probe(ctx)
-	waitFor(t, func() bool { return strings.Contains(said.String(), "removed from the cache") })
+	waitFor(t, func() bool { return strings.Contains(said.String(), "removed the content") })
 	if !strings.Contains(said.String(), "files=2") && !strings.Contains(said.String(), "files=3") {
 		t.Errorf("log %s", said)
 	}
 }
 
-// keep puts a blob into a cache folder.
+// keep stores a blob in a cache folder.
 func keep(t *testing.T, dir, content string) {
 	t.Helper()
 	hex := digest.FromString(content).Encoded()
@@ -218,14 +218,15 @@ func TestLoginDoesNotOpenTheCache(t *testing.T) {
 	upstream := httptest.NewServer(http.NotFoundHandler())
 	defer upstream.Close()
 	dir := filepath.Join(t.TempDir(), "cache")
-	c := withCache(t, dir, fmt.Sprintf("[registry.'a.example']\nupstreams = [%q]\n", upstream.URL))
-	_ = Login(t.Context(), c, "a.example", credential.Credential{Username: "me", Password: credential.NewSecret("x")}, "test")
+	host := strings.TrimPrefix(upstream.URL, "http://")
+	c := withCache(t, dir, fmt.Sprintf("[registry.%q]\nupstreams = [%q]\n", host, upstream.URL))
+	_ = Login(t.Context(), c, host, "", credential.Credential{Username: "me", Password: credential.NewSecret("x")}, "test")
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("it is there: %v", err)
 	}
 }
 
-func TestStoppingKeepsWhatIsWholeAndEndsWhatIsBeingFetched(t *testing.T) {
+func TestStoppingKeepsCompleteContentAndRemovesTheRest(t *testing.T) {
 	const small, endless = "a blob", "a blob that never ends"
 	begun, release := make(chan struct{}), make(chan struct{})
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

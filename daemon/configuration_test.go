@@ -64,7 +64,7 @@ func mkdir(t *testing.T, dir string) {
 	}
 }
 
-// repair puts a file in the place of whatever is there.
+// repair replaces what is at file by a file.
 func repair(t *testing.T, file, text string) {
 	t.Helper()
 	if info, err := os.Lstat(file); err == nil && info.IsDir() {

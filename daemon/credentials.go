@@ -11,17 +11,17 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
-// credentials gives the sources that c names, in their order. log may be nil.
-func credentials(c *config.Config, log *logrus.Logger) []*toldSource {
-	sources := []*toldSource{told(credential.OpenStore(c.Credentials.Store), log, lookForFaults)}
+// credentials returns the sources that c names, in their order. log may be nil.
+func credentials(c *config.Config, log *logrus.Logger) []*watchedSource {
+	sources := []*watchedSource{watchFaults(credential.OpenStore(c.Credentials.Store), log, lookForFaults)}
 	for _, path := range c.Credentials.Files {
-		sources = append(sources, told(&credential.File{Path: path}, log, lookForFaults))
+		sources = append(sources, watchFaults(&credential.File{Path: path}, log, lookForFaults))
 	}
 	return sources
 }
 
-// asked are sources as the proxy wants them.
-func asked(sources []*toldSource) credential.Sources {
+// asSources returns the sources as the proxy uses them.
+func asSources(sources []*watchedSource) credential.Sources {
 	list := make(credential.Sources, len(sources))
 	for i, s := range sources {
 		list[i] = s
@@ -29,51 +29,49 @@ func asked(sources []*toldSource) credential.Sources {
 	return list
 }
 
-// faulty is a source that may be in trouble while it still serves what it last read.
+// faulty is a source that may have a fault while it still serves what it read last.
 type faulty interface {
 	credential.Source
 	Fault() error
 }
 
-// toldSource says in the log, once, when its source gets into trouble, and when it
-// is out of it again.
-type toldSource struct {
+// watchedSource logs when its source gets a fault, and when the fault is gone.
+type watchedSource struct {
 	faulty
 	log *logrus.Logger
 
-	every time.Duration // how often the source is looked at
+	every time.Duration // how often the source is examined
 
-	mu   sync.Mutex
-	said string
-	next time.Time
+	mu    sync.Mutex
+	fault string // as it was logged
+	next  time.Time
 }
 
 const lookForFaults = time.Second
 
-// told gives source with its trouble told to log, from now on. Without a log nobody
-// looks for any.
-func told(source faulty, log *logrus.Logger, every time.Duration) *toldSource {
-	s := &toldSource{faulty: source, log: log, every: every}
-	s.tell()
+// watchFaults returns source with its faults logged. Without a log it looks for none.
+func watchFaults(source faulty, log *logrus.Logger, every time.Duration) *watchedSource {
+	s := &watchedSource{faulty: source, log: log, every: every}
+	s.examine()
 	return s
 }
 
 // Lookup implements [credential.Source].
-func (s *toldSource) Lookup(ctx context.Context, registry, repository string) (credential.Credential, error) {
+func (s *watchedSource) Lookup(ctx context.Context, registry, repository string) (credential.Credential, error) {
 	c, err := s.faulty.Lookup(ctx, registry, repository)
-	s.tell()
+	s.examine()
 	return c, err
 }
 
-// trouble is what is wrong with the source; "" where nothing is.
-func (s *toldSource) trouble() string {
-	s.tell()
+// trouble returns what is wrong with the source, or "".
+func (s *watchedSource) trouble() string {
+	s.examine()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.said
+	return s.fault
 }
 
-func (s *toldSource) tell() {
+func (s *watchedSource) examine() {
 	if s.log == nil {
 		return
 	}
@@ -91,13 +89,13 @@ func (s *toldSource) tell() {
 		now = err.Error()
 	}
 	s.mu.Lock()
-	changed := now != s.said
-	s.said = now
+	changed := now != s.fault
+	s.fault = now
 	s.mu.Unlock()
 	switch {
 	case !changed:
 	case now != "":
-		s.log.WithField("error", now).Warn("credentials cannot be read as they are")
+		s.log.WithField("error", now).Warn("credentials cannot be read; the ones read last stay in use")
 	default:
 		s.log.Info("credentials can be read again")
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
-func TestTroubleWithACredentialFileIsSaidOnce(t *testing.T) {
+func TestFaultOfACredentialFileIsLoggedOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.json")
 	write := func(text string) {
 		t.Helper()
@@ -25,7 +25,7 @@ func TestTroubleWithACredentialFileIsSaidOnce(t *testing.T) {
 	var b bytes.Buffer
 	log := logrus.New()
 	log.SetOutput(&b)
-	source := told(&credential.File{Path: path}, log, 0)
+	source := watchFaults(&credential.File{Path: path}, log, 0)
 	ask := func() {
 		t.Helper()
 		if got, err := source.Lookup(context.Background(), "r.test", ""); err != nil || got.Username != "u" {
@@ -39,12 +39,12 @@ func TestTroubleWithACredentialFileIsSaidOnce(t *testing.T) {
 	write(`{"auths":{"r.test":{"au`)
 	ask() // the last good content serves on
 	ask()
-	if n := strings.Count(b.String(), "cannot be read as they are"); n != 1 || !strings.Contains(b.String(), path) || strings.Contains(b.String(), "again") {
+	if n := strings.Count(b.String(), "the ones read last stay in use"); n != 1 || !strings.Contains(b.String(), path) || strings.Contains(b.String(), "again") {
 		t.Errorf("said %d times: %s", n, &b)
 	}
 	write(`{"auths":{"r.test":{"auth":"dTpvdGhlcg=="}}}`)
 	ask()
 	if !strings.Contains(b.String(), "can be read again") {
-		t.Errorf("not said that it is mended: %s", &b)
+		t.Errorf("the repair is not logged: %s", &b)
 	}
 }

@@ -22,7 +22,7 @@ func TestUpstreamsAreProbedWhenReadyAndAfterAReload(t *testing.T) {
 	r.expect(probed)
 }
 
-func TestAReloadLetsStreamsFinishOnTheOldOne(t *testing.T) {
+func TestReloadLetsStreamsOfTheOldConfigurationFinish(t *testing.T) {
 	release := make(chan struct{})
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), lasting(release))
@@ -44,7 +44,7 @@ func TestAReloadLetsStreamsFinishOnTheOldOne(t *testing.T) {
 	<-r.fakes[0].closed
 }
 
-func TestABadFileKeepsTheOldConfiguration(t *testing.T) {
+func TestFaultyFileIsReportedWithLineAndHint(t *testing.T) {
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), nil)
 	r.rewrite(named("two", addr) + "hosst = []\n")
@@ -60,7 +60,7 @@ func TestABadFileKeepsTheOldConfiguration(t *testing.T) {
 	wantAnswer(t, addr, "three")
 }
 
-func TestAProxyThatCannotBeMadeKeepsTheOldConfiguration(t *testing.T) {
+func TestProxyThatCannotBeMadeKeepsTheOldConfiguration(t *testing.T) {
 	addr, other := freeAddr(t), freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)), nil)
 	r.mu.Lock()
@@ -75,7 +75,7 @@ func TestAProxyThatCannotBeMadeKeepsTheOldConfiguration(t *testing.T) {
 	}
 }
 
-func TestAChangedListenMovesTheDaemon(t *testing.T) {
+func TestChangedListenMovesTheDaemon(t *testing.T) {
 	first, second := freeAddr(t), freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", first)), nil)
 	r.rewrite(named("two", first, second))
@@ -92,7 +92,7 @@ func TestAChangedListenMovesTheDaemon(t *testing.T) {
 	}
 }
 
-func TestATakenListenKeepsTheOldConfiguration(t *testing.T) {
+func TestReloadWithATakenAddressKeepsTheOldConfiguration(t *testing.T) {
 	addr, free := freeAddr(t), freeAddr(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -109,7 +109,7 @@ func TestATakenListenKeepsTheOldConfiguration(t *testing.T) {
 	}
 }
 
-func TestALogLevelIsReloaded(t *testing.T) {
+func TestLogLevelIsReloaded(t *testing.T) {
 	addr := freeAddr(t)
 	r := begin(t, writeConfig(t, named("one", addr)+"[log]\nlevel = 'error'\n"), nil)
 	if log := r.log.String(); log != "" {
@@ -123,7 +123,7 @@ func TestALogLevelIsReloaded(t *testing.T) {
 	}
 }
 
-func TestATakenAddressEndsTheStart(t *testing.T) {
+func TestStartFailsIfAnAddressIsTaken(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

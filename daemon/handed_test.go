@@ -25,8 +25,8 @@ import (
 
 const handedOverChild = "DAEMON_TEST_HANDED_OVER"
 
-// child is a daemon in a process of its own, since sockets are handed over as file
-// descriptors from 3 on. It is told to end by the end of its standard input.
+// child is a daemon in a process of its own, since sockets are handed over as file descriptors
+// from 3 on. The end of its standard input ends it.
 func child() int {
 	_ = os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // between fork and exec systemd knows it; exec.Cmd does not
 	d := newDaemon(config.Source{Path: os.Getenv(handedOverChild)}, os.Stderr)
@@ -45,7 +45,7 @@ func child() int {
 	return 0
 }
 
-// trickle answers with trickled, slowly.
+// trickle responds with trickled, slowly.
 func trickle(w http.ResponseWriter, _ *http.Request) {
 	for part := range strings.SplitAfterSeq(trickled, " ") {
 		_, _ = io.WriteString(w, part)
@@ -54,9 +54,9 @@ func trickle(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-const trickled = "a stream that is under way when the daemon is told to end"
+const trickled = "a stream that is under way when the daemon is asked to end"
 
-// held is a listening socket as systemd holds it: open, and nobody's to accept from.
+// held returns a listening socket as systemd holds it: open, but no process accepts.
 func held(t *testing.T, at string) (f *os.File, addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", at)
@@ -71,14 +71,14 @@ func held(t *testing.T, at string) (f *os.File, addr string) {
 	return f, l.Addr().String()
 }
 
-// handed is a child that runs.
+// handed is a running child.
 type handed struct {
 	*running
 	cmd  *exec.Cmd
 	stop io.Closer
 }
 
-// hand starts a child on the file with sockets, and waits until it says what it serves.
+// hand starts a child with the file and the sockets, and waits until it is ready.
 func hand(t *testing.T, told sdnotifytest.Messages, file string, sockets ...*os.File) *handed {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -97,7 +97,7 @@ func hand(t *testing.T, told sdnotifytest.Messages, file string, sockets ...*os.
 	return h
 }
 
-// leave tells the child to end, and waits until it has.
+// leave ends the child and waits for it.
 func (h *handed) leave() {
 	h.t.Helper()
 	_ = h.stop.Close()
@@ -120,7 +120,7 @@ func TestSocketsOfSystemdReplaceListen(t *testing.T) {
 	}
 }
 
-func TestBothOfSystemdsSocketsAreServed(t *testing.T) {
+func TestAllSocketsOfSystemdAreServed(t *testing.T) {
 	four, at4 := held(t, "127.0.0.1:0")
 	six, at6 := held(t, "[::1]:0")
 	told := sdnotifytest.Listen(t)
@@ -133,7 +133,7 @@ func TestBothOfSystemdsSocketsAreServed(t *testing.T) {
 	}
 }
 
-func TestTheWatchdogAsksAtIPv6WhereThereIsNothingElse(t *testing.T) {
+func TestWatchdogAsksAtIPv6IfThatIsTheOnlySocket(t *testing.T) {
 	socket, addr := held(t, "[::1]:0")
 	told := sdnotifytest.Listen(t)
 	t.Setenv("WATCHDOG_USEC", "600000")
@@ -143,9 +143,9 @@ func TestTheWatchdogAsksAtIPv6WhereThereIsNothingElse(t *testing.T) {
 	h.leave()
 }
 
-// No request fails and no stream is cut, however often the daemon is restarted, as
-// systemd does it, under engines that keep their connections and ones that do not.
-func TestARestartWithSystemdsSocketLosesNothing(t *testing.T) {
+// However often systemd restarts the daemon, no request fails and no stream is cut, for engines
+// that reuse their connections and for others.
+func TestRestartWithSystemdsSocketLosesNoRequest(t *testing.T) {
 	socket, addr := held(t, "127.0.0.1:0")
 	told := sdnotifytest.Listen(t)
 	file := writeConfig(t, named("x", addr))
@@ -182,7 +182,7 @@ func TestARestartWithSystemdsSocketLosesNothing(t *testing.T) {
 	}
 }
 
-// keepAsking is an engine that asks one thing after the other until over.
+// keepAsking is an engine that makes one request after the other until over.
 func keepAsking(t *testing.T, transport *http.Transport, url string, over <-chan struct{}, requests *atomic.Int64) {
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: 20 * time.Second}

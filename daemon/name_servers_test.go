@@ -15,7 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-func TestANameServerThatTheUnitDeniesIsTrouble(t *testing.T) {
+func TestDeniedNameServerIsReported(t *testing.T) {
 	said := new(syncBuffer)
 	asked := 0
 	deny := func(server netip.AddrPort) error {
@@ -57,8 +57,8 @@ func TestANameServerThatTheUnitDeniesIsTrouble(t *testing.T) {
 	}
 }
 
-// What the unit denies shows only in something that is sent.
-func TestANameServerIsReachedByADatagram(t *testing.T) {
+// Only sending shows what the unit denies.
+func TestNameServerIsTriedWithADatagram(t *testing.T) {
 	server, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)

@@ -17,22 +17,22 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// Login asks registry, as c configures it, whether it accepts cred. The error is
-// proxy.Proxy's: an *oci.Error if the registry or its token server refused.
-// version is sent in the User-Agent.
-func Login(ctx context.Context, c *config.Config, registry string, cred credential.Credential, version string) error {
+// Login asks the upstream that a login stored under the key of registry and namespace is for,
+// as c configures it, whether it accepts cred. The error is proxy.Proxy's: an *oci.Error if the
+// upstream or its token server refused. version is sent in the User-Agent.
+func Login(ctx context.Context, c *config.Config, registry, namespace string, cred credential.Credential, version string) error {
 	p, err := newProxy(c, c.Listen, version, nil, nil)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	return p.Login(ctx, registry, cred)
+	return p.Login(ctx, registry, namespace, cred)
 }
 
-// registryProxy is a proxy that can say what is wrong with its credentials.
+// registryProxy is a proxy that reports what is wrong with its credentials.
 type registryProxy struct {
 	*proxy.Proxy
-	sources []*toldSource
+	sources []*watchedSource
 }
 
 // Trouble implements troubled.
@@ -46,9 +46,9 @@ func (p *registryProxy) Trouble() string {
 	return strings.Join(list, "; ")
 }
 
-// newProxy makes the proxy that c describes, listening at the addresses at. log may be
-// nil, and so may kept, in which it keeps nothing.
-func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, kept *cache.Dir) (*registryProxy, error) {
+// newProxy makes the proxy that c describes, for the addresses at. log may be nil. If store is nil,
+// the proxy stores nothing.
+func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, store *cache.Dir) (*registryProxy, error) {
 	sources := credentials(c, log)
 	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: reachable(at[0]).String(), Version: version}
 	settings := proxy.Config{
@@ -57,8 +57,8 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 		Default:     oci.DockerHub,
 		OwnHosts:    ownHosts(at),
 		TrustedUIDs: c.Trust.UIDs,
-		Credentials: asked(sources),
-		Cache:       kept,
+		Credentials: asSources(sources),
+		Cache:       store,
 		Freshness:   proxy.Freshness{Timeout: c.Cache.FreshnessTimeout, TagTTL: c.Cache.TagTTL, MaxStale: c.Cache.MaxStale},
 		Version:     version,
 		Log:         log,
@@ -70,8 +70,8 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 	return &registryProxy{p, sources}, nil
 }
 
-// ownHosts are the names that people call this host by, where others than its own
-// processes may: addresses that are not loopback.
+// ownHosts returns the names and addresses of this host by which other hosts reach it: those of
+// addresses that are not loopback.
 func ownHosts(at []netip.AddrPort) []string {
 	var hosts []string
 	for _, a := range at {
@@ -86,8 +86,8 @@ func ownHosts(at []netip.AddrPort) []string {
 	return hosts
 }
 
-// everyName is the host's name and all its addresses. What cannot be found out is
-// left out: requests under it are refused, not wrongly served.
+// everyName returns the host's name and all its addresses. It leaves out what it cannot find out:
+// requests with that name are refused.
 func everyName() []string {
 	var names []string
 	if name, err := os.Hostname(); err == nil {

@@ -27,8 +27,8 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// fake is a service that answers with what its configuration calls hosts of
-// docker.io, so that a test sees which configuration is in force.
+// fake is a service that responds with the hosts of docker.io in its configuration, so that a test
+// sees which configuration is in force.
 type fake struct {
 	name    string
 	handler http.HandlerFunc
@@ -43,7 +43,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, f.name)
 }
 
-// Probe tells systemd of itself, so that a test sees what came first.
+// Probe notifies systemd, so that a test sees what came first.
 func (f *fake) Probe(ctx context.Context) {
 	_ = sdnotify.Status(probed)
 	<-ctx.Done()
@@ -53,7 +53,7 @@ func (f *fake) Close() { close(f.closed) }
 
 const probed = "probed"
 
-// running is a daemon in the test's own process, its systemd being the test.
+// running is a daemon in the test's own process. The test is its systemd.
 type running struct {
 	t      *testing.T
 	file   string
@@ -126,14 +126,14 @@ func (r *running) expect(want string) {
 	r.told.Wait(r.t, want, r.log.String)
 }
 
-// end waits for run's return; it may be asked again.
+// end waits until run has returned. It may be called again.
 func (r *running) end() error {
 	select {
 	case err := <-r.ended:
 		r.ended <- err
 		return err
 	case <-time.After(15 * time.Second):
-		return errors.New("not at all")
+		return errors.New("it did not end")
 	}
 }
 
@@ -149,7 +149,7 @@ func (r *running) rewrite(text string) {
 	replaceFile(r.t, r.file, text)
 }
 
-// replaceFile is what editors and package managers do: another file gets the name.
+// replaceFile does what editors and package managers do: another file gets the name.
 func replaceFile(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
@@ -187,7 +187,7 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// named is a configuration whose fake answers with name.
+// named returns a configuration whose fake responds with name.
 func named(name string, listen ...string) string {
 	return fmt.Sprintf("listen = ['%s']\n[registry.'docker.io']\nhosts = [%q]\n", strings.Join(listen, "', '"), name)
 }
@@ -211,8 +211,8 @@ func wantAnswer(t *testing.T, addr, want string) {
 	}
 }
 
-// stream is a request whose answer lasts until release is closed. Its query tells one
-// from another.
+// stream makes a request whose response lasts until release is closed. Its query tells one from
+// another.
 func stream(t *testing.T, addr string, query ...string) io.ReadCloser {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -236,12 +236,12 @@ func lasting(release <-chan struct{}) http.HandlerFunc {
 	}
 }
 
-// waitFor asks again and again until so, and gives up in the end.
+// waitFor calls so again and again until it is true.
 func waitFor(t *testing.T, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !so(); {
+	for deadline := time.Now().Add(30 * time.Second); !so(); {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not happen in 15 s")
+			t.Fatal("it did not happen in 30 s")
 		}
 	}
 }

@@ -19,8 +19,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 )
 
-// What is wrong now is on the line, and no longer than it is wrong.
-func TestTheStatusLineFollowsTroubleThatComesAndGoes(t *testing.T) {
+func TestStatusLineShowsPresentProblemsOnly(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "auth.json")
 	const good = `{"auths":{"r.test":{"auth":"dTpwYXNzd29yZA=="}}}`
 	replaceFile(t, file, good)
@@ -61,7 +60,7 @@ func TestTheStatusLineFollowsTroubleThatComesAndGoes(t *testing.T) {
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	r.expect("; nothing new is kept: writing in " + dir)
+	r.expect("; nothing new is stored: writing in " + dir)
 	if text := d.line.text(); !strings.Contains(text, file) {
 		t.Errorf("one trouble hides the other: %s", text)
 	}
@@ -72,7 +71,7 @@ func TestTheStatusLineFollowsTroubleThatComesAndGoes(t *testing.T) {
 	r.expect("STATUS=serving 4 registries on " + c.Listen[0].String() + "\n")
 }
 
-func TestTroubleAtTheStartIsOnTheFirstLine(t *testing.T) {
+func TestFirstStatusLineShowsProblemsOfTheStart(t *testing.T) {
 	inTheWay := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -87,7 +86,7 @@ func TestTroubleAtTheStartIsOnTheFirstLine(t *testing.T) {
 		return d.caches.newService(c, at, "test", log)
 	}
 	go func() { r.ended <- d.run(ctx) }()
-	r.expect("READY=1\nSTATUS=serving 4 registries on " + addr + "; nothing is kept: opening the cache")
+	r.expect("READY=1\nSTATUS=serving 4 registries on " + addr + "; nothing is stored: opening the cache")
 	resp, err := http.Get("http://" + addr + "/v2/")
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("it answers %v, %v", resp, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -27,6 +28,7 @@ type applier struct {
 	errs    []error
 	failed  map[string]bool // paths
 	done    map[string]bool // paths that another run took care of
+	inForce map[string]bool // paths from which dockerd has taken what it did not give up
 
 	patience time.Duration // with an engine that is probed
 }
@@ -48,23 +50,28 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 		return Result{}, err
 	}
 	defer unlock.Close()
-	j, err := journal.Load(t)
-	if err != nil {
-		return Result{}, err
+	j := journal.Salvage(t)
+	if len(j.Problems) > 0 && !plan.restores() {
+		return Result{}, errors.Join(j.Problems...)
 	}
 	a := &applier{
 		tree: t, journal: j, running: h.running(t), patience: cmp.Or(h.patience, probeLimit), mirror: plan.Mirror,
-		failed: make(map[string]bool), done: make(map[string]bool),
+		failed: make(map[string]bool), done: make(map[string]bool), inForce: make(map[string]bool),
 	}
 	for _, p := range plan.Refused {
 		a.errs = append(a.errs, p)
 	}
-	if err := j.Clean(); err != nil {
-		return a.result, err
+	for _, err := range j.Problems {
+		if !slices.ContainsFunc(a.errs, func(known error) bool { return known.Error() == err.Error() }) {
+			a.errs = append(a.errs, err)
+		}
 	}
 	t.InPlace = j.InPlace
-	if err := a.record(plan); err != nil {
-		return a.result, err
+	if err := cmp.Or(j.Clean(), a.record(plan)); err != nil {
+		if !plan.restores() {
+			return a.result, err
+		}
+		a.errs = append(a.errs, err) // what is taken out needs no record
 	}
 	signals := slices.Clone(plan.pending)
 	for _, c := range plan.Changes {
@@ -85,6 +92,11 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 		a.errs = append(a.errs, err)
 	}
 	return a.result, errors.Join(a.errs...)
+}
+
+// restores reports whether a plan only takes entries out.
+func (p Plan) restores() bool {
+	return !slices.ContainsFunc(p.Changes, func(c Change) bool { return !c.Restores })
 }
 
 // lock waits for another sidemirror, except in the watching service, which tries again later.
@@ -115,7 +127,7 @@ func (a *applier) daemon(ctx context.Context, name string) engine.Daemon {
 func (a *applier) record(plan Plan) error {
 	for _, c := range plan.Changes {
 		now, err := a.tree.Read(c.Path)
-		if err == nil && c.Restores && hostfs.Same(now.Data, c.After) {
+		if err == nil && c.Restores && hostfs.Same(now.Data, c.After) && !hostfs.Same(c.Before, c.After) {
 			a.done[c.Path] = true // by a run that came between
 			continue
 		}
@@ -126,15 +138,20 @@ func (a *applier) record(plan Plan) error {
 			a.fail(c.Path, err)
 			continue
 		}
-		if e := a.journal.Find(c.Path); c.Restores && e != nil && c.interim != nil {
+		e := a.journal.Find(c.Path)
+		switch {
+		case c.Restores && (c.interim == nil || hostfs.Same(c.interim, now.Data)): // nothing new is written
+		case c.Restores && e != nil:
 			e.Wrote(c.interim)
-		} else if !c.Restores {
+		default:
 			if err := a.journal.Record(c.edit(), now); err != nil {
 				return err
 			}
 		}
 	}
-	if !a.journal.KeepNamed(plan.named) && len(plan.Changes) == 0 {
+	remember := plan.allowPort && !a.journal.AllowUnprivilegedPort
+	a.journal.AllowUnprivilegedPort = a.journal.AllowUnprivilegedPort || plan.allowPort
+	if !a.journal.KeepNamed(plan.named) && !remember && len(plan.Changes) == 0 {
 		return nil
 	}
 	return a.journal.Save()
@@ -142,12 +159,26 @@ func (a *applier) record(plan Plan) error {
 
 // edit returns what the journal records of a change before it is made.
 func (c *Change) edit() journal.Edit {
-	return journal.Edit{Engine: c.Engine, Kind: string(c.Kind), Path: c.Path, URL: c.url, Base: c.base, Contents: [][]byte{c.After, c.interim}}
+	e := journal.Edit{
+		Engine: c.Engine, Kind: string(c.Kind), Path: c.Path, URL: c.url, Engines: c.engines, Paths: c.paths,
+		Base: c.base, Contents: [][]byte{c.interim},
+	}
+	if !c.Restores {
+		e.Contents = append(e.Contents, c.After)
+	}
+	return e
 }
 
 // change makes one change of the plan. It reports whether the engine has to be told of it.
 func (a *applier) change(ctx context.Context, c Change) (tell bool) {
 	if a.failed[c.Path] || a.done[c.Path] {
+		return false
+	}
+	if c.Needs != "" && c.Restores && a.inForce[c.Needs] {
+		a.fail(c.Path, &problem.Problem{
+			Code: "docker-mirror-in-force", Path: c.Path, Text: "stays, because the running dockerd still asks sidemirror: without this file it would stop verifying TLS to Docker Hub",
+			Hint: "restart docker and run the command again",
+		})
 		return false
 	}
 	if c.Needs != "" && a.failed[c.Needs] {
@@ -158,7 +189,8 @@ func (a *applier) change(ctx context.Context, c Change) (tell bool) {
 		return false
 	}
 	if c.Restores {
-		return a.restore(ctx, c)
+		a.restore(ctx, c)
+		return false
 	}
 	now, err := a.tree.Read(c.Path)
 	if err == nil {
@@ -188,26 +220,29 @@ func (a *applier) put(now hostfs.File, c Change) error {
 }
 
 // restore takes the entry out of one file: to the byte and to the time if no other program wrote to
-// it. It reports whether the engine has to be told of it.
-func (a *applier) restore(ctx context.Context, c Change) (tell bool) {
+// it. It tells dockerd at once; containerd is never told.
+func (a *applier) restore(ctx context.Context, c Change) {
 	now, err := a.tree.Read(c.Path)
 	if err != nil {
 		a.fail(c.Path, err)
-		return false
+		return
 	}
 	at, before := now.Attrs, c.Before
 	at.Mtime = time.Time{}
 	if e := a.journal.Find(c.Path); e != nil && e.Existed && c.After != nil && hostfs.Hash(c.After) == e.Original {
 		at.Mtime = e.Attrs.Mtime
 	}
-	tell = true
-	if d := a.daemon(ctx, engine.Docker); c.interim != nil && d != nil {
-		if err := a.tree.Write(now.Real, before, c.interim, now.Attrs); err != nil {
+	d := a.daemon(ctx, engine.Docker)
+	if c.Kind != engine.DaemonJSON {
+		d = nil
+	}
+	if c.interim != nil && d != nil {
+		if err := a.putInterim(now, c); err != nil {
 			a.fail(c.Path, err)
-			return false
+			return
 		}
-		before, tell = c.interim, false
-		a.clearDocker(ctx, d)
+		before = c.interim
+		a.clearDocker(ctx, d, c)
 	}
 	if c.After == nil {
 		err = a.tree.Remove(now.Real, before)
@@ -216,10 +251,28 @@ func (a *applier) restore(ctx context.Context, c Change) (tell bool) {
 	}
 	if err != nil {
 		a.fail(c.Path, err)
-		return false
+		return
 	}
-	a.result.Restored = append(a.result.Restored, c.Path)
-	return tell
+	if !hostfs.Same(c.Before, c.After) {
+		a.result.Restored = append(a.result.Restored, c.Path)
+	}
+	if c.interim != nil || d == nil {
+		return
+	}
+	if _, err := splice.ReadDaemon(c.Path, c.After, splice.Version{}); err != nil {
+		a.inForce[c.Path] = true // dockerd would not take it
+		return
+	}
+	a.clearDocker(ctx, d, c) // now, before a file goes that makes the mirror harmless
+}
+
+// putInterim writes what dockerd has to take on the way.
+func (a *applier) putInterim(now hostfs.File, c Change) error {
+	at := now.Attrs
+	if !now.Exists() {
+		at = hostfs.Attrs{Mode: 0o644, UID: unix.Geteuid(), GID: unix.Getegid()}
+	}
+	return a.tree.Write(now.Real, c.Before, c.interim, at)
 }
 
 // finish removes from the journal what is restored, or never came about, and the folders that were
@@ -239,15 +292,20 @@ func (a *applier) finish() error {
 		a.journal.Drop(e.Real)
 	}
 	a.journal.KeepNamed(nil)
+	var errs []error
+	var stay []string // files and folders
+	for _, e := range a.journal.Files {
+		stay = append(stay, e.Real)
+	}
 	for _, dir := range slices.Backward(slices.Clone(a.journal.Folders)) {
-		below := func(e *journal.Entry) bool { return strings.HasPrefix(e.Real, dir+"/") }
-		if slices.ContainsFunc(a.journal.Files, below) {
+		if slices.ContainsFunc(stay, func(name string) bool { return strings.HasPrefix(name, dir+"/") }) {
 			continue
 		}
 		if err := a.tree.RemoveFolder(dir); err != nil {
-			return err
+			errs, stay = append(errs, err), append(stay, dir)
+			continue
 		}
 		a.journal.Folders = slices.DeleteFunc(a.journal.Folders, func(s string) bool { return s == dir })
 	}
-	return a.journal.Save()
+	return errors.Join(append(errs, a.journal.Save())...)
 }

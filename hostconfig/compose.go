@@ -23,6 +23,11 @@ type composer struct {
 	files   map[string]*wantedFile
 	order   []*wantedFile
 	out     Plan
+
+	// blocked is why no engine may be pointed at sidemirror's address for now, or nil. foreign says that
+	// another user listens there, so that all entries have to go; else all files stay as they are.
+	blocked *problem.Problem
+	foreign bool
 }
 
 // wantedFile is a real file that should have an entry, for one or more edits.
@@ -54,6 +59,13 @@ func newComposer(h *engine.Host, want engine.Desired) *composer {
 	}
 	want.Registries = registries
 	c.want = want
+	c.checkPort()
+	if c.blocked != nil {
+		c.out.Refused = append(c.out.Refused, c.blocked)
+	}
+	if c.foreign {
+		c.want.Registries = nil
+	}
 	return c
 }
 
@@ -89,7 +101,9 @@ func (c *composer) compose() Plan {
 	for _, w := range c.order {
 		c.set(w)
 	}
-	c.restoreUnwanted()
+	if c.blocked == nil || c.foreign {
+		c.restoreUnwanted()
+	}
 	for i, p := range c.plans {
 		c.finishState(p)
 		if c.reports[i] {
@@ -141,6 +155,8 @@ func (c *composer) real(name string) string {
 func (c *composer) set(w *wantedFile) {
 	change, err := c.plan(w)
 	switch {
+	case err != nil && c.blocked != nil:
+		w.state = engine.Refused // which is reported as a whole
 	case err != nil:
 		w.state, w.refuse = engine.Refused, engine.AsProblem(err, "file-refused")
 		c.out.Refused = append(c.out.Refused, w.refuse)
@@ -151,7 +167,9 @@ func (c *composer) set(w *wantedFile) {
 		if change.Before == nil {
 			w.state = engine.Missing
 		}
-		c.out.Changes = append(c.out.Changes, *change)
+		if c.blocked == nil {
+			c.out.Changes = append(c.out.Changes, *change)
+		}
 	}
 }
 
@@ -190,10 +208,15 @@ func (c *composer) plan(w *wantedFile) (*Change, error) {
 	if err := c.host.Tree.Writable(now); err != nil {
 		return nil, err
 	}
-	return &Change{
+	change := &Change{
 		Engine: first.plan.State.Engine, Kind: entry.Kind(), Path: w.path, Before: now.Data, After: after, Why: first.edit.Why,
 		Needs: first.edit.Needs, Changed: now.Attrs.Changed, url: c.want.Mirror, base: base,
-	}, nil
+	}
+	for _, cl := range w.claims {
+		change.engines = append(change.engines, cl.plan.State.Engine)
+		change.paths = append(change.paths, cl.edit.Path)
+	}
+	return change, nil
 }
 
 // oneEntry returns the one entry that is right for all edits of a file.
@@ -218,16 +241,20 @@ func (c *composer) base(k engine.Kind, now hostfs.File) ([]byte, error) {
 		return nil, nil
 	}
 	entry := c.host.Journal.Find(now.Path)
-	if entry.IsOurs(now.Data) {
-		return c.host.Journal.Original(entry)
-	}
 	var original []byte
+	var lost error
 	if entry != nil {
-		// Only a hint here: the file has changed since, so that a lost original is no reason to
-		// give up.
-		original, _ = c.host.Journal.Original(entry)
+		original, lost = c.host.Journal.Original(entry)
 	}
+	if entry.IsOurs(now.Data) && lost == nil {
+		return original, nil
+	}
+	// If the file has changed since, the original is only a hint. A lost one is no reason to leave
+	// the entry where it is.
 	removed, err := strip(k, now, entry, c.want.Mirror, original)
+	if err == nil && entry.IsOurs(now.Data) && !removed.Found {
+		err = lost
+	}
 	if removed.Bare && (entry == nil || !entry.Existed) {
 		return nil, err
 	}
@@ -273,13 +300,13 @@ func (c *composer) finishState(p *engine.Plan) {
 		c.addPending(p, *pending)
 	}
 	switch {
-	case !s.Present || !slices.Contains(c.want.Engines, s.Engine) || len(s.Through) == 0 && p.Hold == nil:
+	case !s.Present || !slices.Contains(c.want.Engines, s.Engine) || len(s.Through)+len(p.Skipped) == 0 && p.Hold == nil:
 		s.Mirror = ""
 	case p.Hold != nil:
 		s.Mirror = engine.Unknown
+	case s.Mirror == engine.Unknown:
 	case s.Mirror == engine.Inactive || inPlace == 0:
 		s.Mirror = engine.Inactive
-	case s.Mirror == engine.Unknown:
 	case missing > 0 || s.Mirror == engine.Partial:
 		s.Mirror = engine.Partial
 	default:
@@ -294,7 +321,7 @@ func (c *composer) addPending(p *engine.Plan, pending engine.Pending) {
 	if pending.Signal.Verb == engine.Restart {
 		p.State.Mirror = engine.Inactive
 	}
-	if pending.Signal.Verb == engine.Reload || p.Restart {
+	if c.blocked == nil && (pending.Signal.Verb == engine.Reload || p.Restart) {
 		c.out.pending = append(c.out.pending, pending.Signal)
 	}
 }

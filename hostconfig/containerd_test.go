@@ -22,7 +22,7 @@ func restarting() engine.Desired {
 	return want
 }
 
-func TestContainerd19To27ConfigPath(t *testing.T) {
+func TestConfigPathByVersionOfContainerd(t *testing.T) {
 	for name, test := range map[string]struct {
 		version       string
 		config        string            // of config.toml; "" for no such file
@@ -146,7 +146,7 @@ func dumping(t *testing.T, version, config, text string) *Host {
 	return h
 }
 
-func TestContainerd21To23ItsOwnWordCounts(t *testing.T) {
+func TestWhatContainerdReportsCounts(t *testing.T) {
 	const one, none = "version = 3\n" + criV3 + "\nconfig_path = \"/srv/hosts\"\n", "version = 3\n"
 	for name, test := range map[string]struct {
 		version, config, dump string

@@ -97,7 +97,7 @@ func TestAnEngineIsLeftAloneIfItsConfigCannotBeKnown(t *testing.T) {
 }
 
 // Up to 1.7 a file that is imported takes the whole of CRI's section away.
-func TestContainerd20AnImportHidesTheConfigPathBeforeIt(t *testing.T) {
+func TestAnImportHidesTheConfigPathBeforeIt(t *testing.T) {
 	for version, inactive := range map[string]bool{"1.7.34": true, "2.3.4": false} {
 		h := host(t, map[string]string{
 			containerdConfig:                "version = 2\nimports = [\"conf.d/*.toml\"]\n" + criV2 + "\nconfig_path = \"/etc/containerd/certs.d\"\n",
@@ -127,7 +127,7 @@ func TestDockersConfigFileIsTheOneThatItWasGiven(t *testing.T) {
 	h.missing(t, dockerJSON)
 }
 
-func TestDaemon44FlagsThatAReloadForgetsAreToldBefore(t *testing.T) {
+func TestFlagsThatAReloadForgetsAreReportedBefore(t *testing.T) {
 	h := dockerHost(t, "20.10.24", nil)
 	running(h).docker = []string{"--max-concurrent-downloads=10"}
 	contains(t, notes(h.plan(t, dockerOnly())), "the reload resets", "--max-concurrent-downloads", "move these settings to "+dockerJSON)
@@ -180,6 +180,25 @@ func TestHomesOfOtherDistributions(t *testing.T) {
 			h.revert(t)
 			sameTree(t, before, h.snapshot(t))
 		})
+	}
+}
+
+func TestAnOldK3sThatReadsNoHostsTomlIsInactive(t *testing.T) {
+	for config, want := range map[string]engine.Mirror{
+		"version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors]\n": engine.Inactive,
+		"version = 2\n" + criV2 + "\nconfig_path = \"" + k3sHosts + "\"\n":        engine.Active,
+		"": engine.Active, // it has not been started yet
+	} {
+		files := map[string]string{k3sFolder + "/": ""}
+		if config != "" {
+			files[k3sFolder+"/config.toml"] = config
+		}
+		h := host(t, files)
+		h.apply(t, containerdOnly("r.example"))
+		plan := h.plan(t, containerdOnly("r.example"))
+		if s := plan.Engines[len(plan.Engines)-1]; s.Mirror != want || (len(s.Problems) != 0) != (want == engine.Inactive) {
+			t.Errorf("with %q: %+v", config, s)
+		}
 	}
 }
 
@@ -239,7 +258,7 @@ func TestTheRunningDockerdsStoreDecides(t *testing.T) {
 }
 
 // Docker 28 starting with the mirror that 27 was given would stop verifying TLS.
-func TestDaemon45AnUpgradeHasItsHostsTomlBeforeItIsStarted(t *testing.T) {
+func TestAnUpgradedDockerHasItsHostsTomlBeforeItStarts(t *testing.T) {
 	const status = "Package: docker-ce\nStatus: install ok installed\nVersion: 5:28.5.2-1\n"
 	for version, says := range map[string]string{"27.5.1": "28.5.2 is installed, and 27.5.1 is still running", "29.7.2": "29.7.2 is still running", "28.5.2": ""} {
 		h := dockerHost(t, "", map[string]string{"/var/lib/dpkg/status": status})

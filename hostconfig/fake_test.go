@@ -15,6 +15,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 	"github.com/sidemirror/sidemirror/hostconfig/socket"
+	"github.com/sidemirror/sidemirror/internal/portowner"
 )
 
 // fakeRunning is a host on which a dockerd runs, and a containerd if it has arguments. Real engines
@@ -30,6 +31,8 @@ type fakeRunning struct {
 	users      []int
 	names      map[string][]netip.Addr
 
+	owner      portowner.Owner
+	firstPort  uint16
 	deaf       error
 	mirrors    []string
 	store      string
@@ -80,6 +83,10 @@ func (f *fakeRunning) Output(ctx context.Context, _, program string, args ...str
 	}
 	return string(out)
 }
+
+func (f *fakeRunning) Owner(netip.AddrPort) (portowner.Owner, error) { return f.owner, nil }
+
+func (f *fakeRunning) FirstUnprivilegedPort() uint16 { return cmp.Or(f.firstPort, 1024) }
 
 func (f *fakeRunning) Lookup(_ context.Context, name string) ([]netip.Addr, error) {
 	if list, ok := f.names[name]; ok {

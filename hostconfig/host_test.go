@@ -101,6 +101,13 @@ func (h *Host) put(t *testing.T, name, text string) {
 	}
 }
 
+func (h *Host) remove(t *testing.T, name string) {
+	t.Helper()
+	if err := os.Remove(h.path(name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (h *Host) missing(t *testing.T, name string) {
 	t.Helper()
 	if _, err := os.Lstat(h.path(name)); !errors.Is(err, fs.ErrNotExist) {

@@ -9,6 +9,7 @@ package hostconfig
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -74,8 +75,10 @@ type Change struct {
 	Changed time.Time
 
 	url     string
-	base    []byte // Before without the entry
-	interim []byte // what dockerd has to be shown on the way; see [applier.clearDocker]
+	engines []string // all that want the entry
+	paths   []string // all names by which they do
+	base    []byte   // Before without the entry
+	interim []byte   // what dockerd has to be shown on the way; see [applier.clearDocker]
 }
 
 // Plan is what has to be done to a host. It is settled if there are no Changes and no Signals.
@@ -90,9 +93,14 @@ type Plan struct {
 	// as wanted. Those of an engine are among the problems of its state too.
 	Refused []*problem.Problem
 
+	// Notes are about the host as a whole, and keep nothing from being done.
+	Notes []*problem.Problem
+
 	// Watch are the paths whose change can change the plan, whether they exist or not. One with a
 	// slash at its end stands for all that is in that folder.
 	Watch []string
+
+	allowPort bool // an unprivileged port was allowed, which the journal has to remember
 
 	named   []string // engines that count as installed because they were named
 	probes  []probeOf
@@ -173,9 +181,9 @@ func Make(ctx context.Context, h *Host, want engine.Desired) (Plan, error) {
 		return Plan{}, err
 	}
 	defer t.Close()
-	j, err := journal.Load(t)
-	if err != nil {
-		return Plan{}, err
+	j, reverting := journal.Salvage(t), len(want.Engines) == 0
+	if len(j.Problems) > 0 && !reverting {
+		return Plan{}, errors.Join(j.Problems...)
 	}
 	c := newComposer(&engine.Host{Tree: t, Journal: j, Running: h.running(t), Named: h.Present, Versions: h.Versions}, want)
 	for _, e := range slices.Concat(docker.Engines(c.host), containerd.Engines(c.host)) {
@@ -183,13 +191,18 @@ func Make(ctx context.Context, h *Host, want engine.Desired) (Plan, error) {
 			c.look(ctx, e)
 		}
 	}
+	for _, err := range j.Problems {
+		c.refuse(nil, engine.AsProblem(err, "journal-damaged"))
+	}
 	plan := c.compose()
 	plan.Watch = slices.DeleteFunc(t.Seen(), func(name string) bool { return strings.HasPrefix(name, journal.Folder) })
 	return plan, nil
 }
 
-// Revert takes everything of sidemirror's out again, by the journal and, if that is lost, by the
-// marks in the files and, in Docker's daemon.json, by mirror, which is sidemirror's address.
+// Revert takes everything of sidemirror's out again that it can reach, by what is left of the journal
+// and, as far as that is lost, by the marks in the files and, in Docker's daemon.json, by mirror,
+// which is sidemirror's address. The error names each file that it could not reach, and why; the
+// journal stays for those alone.
 func Revert(ctx context.Context, h *Host, mirror string) (Result, error) {
 	plan, err := Make(ctx, h, engine.Desired{Mirror: mirror})
 	if err != nil {

@@ -37,7 +37,7 @@ func bind(t *testing.T, name string, flags uintptr) {
 	})
 }
 
-func TestDaemon42ARealBindMount(t *testing.T) {
+func TestAFileThatIsABindMountIsWrittenInPlace(t *testing.T) {
 	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{\n  \"debug\": true\n}\n"})
 	bind(t, h.path(dockerJSON), 0)
 	before, was := h.snapshot(t), inode(t, h.path(dockerJSON))
@@ -67,7 +67,7 @@ func TestAReadOnlyFileSystemIsRefusedByThePlan(t *testing.T) {
 	sameTree(t, before, h.snapshot(t))
 }
 
-// The watching service sees / read-only but for the engines' folders and the journal's.
+// The watching service sees / read-only, except for the engines' folders and the journal's.
 func TestOnlyTheFoldersWrittenToNeedToBeWritable(t *testing.T) {
 	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: "{}", "/var/lib/": ""})
 	before := h.snapshot(t)
@@ -88,7 +88,7 @@ func TestOnlyTheFoldersWrittenToNeedToBeWritable(t *testing.T) {
 	h.apply(t, dockerOnly())
 }
 
-// What both contents are kept of has to be readable again.
+// The record of such a write holds both contents, and must be readable again.
 func TestAFileTooLargeForTheJournalIsNotWrittenInPlace(t *testing.T) {
 	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{" + strings.Repeat(" ", 8<<20) + "}"})
 	h.step = failing("rename", dockerJSON, unix.EBUSY)
@@ -100,8 +100,8 @@ func TestAFileTooLargeForTheJournalIsNotWrittenInPlace(t *testing.T) {
 	sameTree(t, before, h.snapshot(t))
 }
 
-// Between plan and apply another run may have given a file back: that is what was wanted.
-func TestAFileThatIsGivenBackAlreadyIsNoFault(t *testing.T) {
+// Another run may have restored a file between plan and apply, which is what was wanted.
+func TestAFileThatIsRestoredAlreadyIsNoError(t *testing.T) {
 	h := host(t, map[string]string{"/etc/containerd/": "", rHosts: theirs})
 	before := h.snapshot(t)
 	h.apply(t, containerdOnly("r.example", "docker.io"))
@@ -114,7 +114,7 @@ func TestAFileThatIsGivenBackAlreadyIsNoFault(t *testing.T) {
 	sameTree(t, before, h.snapshot(t))
 }
 
-// powerless runs do as root without capabilities, which are each thread's own.
+// powerless runs do as root without capabilities, which each thread has of its own.
 func powerless(t *testing.T, do func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -135,8 +135,8 @@ func powerless(t *testing.T, do func()) {
 	}
 }
 
-// As the watching service is confined: whatever belongs to others is refused, with the reason,
-// and the rest is done and undone all the same.
+// Confined like the watching service, sidemirror refuses files of other users with the reason, and
+// changes and restores the rest.
 func TestRootWithoutCapabilities(t *testing.T) {
 	for name, test := range map[string]struct {
 		uid, gid int
@@ -174,7 +174,8 @@ func TestRootWithoutCapabilities(t *testing.T) {
 	}
 }
 
-// What a full root wrote can be given back by that one alone, and is not lost by the other.
+// What root with all capabilities wrote can only be restored by such a root, and is not lost by the
+// other.
 func TestRootWithoutCapabilitiesLosesNothing(t *testing.T) {
 	h := dockerHost(t, "20.10.24", map[string]string{dockerJSON: "{}"})
 	if err := os.Chown(h.path(dockerJSON), 12, 34); err != nil {
@@ -209,8 +210,7 @@ func TestHugeFilesAreRefusedWhicheverTheyAre(t *testing.T) {
 	}
 }
 
-// Whoever may write a folder may exchange it for a link between the plan and its
-// execution.
+// A user who may write to a folder may exchange it for a link between the plan and its execution.
 func TestAFolderSwappedForALinkIsNotFollowedOut(t *testing.T) {
 	for _, folder := range []string{"/etc/docker", "/etc/containerd", "/etc/containerd/certs.d", "/etc/containerd/certs.d/r.example", "/var/lib"} {
 		for name, target := range map[string]string{"relative": "../../../../../../outside", "absolute": "OUTSIDE", "inside": "/srv"} {

@@ -21,7 +21,7 @@ func containerdOnly(registries ...string) engine.Desired {
 	return engine.Desired{Mirror: ourURL, Registries: registries, Engines: []string{engine.Containerd}}
 }
 
-func TestHosts01And06FolderIsMadeAndTakenAway(t *testing.T) {
+func TestAFolderOfHostsTomlIsCreatedAndRemovedAgain(t *testing.T) {
 	h := host(t, map[string]string{"/etc/containerd/": ""})
 	before := h.snapshot(t)
 	h.apply(t, containerdOnly("r.example"))
@@ -32,7 +32,7 @@ func TestHosts01And06FolderIsMadeAndTakenAway(t *testing.T) {
 	sameTree(t, before, h.snapshot(t))
 }
 
-func TestHosts02OursGoesBeforeTheOthers(t *testing.T) {
+func TestSidemirrorsHostComesBeforeTheOthers(t *testing.T) {
 	const other = "[host.\"https://b.example\"]\n"
 	text := "server = \"https://up.example\"\n\n# the mirror of our own\n" + theirs + "\n" + other
 	h := host(t, map[string]string{rHosts: text})
@@ -46,7 +46,7 @@ func TestHosts02OursGoesBeforeTheOthers(t *testing.T) {
 	sameTree(t, before, h.snapshot(t))
 }
 
-func TestHosts03ASecondApplyWritesNothing(t *testing.T) {
+func TestASecondApplyWritesNothing(t *testing.T) {
 	h := host(t, map[string]string{rHosts: theirs})
 	h.apply(t, containerdOnly("r.example", "docker.io"))
 	result := h.apply(t, containerdOnly("r.example", "docker.io"))
@@ -55,7 +55,7 @@ func TestHosts03ASecondApplyWritesNothing(t *testing.T) {
 	}
 }
 
-func TestHosts04And05CertificatesStayInForce(t *testing.T) {
+func TestCertificatesStayInForce(t *testing.T) {
 	h := host(t, map[string]string{
 		rFolder + "/ca.crt": "x", rFolder + "/me.cert": "x", rFolder + "/me.key": "x", rFolder + "/both.cert": "x", rFolder + "/notes": "x",
 	})
@@ -72,7 +72,7 @@ func TestHosts04And05CertificatesStayInForce(t *testing.T) {
 	sameTree(t, before, h.snapshot(t))
 }
 
-func TestHosts07AUsersEditsOutliveUs(t *testing.T) {
+func TestAUsersEditsOfHostsTomlStayAfterRevert(t *testing.T) {
 	for name, test := range map[string]struct{ before, edit, after string }{
 		"host added to a file of ours":   {"", "OURS\n" + theirs, theirs},
 		"host added to a file of theirs": {theirs, "OURS\n# new\n[host.\"https://c.example\"]\n", theirs + "\n# new\n[host.\"https://c.example\"]\n"},
@@ -104,7 +104,7 @@ func TestHosts07AUsersEditsOutliveUs(t *testing.T) {
 	}
 }
 
-func TestHosts08To11And14And18AFileThatIsNotToBeTouched(t *testing.T) {
+func TestHostsTomlThatMustNotBeChanged(t *testing.T) {
 	for name, test := range map[string]struct{ text, refused, noted string }{
 		"8 invalid":       {"server = \"x\"\n[host.\n", rHosts + ":2: not valid TOML", ""},
 		"9 BOM":           {"\xef\xbb\xbf" + theirs, "byte order mark", ""},
@@ -132,7 +132,7 @@ func TestHosts08To11And14And18AFileThatIsNotToBeTouched(t *testing.T) {
 	}
 }
 
-func TestHosts10LineEndsStay(t *testing.T) {
+func TestLineEndsStay(t *testing.T) {
 	h := host(t, map[string]string{rHosts: strings.ReplaceAll("server = \"https://s\"\n"+theirs, "\n", "\r\n")})
 	before := h.snapshot(t)
 	h.apply(t, containerdOnly("r.example"))
@@ -159,7 +159,7 @@ func TestHostsInAnotherShapeAreRefused(t *testing.T) {
 	sameTree(t, before, h.snapshot(t))
 }
 
-func TestHosts12TheFolderThatContainerdTakes(t *testing.T) {
+func TestTheFolderThatContainerdPrefersIsUsed(t *testing.T) {
 	const a, b = "/etc/containerd/certs.d/r_5000_/", "/etc/containerd/certs.d/r:5000/"
 	h := host(t, map[string]string{a: "", b: ""})
 	h.apply(t, containerdOnly("r:5000"))
@@ -167,7 +167,7 @@ func TestHosts12TheFolderThatContainerdTakes(t *testing.T) {
 	h.missing(t, b+"hosts.toml")
 }
 
-func TestHosts13ADefaultIsNotOverruled(t *testing.T) {
+func TestADefaultFolderIsNotOverruled(t *testing.T) {
 	h := host(t, map[string]string{
 		"/etc/containerd/certs.d/_default/hosts.toml": theirs,
 		"/etc/containerd/config.toml":                 "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/etc/containerd/certs.d:/etc/docker/certs.d\"\n",
@@ -181,7 +181,7 @@ func TestHosts13ADefaultIsNotOverruled(t *testing.T) {
 	h.missing(t, rFolder)
 }
 
-func TestHosts16OurOwnAddressIsNoRegistry(t *testing.T) {
+func TestSidemirrorsOwnAddressIsNoRegistry(t *testing.T) {
 	h := host(t, map[string]string{"/etc/containerd/": ""})
 	plan := h.plan(t, containerdOnly("127.0.0.1:305", "localhost:305", "[::1]:305"))
 	if len(plan.Refused) != 3 || len(plan.Changes) != 0 {

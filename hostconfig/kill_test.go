@@ -77,7 +77,7 @@ func killDo(h *Host, what string) error {
 	return err
 }
 
-// kill runs the victim; done is true where it came to its end before the step.
+// kill runs the victim. It reports whether the victim ended before the step.
 func kill(t *testing.T, root, what string, step int) (done bool) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -103,8 +103,7 @@ func killTree(t *testing.T) *Host {
 	return killHost(h.Root)
 }
 
-// At every step there is.
-func TestKilled50AtAnyStepIsFinishedOrUndone(t *testing.T) {
+func TestARunKilledAtAnyStepIsFinishedOrUndone(t *testing.T) {
 	model := killTree(t)
 	whole := map[string]map[string]string{"revert": model.snapshot(t)}
 	if err := killDo(model, "apply"); err != nil {
@@ -161,7 +160,7 @@ func TestKilled50AtAnyStepIsFinishedOrUndone(t *testing.T) {
 	}
 }
 
-// timeless leaves out times, and the journal's own content, which tells of times.
+// timeless leaves out times, and the content of the journal, which holds times.
 func timeless(tree map[string]string) map[string]string {
 	out := make(map[string]string)
 	for name, text := range tree {
@@ -177,8 +176,8 @@ func timeless(tree map[string]string) map[string]string {
 	return out
 }
 
-// A file system that fails at any step leaves whole files behind, says so, and
-// what it was is given back as soon as it works again.
+// A file system that fails at any step leaves whole files, the failure is reported, and revert
+// restores everything once the file system works again.
 func TestFailingAtAnyStepLosesNothing(t *testing.T) {
 	faults := []error{unix.ENOSPC, unix.EIO, unix.EROFS}
 	for _, what := range []string{"apply", "revert"} {

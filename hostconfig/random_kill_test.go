@@ -14,12 +14,12 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
 )
 
-// killsEnv is how many SIGKILLs at random instants the test sends; TestKilled50AtAnyStep
-// tries each step once.
+// killsEnv is how many SIGKILLs at random instants the test sends. Each step is tried once by
+// TestARunKilledAtAnyStepIsFinishedOrUndone.
 const killsEnv = "SIDEMIRROR_TEST_KILLS"
 
-// shoot runs the victim and kills it after a random part of longest. It reports false
-// where that was too late.
+// shoot runs the victim and kills it after a random part of longest. It reports whether the kill was
+// in time.
 func shoot(t *testing.T, root, what string, longest time.Duration) (took time.Duration, killed bool) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -50,7 +50,7 @@ func shoot(t *testing.T, root, what string, longest time.Duration) (took time.Du
 	return took, true
 }
 
-func TestKilled50AtRandomInstantsIsFinishedOrUndone(t *testing.T) {
+func TestARunKilledAtARandomInstantIsFinishedOrUndone(t *testing.T) {
 	kills, err := strconv.Atoi(cmp.Or(os.Getenv(killsEnv), "40"))
 	if err != nil {
 		t.Fatal(err)

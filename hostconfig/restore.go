@@ -16,42 +16,96 @@ type unwantedFile struct {
 	engine string
 	kind   engine.Kind
 	path   string
+	real   string       // what that stands for
 	plan   *engine.Plan // of the engine, nil if there is none
 }
 
 // restoreUnwanted plans that no file has an entry that no engine asks for. Files that endanger others
 // come first: see [engine.Guard].
 func (c *composer) restoreUnwanted() {
-	guarded := make(map[string]string) // files, and what endangers them
+	guards := make(map[string]engine.Guard) // by the real file that has to stay
 	for _, p := range c.plans {
 		for _, g := range p.Guards {
-			guarded[g.File] = g.Danger
+			guards[c.real(g.File)] = g
 		}
 	}
 	list := c.unwanted()
-	slices.SortStableFunc(list, func(a, b unwantedFile) int { return rank(guarded, a) - rank(guarded, b) })
-	stays := make(map[string]bool) // files whose entry could not be taken out
+	rank := func(u unwantedFile) int { return len(guards[u.real].Danger) }
+	slices.SortStableFunc(list, func(a, b unwantedFile) int { return min(rank(a), 1) - min(rank(b), 1) })
+	stays := make(map[string]bool) // real files whose entry could not be taken out
 	for _, u := range list {
-		danger := guarded[u.path]
-		if w := c.wanted(danger); danger != "" && (stays[danger] || w != nil && !w.unsafe) {
-			continue
-		}
+		g, guarded := guards[u.real]
 		needs := ""
-		if danger != "" && c.planned(danger) {
-			needs = danger
+		if guarded {
+			if w := c.wanted(g.Danger); stays[c.real(g.Danger)] || w != nil && !w.unsafe {
+				continue
+			}
+			if err := c.clear(g, u.engine); err != nil {
+				c.refuse(u.plan, engine.AsProblem(err, "docker-mirror-in-force"))
+				continue
+			}
+			if c.planned(g.Danger) {
+				needs = g.Danger
+			}
 		}
 		if err := c.unset(u, needs); err != nil {
-			stays[u.path] = true
+			stays[u.real] = true
 			c.refuse(u.plan, engine.AsProblem(err, "file-refused"))
 		}
 	}
 }
 
-func rank(guarded map[string]string, u unwantedFile) int {
-	if guarded[u.path] != "" {
-		return 1
+// clear makes sure that the running dockerd forgets sidemirror's address before the file that makes it
+// harmless goes. It fails if dockerd cannot be made to.
+func (c *composer) clear(g engine.Guard, name string) error {
+	if !g.InForce {
+		return nil
 	}
-	return 0
+	cannot := &problem.Problem{
+		Code: "docker-mirror-in-force", Path: g.File,
+		Text: "stays, because the running dockerd asks sidemirror and cannot take " + g.Danger + ": without this file it would stop verifying TLS to Docker Hub",
+		Hint: "correct " + g.Danger + " and run sidemirror revert again, or stop docker before",
+	}
+	if i := slices.IndexFunc(c.out.Changes, func(change Change) bool { return change.Path == g.Danger }); i >= 0 {
+		change := c.out.Changes[i]
+		if _, err := splice.ReadDaemon(g.Danger, change.After, splice.Version{}); err != nil {
+			return cannot
+		}
+		return nil
+	}
+	now, err := c.host.Tree.Read(g.Danger)
+	if err != nil {
+		return err
+	}
+	interim := now.Data // if it has a list, dockerd takes that
+	d, err := splice.ReadDaemon(g.Danger, now.Data, splice.Version{})
+	if err == nil && !d.HasList() {
+		interim, err = emptyList(g.Danger, d, c.want.Mirror)
+	}
+	if err != nil {
+		cannot.Err = err
+		return cannot
+	}
+	if err := c.host.Tree.Writable(now); err != nil {
+		return err
+	}
+	c.out.Changes = append(c.out.Changes, Change{
+		Engine: name, Kind: engine.DaemonJSON, Path: g.Danger, Before: now.Data, After: now.Data, Restores: true, Changed: now.Attrs.Changed,
+		Why: "the running dockerd still asks sidemirror: it has to take an empty list of mirrors", base: now.Data, interim: interim,
+	})
+	return nil
+}
+
+// emptyList returns a daemon.json without mirrors with an empty list of them.
+func emptyList(name string, d *splice.Daemon, mirror string) ([]byte, error) {
+	data, err := d.AddMirror(mirror)
+	if err != nil {
+		return nil, err
+	}
+	if d, err = splice.ReadDaemon(name, data, splice.Version{}); err != nil {
+		return nil, err
+	}
+	return d.ClearMirrors(), nil
 }
 
 // unwanted lists the files that the journal knows, and those that are marked, and that no engine asks
@@ -59,34 +113,38 @@ func rank(guarded map[string]string, u unwantedFile) int {
 // not among them.
 func (c *composer) unwanted() []unwantedFile {
 	var list []unwantedFile
-	seen := make(map[string]bool) // real files
 	add := func(u unwantedFile) {
-		w, real := c.wanted(u.path), c.real(u.path)
-		if w != nil && !w.unsafe || seen[real] {
+		u.real = c.real(u.path)
+		w := c.files[u.real]
+		if w != nil && !w.unsafe {
 			return
 		}
-		seen[real] = true
-		list = append(list, u)
+		if !slices.ContainsFunc(list, func(other unwantedFile) bool { return other.real == u.real }) {
+			list = append(list, u)
+		}
 	}
 	for _, e := range c.host.Journal.Files {
-		if p := c.planOf(e.Engine); !slices.Contains(c.want.Leave, e.Engine) && !c.held(e.Engine) && !c.retained(e.Engine, engine.Kind(e.Kind)) {
-			name := e.Path
-			if c.real(name) != e.Real {
-				name = e.Real // a link on the way to the file leads elsewhere now
-			}
-			add(unwantedFile{e.Engine, engine.Kind(e.Kind), name, p})
+		if slices.ContainsFunc(e.Engines, func(name string) bool {
+			return slices.Contains(c.want.Leave, name) || c.held(name) || c.retained(name, engine.Kind(e.Kind))
+		}) {
+			continue
 		}
+		name := e.Path
+		if c.real(name) != e.Real {
+			name = e.Real // a link was changed since
+		}
+		add(unwantedFile{engine: e.Engine, kind: engine.Kind(e.Kind), path: name, plan: c.planOf(e.Engine)})
 	}
 	for _, p := range c.plans {
 		if c.held(p.State.Engine) {
 			continue
 		}
 		for _, name := range c.markedIn(p) {
-			add(unwantedFile{p.State.Engine, engine.HostsTOML, name, p})
+			add(unwantedFile{engine: p.State.Engine, kind: engine.HostsTOML, path: name, plan: p})
 		}
 		for _, file := range p.Configs {
 			if !c.retained(p.State.Engine, file.Kind) && (file.Kind == engine.DaemonJSON || c.marked(file.Path)) {
-				add(unwantedFile{p.State.Engine, file.Kind, file.Path, p})
+				add(unwantedFile{engine: p.State.Engine, kind: file.Kind, path: file.Path, plan: p})
 			}
 		}
 	}

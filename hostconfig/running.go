@@ -16,6 +16,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
+	"github.com/sidemirror/sidemirror/internal/portowner"
 )
 
 // Units is the service manager that the engines run under.
@@ -79,6 +80,12 @@ func (s *system) Output(ctx context.Context, basis, program string, args ...stri
 	}
 	s.said[key] = output(ctx, program, args...)
 	return s.said[key]
+}
+
+func (s *system) Owner(addr netip.AddrPort) (portowner.Owner, error) { return portowner.Of(addr) }
+
+func (s *system) FirstUnprivilegedPort() uint16 {
+	return portowner.FirstUnprivileged(portowner.Setting)
 }
 
 // lookupLimit is for one name. A name server that does not answer must not hold a plan up.

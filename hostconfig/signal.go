@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -48,14 +49,23 @@ func (a *applier) mirrorAfter(plan Plan) string {
 	return plan.Mirror // dockerd has not taken a file that is in place
 }
 
-// clearDocker makes dockerd take an empty list of mirrors. If it does not, the file is restored
-// nevertheless: it is the user's, and right at dockerd's next start.
-func (a *applier) clearDocker(ctx context.Context, d engine.Daemon) {
+// clearDocker makes dockerd take the file from which a change removes sidemirror's address, and waits
+// until dockerd does not ask it any more. If it does not, the file is restored nevertheless: it is the
+// user's, and right at dockerd's next start.
+func (a *applier) clearDocker(ctx context.Context, d engine.Daemon, c Change) {
+	urls := []string{a.mirror}
+	if e := a.journal.Find(c.Path); e != nil {
+		urls = append(urls, e.URL)
+	}
+	ours := func(m string) bool {
+		return slices.ContainsFunc(urls, func(url string) bool { return url != "" && splice.SameURL(m, url) })
+	}
 	err := d.Signal(ctx, engine.Reload)
 	if err == nil {
-		err = waitMirrors(ctx, d, func(list []string) bool { return len(list) == 0 })
+		err = waitMirrors(ctx, d, func(list []string) bool { return !slices.ContainsFunc(list, ours) })
 	}
 	if err != nil {
+		a.inForce[c.Path] = true
 		a.errs = append(a.errs, &problem.Problem{
 			Code: "docker-mirror-in-force", Text: "docker still asks sidemirror first, until it is restarted", Err: err, Hint: "systemctl restart docker",
 		})

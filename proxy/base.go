@@ -9,6 +9,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
 // serveBase responds to /v2/: with yes where sidemirror answers the challenges, and in relay
@@ -72,7 +73,13 @@ func (p *Proxy) serveToken(w *response, r *request) error {
 
 // relayToken asks the upstream and passes its answer on.
 func relayToken(w *response, r *request, reg *registry, in auth.TokenRequest) error {
-	relayed, u, err := reg.pool.Relay(r.http.Context(), in)
+	if len(reg.home()) == 0 {
+		return &oci.Error{Code: oci.NotFound, Message: "none of this registry's upstreams is the registry itself, so a login of its clients is sent to none of them"}
+	}
+	as := func(*upstream.Upstream) upstream.Identity {
+		return upstream.Identity{Certificate: r.caller.Trusted}
+	}
+	relayed, u, err := reg.home().Relay(r.http.Context(), in, as)
 	if err != nil {
 		return err
 	}

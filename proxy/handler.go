@@ -93,9 +93,8 @@ func (p *Proxy) admit(r *http.Request, asked oci.Request) (*request, error) {
 		return nil, &oci.Error{Code: oci.RegistryUnknown, Message: "this registry is not configured, and others are served to trusted engines only"}
 	}
 	caller, err := p.policy.Identify(r, access.Target{
-		Registry:   asked.Registry,
 		Repository: asked.Repository,
-		Upstreams:  reg.names,
+		Upstreams:  reg.upstreams,
 		Relay:      reg.relay,
 	}, trusted)
 	if err != nil {

@@ -9,9 +9,9 @@ package proxy
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -86,7 +86,9 @@ func (p *Proxy) Probe(ctx context.Context) {
 		}
 		for _, u := range reg.pool {
 			wait.Go(func() {
-				resp, err := u.Do(ctx, upstream.Request{Method: http.MethodGet, Path: "/v2/"})
+				resp, err := u.Do(ctx, upstream.Request{
+					Method: http.MethodGet, Path: "/v2/", Identity: upstream.Identity{Certificate: true},
+				})
 				if err == nil {
 					_ = resp.Body.Close()
 				}
@@ -96,20 +98,28 @@ func (p *Proxy) Probe(ctx context.Context) {
 	wait.Wait()
 }
 
-// Login checks cred against registry, as [upstream.Upstream.Login] does, on the
-// first of its upstreams that answers.
-func (p *Proxy) Login(ctx context.Context, registry string, cred credential.Credential) error {
-	reg := p.routes.lookup(registry)
-	if reg == nil {
-		return fmt.Errorf("registry %q is not configured", registry)
+// Login checks cred, which is to be stored under the key of registry and namespace, with the
+// upstream that it is for, as [upstream.Upstream.Login] does. A mirror that stands before it in
+// the configuration is not asked.
+func (p *Proxy) Login(ctx context.Context, registry, namespace string, cred credential.Credential) error {
+	u := p.routes.at(registry, namespace)
+	if u == nil {
+		return &NoUpstreamError{Registry: registry, Instead: p.routes.hostsOf(registry)}
 	}
-	var err error
-	for _, u := range reg.pool {
-		if err = u.Login(ctx, cred); !upstream.OutOfReach(err) {
-			break
-		}
+	return u.Login(ctx, cred)
+}
+
+// NoUpstreamError says that no upstream is at the host that a login is for.
+type NoUpstreamError struct {
+	Registry string
+	Instead  []string // where the registry of that name is fetched from, if it is configured
+}
+
+func (e *NoUpstreamError) Error() string {
+	if len(e.Instead) == 0 {
+		return "registry " + e.Registry + " is not configured"
 	}
-	return err
+	return "registry " + e.Registry + " is fetched from " + strings.Join(e.Instead, " and ") + ", and a login is sent only to the host that it is for"
 }
 
 // Close ends what the proxy does by itself. Requests that are being served go on.

@@ -35,22 +35,27 @@ func (r *request) localRepository() string {
 	return r.Repository
 }
 
-// generation returns the generation of the daemon's login that the first upstream is asked
+// generation returns the generation of the daemon's login that one of the upstreams is asked
 // with, "" for none.
 func (r *request) generation() string {
-	if len(r.registry.names) == 0 {
-		return ""
+	for _, u := range r.registry.upstreams {
+		if g := r.caller.At(u.Name).Credential.Generation; g != "" {
+			return g
+		}
 	}
-	return r.caller.At(r.registry.names[0]).Credential.Generation
+	return ""
 }
 
 // as returns the identity in which an upstream is asked for r.
 func (r *request) as(u *upstream.Upstream) upstream.Identity {
 	id := r.caller.At(u.Name())
-	if r.registry.relay {
-		return upstream.Identity{Authorization: id.Authorization}
+	if id.Relay {
+		return upstream.Identity{Authorization: id.Authorization, Certificate: id.Certificate}
 	}
-	return upstream.Identity{Access: &auth.Access{Repository: r.Repository, Credential: id.Credential}}
+	return upstream.Identity{
+		Access:      &auth.Access{Repository: r.Repository, Credential: id.Credential},
+		Certificate: id.Certificate,
+	}
 }
 
 // query returns the upstream request for what r asks.
@@ -97,7 +102,7 @@ func (r *request) refusal(resp *http.Response, u *upstream.Upstream) *oci.Error 
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
 		e := &oci.Error{Code: oci.Unauthorized, Message: message}
-		if r.registry.relay {
+		if r.caller.At(u.Name()).Relay {
 			e.Challenge = u.RelayChallenge(resp, r.ownRealm(), r.localRepository())
 		}
 		return e

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"net/url"
 	"strings"
 	"sync"
@@ -15,21 +14,6 @@ import (
 
 // maxWild bounds the registries served by the wildcard at a time.
 const maxWild = 64
-
-// registry is one registry served.
-type registry struct {
-	name  string
-	relay bool
-	probe bool
-	pool  upstream.Pool
-	names []string // of the pool's upstreams
-	wild  bool     // the wildcard stands for it
-}
-
-func (r *registry) add(u *upstream.Upstream) {
-	r.pool = append(r.pool, u)
-	r.names = append(r.names, u.Name())
-}
 
 // routes knows which registry is meant by what. It implements oci.Registries.
 type routes struct {
@@ -78,24 +62,6 @@ func newRoutes(c Config) (*routes, error) {
 		}
 	}
 	return r, nil
-}
-
-func (r *routes) make(rc config.Registry) (*registry, error) {
-	reg := &registry{name: rc.Name, relay: rc.Relay(), probe: rc.Named}
-	for _, u := range rc.Upstreams {
-		up, err := upstream.New(upstream.Config{
-			URL:       u,
-			Registry:  rc,
-			UserAgent: "sidemirror/" + r.config.Version,
-			Changed:   func(err error) { r.say(rc.Name, u, err) },
-		})
-		if err != nil {
-			reg.pool.Close()
-			return nil, fmt.Errorf("registry %q: %w", rc.Name, err)
-		}
-		reg.add(up)
-	}
-	return reg, nil
 }
 
 // say logs that an upstream's reach has changed.
@@ -151,8 +117,8 @@ func (r *routes) lookup(name string) *registry {
 	if err != nil { // it reads no certificate, so there is nothing to fail
 		return nil
 	}
-	reg := &registry{name: name, relay: r.any.Relay(), wild: true}
-	reg.add(up)
+	reg := &registry{name: name, relay: r.any.Relay()}
+	reg.add(up, u, true)
 	r.wild[name] = reg
 	return reg
 }

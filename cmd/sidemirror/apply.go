@@ -42,7 +42,7 @@ is 0 if every file is as planned.`,
 			result, failed := hostconfig.Apply(cmd.Context(), h, plan)
 			// The report is about what still holds.
 			if _, after, err := f.plan(cmd.Context()); err == nil {
-				plan.Engines = after.Engines
+				plan.Engines, plan.Notes = after.Engines, after.Notes
 			}
 			if asJSON {
 				err = writeResultJSON(cmd.OutOrStdout(), result, plan.Engines)
@@ -71,7 +71,7 @@ func (f *hostFlags) writeApplied(w io.Writer, result hostconfig.Result, plan hos
 			p.report(red, "problem", what.engine, what.Problem)
 		}
 	}
-	p.notes(plan.Engines)
+	p.notes(plan.Engines, plan.Notes...)
 	present := slices.ContainsFunc(plan.Engines, func(s engine.State) bool { return s.Present })
 	switch {
 	case !present:

@@ -21,6 +21,7 @@ type hostFlags struct {
 	root    string
 	engines []string
 	restart bool
+	anyPort bool
 }
 
 func (f *hostFlags) addRoot(cmd *cobra.Command) {
@@ -30,6 +31,7 @@ func (f *hostFlags) addRoot(cmd *cobra.Command) {
 func (f *hostFlags) addEngines(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), even if they are not found")
 	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration if it needs that, and restart containerd")
+	cmd.Flags().BoolVar(&f.anyPort, "allow-unprivileged-port", false, "point engines at a port that every user can listen on; later runs remember it until revert")
 }
 
 // host returns the host that the flags name.
@@ -57,7 +59,7 @@ func (f *hostFlags) source() config.Source {
 }
 
 func (f *hostFlags) options() keeper.Options {
-	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart}
+	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart, AllowUnprivilegedPort: f.anyPort}
 }
 
 // desired returns what the configuration and the flags want of the host.

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,12 +67,28 @@ an earlier login stays.`,
 	return cmd
 }
 
-// served returns an error that says what to add to the configuration if it does not have registry.
+// served returns an error that says what to do if the daemon would not send a login for registry
+// to any upstream. A login belongs to a host: for a registry that is fetched from another host
+// only, it would serve nothing.
 func served(c *config.Config, registry string) error {
+	var instead []string
 	for _, r := range c.Registries {
-		if r.Name == registry || r.Name == "*" {
-			return nil
+		for _, u := range r.Upstreams {
+			if credential.IsFor(u, registry) {
+				return nil
+			}
+			if r.Name == registry {
+				host, _ := credential.KeyOf(u)
+				instead = append(instead, "sidemirror login "+host)
+			}
 		}
+	}
+	if len(instead) > 0 {
+		return fmt.Errorf("%s is fetched from another host, and a login is sent only to the host that it is for; log in to that host: %s",
+			registry, strings.Join(instead, ", or "))
+	}
+	if slices.ContainsFunc(c.Registries, func(r config.Registry) bool { return r.Name == config.Wildcard }) {
+		return nil
 	}
 	return fmt.Errorf("registry %s is not configured, so the daemon would not use the login; add this to %s:\n\n[registry.%q]\nupstreams = [%q]",
 		registry, c.File, registry, "https://"+registry)
@@ -85,7 +103,7 @@ func login(cmd *cobra.Command, c *config.Config, registry, namespace string, giv
 	ctx, cancel := context.WithTimeout(cmd.Context(), loginTimeout)
 	defer cancel()
 	info, _ := debug.ReadBuildInfo()
-	if err := daemon.Login(ctx, c, registry, given, buildVersion(info)); err != nil {
+	if err := daemon.Login(ctx, c, registry, namespace, given, buildVersion(info)); err != nil {
 		if errors.Is(err, &oci.Error{Code: oci.Unauthorized}) || errors.Is(err, &oci.Error{Code: oci.Denied}) {
 			return fmt.Errorf("%s refused the login, and nothing was stored: %w", key, err)
 		}

@@ -92,7 +92,7 @@ func manPage(cmd *cobra.Command, date string) string {
 	return b.String()
 }
 
-// manRoot is what the page of the program itself has more.
+// manRoot is what only the page of the program itself has.
 const manRoot = `
 .SH EXIT STATUS
 .TP
@@ -100,7 +100,9 @@ const manRoot = `
 done
 .TP
 1
-it was tried and did not work; what, where and how to mend it is on standard error
+sidemirror tried and failed, and says on standard error what happened and what to do; for
+.BR sidemirror\-status (1):
+there are problems
 .TP
 2
 wrong usage or configuration; for
@@ -109,23 +111,23 @@ there is something to do
 .SH ENVIRONMENT
 .TP
 .B SIDEMIRROR_CONFIG
-the configuration file, where
+the configuration file, unless
 .B \-\-config
-names none
+names one
 .TP
 .BI SIDEMIRROR_ KEY
-any key of the configuration, stronger than the file; see
+any key of the configuration; it overrides the file; see
 .BR sidemirror\-config.toml (5)
 .TP
 .B NO_COLOR
-no colours on a terminal
+no colours on the terminal
 .TP
 .BR HTTPS_PROXY ", " HTTP_PROXY ", " NO_PROXY
-the way to the registries
+the proxy for connections to registries
 .SH FILES
 .TP
 .I /etc/sidemirror/config.toml
-the configuration; without it the defaults serve
+the configuration; without it the defaults apply
 .TP
 .I /var/lib/sidemirror/
 the logins
@@ -203,8 +205,7 @@ func seeAlso(cmd *cobra.Command) string {
 	return strings.Join(lines, "\n")
 }
 
-// roffText sets a help text: paragraphs, and lines that stand in by two blanks as
-// they are.
+// roffText sets a help text: paragraphs, and lines that are indented by two blanks verbatim.
 func roffText(text, otherwise string) string {
 	if text == "" {
 		text = otherwise
@@ -234,7 +235,7 @@ func verbatim(lines []string) string {
 	return strings.Join(append(out, ".fi"), "\n")
 }
 
-// options are flags and names in a sentence, whose hyphens are to be copied as they are.
+// options matches flags and names in a sentence, whose hyphens a reader should be able to copy.
 var options = regexp.MustCompile(`(^|[ "(,=])(--?[a-z][a-z-]*|sidemirror-[a-z-]+)`)
 
 // roff escapes a sentence.
@@ -251,7 +252,7 @@ func roffLiteral(text string) string {
 
 func roffHyphens(text string) string { return strings.ReplaceAll(text, "-", `\-`) }
 
-// guard keeps a line from being taken for a request.
+// guard keeps roff from reading a line as a request.
 func guard(line string) string {
 	if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
 		return `\&` + line

@@ -90,7 +90,7 @@ func writePlan(w io.Writer, plan hostconfig.Plan) error {
 	for _, what := range problemsOf(plan.Engines, plan.Refused) {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
-	p.notes(plan.Engines)
+	p.notes(plan.Engines, plan.Notes...)
 	for _, c := range plan.Changes {
 		p.printf("\n")
 		p.paint(bold, "# "+printable(c.Why))
@@ -135,5 +135,6 @@ func writePlanJSON(w io.Writer, plan hostconfig.Plan) error {
 		Changes []changeJSON       `json:"changes"`
 		Signals []engine.Signal    `json:"signals"`
 		Refused []*problem.Problem `json:"refused"`
-	}{plan.Engines, changes, append([]engine.Signal{}, plan.Signals()...), append([]*problem.Problem{}, plan.Refused...)})
+		Notes   []*problem.Problem `json:"notes,omitempty"`
+	}{plan.Engines, changes, append([]engine.Signal{}, plan.Signals()...), append([]*problem.Problem{}, plan.Refused...), plan.Notes})
 }

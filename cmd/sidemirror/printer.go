@@ -81,7 +81,10 @@ func (p *printer) report(color, label, who string, what *problem.Problem) {
 }
 
 // notes prints what else is worth knowing about engines.
-func (p *printer) notes(engines []engine.State) {
+func (p *printer) notes(engines []engine.State, host ...*problem.Problem) {
+	for _, what := range host {
+		p.report("", "note", "", what)
+	}
 	for _, e := range engines {
 		for _, what := range e.Notes {
 			p.report("", "note", e.Title(), what)

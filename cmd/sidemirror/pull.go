@@ -30,7 +30,7 @@ func newPullCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pull IMAGE…",
 		Short: "Fetch images into the cache ahead of time",
-		Long: `Have the running daemon fetch images into its cache, so that engines can pull them
+		Long: `Make the running daemon fetch images into its cache, so that engines can pull them
 from there. The command reads every layer to verify its digest. It gives the images
 to no engine.
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// invoke runs the command line, and answers with what it printed and its exit code.
+// invoke runs the command line, and returns what it printed and its exit code.
 func invoke(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, err bytes.Buffer

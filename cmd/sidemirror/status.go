@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +21,7 @@ type status struct {
 	Proxy   *proxyStatus       `json:"proxy,omitempty"` // not under --root
 	Engines []engine.State     `json:"engines"`
 	Pending []string           `json:"pending"` // files that are not as planned and can be changed
-	Signals []engine.Signal    `json:"signals"` // what running engines have not been told yet
+	Signals []engine.Signal    `json:"signals"` // what running engines still need
 	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
 }
 
@@ -104,7 +105,12 @@ func (s *status) problems() (list []found) {
 			list = append(list, found{"", what})
 		}
 	}
-	list = append(list, problemsOf(s.Engines, s.Refused)...)
+	for _, what := range problemsOf(s.Engines, s.Refused) {
+		// What is wrong with the port is known from the proxy already.
+		if !slices.ContainsFunc(list, func(f found) bool { return f.Code != "" && f.Code == what.Code && f.engine == what.engine }) {
+			list = append(list, what)
+		}
+	}
 	const hint = "sidemirror apply (sidemirror plan shows what it does)"
 	if n := len(s.Pending); n > 0 {
 		text := several(n, "file") + " must be changed"

@@ -67,7 +67,7 @@ func (s Source) Parse(data []byte) (*Config, error) {
 }
 
 // Listen returns the addresses to listen on although Load failed with err: those that the
-// faulty configuration names, if they can be told.
+// faulty configuration names, as far as it can be read, or else the default.
 func (s Source) Listen(err error) []netip.AddrPort {
 	if e, ok := errors.AsType[*Error](err); ok && len(e.listen) > 0 {
 		return e.listen

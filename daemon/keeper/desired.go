@@ -16,6 +16,9 @@ type Options struct {
 	// RestartContainerd allows sidemirror to set config_path in containerd's configuration,
 	// and to restart containerd for it.
 	RestartContainerd bool
+
+	// AllowUnprivilegedPort allows engines to be pointed at a port that every user can listen at.
+	AllowUnprivilegedPort bool
 }
 
 // Desired returns what the engines' configuration should say under c and o. It fails if c has
@@ -28,6 +31,8 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 	want := engine.Desired{
 		Mirror:            mirror,
 		RestartContainerd: o.RestartContainerd || c.Engine.Containerd.Restart,
+
+		AllowUnprivilegedPort: o.AllowUnprivilegedPort,
 	}
 	for _, r := range c.Registries {
 		if r.Name != config.Wildcard {

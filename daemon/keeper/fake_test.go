@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/internal/portowner"
 )
 
 const (
@@ -47,6 +48,8 @@ func (f *fakeHost) Daemon(_ context.Context, name string) engine.Daemon {
 	return fakeDaemon{f, name}
 }
 
+func (*fakeHost) Owner(netip.AddrPort) (portowner.Owner, error)             { return portowner.Owner{}, nil }
+func (*fakeHost) FirstUnprivilegedPort() uint16                             { return 1024 }
 func (*fakeHost) Users(string) []int                                        { return nil }
 func (*fakeHost) Output(_ context.Context, _, _ string, _ ...string) string { return "" }
 func (*fakeHost) Lookup(context.Context, string) ([]netip.Addr, error) {

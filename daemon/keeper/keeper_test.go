@@ -19,7 +19,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
-// watched is a host's tree that Watch keeps, with a dockerd that runs.
+// watched is a host's tree that a keeper maintains, with a running dockerd.
 type watched struct {
 	*fakeHost
 	t    *testing.T
@@ -34,8 +34,8 @@ func (w *watched) expect(want string) {
 	w.told.Wait(w.t, want, w.log.String)
 }
 
-// until waits for ok, which is asked each time that systemd is told something, and
-// every few milliseconds.
+// until waits until ok returns true. It calls ok whenever systemd is notified, and every few
+// milliseconds.
 func (w *watched) until(what string, ok func() bool) (took time.Duration) {
 	w.t.Helper()
 	began := time.Now()
@@ -53,10 +53,16 @@ func (w *watched) until(what string, ok func() bool) (took time.Duration) {
 
 func watchHost(t *testing.T, engines []string, files map[string]string) *watched {
 	t.Helper()
+	return watchConfigured(t, engines, "listen = ['127.0.0.1:305']\n", files)
+}
+
+// watchConfigured is watchHost with a text of sidemirror's own configuration.
+func watchConfigured(t *testing.T, engines []string, own string, files map[string]string) *watched {
+	t.Helper()
 	fake := &fakeHost{root: t.TempDir(), store: "overlay2"}
 	w := &watched{fakeHost: fake, t: t, log: new(syncBuffer), told: sdnotifytest.Listen(t)}
 	mkdir(t, w.path("etc/sidemirror"))
-	write(t, w.path("etc/sidemirror/config.toml"), "listen = ['127.0.0.1:305']\n")
+	write(t, w.path("etc/sidemirror/config.toml"), own)
 	for name, text := range files {
 		mkdir(t, filepath.Dir(w.path(name)))
 		write(t, w.path(name), text)
@@ -91,7 +97,7 @@ func TestEntryIsRestoredAndStoppingChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, w.path("etc/docker/daemon.json"), `{"icc": true}`)
-	w.until("our part", func() bool {
+	w.until("sidemirror's entry", func() bool {
 		now := w.read("etc/docker/daemon.json")
 		return strings.Contains(now, ourMirror) && strings.Contains(now, "icc") && strings.Contains(w.read(hub), ourMirror)
 	})
@@ -124,6 +130,22 @@ func TestNewEnginesAndRegistriesAreConfigured(t *testing.T) {
 	w.until("the registry to be forgotten", func() bool { return w.read(hosts+"corp.example:5000/hosts.toml") == "" })
 }
 
+func TestFaultyConfigurationAtTheStartIsWaitedOut(t *testing.T) {
+	for name, own := range map[string]string{"unknown key": "nonsense = 1\n", "no address for engines": "listen = ['10.0.0.1:305']\n"} {
+		t.Run(name, func(t *testing.T) {
+			w := watchConfigured(t, []string{engine.Docker}, own, map[string]string{"etc/docker/daemon.json": "{}"})
+			if got := w.read("etc/docker/daemon.json"); got != "{}" {
+				t.Errorf("without a configuration it wrote %s", got)
+			}
+			if log := w.log.String(); !strings.Contains(log, "waiting for one that can") || !strings.Contains(log, "config.toml") {
+				t.Errorf("the log does not report it:\n%s", log)
+			}
+			replaceFile(t, w.path("etc/sidemirror/config.toml"), "")
+			w.until("sidemirror's entry", func() bool { return strings.Contains(w.read("etc/docker/daemon.json"), ourMirror) })
+		})
+	}
+}
+
 func TestSocketsAreReopenedWhenTheConfigurationIsRepaired(t *testing.T) {
 	w := watchHost(t, []string{engine.Docker}, nil)
 	opened := func() int64 { return w.reopened.Load() }
@@ -134,8 +156,8 @@ func TestSocketsAreReopenedWhenTheConfigurationIsRepaired(t *testing.T) {
 		t.Error("opened for a faulty configuration")
 	}
 	replaceFile(t, w.path("etc/sidemirror/config.toml"), "")
-	w.until("a look at the mended configuration", func() bool { return opened() == 2 })
-	w.until("a word in the log", func() bool { return strings.Contains(w.log.String(), "sockets again") })
+	w.until("a look at the repaired configuration", func() bool { return opened() == 2 })
+	w.until("a line in the log", func() bool { return strings.Contains(w.log.String(), "sockets again") })
 }
 
 func TestRefusedFileIsLoggedOnce(t *testing.T) {
@@ -143,7 +165,7 @@ func TestRefusedFileIsLoggedOnce(t *testing.T) {
 	replaceFile(t, w.path("etc/sidemirror/config.toml"), "[registry.'corp.example']\n")
 	w.until("a round after the first", func() bool { return strings.Contains(w.log.String(), "reason=\"the file changed\"") })
 	write(t, w.path("etc/docker/daemon.json"), "{}")
-	w.until("our part", func() bool { return strings.Contains(w.read("etc/docker/daemon.json"), ourMirror) })
+	w.until("sidemirror's entry", func() bool { return strings.Contains(w.read("etc/docker/daemon.json"), ourMirror) })
 	if n := strings.Count(w.log.String(), "daemon.json:2: not valid JSON"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, w.log)
 	}
@@ -154,7 +176,7 @@ func TestRestartedEngineIsExaminedAgain(t *testing.T) {
 	w.start("--config-file", "/srv/other.json")
 	mkdir(t, w.path("run"))
 	write(t, w.path("run/docker.pid"), "9")
-	w.until("our part in the file of the new flags", func() bool { return strings.Contains(w.read("srv/other.json"), ourMirror) })
+	w.until("sidemirror's entry in the file of the new flags", func() bool { return strings.Contains(w.read("srv/other.json"), ourMirror) })
 }
 
 func TestFileBehindALinkInTheTreeIsWatched(t *testing.T) {
@@ -164,9 +186,9 @@ func TestFileBehindALinkInTheTreeIsWatched(t *testing.T) {
 	}
 	symlink(t, "/srv/docker.json", w.path("etc/docker/daemon.json"))
 	ours := func() bool { return strings.Contains(w.read("srv/docker.json"), ourMirror) }
-	w.until("our part behind the link", ours)
+	w.until("sidemirror's entry behind the link", ours)
 	write(t, w.path("srv/docker.json"), "{}")
-	w.until("our part again", ours)
+	w.until("sidemirror's entry again", ours)
 }
 
 // rewrites change name as programs do.

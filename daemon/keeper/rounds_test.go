@@ -15,7 +15,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 )
 
-// keeping are rounds whose time the test makes.
+// keeping are rounds whose clock the test sets.
 type keeping struct {
 	*testing.T
 	*fakeHost
@@ -24,7 +24,7 @@ type keeping struct {
 	later time.Duration
 }
 
-// keep makes rounds of a host with Docker and containerd of some versions.
+// keep returns rounds of a host with Docker and containerd of some versions.
 func keep(t *testing.T, docker, containerd string, files map[string]string, want engine.Desired) *keeping {
 	t.Helper()
 	fake := &fakeHost{root: t.TempDir(), store: "overlay2", containerd: true}
@@ -80,7 +80,7 @@ func (k *keeping) settle() (took time.Duration, last round) {
 
 func (k *keeping) configured() bool { return strings.Contains(k.read(daemonJSON), ourMirror) }
 
-func TestOneRewriteIsPutBackOnceWhenTheOtherProgramIsDone(t *testing.T) {
+func TestRewrittenFileIsRestoredOnceTheOtherProgramIsDone(t *testing.T) {
 	for name, text := range map[string]string{"rewritten": `{"icc": true}`, "emptied": "", "removed": "-"} {
 		t.Run(name, func(t *testing.T) {
 			k := keep(t, "26.1.5", "2.1.9", map[string]string{daemonJSON: "{}"}, dockerOnly())
@@ -111,7 +111,7 @@ func TestOneRewriteIsPutBackOnceWhenTheOtherProgramIsDone(t *testing.T) {
 	}
 }
 
-func TestARewriteLoopIsGivenUp(t *testing.T) {
+func TestFileIsLeftToAProgramThatKeepsRewritingIt(t *testing.T) {
 	k := keep(t, "20.10.24", "2.1.9", map[string]string{daemonJSON: "{}"}, dockerOnly())
 	k.settle()
 	var pauses []time.Duration
@@ -147,7 +147,7 @@ func TestARewriteLoopIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestAConflictThatWasLongAgoIsForgotten(t *testing.T) {
+func TestOldConflictIsForgotten(t *testing.T) {
 	k := keep(t, "20.10.24", "2.1.9", map[string]string{daemonJSON: "{}"}, dockerOnly())
 	k.settle()
 	for range 3 * maxRounds { // once a day
@@ -177,7 +177,7 @@ func TestContainerdIsNotRestartedForAConflict(t *testing.T) {
 
 // Another program keeps removing a hosts.toml that registry-mirrors needs, which must not be written
 // meanwhile.
-func TestWhatIsHeldBackHoldsWhatNeedsIt(t *testing.T) {
+func TestChangeWaitsForTheChangeThatItNeeds(t *testing.T) {
 	k := keep(t, "28.5.2", "2.1.9", map[string]string{daemonJSON: "{}"}, dockerOnly())
 	k.settle()
 	for range maxRounds + 1 {
@@ -198,7 +198,7 @@ func TestWhatIsHeldBackHoldsWhatNeedsIt(t *testing.T) {
 	}
 }
 
-func TestAFaultIsTriedAgainLaterAndLater(t *testing.T) {
+func TestFailedRoundIsTriedAgainAfterLongerAndLongerWaits(t *testing.T) {
 	k := keep(t, "20.10.24", "2.1.9", map[string]string{daemonJSON: "{}"}, dockerOnly())
 	k.deaf = errors.New("no such job")
 	var last time.Duration
@@ -219,7 +219,7 @@ func TestAFaultIsTriedAgainLaterAndLater(t *testing.T) {
 	}
 }
 
-func TestTheLockIsWaitedFor(t *testing.T) {
+func TestRoundIsTriedAgainWhileAnotherSidemirrorHasTheLock(t *testing.T) {
 	k := keep(t, "20.10.24", "2.1.9", map[string]string{daemonJSON: "{}"}, dockerOnly())
 	tree, err := hostfs.Open(k.root)
 	if err != nil {
@@ -242,7 +242,7 @@ func TestTheLockIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestABrokenFileIsLeftUntilItIsWhole(t *testing.T) {
+func TestInvalidFileIsLeftAloneUntilItIsValid(t *testing.T) {
 	k := keep(t, "20.10.24", "2.1.9", map[string]string{daemonJSON: "{"}, dockerOnly())
 	if _, out := k.settle(); len(out.Refused) != 1 || k.read(daemonJSON) != "{" {
 		t.Errorf("refused %v", out.Refused)

@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -55,11 +55,11 @@ func HasIPv6() bool {
 // CheckPort returns a problem if any user of the host can listen at addr whenever sidemirror
 // does not, and nil otherwise. Engines would send that user their requests and credentials.
 func CheckPort(addr netip.AddrPort) *problem.Problem {
-	return checkPort(addr, "/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	return checkPort(addr, portowner.Setting)
 }
 
 func checkPort(addr netip.AddrPort, setting string) *problem.Problem {
-	first := firstUnprivilegedPort(setting)
+	first := portowner.FirstUnprivileged(setting)
 	if addr.Port() < first {
 		return nil
 	}
@@ -68,19 +68,4 @@ func checkPort(addr netip.AddrPort, setting string) *problem.Problem {
 		Text: fmt.Sprintf("any user of this host can listen at %v while sidemirror does not, and engines would trust that user: only ports below %d are reserved for root", addr, first),
 		Hint: "listen on a port below " + strconv.Itoa(int(first)) + ", such as the default 305",
 	}
-}
-
-// firstUnprivilegedPort returns the lowest port that every user may listen on. If the setting
-// cannot be read, as inside the packaged unit, it is the kernel's default.
-func firstUnprivilegedPort(setting string) uint16 {
-	const kernelDefault = 1024
-	data, err := os.ReadFile(setting)
-	if err != nil {
-		return kernelDefault
-	}
-	first, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 16)
-	if err != nil {
-		return kernelDefault
-	}
-	return uint16(first)
 }

@@ -10,13 +10,11 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
-	"os/user"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/internal/sockdiag"
 )
@@ -27,9 +25,6 @@ const (
 
 	// maxPage limits what is read of the response.
 	maxPage = 64 << 10
-
-	// account is the user that the packages make for the proxy.
-	account = "sidemirror"
 )
 
 // Report is what Check found out.
@@ -51,7 +46,7 @@ func Check(ctx context.Context, address string, statusLine func(context.Context)
 	c := checker{
 		listenerOf: sockdiag.Listener,
 		checkPort:  listener.CheckPort,
-		trusted:    isTrustedOwner,
+		trusted:    portowner.IsTrusted,
 	}
 	return c.check(ctx, address, statusLine)
 }
@@ -105,27 +100,9 @@ func (c checker) owner(addr netip.AddrPort) *problem.Problem {
 	}
 	return &problem.Problem{
 		Code: "proxy-port-taken",
-		Text: fmt.Sprintf("a process of user %s listens at %v, and engines would trust it", userName(uid), addr),
+		Text: fmt.Sprintf("a process of user %s listens at %v, and engines would trust it", portowner.Name(uid), addr),
 		Hint: fmt.Sprintf("find and end it: ss -ltnp sport = %d", addr.Port()),
 	}
-}
-
-// isTrustedOwner reports whether uid is root's, for whom systemd opens sockets, the proxy's or
-// this process's own.
-func isTrustedOwner(uid uint32) bool {
-	if uid == 0 || uid == uint32(os.Getuid()) {
-		return true
-	}
-	proxy, err := user.Lookup(account)
-	return err == nil && proxy.Uid == strconv.FormatUint(uint64(uid), 10)
-}
-
-func userName(uid uint32) string {
-	id := strconv.FormatUint(uint64(uid), 10)
-	if u, err := user.LookupId(id); err == nil {
-		return fmt.Sprintf("%q", u.Username)
-	}
-	return id
 }
 
 // respond asks for the page at /, which names sidemirror and needs no registry.

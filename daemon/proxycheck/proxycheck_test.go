@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/internal/sockdiag"
 )
@@ -74,7 +75,7 @@ func TestCheckTellsSidemirrorFromOtherPrograms(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := checker{listenerOf: sockdiag.Listener, checkPort: highPort, trusted: isTrustedOwner}
+			c := checker{listenerOf: sockdiag.Listener, checkPort: highPort, trusted: portowner.IsTrusted}
 			r := c.check(t.Context(), tt.address, tt.line)
 			if r.Answers != tt.answers || !slices.Equal(codes(r), tt.codes) {
 				t.Errorf("answers %v, problems %q", r.Answers, codes(r))
@@ -86,7 +87,7 @@ func TestCheckTellsSidemirrorFromOtherPrograms(t *testing.T) {
 func TestCheckReportsThePortOnce(t *testing.T) {
 	t.Parallel()
 	p := &problem.Problem{Code: "port-unprivileged", Text: "any user can listen"}
-	c := checker{listenerOf: sockdiag.Listener, trusted: isTrustedOwner, checkPort: func(netip.AddrPort) *problem.Problem { return p }}
+	c := checker{listenerOf: sockdiag.Listener, trusted: portowner.IsTrusted, checkPort: func(netip.AddrPort) *problem.Problem { return p }}
 	address := respondWith(t, 200, "sidemirror")
 	for text, want := range map[string][]string{
 		"serving":                              {"port-unprivileged"},

@@ -157,10 +157,10 @@ func TestReopenSocketsStartsTheProxyOnlyAfterAFailure(t *testing.T) {
 }
 
 func TestProxyStatusReturnsTheStatusLineOfTheUnit(t *testing.T) {
-	s := &systemd{properties: map[string]any{"/org/freedesktop/systemd1/unit/sidemirror_2eservice StatusText": "serving; amiss"}}
+	s := &systemd{properties: map[string]any{"/org/freedesktop/systemd1/unit/sidemirror_2eservice StatusText": "serving; a problem"}}
 	text, err := Units{s.dial}.ProxyStatus(t.Context())
 	s.wait.Wait()
-	if err != nil || text != "serving; amiss" {
+	if err != nil || text != "serving; a problem" {
 		t.Errorf("%q, %v", text, err)
 	}
 }

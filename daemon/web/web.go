@@ -1,5 +1,5 @@
-// Package web is the page at "/": how to pull through this very host, in
-// English or Chinese, with the host's name as the reader typed it filled in.
+// Package web is the page at "/": how to pull through this host, in English or Chinese, with the
+// name of the host that the request used.
 package web
 
 import (
@@ -17,17 +17,17 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
-// Info is what the page tells of the daemon. Nothing in it is a secret: whoever
-// reaches the listener reads it.
+// Info is what the page shows about the daemon. It contains no secret: every client of the listener
+// can read it.
 type Info struct {
 	// Registries are listed in this order.
 	Registries []config.Registry
 
-	// Default names the registry of a pull that names none; empty leaves out what
-	// the page says of it.
+	// Default names the registry of a reference that names none. If it is empty, the page does not
+	// mention it.
 	Default string
 
-	// Listen is an address of ours, host:port, for a request without a Host.
+	// Listen is an address of sidemirror, host:port, for a request without a Host.
 	Listen string
 
 	// Version is shown at the foot.
@@ -42,15 +42,15 @@ var pages = map[language]*template.Template{
 	chinese: template.Must(template.ParseFS(files, "page.html", "zh.html")),
 }
 
-// Handler answers GET and HEAD of "/", and nothing else. The caller has checked
-// that the request's Host is a name of ours; here it is text to be escaped.
+// Handler returns the page for GET and HEAD of "/", and refuses other requests. The caller has
+// checked that the Host of the request is a name of sidemirror's; here it is text to be escaped.
 func Handler(info Info) http.Handler {
 	css, err := files.ReadFile("style.css")
 	if err != nil {
 		panic("web: style.css is not embedded: " + err.Error())
 	}
-	// The page needs its own style and nothing else: no script, no image, no form,
-	// nothing from another host, and nobody may frame it.
+	// The page needs its own style and nothing else: no script, no image, no form, nothing from
+	// another host. No page may frame it.
 	sum := sha256.Sum256(css)
 	policy := "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
 		"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -86,24 +86,23 @@ func Handler(info Info) http.Handler {
 	})
 }
 
-// view is what the templates read.
+// view is what the templates show.
 type view struct {
 	Info
 	Lang  language
 	Tag   string // of Lang, for the page's own lang attribute
 	Style template.CSS
 
-	// Host names us in an image reference, URL in an engine's configuration.
+	// Host names sidemirror in an image reference, URL in an engine's configuration.
 	Host, URL string
 
-	// Plain is set where Docker would insist on TLS and we do not speak it here.
+	// Plain says that Docker would insist on TLS here, which sidemirror does not serve.
 	Plain bool
 
-	// Own is the registry that Host stands for, if it stands for one: there the
-	// prefix form is not understood.
+	// Own is the registry that Host stands for, if any. The prefix form does not work there.
 	Own *config.Registry
 
-	// Example is a registry to show the prefix form with, Default's apart.
+	// Example is a registry other than Default, to show the prefix form.
 	Example string
 }
 
@@ -121,8 +120,8 @@ func newView(info Info, r *http.Request, lang language, css []byte) view {
 	}
 	v := view{Info: info, Lang: lang, Tag: lang.tag(), Style: template.CSS(css), Host: host, URL: scheme + "://" + host}
 	v.Plain = r.TLS == nil && !loopback(name)
-	// Without a dot or a port, Docker takes the first component of a reference for
-	// a user of Docker Hub (distribution/reference, splitDockerDomain).
+	// Without a dot or a port, Docker takes the first component of a reference for a user of
+	// Docker Hub (distribution/reference, splitDockerDomain).
 	if !strings.ContainsAny(host, ".:") && name != "localhost" {
 		v.Host = net.JoinHostPort(name, port)
 	}
@@ -137,8 +136,8 @@ func newView(info Info, r *http.Request, lang language, css []byte) view {
 	return v
 }
 
-// loopback tells the names that Docker takes for insecure by default (127.0.0.0/8,
-// ::1 and localhost), and so speaks plain HTTP to.
+// loopback reports whether Docker uses plain HTTP for name by default, as it does for 127.0.0.0/8,
+// ::1 and localhost.
 func loopback(name string) bool {
 	ip := net.ParseIP(name)
 	return strings.EqualFold(name, "localhost") || ip != nil && ip.IsLoopback()

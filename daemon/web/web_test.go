@@ -30,7 +30,7 @@ var served = Info{
 	Version: "v1.2.3",
 }
 
-// get asks for target under host and gives the answer and its body.
+// get requests target from host and returns the response and its body.
 func get(t *testing.T, info Info, method, host, target string, header ...string) (*http.Response, string) {
 	t.Helper()
 	r := httptest.NewRequest(method, "http://placeholder"+target, nil)
@@ -43,7 +43,7 @@ func get(t *testing.T, info Info, method, host, target string, header ...string)
 	return w.Result(), w.Body.String()
 }
 
-func TestEveryCommandNamesTheHostThatTheReaderTyped(t *testing.T) {
+func TestEveryCommandUsesTheHostOfTheRequest(t *testing.T) {
 	for _, lang := range []string{"en", "zh"} {
 		_, body := get(t, served, "GET", "mirror.example.lan:305", "/", "Accept-Language", lang)
 		for _, want := range []string{
@@ -64,12 +64,12 @@ func TestEveryCommandNamesTheHostThatTheReaderTyped(t *testing.T) {
 			}
 		}
 		if strings.Contains(body, "127.0.0.1:305") {
-			t.Errorf("%s page names the listener beside the Host that was asked for", lang)
+			t.Errorf("%s page names the listener in addition to the Host of the request", lang)
 		}
 	}
 }
 
-func TestNameAndSchemeFitTheWayTheReaderCame(t *testing.T) {
+func TestNameAndSchemeFollowTheRequest(t *testing.T) {
 	for _, c := range []struct {
 		name            string
 		host            string
@@ -108,7 +108,7 @@ func TestNameAndSchemeFitTheWayTheReaderCame(t *testing.T) {
 	}
 }
 
-func TestHostOfOneRegistryIsNotToldToPrefix(t *testing.T) {
+func TestHostOfOneRegistryShowsNoPrefix(t *testing.T) {
 	_, body := get(t, served, "GET", "Docker.Example.lan:305", "/", "Accept-Language", "en")
 	if !strings.Contains(body, "docker pull Docker.Example.lan:305/library/busybox") {
 		t.Error("page lacks the pull by the registry's own host")
@@ -118,7 +118,7 @@ func TestHostOfOneRegistryIsNotToldToPrefix(t *testing.T) {
 	}
 }
 
-func TestNoRegistryLeavesNoHalfCommand(t *testing.T) {
+func TestPageWithoutRegistriesHasNoIncompleteCommand(t *testing.T) {
 	_, body := get(t, Info{}, "GET", "localhost:305", "/", "Accept-Language", "en")
 	if strings.Contains(body, "docker pull") || strings.Contains(body, "docker tag") {
 		t.Error("page shows a pull of a registry that is not served")

@@ -88,6 +88,10 @@ func (f Folder) Plan(plan *engine.Plan, registry, url string, mirrors []splice.M
 	} else if err := f.inspect(plan, now, url); err != nil {
 		plan.Refuse(name, err, "hosts-file-invalid")
 		return
+	} else {
+		// Add refuses the file if it would switch off certificates that are in use. Those that cannot be
+		// read are not.
+		hosts.CA, hosts.Clients, _ = Certificates(tree, folder)
 	}
 	plan.Edits = append(plan.Edits, engine.Edit{
 		Path: name, Entry: Entry{hosts},
@@ -120,9 +124,9 @@ func (f Folder) inspect(plan *engine.Plan, now hostfs.File, url string) error {
 		})
 	}
 	for _, host := range file.Hosts {
-		if host.Name == url && !file.Ours && f.Host.Journal.Find(now.Path) == nil {
+		if splice.SameURL(host.Name, url) && !file.Ours && f.Host.Journal.Find(now.Path) == nil {
 			plan.State.Note(problem.Problem{
-				Code: "entry-of-the-user", Path: now.Path, Text: url + " is there already, and sidemirror did not write it: it stays", Hint: "",
+				Code: "entry-of-the-user", Path: now.Path, Text: host.Name + " is there already, and sidemirror did not write it: it stays", Hint: "",
 			})
 		}
 		if err := f.checkCA(now.Path, host.CA); err != nil {

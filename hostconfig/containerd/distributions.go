@@ -8,18 +8,23 @@ import (
 
 	"github.com/sidemirror/sidemirror/hostconfig/certsd"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/version"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // distribution is where a distribution of Kubernetes has the files of its containerd. It writes the
 // config.toml anew at each start, with a config_path of its own, so that sidemirror only writes
 // hosts.toml files.
-type distribution struct{ name, folder, hosts string }
+type distribution struct{ name, folder, config, hosts string }
 
 var distributions = []distribution{
-	{"k3s", "/var/lib/rancher/k3s/agent/etc/containerd", "/var/lib/rancher/k3s/agent/etc/containerd/certs.d"},
-	{"rke2", "/var/lib/rancher/rke2/agent/etc/containerd", "/var/lib/rancher/rke2/agent/etc/containerd/certs.d"},
-	{"microk8s", "/var/snap/microk8s/current/args", "/var/snap/microk8s/current/args/certs.d"},
+	newDistribution("k3s", "/var/lib/rancher/k3s/agent/etc/containerd", "config.toml"),
+	newDistribution("rke2", "/var/lib/rancher/rke2/agent/etc/containerd", "config.toml"),
+	newDistribution("microk8s", "/var/snap/microk8s/current/args", "containerd.toml"),
+}
+
+func newDistribution(name, folder, config string) distribution {
+	return distribution{name, folder, path.Join(folder, config), path.Join(folder, "certs.d")}
 }
 
 // inDistribution reports whether a file belongs to a distribution.
@@ -50,6 +55,13 @@ func (b bundled) Plan(_ context.Context, s engine.State, want engine.Desired) en
 		return p
 	}
 	p.State.Through = []engine.Kind{engine.HostsTOML}
+	if conf, err := readConfig(b.Tree, b.config, version.Version{}); err == nil && conf.exists && conf.path == "" {
+		p.State.Mirror = engine.Inactive
+		p.State.Problem(problem.Problem{
+			Code: "distribution-config-path", Path: b.config, Text: "sets no config_path, as old versions of " + b.name + " do not: CRI does not read hosts.toml files",
+			Hint: "upgrade " + b.name + ", or set the mirror in its own configuration",
+		})
+	}
 	hosts := certsd.Folder{Host: b.Host, Path: b.hosts}
 	for _, registry := range want.Registries {
 		hosts.Plan(&p, registry, want.Mirror, nil)

@@ -156,7 +156,7 @@ func (d *docker) Plan(ctx context.Context, s engine.State, want engine.Desired) 
 	hubFile := hosts.File(hub)
 	p := engine.Plan{
 		State: s, Folders: []string{hostsFolder}, Configs: []engine.Config{{Path: d.json, Kind: engine.DaemonJSON}},
-		Guards: []engine.Guard{{File: hubFile, Danger: d.json}},
+		Guards: []engine.Guard{{File: hubFile, Danger: d.json, InForce: d.mirrorInForce(want.Mirror)}},
 	}
 	if !s.Present || !slices.Contains(want.Engines, engine.Docker) {
 		return p
@@ -306,6 +306,18 @@ func flagLimits(args []string) []string {
 		}
 	}
 	return found
+}
+
+// mirrorInForce reports whether the running dockerd asks sidemirror because of registry-mirrors, at an
+// address that is wanted now or that the journal knows.
+func (d *docker) mirrorInForce(mirror string) bool {
+	urls := []string{mirror}
+	if e := d.Journal.Find(d.json); e != nil {
+		urls = append(urls, e.URL)
+	}
+	return slices.ContainsFunc(d.info.Mirrors, func(m string) bool {
+		return slices.ContainsFunc(urls, func(url string) bool { return url != "" && splice.SameURL(m, url) })
+	})
 }
 
 // hasMirror looks for a mirror among those that dockerd reports.

@@ -116,8 +116,12 @@ type Config struct {
 	Kind Kind
 }
 
-// Guard says that File must keep its entry as long as Danger has one.
-type Guard struct{ File, Danger string }
+// Guard says that File must keep its entry as long as Danger has one, or as long as the running engine
+// has taken it from there.
+type Guard struct {
+	File, Danger string
+	InForce      bool // the running engine has it in force
+}
 
 // Probe is a folder in which a running engine should look for hosts.toml files.
 type Probe struct {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"github.com/sidemirror/sidemirror/internal/portowner"
 )
 
 // Running is what runs on this host, and what can be asked of it.
@@ -18,6 +20,12 @@ type Running interface {
 	// program is not one that root can trust, fails, or says too much. basis names what the output
 	// depends on, besides program and arguments: for the same basis it may be remembered.
 	Output(ctx context.Context, basis, program string, args ...string) string
+
+	// Owner returns who listens at an address; it fails if that cannot be found out.
+	Owner(addr netip.AddrPort) (portowner.Owner, error)
+
+	// FirstUnprivilegedPort returns the lowest port that every user can listen at.
+	FirstUnprivilegedPort() uint16
 
 	// Lookup resolves a host name.
 	Lookup(ctx context.Context, name string) ([]netip.Addr, error)

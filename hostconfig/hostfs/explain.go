@@ -28,6 +28,8 @@ func Explain(name, doing string, err error) error {
 		p.Code, p.Hint = "permission-denied", "root without capabilities, as which the watching service runs, may not do this: run sidemirror apply, or chown 0:0 it"
 	case errors.Is(err, fs.ErrPermission):
 		p.Code, p.Hint = "permission-denied", "run as root"
+	case errors.Is(err, unix.EIO):
+		p.Code, p.Hint = "disk-error", "the disk reports errors: see dmesg"
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		p.Code, p.Hint = "disk-full", "free space on that disk"
 	}

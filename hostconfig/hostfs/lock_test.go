@@ -72,7 +72,7 @@ func held(t *testing.T, h *Host, attr *syscall.SysProcAttr, env ...string) (pid 
 	}
 	if len(env) > 0 {
 		if err := cmd.Process.Signal(syscall.Signal(0)); err == nil {
-			_, _ = cmd.Process.Wait() // the parent has ended by itself
+			_, _ = cmd.Process.Wait() // the parent ends after its child is started
 		}
 	}
 	return strings.TrimSpace(line)
@@ -154,7 +154,7 @@ func TestTheLockOfAnotherUserDoesNotCount(t *testing.T) {
 	}
 }
 
-// A program with the set-uid bit has root's effective user id, whoever started it.
+// A program with the set-uid bit has root's effective user id, but the real one of its caller.
 func TestASetuidProgramsLockIsNotRoots(t *testing.T) {
 	for name, test := range map[string]struct {
 		uids []uint32

@@ -151,7 +151,7 @@ func TestLinksThatAnotherUserCouldMakeAreNotFollowed(t *testing.T) {
 		"link of another user":           func(h *Host) error { return os.Lchown(h.path("/a/link"), 12, 12) },
 		"in a folder of another user":    func(h *Host) error { return os.Chown(h.path("/a"), 12, 12) },
 		"below a folder of another user": func(h *Host) error { return os.Chown(h.dir, 12, 12) },
-		"in a folder of everybody":       func(h *Host) error { return os.Chmod(h.path("/a"), 0o777|fs.ModeSticky) },
+		"in a folder of all users":       func(h *Host) error { return os.Chmod(h.path("/a"), 0o777|fs.ModeSticky) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := running(t, tree(t, map[string]string{"/a/": "", "/etc/secret": "secret", "/etc/folder/secret": "secret"}))
@@ -305,12 +305,35 @@ func TestAFolderGetsItsModeWhateverTheUmaskIfOnlyRootCanExchangeIt(t *testing.T)
 		t.Errorf("%v, %v, %v", info, err, safe)
 	}
 	if unsafe == nil || !strings.Contains(problem.Hint(unsafe), "umask") {
-		t.Errorf("in a folder of everybody: %v", unsafe)
+		t.Errorf("in a folder of all users: %v", unsafe)
 	}
 	if info, err := os.Stat(h.path("/b/new")); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("in a folder of everybody: %v, %v", info, err)
+		t.Errorf("in a folder of all users: %v, %v", info, err)
 	}
 	if err := h.MakeFolder("/b/usual", 0o755); err != nil {
 		t.Errorf("with the usual umask: %v", err)
+	}
+}
+
+// On the host that the tests run on, with its own folders.
+func TestTheRunningHostsFolders(t *testing.T) {
+	needRoot(t)
+	h, err := Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.Trusted("/etc/passwd"); err != nil {
+		t.Error(err)
+	}
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := h.Read(name); err != nil || string(f.Data) != "text" || f.Unsafe == nil {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if err := h.Trusted(name); err == nil || !strings.Contains(err.Error(), "every user may create files in /") {
+		t.Errorf("a file below %s: %v", os.TempDir(), err)
 	}
 }

@@ -31,7 +31,7 @@ type found struct {
 
 	// unsafe says which part another user than root could have put there or changed; nil if only
 	// root could. It is about dir and all above it, and about node.
-	unsafe, unsafeDir *problem.Problem
+	unsafe *problem.Problem
 }
 
 func (f *found) close() {
@@ -61,7 +61,7 @@ type walker struct {
 }
 
 // walk opens name part by part, each with O_PATH|O_NOFOLLOW in the folder before it. It follows a
-// link only if nobody but root could have put it there, and not at all if follow is false. The
+// link only if no user but root could have put it there, and not at all if follow is false. The
 // caller must close the result.
 func (h *Host) walk(name string, follow bool) (*found, error) {
 	w := &walker{host: h, name: name, floor: math.MaxInt}
@@ -182,8 +182,8 @@ func (w *walker) link(node *os.File, stat *unix.Stat_t, part string, rest []stri
 	return append(strings.Split(target, "/"), rest...), nil
 }
 
-// missing ends the walk at a part that does not exist. Whether it does not by a link's fault is told
-// from the number of parts left.
+// missing ends the walk at a part that does not exist. The number of parts left tells whether a link
+// led there.
 func (w *walker) missing(part string, rest []string) (*found, error) {
 	at := w.at()
 	next := path.Join(at.path, part)
@@ -191,7 +191,7 @@ func (w *walker) missing(part string, rest []string) (*found, error) {
 		return nil, &problem.Problem{Code: "link-dangling", Path: w.name, Text: "symbolic link to " + problem.QuotePath(next) + ", which does not exist",
 			Hint: "create the file or remove the link"}
 	}
-	f := &found{real: path.Join(append([]string{next}, rest...)...), unsafe: at.unsafe, unsafeDir: at.unsafe}
+	f := &found{real: path.Join(append([]string{next}, rest...)...), unsafe: at.unsafe}
 	f.base = path.Base(f.real)
 	if last(rest) {
 		f.dir = w.take()
@@ -215,7 +215,7 @@ func (w *walker) take() *os.File {
 
 func (w *walker) end(node *os.File, stat *unix.Stat_t, part string) (*found, error) {
 	at := w.at()
-	f := &found{real: path.Join(at.path, part), base: part, node: node, stat: *stat, unsafe: at.unsafe, unsafeDir: at.unsafe}
+	f := &found{real: path.Join(at.path, part), base: part, node: node, stat: *stat, unsafe: at.unsafe}
 	if f.unsafe == nil {
 		f.unsafe = w.host.unsafePart(w.name, f.real, stat)
 	}
@@ -226,7 +226,7 @@ func (w *walker) end(node *os.File, stat *unix.Stat_t, part string) (*found, err
 // endFolder ends the walk at a folder.
 func (w *walker) endFolder() (*found, error) {
 	at := w.at()
-	f := &found{real: at.path, base: path.Base(at.path), node: w.take(), unsafe: at.unsafe, unsafeDir: at.unsafe}
+	f := &found{real: at.path, base: path.Base(at.path), node: w.take(), unsafe: at.unsafe}
 	if f.node == nil {
 		return nil, Explain(w.name, "looking it up", unix.EMFILE)
 	}
@@ -236,8 +236,6 @@ func (w *walker) endFolder() (*found, error) {
 	}
 	if at.path == "/" {
 		f.base = "."
-	} else {
-		f.unsafeDir = w.at().unsafe
 	}
 	f.dir = w.take()
 	return f, nil

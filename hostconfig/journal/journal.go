@@ -18,7 +18,7 @@ import (
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// Folder is where the journal is. It is a folder of root's own, not one below /var/lib/sidemirror:
+// Folder is where the journal is. It belongs to root, and is not below /var/lib/sidemirror:
 // that belongs to the proxy's user, who could put another journal in its place and have revert
 // write anything anywhere.
 const Folder = "/var/lib/sidemirror-hosts"

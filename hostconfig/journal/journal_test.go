@@ -347,7 +347,7 @@ func TestAJournalThatAnotherUserCouldHaveWrittenIsNotObeyed(t *testing.T) {
 	}{
 		"owner":           {func(dir string) error { return os.Chown(dir, 12, 0) }, "belongs to user 12 instead of"},
 		"group":           {func(dir string) error { return os.Chmod(dir, 0o770) }, "other users may write to it"},
-		"everybody":       {func(dir string) error { return os.Chmod(dir, 0o702) }, "other users may write to it"},
+		"all users":       {func(dir string) error { return os.Chmod(dir, 0o702) }, "other users may write to it"},
 		"folder above it": {func(dir string) error { return os.Chmod(filepath.Dir(dir), 0o777) }, "other users than root may write to /var/lib"},
 		"owner above it":  {func(dir string) error { return os.Chown(filepath.Dir(filepath.Dir(dir)), 12, 0) }, "/var belongs to user 12"},
 		"link": {func(dir string) error {
@@ -387,16 +387,19 @@ func TestALostOriginalHasAHint(t *testing.T) {
 	j := load(t, open(t, dir))
 	e := j.Find("/etc/docker/daemon.json")
 	name := dir + Folder + "/originals/" + e.Original
-	for what, spoil := range map[string]func() error{
-		"changed": func() error { return os.WriteFile(name, []byte("{}"), 0o600) },
-		"missing": func() error { return os.Remove(name) },
-		"folder":  func() error { return os.Mkdir(name, 0o755) },
+	for _, test := range []struct {
+		what  string
+		spoil func() error
+	}{
+		{"changed", func() error { return os.WriteFile(name, []byte("{}"), 0o600) }},
+		{"missing", func() error { return os.Remove(name) }},
+		{"folder", func() error { return os.Mkdir(name, 0o755) }},
 	} {
-		if err := spoil(); err != nil {
+		if err := test.spoil(); err != nil {
 			t.Fatal(err)
 		}
 		if data, err := j.Original(e); err == nil || data != nil || problem.Hint(err) == "" {
-			t.Errorf("%s: %q, %v", what, data, err)
+			t.Errorf("%s: %q, %v", test.what, data, err)
 		}
 	}
 }

@@ -80,8 +80,8 @@ func (d *document) checkSection(section []string) error {
 	}
 	for _, e := range d.exprs {
 		path := e.path()
-		dotted := e.kind == unstable.KeyValue && len(e.key) > 1 && len(e.table) < len(section)
-		if dotted && len(path) > len(section) && slices.Equal(path[:len(section)], section) && path[len(section)] != "config_path" {
+		above := len(e.table) < len(section)
+		if above && len(path) > len(section) && slices.Equal(path[:len(section)], section) && path[len(section)] != "config_path" {
 			return refuse("config-toml-shape", d.name, d.number(e), "write it as a [table]",
 				"has %s as a dotted key, next to which no table can be added", strings.Join(section, "."))
 		}

@@ -59,7 +59,7 @@ func ReadConfig(name string, data []byte, v Version) (Config, error) {
 		} `toml:"grpc"`
 	}
 	if err := toml.Unmarshal(data, &values); err != nil {
-		return Config{}, refuse("config-toml-value", name, 0, "compare it with: containerd config default", "has a value of another type than containerd expects: %v", err)
+		return Config{}, refuse("config-toml-value", name, lineOfError(err), "compare it with: containerd config default", "has a value of another type than containerd expects: %v", err)
 	}
 	c := Config{Version: max(values.Version, 1), Empty: len(d.exprs) == 0, Imports: values.Imports}
 	server := table(values.Plugins, "io.containerd.server.v1.grpc") // from version 4 on

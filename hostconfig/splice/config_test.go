@@ -35,6 +35,44 @@ func TestConfigPathIsRemovedByItsMark(t *testing.T) {
 	}
 }
 
+func TestUsersEditsOfConfigTOMLStay(t *testing.T) {
+	fresh := string(NewConfig(2, SectionV2, certsFolder))
+	added, err := SetConfigPath("f", []byte("version = 2\n"), SectionV2, certsFolder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inTable, err := SetConfigPath("f", []byte(criV2+"\n  headers.x = \"y\"\n"), SectionV2, certsFolder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const table = criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n"
+	for name, test := range map[string]struct {
+		text, rest  string
+		found, bare bool
+	}{
+		"file of sidemirror's":         {fresh, "version = 2\n\n" + table, true, true},
+		"setting added to it":          {fresh + "  headers.x = \"y\"\n", "version = 2\n\n" + table + "  headers.x = \"y\"\n", true, false},
+		"its mark below a setting":     {"root = \"/r\"\n" + fresh, "root = \"/r\"\nversion = 2\n\n" + table, true, false},
+		"table added below":            {string(added) + "[debug]\n  level = \"info\"\n", "version = 2\n\n[debug]\n  level = \"info\"\n", true, false},
+		"table added after a line":     {string(added) + "\n[debug]\n", "version = 2\n\n[debug]\n", true, false},
+		"sub-table added":              {string(added) + "[plugins.\"io.containerd.grpc.v1.cri\".registry.headers]\n", "version = 2\n\n[plugins.\"io.containerd.grpc.v1.cri\".registry.headers]\n", true, false},
+		"setting added to the table":   {string(added) + "  headers.x = \"y\"\n", "version = 2\n\n" + criV2 + "\n  headers.x = \"y\"\n", true, false},
+		"setting of an existing table": {string(inTable), criV2 + "\n  headers.x = \"y\"\n", true, false},
+		"the setting removed":          {"version = 2\n\n" + settingMark + "\n" + criV2 + "\n", "version = 2\n\n" + settingMark + "\n" + criV2 + "\n", false, false},
+		"a user's setting":             {"# mine\n" + table, "# mine\n" + table, false, false},
+		"a user's setting after mine":  {criV2 + "\n  # mine\n  config_path = \"/x\"\n", criV2 + "\n  # mine\n  config_path = \"/x\"\n", false, false},
+		"broken, without an entry":     {"[broken\n" + table, "[broken\n" + table, false, false},
+		"broken, a setting moved":      {"[broken\n" + settingMark + "\n\n" + table, "", false, false},
+	} {
+		r, err := RemoveConfigPath("f", []byte(test.text))
+		if test.rest == "" {
+			refused(t, name, r.Rest, err, 1, "not valid TOML")
+		} else if err != nil || string(r.Rest) != test.rest || r.Found != test.found || r.Bare != test.bare {
+			t.Errorf("%s: found %v, bare %v, %v, got\n%s\nwant\n%s", name, r.Found, r.Bare, err, r.Rest, test.rest)
+		}
+	}
+}
+
 func TestConfigInAnotherShapeIsRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		text string
@@ -52,8 +90,27 @@ func TestConfigInAnotherShapeIsRefused(t *testing.T) {
 		out, err := SetConfigPath("f", []byte(test.text), SectionV2, certsFolder)
 		refused(t, name, out, err, test.line, test.says)
 	}
-	_, err := ReadConfig("f", []byte("version = \"two\"\n"), Version{})
-	refused(t, "version as a string", nil, err, -1, "another type")
+	for text, line := range map[string]int{"version = \"two\"\n": 1, "version = 2\n\nimports = 5\n": 3} {
+		_, err := ReadConfig("f", []byte(text), Version{})
+		refused(t, text, nil, err, line, "another type")
+	}
+}
+
+func TestConfigPathGoesIntoTheSectionThatIsThere(t *testing.T) {
+	const line = settingMark + "\nconfig_path = \"/etc/containerd/certs.d\"\n"
+	for before, after := range map[string]string{
+		criV2 + "\nheaders.x = \"y\"\n":                 criV2 + "\n" + line + "headers.x = \"y\"\n",
+		criV2:                                           criV2 + "\n" + strings.TrimSuffix(line, "\n"),
+		"[plugins]\n" + criV2 + "\n" + runcV2:           "[plugins]\n" + criV2 + "\n" + line + runcV2,
+		criV2 + "\n  config_path = \"\" # x\n":          criV2 + "\n" + settingMark + "\n" + disabled + "  config_path = \"\" # x\n  config_path = \"/etc/containerd/certs.d\"\n",
+		"plugins.\"io.containerd.grpc.v1.cri\".x = 1\n": "plugins.\"io.containerd.grpc.v1.cri\".x = 1\n\n" + settingMark + "\n" + criV2 + "\n  config_path = \"/etc/containerd/certs.d\"\n",
+		"plugins.\"io.containerd.grpc.v1.cri\".registry.config_path = \"\"\n": settingMark + "\n" + disabled + "plugins.\"io.containerd.grpc.v1.cri\".registry.config_path = \"\"\nplugins.\"io.containerd.grpc.v1.cri\".registry.config_path = \"/etc/containerd/certs.d\"\n",
+	} {
+		out, err := SetConfigPath("f", []byte(before), SectionV2, certsFolder)
+		if err != nil || string(out) != after {
+			t.Errorf("%q: %v, got\n%s\nwant\n%s", before, err, out, after)
+		}
+	}
 }
 
 func TestConfigWithoutAVersionIsVersionOne(t *testing.T) {
@@ -107,10 +164,12 @@ func TestSettingsThatMakeCRIPullWithoutTheTransferService(t *testing.T) {
 		v3 + "registry.mirrors.\"docker.io\".endpoint = []\n":                  "registry.mirrors",
 		cri + "use_local_image_pull = true\n":                                  "",
 		cri + "max_concurrent_downloads = 8\nimage_pull_with_sync_fs = true\n": "max_concurrent_downloads image_pull_with_sync_fs",
-		cri + "containerd.discard_unpacked_layers = true\n":                    "",
-		cri + "[plugins.\"io.containerd.grpc.v1.cri\".containerd]\ndiscard_unpacked_layers = true\n":      "",
-		runtimes + "[plugins.\"io.containerd.grpc.v1.cri\".containerd]\ndiscard_unpacked_layers = true\n": "containerd.discard_unpacked_layers",
-		"[plugins.cri]\nmax_concurrent_downloads = 10\n":                                                  "max_concurrent_downloads",
+		runtimes + "[plugins.\"io.containerd.grpc.v1.cri\".containerd]\ndisable_snapshot_annotations = true\n":  "",
+		runtimes + "[plugins.\"io.containerd.grpc.v1.cri\".containerd]\ndisable_snapshot_annotations = false\n": "containerd.disable_snapshot_annotations",
+		cri + "containerd.discard_unpacked_layers = true\n":                                                     "",
+		cri + "[plugins.\"io.containerd.grpc.v1.cri\".containerd]\ndiscard_unpacked_layers = true\n":            "",
+		runtimes + "[plugins.\"io.containerd.grpc.v1.cri\".containerd]\ndiscard_unpacked_layers = true\n":       "containerd.discard_unpacked_layers",
+		"[plugins.cri]\nmax_concurrent_downloads = 10\n":                                                        "max_concurrent_downloads",
 	} {
 		c, err := ReadConfig("f", []byte(text), Version{2, 2})
 		var names []string
@@ -127,6 +186,14 @@ func TestSettingsThatMakeCRIPullWithoutTheTransferService(t *testing.T) {
 }
 
 func TestReadConfigFindsWhatMattersToCRI(t *testing.T) {
+	for text, disabled := range map[string]bool{"": false, "\"x\"": false, "\"x\", \"cri\"": true, "\"io.containerd.grpc.v1.cri\"": true, "\"io.containerd.cri.v1.images\"": true} {
+		if c, err := ReadConfig("f", []byte("disabled_plugins = ["+text+"]\n"), Version{}); err != nil || c.Disabled != disabled || c.Empty || c.CRI {
+			t.Errorf("%s: %+v, %v", text, c, err)
+		}
+	}
+	if c, err := ReadConfig("f", []byte("# nothing\n"), Version{}); err != nil || !c.Empty {
+		t.Errorf("a file of comments: %+v, %v", c, err)
+	}
 	c, err := ReadConfig("f", []byte("version = 3\nimports = [\"conf.d/*.toml\"]\ndisabled_plugins = [\"io.containerd.cri.v1.images\"]\n\n"+
 		"[plugins.\"io.containerd.server.v1.grpc\"]\naddress = \"/run/c.sock\"\n[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/a:/b'\n"), Version{2, 4})
 	want := Config{Version: 3, Imports: []string{"conf.d/*.toml"}, Disabled: true, Address: "/run/c.sock", CRI: true, Path: "/a:/b", PathSet: true, Section: SectionV3, Line: 8}

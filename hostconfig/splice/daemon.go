@@ -146,7 +146,7 @@ func (d *Daemon) HasList() bool {
 }
 
 // Settled reports whether url is the first mirror.
-func (d *Daemon) Settled(url string) bool { return len(d.Mirrors) > 0 && SameURL(d.Mirrors[0], url) }
+func (d *Daemon) Settled(url string) bool { return len(d.Mirrors) > 0 && reaches(d.Mirrors[0], url) }
 
 // AddMirror returns the file with url before all other mirrors. The file must not have it.
 func (d *Daemon) AddMirror(url string) ([]byte, error) {

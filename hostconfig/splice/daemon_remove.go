@@ -88,12 +88,27 @@ func (d *Daemon) emptied(m *member, original []byte) (from span, with string) {
 	return d.withoutMember(m), ""
 }
 
+// afterComments returns where the white space before the only member begins. A comment before it,
+// which dockerd does not accept, stays with the end of its line.
+func (d *Daemon) afterComments(m *member) int {
+	start := d.object.start + 1
+	gap := d.text[start:m.name.start]
+	rest := bytes.TrimRight(gap, " \t\r\n")
+	if len(rest) == 0 {
+		return start
+	}
+	if n := bytes.IndexByte(gap[len(rest):], '\n'); n >= 0 {
+		return start + len(rest) + n + 1
+	}
+	return start + len(rest)
+}
+
 // withoutMember returns the range of text that holds a member and its comma.
 func (d *Daemon) withoutMember(m *member) span {
 	i := slices.IndexFunc(d.members, func(o member) bool { return o.name == m.name })
 	switch {
 	case len(d.members) == 1:
-		return span{d.object.start + 1, m.value.end}
+		return span{d.afterComments(m), m.value.end}
 	case i > 0:
 		return span{d.members[i-1].value.end, m.value.end}
 	}

@@ -2,10 +2,44 @@ package splice
 
 import (
 	"bytes"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
+
+// What dockerd says of each form is recorded; test/hosts asks it again.
+func TestDaemonJSONIsAcceptedAsByDockerd(t *testing.T) {
+	data, err := os.ReadFile("testdata/daemon_forms.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	forms := 0
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		versions, quoted, _ := strings.Cut(strings.TrimSpace(line), ` "`)
+		form, err := strconv.Unquote(`"` + quoted)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		forms++
+		for name, v := range map[string]Version{"20.10": {20, 10}, "26.1": {26, 1}, "28.5": {28, 5}, "29.7": {29, 7}} {
+			_, err := ReadDaemon("f", []byte(form), v)
+			if accepted := slices.Contains(strings.Fields(versions), name); accepted != (err == nil) {
+				t.Errorf("%q: dockerd %s accepts it: %v; sidemirror says: %v", form, name, accepted, err)
+			}
+			if err != nil {
+				wantProblem(t, err)
+			}
+		}
+	}
+	if forms < 150 {
+		t.Errorf("only %d forms", forms)
+	}
+}
 
 func TestMirrorIsAddedInTheStyleOfTheFile(t *testing.T) {
 	const added = `"registry-mirrors": ["http://127.0.0.1:305"]`
@@ -141,6 +175,9 @@ func TestRefusalsOfDaemonJSONNameTheLineAndAHint(t *testing.T) {
 		"half a file":    {"{\n\"debug\": tr", 2, "not valid JSON", "correct"},
 		"no object":      {"\n[]", 2, "is a JSON array, not an object", "write an object"},
 		"bytes":          {"{\n\"group\": \"\xff\"}", 2, "not UTF-8", "save the file as UTF-8"},
+		"ends in space":  {"{\n\"debug\": true\n", 2, "not valid JSON", "correct"},
+		"starts wrong":   {"/* mine */ {}", 1, "not valid JSON", "remove the comment"},
+		"second list":    {"{\"registry-mirrors\": [],\n\"registry-mirrors\": [1]}", 2, "where dockerd expects a string", "see https://"},
 		"nesting":        {strings.Repeat("[", 1<<20), 1, "not valid JSON", "correct"},
 	} {
 		_, err := ReadDaemon("f", []byte(test.text), Version{28, 5})
@@ -165,7 +202,65 @@ func TestMirrorsInForceAreThoseOfTheLastList(t *testing.T) {
 	if err != nil || !slices.Equal(file.Mirrors, []string{"http://127.0.0.1:305/", "https://b"}) || !file.Settled(ourURL) {
 		t.Fatalf("%q, settled %v: %v", file.Mirrors, file.Settled(ourURL), err)
 	}
+	if file, err := ReadDaemon("f", []byte(`{"registry-mirrors": ["HTTP://127.0.0.1:305"]}`), Version{20, 10}); err != nil || file.Settled(ourURL) {
+		t.Errorf("with a scheme in capitals it is settled, %v", err)
+	}
 	if got := string(file.ClearMirrors()); got != `{"registry-mirrors": ["https://a"], "registry-mirrors": []}` {
 		t.Errorf("cleared: %s", got)
+	}
+	for text, list := range map[string]bool{"": false, "{}": false, `{"registry-mirrors": null}`: false, `{"registry-mirrors": []}`: true} {
+		file, err := ReadDaemon("f", []byte(text), Version{28, 5})
+		if err != nil || file.HasList() != list || file.Settled(ourURL) || file.Mirrors != nil && len(file.Mirrors) > 0 {
+			t.Errorf("%s: list %v, mirrors %q: %v", text, file.HasList(), file.Mirrors, err)
+		}
+		if cleared := file.ClearMirrors(); (cleared != nil) != strings.Contains(text, mirrorsKey) {
+			t.Errorf("%s: cleared to %q", text, cleared)
+		}
+	}
+	var settings struct {
+		Debug bool `json:"debug"`
+	}
+	if file, err = ReadDaemon("f", []byte(`{"debug": true}`), Version{28, 5}); err != nil || file.Decode(&settings) != nil || !settings.Debug {
+		t.Errorf("%+v: %v", settings, err)
+	}
+}
+
+// An editor with a fault must not get its output into a file.
+func TestEditsThatChangeSomethingElseAreRefused(t *testing.T) {
+	file, err := ReadDaemon("f", []byte(`{"debug": true, "registry-mirrors": ["https://a"]}`), Version{28, 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{ourURL, "https://a"}
+	for out, ok := range map[string]bool{
+		`{"debug": true, "registry-mirrors": ["http://127.0.0.1:305", "https://a"]}`:                true,
+		`{"registry-mirrors": ["http://127.0.0.1:305", "https://a"], "debug": true}`:                true,
+		`{"debug": false, "registry-mirrors": ["http://127.0.0.1:305", "https://a"]}`:               false,
+		`{"registry-mirrors": ["http://127.0.0.1:305", "https://a"]}`:                               false,
+		`{"debug": true, "icc": true, "registry-mirrors": ["http://127.0.0.1:305", "https://a"]}`:   false,
+		`{"debug": true, "registry-mirrors": ["https://a", "http://127.0.0.1:305"]}`:                false,
+		`{"debug": true, "registry-mirrors": ["http://127.0.0.1:305"]}`:                             false,
+		`{"debug": true, "registry-mirrors": ["http://127.0.0.1:305", "https://a"]`:                 false,
+		`{"debug": true, "mirrors": [], "registry-mirrors": ["http://127.0.0.1:305", "https://a"]}`: false,
+	} {
+		if err := file.verify([]byte(out), want); (err == nil) != ok {
+			t.Errorf("%s: %v", out, err)
+		}
+	}
+	d, err := parseTOML("f", []byte("a = 1\n[host.x]\nb = nan\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for out, ok := range map[string]bool{
+		"a = 1\n[host.y]\n[host.x]\nb = nan\n":   true,
+		"[host.y]\nc = 1\n[host.x]\nb = nan\n":   false,
+		"a = 1\n[host.x]\nb = 2\n[host.y]\n":     false,
+		"a = \"1\"\n[host.y]\n[host.x]\nb = nan": false,
+		"a = 1\n[host.y]\n":                      false,
+		"a = 1\n[host.y]\n[host.x]\nb = nan\nc=": false,
+	} {
+		if err := d.sameExcept([]byte(out), []string{"host", "y"}); (err == nil) != ok {
+			t.Errorf("%q: %v", out, err)
+		}
 	}
 }

@@ -182,6 +182,10 @@ func (h Hosts) checkBase(d *document) error {
 		return refuse("hosts-toml-root-only", d.name, d.number(e), "check that "+strings.Join(e.path(), ".")+" is right and add a [host.\"…\"] table, or remove it",
 			"has no [host] table, so containerd 1.x ignores it; with sidemirror's table %s would take effect", strings.Join(e.path(), "."))
 	}
+	if len(h.CA)+len(h.Clients) > 0 {
+		return refuse("hosts-toml-root-only", d.name, 0, "remove the file; sidemirror then writes one that names the certificates",
+			"has no [host] table, so containerd 1.x ignores it and uses the certificates next to it; with sidemirror's table it would not")
+	}
 	return nil
 }
 
@@ -210,7 +214,7 @@ func (h Hosts) Settled(name string, data []byte) bool {
 		return false
 	}
 	first := d.firstHost()
-	if first < 0 || !d.exprs[first].isHost() || !SameURL(d.exprs[first].table[1], h.URL) {
+	if first < 0 || !d.exprs[first].isHost() || !reaches(d.exprs[first].table[1], h.URL) {
 		return false
 	}
 	capabilities := d.capabilitiesOf(d.exprs[first].table[1])

@@ -45,12 +45,7 @@ func parseTOML(name string, data []byte) (*document, error) {
 	}
 	d := &document{name: name, data: data, comments: make(map[int]bool)}
 	if err := toml.Unmarshal(data, &d.values); err != nil {
-		line := 0
-		var at *toml.DecodeError
-		if errors.As(err, &at) {
-			line, _ = at.Position()
-		}
-		return nil, refuse("toml-syntax", name, line, "correct it; until then the engine ignores the file", "not valid TOML: %v", err)
+		return nil, refuse("toml-syntax", name, lineOfError(err), "correct it; until then the engine ignores the file", "not valid TOML: %v", err)
 	}
 	p := unstable.Parser{KeepComments: true}
 	p.Reset(data)
@@ -73,6 +68,16 @@ func parseTOML(name string, data []byte) (*document, error) {
 		return nil, refuse("toml-syntax", name, 0, "correct it; until then the engine ignores the file", "not valid TOML: %v", err)
 	}
 	return d, nil
+}
+
+// lineOfError returns the line that an error of go-toml is about; 0 if it has none.
+func lineOfError(err error) int {
+	var at *toml.DecodeError
+	if !errors.As(err, &at) {
+		return 0
+	}
+	line, _ := at.Position()
+	return line
 }
 
 func (d *document) expression(node *unstable.Node) expr {

@@ -12,6 +12,13 @@ import (
 // host, a default port, a trailing slash and the spelling of the loopback address do not count.
 func SameURL(a, b string) bool { return a == b || canonicalURL(a) == canonicalURL(b) }
 
+// reaches reports whether an engine that is given the URL text asks url. containerd, and Docker until
+// 20.10, take a scheme in capitals for a part of the host.
+func reaches(text, url string) bool {
+	scheme, _, _ := strings.Cut(url, "://")
+	return strings.HasPrefix(text, scheme+"://") && SameURL(text, url)
+}
+
 func canonicalURL(text string) string {
 	u, err := url.Parse(strings.TrimSpace(text))
 	if err != nil || u.Host == "" {

@@ -23,8 +23,8 @@ const maxTable = 64 << 20
 // no socket listens there.
 //
 // A process in that namespace asks sock_diag. One in another, as a unit with PrivateNetwork= is,
-// reads /proc/1/net/tcp and tcp6, which are the first process's whoever reads them. So does one that
-// may not open a netlink socket.
+// reads /proc/1/net/tcp and tcp6, which show the first process's namespace to every reader. So does
+// a process that may not open a netlink socket.
 func Listener(addr netip.AddrPort) (uid uint32, found bool, err error) {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap().WithZone(""), addr.Port())
 	if !addr.Addr().IsValid() || addr.Port() == 0 {

@@ -159,7 +159,7 @@ func TestListenerOfTheHostIsSeenFromAnotherNetworkNamespace(t *testing.T) {
 	}
 }
 
-// An unprivileged user who holds the port is told from root.
+// The owner of the port tells an unprivileged user from root.
 func TestListenerOfAnotherUserIsNamed(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root may become another user")

@@ -1,5 +1,5 @@
 // Package sockdiag asks the kernel who owns a TCP socket of this host: INET_DIAG over
-// NETLINK_SOCK_DIAG, see sock_diag(7), and proc_pid_net(5) where that is not to be had.
+// NETLINK_SOCK_DIAG, see sock_diag(7), and proc_pid_net(5) if that is not available.
 //
 // It looks at the socket, not at a process: a socket keeps the user and the inode of the process
 // that made it, also if it was inherited or passed on over a unix socket.
@@ -17,7 +17,7 @@ type Socket struct {
 	UID uint32
 
 	// Inode is the socket's inode, never 0: a socket that no process holds any more has none, and
-	// the kernel then says that it is user 0's, whoever made it.
+	// the kernel then reports user 0 as its owner.
 	Inode uint32
 
 	// State is the TCP state: 1 is ESTABLISHED, 10 is LISTEN.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,17 @@ const (
 	hub    = "https://registry-1.docker.io"
 	mirror = "https://mirror.example"
 )
+
+// upstreams are those of docker.io: itself and a mirror.
+var upstreams = []Upstream{{Name: hub, URL: parsed(hub), Home: true}, {Name: mirror, URL: parsed(mirror)}}
+
+func parsed(text string) *url.URL {
+	u, err := url.Parse(text)
+	if err != nil {
+		panic(err)
+	}
+	return u
+}
 
 var repo = cache.Repository{Registry: "docker.io", Name: "library/alpine"}
 
@@ -58,10 +70,13 @@ func newGrants(t *testing.T) (*Grants, *records, *clock) {
 	return g, kept, c
 }
 
-// source knows one login for every registry.
+// source knows one login, for Docker Hub.
 type source credential.Credential
 
-func (s source) Lookup(context.Context, string, string) (credential.Credential, error) {
+func (s source) Lookup(_ context.Context, registry, _ string) (credential.Credential, error) {
+	if registry != "docker.io" {
+		return credential.Credential{}, nil
+	}
 	return credential.Credential(s), nil
 }
 
@@ -82,7 +97,7 @@ func caller(t *testing.T, p Policy, trusted, relay bool, authorization string) C
 	if authorization != "" {
 		r.Header.Set("Authorization", authorization)
 	}
-	c, err := p.Identify(r, Target{Registry: repo.Registry, Repository: repo.Name, Upstreams: []string{hub, mirror}, Relay: relay}, trusted)
+	c, err := p.Identify(r, Target{Repository: repo.Name, Upstreams: upstreams, Relay: relay}, trusted)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,9 +131,56 @@ func TestTheDaemonsLoginServesTrustedCallersOnly(t *testing.T) {
 	}
 }
 
+func TestOfSeveralUpstreamsOnlyTheOneThatALoginIsForGetsIt(t *testing.T) {
+	e := engine(t, "a")
+	if id := e.At(hub); id.Credential.Username != "a" {
+		t.Errorf("Docker Hub is asked as %q", id.Credential.Username)
+	}
+	if id := e.At(mirror); !id.Credential.IsZero() || id.Recorded() != anonymous {
+		t.Errorf("the mirror is asked as %q", id.Credential.Username)
+	}
+	c := client(t, "Bearer x")
+	if !c.At(hub).Relay || c.At(hub).Authorization.IsZero() {
+		t.Error("in relay mode the registry does not get its client's header")
+	}
+	if id := c.At(mirror); id.Relay || !id.Authorization.IsZero() || id.Recorded() != anonymous {
+		t.Error("in relay mode a mirror gets the header of the registry's client")
+	}
+	if id := e.At("https://unknown.example"); !id.Credential.IsZero() {
+		t.Error("an unknown upstream gets a login")
+	}
+}
+
+func TestAClientCertificateIsACredentialOfTrustedCallersOnly(t *testing.T) {
+	certified := func(trusted, relay bool, fingerprint string) Identity {
+		r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+		u := []Upstream{{Name: hub, URL: parsed(hub), Home: true, Certificate: fingerprint}}
+		c, err := (Policy{Name: plainName}).Identify(r, Target{Upstreams: u, Relay: relay}, trusted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.At(hub)
+	}
+	for _, relay := range []bool{false, true} {
+		if id := certified(true, relay, "ab"); !id.Certificate {
+			t.Errorf("relay %v: a trusted caller is served without the certificate", relay)
+		}
+		if id := certified(false, relay, "ab"); id.Certificate || id.name != anonymous {
+			t.Errorf("relay %v: an untrusted caller is served with the certificate", relay)
+		}
+	}
+	with, other := certified(true, false, "ab"), certified(true, false, "cd")
+	if with.name == anonymous || with.name == other.name {
+		t.Errorf("certificates are no identities of their own: %q, %q", with.name, other.name)
+	}
+	if certified(true, false, "").Certificate {
+		t.Error("a certificate that does not exist")
+	}
+}
+
 func TestWithoutRecordsALoginIsNamedByItsGeneration(t *testing.T) {
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
-	c, err := Policy{Credentials: login("a")}.Identify(r, Target{Registry: "docker.io", Upstreams: []string{hub}}, true)
+	c, err := Policy{Credentials: login("a")}.Identify(r, Target{Upstreams: upstreams[:1]}, true)
 	if err != nil || c.At(hub).Recorded() != "store:a" {
 		t.Errorf("%q, %v", c.At(hub).Recorded(), err)
 	}
@@ -142,7 +204,7 @@ func (broken) Lookup(context.Context, string, string) (credential.Credential, er
 
 func TestACredentialThatCannotBeReadIsAnError(t *testing.T) {
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
-	target := Target{Registry: "docker.io", Upstreams: []string{hub}}
+	target := Target{Upstreams: upstreams[:1]}
 	if _, err := (Policy{Credentials: broken{}}).Identify(r, target, true); err == nil {
 		t.Error("a trusted engine is served as anonymous")
 	}
@@ -267,6 +329,35 @@ func TestAnOlderGrantCountsWhileTheUpstreamIsAwayUpToMaxStale(t *testing.T) {
 		if got := g.MayWhileAway(e, repo, known); got != want {
 			t.Errorf("a grant %v old: %v", age, got)
 		}
+	}
+}
+
+func TestAnUpstreamThatIsAwayIsNotAskedForEachLayerOfAnImage(t *testing.T) {
+	g, kept, c := newGrants(t)
+	e := engine(t, "a")
+	start := c.at
+	kept.at[recordKey(repo, hub, e.At(hub).name)] = start.Add(-time.Hour)
+	layer := cache.Learned{Upstream: hub, By: "someone", Since: start.Add(-2 * time.Hour)}
+	later := cache.Learned{Upstream: hub, By: "someone", Since: start.Add(-time.Minute)}
+	if g.May(e, repo, layer) {
+		t.Error("an old grant counts before the upstream was asked")
+	}
+	if !g.MayWhileAway(e, repo, layer) || !g.May(e, repo, layer) {
+		t.Error("the upstream is asked for the next layer again")
+	}
+	if g.May(e, repo, later) || g.May(stranger(t), repo, layer) || g.May(e, repo, before(mirror)) {
+		t.Error("the old grant covers more than it did")
+	}
+	c.at = start.Add(awayLife)
+	if g.May(e, repo, layer) {
+		t.Error("the upstream is not asked again after a while")
+	}
+	// A live grant is not made shorter or older.
+	g.Allow(e, repo, hub)
+	g.MayWhileAway(e, repo, layer)
+	c.at = c.at.Add(2 * awayLife)
+	if !g.May(e, repo, later) {
+		t.Error("a live grant was replaced by an older one")
 	}
 }
 

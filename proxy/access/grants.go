@@ -9,7 +9,8 @@ import (
 
 const (
 	grantLife       = 5 * time.Minute
-	opaqueGrantLife = time.Minute // of a bearer token that does not say when it ends
+	opaqueGrantLife = time.Minute      // of a bearer token that does not say when it ends
+	awayLife        = 10 * time.Second // of an older grant, once its upstream could not be asked
 	maxGrants       = 16384
 
 	// recordEvery is how often a grant that is renewed is written to its record again.
@@ -142,7 +143,8 @@ func (g *Grants) May(c Caller, r cache.Repository, known cache.Learned) bool {
 
 // MayWhileAway reports whether the caller may have content of r although its upstream cannot
 // be asked: whether the upstream let it have content of r no longer than max_stale ago. That
-// never holds for a caller's own token, which only the upstream could check.
+// never holds for a caller's own token, which only the upstream could check. For a few seconds
+// the answer holds for other content of r that the older grant covers.
 func (g *Grants) MayWhileAway(c Caller, r cache.Repository, known cache.Learned) bool {
 	if !c.knows(known.Upstream) {
 		return false
@@ -152,7 +154,18 @@ func (g *Grants) MayWhileAway(c Caller, r cache.Repository, known cache.Learned)
 		return false
 	}
 	made := g.records.Granted(r, known.Upstream, id.name)
-	return g.recent(made) && covers(id, made, known)
+	if !g.recent(made) || !covers(id, made, known) {
+		return false
+	}
+	// The next layers of the same image should not wait for the same upstream again.
+	key, now := grantKey{r, known.Upstream, id.name}, g.now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if old, ok := g.live[key]; !ok || !now.Before(old.until) {
+		g.makeRoom(now)
+		g.live[key] = grant{made, now.Add(awayLife), old.recorded}
+	}
+	return true
 }
 
 // recent reports whether a grant made then counts while an upstream is away.

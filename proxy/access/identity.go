@@ -29,6 +29,12 @@ type Identity struct {
 	// Authorization is the caller's own header, in relay mode; zero for none.
 	Authorization credential.Secret
 
+	// Relay means that the caller answers the upstream's challenges itself.
+	Relay bool
+
+	// Certificate means that the upstream sees the daemon's client certificate.
+	Certificate bool
+
 	name   string    // the same for the same material; of a bearer, only in this process
 	bearer bool      // the caller's own Authorization
 	until  time.Time // when a bearer's token ends, if the token says so
@@ -56,12 +62,20 @@ func daemonIdentity(c credential.Credential, name func(secrets ...string) string
 	return id
 }
 
+// withCertificate returns the identity that shows a client certificate as well.
+func (id Identity) withCertificate(fingerprint string) Identity {
+	id.Certificate = true
+	id.name += " certificate " + fingerprint
+	return id
+}
+
 // clientIdentity returns the identity of a caller who sends its own Authorization.
 func clientIdentity(authorization string) Identity {
 	if authorization == "" {
-		return Identity{name: anonymous}
+		return Identity{name: anonymous, Relay: true}
 	}
 	return Identity{
+		Relay:         true,
 		Authorization: credential.NewSecret(authorization),
 		name:          auth.Fingerprint(authorization),
 		bearer:        true,

@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/sidemirror/sidemirror/proxy/credential"
@@ -24,11 +25,26 @@ type Policy struct {
 
 // Target is what a caller asks for: a repository of a registry, through its upstreams.
 type Target struct {
-	Registry, Repository string
-	Upstreams            []string // the name of each, see upstream.Upstream.Name
+	Repository string
+	Upstreams  []Upstream
 
 	// Relay means that callers answer the upstream's challenges with their own credentials.
 	Relay bool
+}
+
+// Upstream is an upstream as far as access is concerned. A login, a client certificate and in
+// relay mode the caller's own Authorization each belong to one origin: of a registry's several
+// upstreams only the one that it is for gets it.
+type Upstream struct {
+	Name string // as upstream.Upstream.Name returns it
+	URL  *url.URL
+
+	// Certificate names the client certificate that is for this upstream; "" for none.
+	Certificate string
+
+	// Home means that the registry's own clients would ask this upstream: it gets the
+	// Authorization that they send in relay mode.
+	Home bool
 }
 
 // Trusts reports whether the request of ctx comes from a trusted engine.
@@ -43,23 +59,27 @@ func (p Policy) Identify(r *http.Request, t Target, trusted bool) (Caller, error
 		if err != nil {
 			return Caller{}, err
 		}
-		c.identities = append(c.identities, named{u, id})
+		c.identities = append(c.identities, named{u.Name, id})
 	}
 	return c, nil
 }
 
-func (p Policy) identity(r *http.Request, t Target, _ string, trusted bool) (Identity, error) {
+func (p Policy) identity(r *http.Request, t Target, u Upstream, trusted bool) (Identity, error) {
+	id := Identity{name: anonymous}
 	switch {
-	case t.Relay:
-		return clientIdentity(r.Header.Get("Authorization")), nil
-	case !trusted || p.Credentials == nil:
-		return Identity{name: anonymous}, nil
+	case t.Relay && u.Home:
+		id = clientIdentity(r.Header.Get("Authorization"))
+	case !t.Relay && trusted && p.Credentials != nil:
+		cred, err := credential.LookupFor(r.Context(), p.Credentials, u.URL, t.Repository)
+		if err != nil {
+			return Identity{}, err
+		}
+		id = daemonIdentity(cred, p.Name)
 	}
-	cred, err := p.Credentials.Lookup(r.Context(), t.Registry, t.Repository)
-	if err != nil {
-		return Identity{}, err
+	if trusted && u.Certificate != "" {
+		id = id.withCertificate(u.Certificate)
 	}
-	return daemonIdentity(cred, p.Name), nil
+	return id, nil
 }
 
 // Caller is who sent a request, and in which identity each upstream is asked for it.

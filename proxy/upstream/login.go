@@ -40,7 +40,7 @@ func (u *Upstream) Login(ctx context.Context, cred credential.Credential) error 
 }
 
 func (u *Upstream) ping(ctx context.Context, r Request) (status int, err error) {
-	r.Method, r.Path = http.MethodGet, "/v2/"
+	r.Method, r.Path, r.Certificate = http.MethodGet, "/v2/", true
 	resp, err := u.Do(ctx, r)
 	if err != nil {
 		return 0, err

@@ -125,11 +125,11 @@ func codeOf(err error) oci.Code {
 
 // Relay asks the token server of the first upstream that can be reached, see
 // [Upstream.Relay]. The upstream is returned with the response.
-func (p Pool) Relay(ctx context.Context, in auth.TokenRequest) (*auth.Relayed, *Upstream, error) {
+func (p Pool) Relay(ctx context.Context, in auth.TokenRequest, as func(*Upstream) Identity) (*auth.Relayed, *Upstream, error) {
 	var err error
 	for u, end := range p.admitted(ctx, true) {
 		var relayed *auth.Relayed
-		relayed, err = u.Relay(ctx, in)
+		relayed, err = u.Relay(ctx, in, as(u))
 		end()
 		if !OutOfReach(err) {
 			return relayed, u, err

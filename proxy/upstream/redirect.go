@@ -92,7 +92,7 @@ func (u *Upstream) fetchRedirect(ctx context.Context, r Request, to *url.URL, ow
 			return resp, err
 		}
 		drain(resp)
-		transport = u.watched
+		transport = u.client(r.Identity).watched
 	}
 	resp, err := transport.RoundTrip(newRequest(ctx, r.Method, to, r.Header, u.userAgent))
 	if err != nil {

@@ -5,6 +5,8 @@ package upstream
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"net"
 	"net/http"
@@ -58,15 +60,16 @@ type Upstream struct {
 	name      string
 	userAgent string
 
-	base     *http.Transport // to the upstream itself
+	certificate string // fingerprint of the client certificate
+
+	own      *client         // to the upstream itself, with the client certificate if there is one
+	plain    *client         // the same without the certificate; nil if there is none
 	realm    *http.Transport // to a token server on another host
 	redirect *http.Transport // to where it redirects: checked, and without client certificate
-	auth     *auth.Transport
 
 	private     atomic.Bool // it is at a loopback or private address
 	health      health
 	realmHealth health // of a token server on another host
-	watched     watched
 	limits      limits
 
 	life       context.Context // ended by Close
@@ -97,18 +100,50 @@ func New(c Config) (*Upstream, error) {
 		return nil, err
 	}
 	d := dialer{Config: c, proxies: proxyAddresses(env), upstream: u}
-	u.base = newTransport(c, env, tlsConfig(roots, clients), d.toUpstream)
+	u.own = u.newClient(c, newTransport(c, env, tlsConfig(roots, clients), d.toUpstream), &u.health)
+	if clients != nil {
+		sum := sha256.Sum256(clients[0].Certificate[0])
+		u.certificate = hex.EncodeToString(sum[:8])
+		// An upstream that turns down whoever has no certificate is not out of reach.
+		u.plain = u.newClient(c, newTransport(c, env, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
+	}
 	u.realm = newTransport(c, env, tlsConfig(roots, nil), d.toRealm)
 	u.redirect = newTransport(c, env, tlsConfig(roots, nil), d.toRedirect)
-	u.watched = watched{transport: u.base, health: &u.health, suspect: u.suspect, patience: c.Registry.HeaderTimeout}
-	u.auth = &auth.Transport{
-		Base:      u.watched,
-		Realm:     roundTripper(u.toRealm),
+	return u, nil
+}
+
+// client is one way to an upstream: what it learns, challenges and tokens, stays with it.
+type client struct {
+	transport *http.Transport
+	watched   watched
+	auth      *auth.Transport
+}
+
+func (u *Upstream) newClient(c Config, t *http.Transport, h *health) *client {
+	made := &client{transport: t, watched: watched{transport: t, health: h, patience: c.Registry.HeaderTimeout}}
+	if h == &u.health {
+		made.watched.suspect = u.suspect
+	}
+	made.auth = &auth.Transport{
+		Base:      made.watched,
+		Realm:     roundTripper(func(r *http.Request) (*http.Response, error) { return u.toRealm(made, r) }),
 		Realms:    auth.RealmPolicy{Upstream: c.URL, Allowed: c.Registry.Realms},
 		UserAgent: c.UserAgent,
 	}
-	return u, nil
+	return made
 }
+
+// client returns the client by which the upstream is asked in that identity.
+func (u *Upstream) client(id Identity) *client {
+	if u.plain != nil && !id.Certificate {
+		return u.plain
+	}
+	return u.own
+}
+
+// Certificate returns a name for the client certificate that is for the upstream, which changes
+// with the certificate; "" if there is none.
+func (u *Upstream) Certificate() string { return u.certificate }
 
 // Identity is in whose name an upstream is asked.
 type Identity struct {
@@ -116,6 +151,10 @@ type Identity struct {
 	// client answers them, with an Authorization of its own.
 	Access        *auth.Access
 	Authorization credential.Secret
+
+	// Certificate means that the upstream may see the client certificate. It is a credential
+	// of the daemon's like its login.
+	Certificate bool
 }
 
 // Request is what is asked of an upstream.
@@ -134,10 +173,16 @@ type Request struct {
 
 // identity tells callers apart for the upstream's limits.
 func (r Request) identity() string {
+	who := ""
 	if r.Access == nil {
-		return auth.Fingerprint(r.Authorization.Reveal())
+		who = auth.Fingerprint(r.Authorization.Reveal())
+	} else {
+		who = r.Access.Credential.Generation
 	}
-	return r.Access.Credential.Generation
+	if r.Certificate {
+		who += " with certificate"
+	}
+	return who
 }
 
 // Do asks the upstream, follows its redirects and decodes what it compressed unasked.
@@ -198,7 +243,7 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 		}
 		req = req.WithContext(auth.WithAccess(ctx, access))
 	}
-	resp, err := u.auth.RoundTrip(req)
+	resp, err := u.client(r.Identity).auth.RoundTrip(req)
 	if err != nil {
 		return nil, u.explain(ctx, u.url, err)
 	}
@@ -273,13 +318,13 @@ func unreachable(host string, err error) *oci.Error {
 
 // Relay asks the upstream's token server on behalf of a client, see
 // [auth.Transport.Relay].
-func (u *Upstream) Relay(ctx context.Context, in auth.TokenRequest) (*auth.Relayed, error) {
-	return u.auth.Relay(ctx, in)
+func (u *Upstream) Relay(ctx context.Context, in auth.TokenRequest, id Identity) (*auth.Relayed, error) {
+	return u.client(id).auth.Relay(ctx, in)
 }
 
 // RelayChallenge rewrites an upstream's challenge, see [auth.Transport.RelayChallenge].
 func (u *Upstream) RelayChallenge(resp *http.Response, realm, repository string) string {
-	return u.auth.RelayChallenge(resp, realm, repository)
+	return u.own.auth.RelayChallenge(resp, realm, repository)
 }
 
 // Name returns the upstream's URL, by which records and grants tell upstreams apart.
@@ -299,9 +344,15 @@ func (u *Upstream) Close() {
 	u.closed = true
 	u.mu.Unlock()
 	u.end()
-	u.auth.Close()
+	u.own.auth.Close()
+	if u.plain != nil {
+		u.plain.auth.Close()
+	}
 	u.background.Wait()
-	u.base.CloseIdleConnections()
+	u.own.transport.CloseIdleConnections()
+	if u.plain != nil {
+		u.plain.transport.CloseIdleConnections()
+	}
 	u.realm.CloseIdleConnections()
 	u.redirect.CloseIdleConnections()
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -275,13 +276,77 @@ func TestTheClientCertificateIsShownToTheUpstreamAlone(t *testing.T) {
 
 	cert, key := writePair(t, registry)
 	u := newUpstream(t, Config{URL: mustURL(registry.URL), Registry: config.Registry{CA: writeCA(t, registry), Cert: cert, Key: key}})
-	resp, err := u.Do(context.Background(), anonymous("/v2/"))
+	trusted := anonymous("/v2/")
+	trusted.Certificate = true
+	resp, err := u.Do(context.Background(), trusted)
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
 	if registry, store := <-shown, <-shown; registry != 1 || store != 0 {
 		t.Errorf("shown to the registry %d times, to the store %d times", registry, store)
+	}
+}
+
+func TestTheClientCertificateIsShownForThoseCallersOnlyThatMayUseIt(t *testing.T) {
+	registry := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TLS.PeerCertificates) == 0 {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	registry.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	registry.StartTLS()
+	defer registry.Close()
+	cert, key := writePair(t, registry)
+	u := newUpstream(t, Config{URL: mustURL(registry.URL), Registry: config.Registry{CA: writeCA(t, registry), Cert: cert, Key: key}})
+	if u.Certificate() == "" {
+		t.Error("the certificate has no name")
+	}
+	for range 2 { // connections and what was learned on them are not shared either
+		for certificate, want := range map[bool]int{true: 200, false: 403} {
+			r := anonymous("/v2/")
+			r.Certificate = certificate
+			resp, err := u.Do(context.Background(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("certificate %v: %d, want %d", certificate, resp.StatusCode, want)
+			}
+		}
+	}
+}
+
+// A server that insists on a certificate ends the handshake of a caller without one. That must
+// not count against it.
+func TestAnUpstreamThatInsistsOnACertificateStaysWithinReach(t *testing.T) {
+	registry := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	registry.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	registry.Config.ErrorLog = log.New(io.Discard, "", 0)
+	registry.StartTLS()
+	defer registry.Close()
+	cert, key := writePair(t, registry)
+	changes := 0
+	u := newUpstream(t, Config{
+		URL: mustURL(registry.URL), Registry: config.Registry{CA: writeCA(t, registry), Cert: cert, Key: key},
+		Changed: func(error) { changes++ },
+	})
+	pool := Pool{u}
+	for range 3 {
+		if _, _, err := pool.Do(context.Background(), anonymous("/v2/"), nil); err == nil {
+			t.Error("a caller without the certificate is let in")
+		}
+	}
+	trusted := anonymous("/v2/")
+	trusted.Certificate = true
+	resp, _, err := pool.Do(context.Background(), trusted, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if changes != 0 {
+		t.Errorf("the upstream was out of reach or back %d times", changes)
 	}
 }
 

@@ -82,12 +82,12 @@ func isTimeout(err error) bool {
 	return ok && n.Timeout()
 }
 
-// toRealm sends a request to a token server: over the upstream's own connections if it
-// is the upstream itself, and else over connections without a client certificate. A
+// toRealm sends a request of c to a token server: over c's own connections if it is the
+// upstream itself, and else over connections without a client certificate. A
 // token server that could not be reached a moment ago is not asked.
-func (u *Upstream) toRealm(req *http.Request) (*http.Response, error) {
+func (u *Upstream) toRealm(c *client, req *http.Request) (*http.Response, error) {
 	if sameOrigin(req.URL, u.url) {
-		return u.watched.RoundTrip(req)
+		return c.watched.RoundTrip(req)
 	}
 	end, ok := u.realmHealth.admit(req.Context(), false)
 	defer end()
@@ -119,7 +119,7 @@ func (u *Upstream) probe(within time.Duration) {
 	ctx, cancel := context.WithTimeout(u.life, within)
 	defer cancel()
 	req := newRequest(ctx, http.MethodGet, auth.Join(u.url, "/v2/"), nil, u.userAgent)
-	if resp, err := (watched{transport: u.base, health: &u.health, probe: true}).RoundTrip(req); err == nil {
+	if resp, err := (watched{transport: u.own.transport, health: &u.health, probe: true}).RoundTrip(req); err == nil {
 		drain(resp)
 	}
 }

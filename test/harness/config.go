@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,7 +22,8 @@ type Options struct {
 
 	// Logins maps a registry, or a registry and a namespace ("r.test/team"), to
 	// "user:password". They are written into a docker config.json (0600) that the
-	// configuration names. No password of it may ever show in the log.
+	// configuration names, each for the hosts of the registry's upstreams. No password of it
+	// may ever show in the log.
 	Logins map[string]string
 
 	// IdentityTokens maps a registry to an OAuth2 refresh token, likewise.
@@ -141,19 +143,50 @@ func (o Options) dockerConfig(tb testing.TB) []byte {
 		IdentityToken string `json:"identitytoken,omitempty"`
 	}
 	auths := map[string]entry{}
-	for registry, login := range o.Logins {
-		auths[registry] = entry{Auth: base64.StdEncoding.EncodeToString([]byte(login))}
+	for key, login := range o.Logins {
+		for _, origin := range o.origins(tb, key) {
+			auths[origin] = entry{Auth: base64.StdEncoding.EncodeToString([]byte(login))}
+		}
 	}
-	for registry, token := range o.IdentityTokens {
-		e := auths[registry]
-		e.IdentityToken = token
-		auths[registry] = e
+	for key, token := range o.IdentityTokens {
+		for _, origin := range o.origins(tb, key) {
+			e := auths[origin]
+			e.IdentityToken = token
+			auths[origin] = e
+		}
 	}
 	data, err := json.MarshalIndent(map[string]any{"auths": auths}, "", "\t")
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return data
+}
+
+// origins returns the keys under which a login for a registry is stored: a login belongs to the
+// host that it is sent to, which for a registry of a test is that of its upstreams.
+func (o Options) origins(tb testing.TB, key string) []string {
+	tb.Helper()
+	name, namespace, _ := strings.Cut(key, "/")
+	var origins []string
+	for _, r := range o.Registries {
+		if r.Name != name {
+			continue
+		}
+		for _, upstream := range r.Upstreams {
+			u, err := url.Parse(upstream)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			if u.Host == name {
+				return []string{key}
+			}
+			origins = append(origins, strings.TrimSuffix(u.Host+"/"+namespace, "/"))
+		}
+	}
+	if origins == nil {
+		return []string{key}
+	}
+	return origins
 }
 
 // secrets are the strings that must not show in the log: a password, a

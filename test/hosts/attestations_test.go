@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,6 +126,9 @@ func TestFilesFollowTheEnginesVersions(t *testing.T) {
 					t.Errorf("Docker pulls %s", way)
 				}
 				for name, content := range r.hostsFiles(t) {
+					if strings.HasPrefix(name, "/etc/docker/") && !slices.Contains(readers, to) {
+						continue // this Docker reads no hosts.toml files
+					}
 					if has := strings.Contains(content, `"referrers"`); has != (to == engine.Built) {
 						t.Errorf("%s has the capability: %v\n%s", name, has, content)
 					}

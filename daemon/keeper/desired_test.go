@@ -1,0 +1,50 @@
+package keeper
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
+)
+
+func parse(t *testing.T, text string) *config.Config {
+	t.Helper()
+	c, err := config.Source{Path: "config.toml"}.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestDesiredFollowsTheConfigurationAndTheOptions(t *testing.T) {
+	t.Parallel()
+	registries := []string{"docker.io", "ghcr.io", "quay.io", "registry.k8s.io"}
+	const mirror = "http://127.0.0.1:305"
+	for name, tt := range map[string]struct {
+		text    string
+		options Options
+		want    engine.Desired
+	}{
+		"default":           {"", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker, engine.Containerd}}},
+		"wildcard":          {"[registry.'*']\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker, engine.Containerd}}},
+		"engine turned off": {"engine.docker.enabled = false\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Containerd}}},
+		"engine named": {"engine.docker.enabled = false\n", Options{Engines: []string{engine.Docker}},
+			engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker}, Leave: []string{engine.Containerd}}},
+		"restart by the configuration": {"engine.containerd.restart = true\n", Options{},
+			engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker, engine.Containerd}, RestartContainerd: true}},
+		"restart by an option": {"", Options{RestartContainerd: true},
+			engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker, engine.Containerd}, RestartContainerd: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := Desired(parse(t, tt.text), tt.options)
+			if err != nil || !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("got %+v, %v; want %+v", got, err, tt.want)
+			}
+		})
+	}
+	if _, err := Desired(parse(t, "listen = ['10.0.0.1:305']\n"), Options{}); err == nil {
+		t.Error("no error without a loopback address")
+	}
+}

@@ -1,0 +1,127 @@
+package proxy
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/proxy/access"
+	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/upstream"
+)
+
+// registry is one registry served.
+type registry struct {
+	name      string
+	relay     bool
+	probe     bool
+	pool      upstream.Pool
+	upstreams []access.Upstream // the same, as far as access is concerned
+}
+
+// add adds an upstream. home says that it is the registry itself.
+func (r *registry) add(u *upstream.Upstream, at *url.URL, home bool) {
+	r.pool = append(r.pool, u)
+	r.upstreams = append(r.upstreams, access.Upstream{
+		Name: u.Name(), URL: at, Certificate: u.Certificate(), Home: home,
+	})
+}
+
+// home returns the upstreams that are the registry itself.
+func (r *registry) home() upstream.Pool {
+	var home upstream.Pool
+	for i, u := range r.upstreams {
+		if u.Home {
+			home = append(home, r.pool[i])
+		}
+	}
+	return home
+}
+
+// isHome reports whether an upstream of rc is the registry itself and not a mirror of it: it
+// has the registry's host, or is the only one that there is.
+func isHome(rc config.Registry, u *url.URL) bool {
+	if len(rc.Upstreams) == 1 {
+		return true
+	}
+	return credential.IsFor(u, rc.Name)
+}
+
+// make makes the registry that rc configures.
+func (r *routes) make(rc config.Registry) (*registry, error) {
+	reg := &registry{name: rc.Name, relay: rc.Relay(), probe: rc.Named}
+	for _, u := range rc.Upstreams {
+		reached := rc
+		reached.Cert, reached.Key = r.certificate(rc, u)
+		up, err := upstream.New(upstream.Config{
+			URL:       u,
+			Registry:  reached,
+			UserAgent: "sidemirror/" + r.config.Version,
+			Changed:   func(err error) { r.say(rc.Name, u, err) },
+		})
+		if err != nil {
+			reg.pool.Close()
+			return nil, fmt.Errorf("registry %q: %w", rc.Name, err)
+		}
+		reg.add(up, u, isHome(rc, u))
+	}
+	return reg, nil
+}
+
+// certificate returns the client certificate for an upstream of rc. That of rc is for the
+// registry itself. A mirror gets the one that the configuration has for the mirror's own host,
+// if it has a table of that name.
+func (r *routes) certificate(rc config.Registry, u *url.URL) (cert, key string) {
+	if isHome(rc, u) {
+		return rc.Cert, rc.Key
+	}
+	for _, other := range r.config.Registries {
+		if other.Name != config.Wildcard && credential.IsFor(u, other.Name) {
+			return other.Cert, other.Key
+		}
+	}
+	return "", ""
+}
+
+// at returns the upstream that a login stored under the key of host and namespace is for: the
+// one whose own path is in that namespace or the other way round, the longest first; nil if no
+// upstream is there.
+func (r *routes) at(host, namespace string) *upstream.Upstream {
+	var found *upstream.Upstream
+	longest := -1
+	for _, reg := range r.registries {
+		for i, u := range reg.upstreams {
+			_, path := credential.KeyOf(u.URL)
+			if credential.IsFor(u.URL, host) && (within(namespace, path) || within(path, namespace)) && len(path) > longest {
+				found, longest = reg.pool[i], len(path)
+			}
+		}
+	}
+	if found == nil && r.registries[host] == nil {
+		if reg := r.lookup(host); reg != nil { // the wildcard stands for it
+			return reg.pool[0]
+		}
+	}
+	return found
+}
+
+// within reports whether a path is namespace or in it.
+func within(path, namespace string) bool {
+	rest, ok := strings.CutPrefix(path, namespace)
+	return ok && (namespace == "" || rest == "" || rest[0] == '/')
+}
+
+// hostsOf returns the keys of the upstreams of the registry called name.
+func (r *routes) hostsOf(name string) []string {
+	reg := r.registries[name]
+	if reg == nil {
+		return nil
+	}
+	var hosts []string
+	for _, u := range reg.upstreams {
+		host, _ := credential.KeyOf(u.URL)
+		hosts = append(hosts, host)
+	}
+	return hosts
+}
