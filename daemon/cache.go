@@ -84,6 +84,7 @@ func cacheLimits(c *config.Config) cache.Limits {
 		MaxSize:      int64(c.Cache.MaxSize),
 		MinFree:      int64(c.Cache.MinFree.Bytes),
 		MinFreeShare: c.Cache.MinFree.Percent / 100,
+		MaxAge:       c.Cache.MaxStale,
 	}
 }
 

@@ -254,6 +254,7 @@ func (a *applier) restore(ctx context.Context, c Change) {
 		return
 	}
 	if !hostfs.Same(c.Before, c.After) {
+		a.journal.Restored(c.After)
 		a.result.Restored = append(a.result.Restored, c.Path)
 	}
 	if c.interim != nil || d == nil {

@@ -83,7 +83,7 @@ func TestRevertTakesEverythingOutWhateverBecameOfTheJournal(t *testing.T) {
 		"removed": {func(dir, _ string) error { return os.RemoveAll(dir) }, nil, false},
 		"cut in the middle": {func(dir, text string) error {
 			return os.WriteFile(dir+"/journal.json", []byte(text[:len(text)/2]), 0o600)
-		}, []string{"damaged journal", "original of a file that the rest of the journal does not name"}, true},
+		}, []string{"damaged journal", "original of a file that the rest of the journal does not name"}, false},
 		"cut at the end": {func(dir, text string) error {
 			return os.WriteFile(dir+"/journal.json", []byte(text[:len(text)-3]), 0o600)
 		}, []string{"damaged journal"}, false},

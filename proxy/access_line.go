@@ -28,6 +28,7 @@ type accessLine struct {
 	status  int
 	bytes   int64
 
+	trusted    bool          // the caller is a trusted engine
 	asked      oci.Request   // zero for a request that cannot be parsed
 	digest     digest.Digest // of the manifest that a tag means
 	credential string        // generation of the daemon's login

@@ -7,6 +7,9 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
@@ -24,14 +27,14 @@ func (p *Proxy) serveBlob(w *response, r *request) error {
 		}
 		return p.passBlob(w, r, 0)
 	}
-	stored, err := p.cache.Blob(r.Digest)
+	stored, err := p.cache.Blob(r.Digest, !r.caller.Trusted)
 	if err == nil {
 		defer stored.Close()
 		return p.serveStored(w, r, stored)
 	}
 	if r.http.Method == http.MethodHead {
 		u, err := r.headBlob(w)
-		p.noteBlob(r, u, err)
+		p.noteRefusal(r, u, err)
 		return err
 	}
 	if !parseRange(r.http.Header, r.Digest).worthFilling() && !p.cache.Filling(r.Digest) {
@@ -47,7 +50,7 @@ func (p *Proxy) passBlob(w *response, r *request, sent int64) error {
 	pool := r.registry.pool
 	for {
 		b, u, err := r.openBlob(&w.line, pool, want)
-		p.noteBlob(r, u, err)
+		p.noteRefusal(r, u, err)
 		if err != nil {
 			return err
 		}
@@ -67,21 +70,40 @@ func (p *Proxy) passBlob(w *response, r *request, sent int64) error {
 
 // headBlob says how long a blob is, without fetching it.
 func (r *request) headBlob(w *response) (*upstream.Upstream, error) {
-	size, u, err := r.describeBlob(r.http.Context(), &w.line, !r.mirror)
+	d, u, err := r.describeBlob(r.http.Context(), &w.line, !r.mirror)
 	if err != nil {
 		return u, err
 	}
 	r.blobHeader(w.Header())
-	if size >= 0 {
-		w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	if d.size >= 0 {
+		w.Header().Set("Content-Length", strconv.FormatInt(d.size, 10))
 	}
 	w.WriteHeader(http.StatusOK)
 	return u, nil
 }
 
-// describeBlob returns a blob's size, -1 from an upstream that does not say it, and the
-// upstream that responded.
-func (r *request) describeBlob(ctx context.Context, l *accessLine, patient bool) (size int64, u *upstream.Upstream, err error) {
+// description is what an upstream says of a blob without sending it.
+type description struct {
+	size   int64 // -1: unknown
+	digest string
+	kind   string // Content-Type
+}
+
+// proves reports whether it shows that the upstream has the blob of that digest and size (-1:
+// unknown). A server that answers 200 to everything does not.
+func (d description) proves(dgst digest.Digest, size int64) bool {
+	switch {
+	case d.digest != "" && d.digest != dgst.String(), strings.HasPrefix(oci.MediaType(d.kind), "text/"):
+		return false
+	case d.size >= 0 && size >= 0:
+		return d.size == size
+	}
+	return d.digest != ""
+}
+
+// describeBlob asks what r's blob is. It returns the upstream that responded, also with some
+// errors.
+func (r *request) describeBlob(ctx context.Context, l *accessLine, patient bool) (description, *upstream.Upstream, error) {
 	pool := r.registry.pool
 	q := r.query(http.MethodHead)
 	q.Patient = patient
@@ -94,13 +116,17 @@ func (r *request) describeBlob(ctx context.Context, l *accessLine, patient bool)
 		}
 	}
 	if err != nil {
-		return 0, u, err
+		return description{}, u, err
 	}
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return 0, u, &oci.Error{Code: oci.Unavailable, Upstream: resp.StatusCode, Message: fmt.Sprintf("the upstream answered %d to a HEAD", resp.StatusCode)}
+		return description{}, u, &oci.Error{Code: oci.Unavailable, Upstream: resp.StatusCode, Message: fmt.Sprintf("the upstream answered %d to a HEAD", resp.StatusCode)}
 	}
-	return resp.ContentLength, u, nil
+	return description{
+		size:   resp.ContentLength,
+		digest: resp.Header.Get("Docker-Content-Digest"),
+		kind:   resp.Header.Get("Content-Type"),
+	}, u, nil
 }
 
 // blobHeader sets what every response about a blob says.

@@ -9,47 +9,42 @@ import (
 
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/oci"
-	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// noteBlob records what an upstream's answer about r's blob says: that the caller may have it
-// and its repository holds it, or that the caller is refused.
-func (p *Proxy) noteBlob(r *request, u *upstream.Upstream, err error) {
-	if err == nil {
-		p.holdsBlob(r, u)
-		return
-	}
-	p.noteRefusal(r, u, err)
-}
+// errUnproven says that an upstream's answer does not show that it has the blob.
+var errUnproven = errors.New("the upstream's answer does not show that it has the blob")
 
 // entitle makes sure that the caller may have r's blob of r's repository: by a live grant that
-// covers it, and otherwise by asking the upstream (security.md §3). While the upstream is away
-// an older grant counts.
-func (p *Proxy) entitle(w *response, r *request) error {
+// covers it, and otherwise by asking the upstream, which must describe the blob as it is stored:
+// size bytes (-1: unknown). While the upstream is away an older grant counts.
+func (p *Proxy) entitle(w *response, r *request, size int64) error {
 	known := p.cache.BlobHoldings(r.repository(), r.Digest)
 	if p.may(r, known) != nil {
 		return nil
 	}
-	if len(known) == 0 {
-		_, u, err := r.describeBlob(r.http.Context(), &w.line, !r.mirror)
-		p.noteBlob(r, u, err)
+	ctx, cancel := context.WithTimeout(r.http.Context(), p.freshness.Timeout)
+	defer cancel()
+	d, u, err := r.describeBlob(ctx, &w.line, !r.mirror && len(known) == 0)
+	switch {
+	case err != nil:
+		p.noteRefusal(r, u, err)
+		if p.mayWhileAway(r, known, err) != nil {
+			return nil
+		}
 		return err
+	case !d.proves(r.Digest, size):
+		return errUnproven
 	}
-	may := func(err error) bool { return p.mayWhileAway(r, known, err) != nil }
-	a := p.inquiries.begin(r, func(ctx context.Context, i *inquiry) answer {
-		_, u, err := r.describeBlob(ctx, &i.line, false)
-		p.noteBlob(r, u, err)
-		return answer{nil, u, err}
-	}).get(r, &w.line, may)
-	if a.err != nil && may(a.err) {
-		return nil
-	}
-	return a.err
+	p.holdsBlob(r, u)
+	return nil
 }
 
 // serveStored serves a blob that is whole on disk, by sendfile where the connection allows it.
 func (p *Proxy) serveStored(w *response, r *request, stored *cache.Blob) error {
-	if err := p.entitle(w, r); err != nil {
+	switch err := p.entitle(w, r, stored.Size); {
+	case errors.Is(err, errUnproven):
+		return p.passBlob(w, r, 0)
+	case err != nil:
 		return err
 	}
 	w.line.cache = "hit"
@@ -66,17 +61,23 @@ func (p *Proxy) serveStored(w *response, r *request, stored *cache.Blob) error {
 // fillBlob joins the fetching of a blob into the cache, or begins it.
 func (p *Proxy) fillBlob(w *response, r *request) error {
 	want := cache.Want{
-		Digest:  r.Digest,
-		By:      r.fillName(),
-		Granted: p.may(r, p.cache.BlobHoldings(r.repository(), r.Digest)) != nil,
+		Digest:    r.Digest,
+		By:        r.fillName(),
+		Untrusted: !r.caller.Trusted,
+		Granted:   p.may(r, p.cache.BlobHoldings(r.repository(), r.Digest)) != nil,
 	}
 	w.line.cache = "fill"
 	pool := r.registry.pool
 	for {
 		f := &fetch{request: r, pool: pool}
+		want.Verified = func() { p.holdsBlob(r, f.first()) }
 		stream, err := p.cache.Fill(r.http.Context(), want, f.open)
 		if errors.Is(err, cache.ErrForeign) {
-			if err := p.entitle(w, r); err != nil {
+			err := p.entitle(w, r, -1)
+			if errors.Is(err, errUnproven) {
+				return p.passBlob(w, r, 0)
+			}
+			if err != nil {
 				return err
 			}
 			want.Granted = true
@@ -84,16 +85,15 @@ func (p *Proxy) fillBlob(w *response, r *request) error {
 		}
 		if err == nil {
 			w.line.answeredBy(f.first())
-			// Before the last byte: a client that has it all may count on its being known.
-			if u := f.first(); u != nil {
-				p.holdsBlob(r, u)
-			}
 			err = p.sendFill(w, r, stream)
 			stream.Close()
 		} else if !errors.Is(err, cache.ErrStorage) {
 			p.noteRefusal(r, f.first(), err)
 		}
 		switch {
+		case errors.Is(err, cache.ErrBusy):
+			w.line.cache = "miss"
+			return p.passBlob(w, r, 0)
 		case errors.Is(err, cache.ErrStorage):
 			p.log.WithError(err).WithField("digest", r.Digest).Warn("cannot store a blob")
 			w.line.cache = "miss"

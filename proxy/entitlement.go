@@ -10,7 +10,12 @@ import (
 
 // learned says how the caller of r knows what the upstream has just told it.
 func (r *request) learned(u *upstream.Upstream) cache.Learned {
-	return cache.Learned{Upstream: u.Name(), By: r.caller.At(u.Name()).Recorded(), Since: time.Now()}
+	return cache.Learned{
+		Upstream:  u.Name(),
+		By:        r.caller.At(u.Name()).Recorded(),
+		Since:     time.Now(),
+		Untrusted: !r.caller.Trusted,
+	}
 }
 
 // allow records that an upstream has given the caller validated content.
@@ -20,7 +25,8 @@ func (p *Proxy) allow(r *request, u *upstream.Upstream) {
 	}
 }
 
-// holdsBlob records that an upstream has given the caller the blob, or described it.
+// holdsBlob records that an upstream has given the caller the blob, to the last byte, or has
+// described it as it is stored.
 func (p *Proxy) holdsBlob(r *request, u *upstream.Upstream) {
 	if p.cache == nil {
 		return

@@ -22,6 +22,7 @@ var handlers = [...]func(*Proxy, *response, *request) error{
 // /v2/.
 func (p *Proxy) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := newResponse(rw, r)
+	defer func() { w.memory.Release() }()
 	err := p.serve(w, r)
 	broken := err != nil && w.begun()
 	if err != nil && !broken {
@@ -40,6 +41,7 @@ func (p *Proxy) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // serve responds to a request, or returns the error to respond with. If the body has begun,
 // an error means that the connection must be broken.
 func (p *Proxy) serve(w *response, r *http.Request) error {
+	w.line.trusted = p.policy.Trusts(r.Context())
 	if err := p.gate(r); err != nil {
 		return err
 	}
@@ -58,10 +60,11 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 		redirectTo(w, r, asked, full)
 		return nil
 	}
-	req, err := p.admit(r, asked)
+	req, err := p.admit(r, asked, w.line.trusted)
 	if err != nil {
 		return p.withRoutes(err)
 	}
+	w.memory = req.memory
 	w.line.credential = req.generation()
 	return handlers[asked.Kind](p, w, req)
 }
@@ -83,8 +86,7 @@ func withQuery(path, query string) string {
 }
 
 // admit finds the registry that is asked for and identifies the caller, once per request.
-func (p *Proxy) admit(r *http.Request, asked oci.Request) (*request, error) {
-	trusted := p.policy.Trusts(r.Context())
+func (p *Proxy) admit(r *http.Request, asked oci.Request, trusted bool) (*request, error) {
 	reg := p.routes.registries[asked.Registry]
 	if reg == nil && trusted {
 		reg = p.routes.lookup(asked.Registry)
@@ -100,7 +102,14 @@ func (p *Proxy) admit(r *http.Request, asked oci.Request) (*request, error) {
 	if err != nil {
 		return nil, &oci.Error{Code: oci.Unavailable, Message: "the credential for this registry cannot be read; the log of sidemirror says why", Err: err}
 	}
-	return &request{Request: asked, http: r, registry: reg, caller: caller, mirror: mirrorForm(asked)}, nil
+	return &request{
+		Request:  asked,
+		http:     r,
+		registry: reg,
+		caller:   caller,
+		memory:   p.memory.Allowance(caller),
+		mirror:   mirrorForm(asked),
+	}, nil
 }
 
 // mirrorForm reports whether an engine that asks in this form falls back to the registry if
@@ -121,6 +130,9 @@ func (p *Proxy) withRoutes(err error) error {
 // dwell: containerd repeats a request five times after a 429.
 func writeError(w *response, err error) {
 	e := *oci.AsError(err)
+	if !w.line.trusted {
+		e = disclosed(e)
+	}
 	if status := e.HTTPStatus(); mirrorForm(w.line.asked) && (status == http.StatusTooManyRequests || status == http.StatusRequestTimeout) {
 		e.Status = http.StatusBadGateway
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -9,10 +10,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
+
+// maxUntrustedList is how long a list may be, in bytes, to be stored for an untrusted caller.
+const maxUntrustedList = 256 << 10
 
 // serveList responds with a page of tags or of referrers, as the upstream sent it except for
 // the link to the next page, which leads here. The last response is stored for when the
@@ -25,11 +30,9 @@ func (p *Proxy) serveList(w *response, r *request) error {
 	l, u, err := fetch(&w.line)
 	if p.cache != nil {
 		p.noteRefusal(r, u, err)
-		key := r.LocalPath() + "?" + r.Query.Encode() + " " + string(rune(r.Form))
+		key := r.LocalPath() + "?" + r.upstreamQuery().Encode() + " " + string(rune(r.Form)) + " " + r.caller.Name()
 		if err == nil {
-			l.Seen, l.Learned = time.Now(), r.learned(u)
-			p.grants.AllowList(r.caller, r.repository(), u.Name())
-			_ = p.cache.SetAnswer(r.repository(), key, *l) // a lost record is asked for again
+			p.storeList(r, u, key, l)
 		} else if stored := p.storedList(r, key, err); stored != nil {
 			l, err, w.line.cache = stored, nil, "stale"
 			w.Header().Add("Warning", staleWarning)
@@ -44,6 +47,9 @@ func (p *Proxy) serveList(w *response, r *request) error {
 	for name, value := range l.Header {
 		w.Header().Set(name, value)
 	}
+	if err := r.memory.Hold(int64(len(l.Body))); err != nil {
+		return busy(err)
+	}
 	addWarnings(w.Header(), l.Warning)
 	w.Header().Set("Content-Length", strconv.Itoa(len(l.Body)))
 	w.WriteHeader(http.StatusOK)
@@ -52,6 +58,17 @@ func (p *Proxy) serveList(w *response, r *request) error {
 	}
 	_, err = w.Write(l.Body)
 	return err
+}
+
+// storeList stores a response for the identity that it was sent to. A client's own token has
+// none that lasts.
+func (p *Proxy) storeList(r *request, u *upstream.Upstream, key string, l *cache.Answer) {
+	l.Seen, l.Learned = time.Now(), r.learned(u)
+	if l.By == "" || l.Untrusted && len(l.Body) > maxUntrustedList {
+		return
+	}
+	p.grants.AllowList(r.caller, r.repository(), u.Name())
+	_ = p.cache.SetAnswer(r.repository(), key, *l) // a lost record is asked for again
 }
 
 // storedList returns the last response, if the upstream that sent it is away, the caller may
@@ -78,7 +95,10 @@ func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, e
 		return nil, u, err
 	}
 	defer resp.Body.Close()
-	body, err := readAtMost(resp.Body, oci.MaxList)
+	body, err := readAtMost(r.memory.Reader(resp.Body), oci.MaxList)
+	if errors.Is(err, access.ErrNoMemory) {
+		return nil, u, busy(err)
+	}
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New("a " + strconv.Itoa(resp.StatusCode))
 	}
@@ -101,18 +121,31 @@ func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, e
 	return page, u, nil
 }
 
-// isList reports whether body is a list of that kind: a sign-in page with status 200 is not.
+// isList reports whether body is a list of that kind: a sign-in page with status 200 is not. It
+// looks no further than to the name of the list.
 func isList(kind oci.Kind, body []byte) bool {
-	var list struct {
-		Tags, Manifests json.RawMessage
+	name := "manifests"
+	if kind == oci.Tags {
+		name = "tags"
 	}
-	if json.Unmarshal(body, &list) != nil {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return false
 	}
-	if kind == oci.Tags {
-		return list.Tags != nil
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return false
+		}
+		if text, ok := key.(string); ok && strings.EqualFold(text, name) {
+			return true
+		}
+		var value json.RawMessage
+		if dec.Decode(&value) != nil {
+			return false
+		}
 	}
-	return list.Manifests != nil
+	return false
 }
 
 // localLinks makes every link to a page of the list (RFC 8288) lead to the same page here,

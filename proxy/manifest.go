@@ -25,6 +25,9 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	if err != nil {
 		return err
 	}
+	if err := r.memory.Hold(int64(len(m.body))); err != nil {
+		return busy(err)
+	}
 	h := w.Header()
 	h.Set("Docker-Content-Digest", m.digest.String())
 	h.Set("ETag", strconv.Quote(m.digest.String()))
@@ -64,7 +67,7 @@ func (p *Proxy) findManifest(w *response, r *request) (*manifest, error) {
 // manifestByDigest returns a stored manifest under a live grant, without asking upstream.
 // Otherwise the upstream decides.
 func (p *Proxy) manifestByDigest(w *response, r *request) (*manifest, error) {
-	stored, _ := p.cache.Manifest(r.repository(), r.Digest)
+	stored, _ := p.cache.Manifest(r.repository(), r.Digest, !r.caller.Trusted)
 	if stored != nil {
 		if h := p.may(r, stored.Holdings); h != nil {
 			w.line.cache = "hit"
@@ -167,7 +170,7 @@ func (p *Proxy) refreshTag(ctx context.Context, r *request, i *inquiry, known []
 	if a.err != nil {
 		return a
 	}
-	if stored, _ := p.cache.Manifest(r.repository(), a.m.digest); stored == nil && a.m.body == nil && i.isLate() {
+	if stored, _ := p.cache.Manifest(r.repository(), a.m.digest, !r.caller.Trusted); stored == nil && a.m.body == nil && i.isLate() {
 		if full := p.askForManifest(ctx, r, &i.line, manifestQuery{method: http.MethodGet, impatient: true}); full.err == nil {
 			a = full
 			p.storeManifest(r, a.m)
@@ -180,7 +183,7 @@ func (p *Proxy) refreshTag(ctx context.Context, r *request, i *inquiry, known []
 // contentOf returns the manifest that an upstream has just described or sent.
 func (p *Proxy) contentOf(w *response, r *request, m *manifest) (*manifest, error) {
 	if m.body == nil && r.http.Method == http.MethodGet {
-		if stored, _ := p.cache.Manifest(r.repository(), m.digest); stored != nil {
+		if stored, _ := p.cache.Manifest(r.repository(), m.digest, !r.caller.Trusted); stored != nil {
 			w.line.cache = "hit"
 			return p.confirmed(r, stored, m), nil
 		}
@@ -214,7 +217,7 @@ func (p *Proxy) meanings(r *request) []meaning {
 		if !r.accepts(m.MediaType) {
 			continue
 		}
-		stored, _ := p.cache.Manifest(r.repository(), m.Digest)
+		stored, _ := p.cache.Manifest(r.repository(), m.Digest, !r.caller.Trusted)
 		switch {
 		case stored == nil:
 		case oci.IsIndex(m.MediaType):

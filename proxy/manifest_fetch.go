@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 
+	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -32,15 +34,37 @@ func (r *request) accept() []string {
 	return all
 }
 
+// upstreamAccept returns the media types that an upstream is asked for: those that sidemirror
+// knows and the client accepts.
+func (r *request) upstreamAccept() []string {
+	wanted := r.accept()
+	var known []string
+	for _, t := range append(oci.ManifestTypes(), artifactManifests...) {
+		if slices.Contains(wanted, t) {
+			known = append(known, t)
+		}
+	}
+	if slices.Contains(wanted, "*/*") || slices.Contains(wanted, "application/*") {
+		known = append(known, "*/*")
+	}
+	if len(known) == 0 {
+		return oci.ManifestTypes()
+	}
+	return known
+}
+
+// artifactManifests are manifests of earlier drafts, which some registries hold.
+var artifactManifests = []string{
+	"application/vnd.oci.artifact.manifest.v1+json",
+	"application/vnd.cncf.oras.artifact.manifest.v1+json",
+}
+
 // fetchManifest fetches what r asks for. An upstream whose bytes are wrong is passed over for
 // the next. The upstream returned is the one that responded, also with some errors.
 func (r *request) fetchManifest(ctx context.Context, l *accessLine, how manifestQuery) (*manifest, *upstream.Upstream, error) {
 	q := r.query(how.method)
 	if how.impatient {
 		q.Patient = false
-	}
-	if accept := q.Header.Get("Accept"); accept == "" || accept == "*/*" {
-		q.Header.Set("Accept", strings.Join(oci.ManifestTypes(), ", "))
 	}
 	get := manifestQuery{method: http.MethodGet, impatient: how.impatient}
 	pool := r.registry.pool
@@ -52,7 +76,11 @@ func (r *request) fetchManifest(ctx context.Context, l *accessLine, how manifest
 		if err != nil {
 			return nil, u, err
 		}
+		resp.Body = r.memory.Reader(resp.Body)
 		m, err := readManifest(resp, how.method, r.Digest)
+		if errors.Is(err, access.ErrNoMemory) {
+			return nil, u, busy(err)
+		}
 		if err == nil && m == nil {
 			return r.fetchManifest(ctx, l, get)
 		}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -117,12 +119,16 @@ var (
 
 // readAtMost reads all of r, if that is no more than most bytes.
 func readAtMost(r io.Reader, most int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	var b bytes.Buffer // grows with less waste than io.ReadAll's slice
+	_, err := b.ReadFrom(io.LimitReader(r, most+1))
+	if errors.Is(err, access.ErrNoMemory) {
+		return nil, access.ErrNoMemory
+	}
 	if err != nil {
 		return nil, errors.New("a response that broke off")
 	}
-	if int64(len(b)) > most {
+	if int64(b.Len()) > most {
 		return nil, fmt.Errorf("a response longer than %d bytes", most)
 	}
-	return b, nil
+	return b.Bytes(), nil
 }

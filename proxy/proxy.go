@@ -26,6 +26,9 @@ import (
 const (
 	probeTimeout     = 20 * time.Second
 	defaultFreshness = 5 * time.Second
+
+	// untrustedMemory is how many bytes of response bodies are held for untrusted callers.
+	untrustedMemory = 64 << 20
 )
 
 // Proxy serves registries. It is an http.Handler; its server's ConnContext must be
@@ -36,6 +39,7 @@ type Proxy struct {
 	page      http.Handler
 	cache     *cache.Dir     // nil: nothing is stored
 	grants    *access.Grants // nil without a cache
+	memory    *access.Budget // of untrusted callers
 	freshness Freshness
 	inquiries *inquiries
 	log       *logrus.Logger
@@ -63,6 +67,7 @@ func New(c Config) (*Proxy, error) {
 		policy:    access.Policy{TrustedUIDs: c.TrustedUIDs, Credentials: c.Credentials},
 		page:      c.Page,
 		cache:     c.Cache,
+		memory:    access.NewBudget(untrustedMemory),
 		freshness: c.Freshness,
 		inquiries: newInquiries(c.Freshness.Timeout),
 		log:       c.Log,

@@ -66,7 +66,7 @@ func (p *Proxy) unknownReferrers(r *request, err error) *cache.Answer {
 	if r.Kind != oci.Referrers {
 		return nil
 	}
-	subject, readErr := p.cache.Manifest(r.repository(), r.Digest)
+	subject, readErr := p.cache.Manifest(r.repository(), r.Digest, !r.caller.Trusted)
 	if readErr != nil || subject == nil || p.mayWhileAway(r, subject.Holdings, err) == nil {
 		return nil
 	}

@@ -4,6 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/auth"
@@ -19,7 +23,8 @@ type request struct {
 	http     *http.Request
 	registry *registry
 	caller   access.Caller
-	mirror   bool // the engine falls back to the registry if sidemirror fails
+	memory   *access.Allowance // for bodies that are held until the response is out
+	mirror   bool              // the engine falls back to the registry if sidemirror fails
 }
 
 // repository returns what r asks in, for the cache and the grants.
@@ -58,17 +63,44 @@ func (r *request) as(u *upstream.Upstream) upstream.Identity {
 	}
 }
 
-// query returns the upstream request for what r asks.
+// query returns the upstream request for what r asks. It is made from what is known of the
+// protocol: a caller's other headers and query keys reach no upstream.
 func (r *request) query(method string) upstream.Request {
 	q := upstream.Request{
 		Method:  method,
 		Path:    r.Path(),
-		Query:   r.Query,
+		Query:   r.upstreamQuery(),
 		Header:  http.Header{},
 		Patient: !r.mirror,
 	}
-	if accept := r.http.Header.Values("Accept"); len(accept) > 0 {
-		q.Header["Accept"] = accept
+	switch r.Kind {
+	case oci.Manifest:
+		q.Header.Set("Accept", strings.Join(r.upstreamAccept(), ", "))
+	case oci.Referrers:
+		q.Header.Set("Accept", v1.MediaTypeImageIndex)
+	case oci.Tags:
+		q.Header.Set("Accept", "application/json")
+	}
+	return q
+}
+
+// queryKeys are the keys that ask for a page or a part of a list, the last of them as registries
+// write them into their own links.
+var queryKeys = map[oci.Kind][]string{
+	oci.Tags:      {"n", "last", "next_page", "next_token", "page", "page_size"},
+	oci.Referrers: {"artifactType", "n", "last", "next_page", "next_token"},
+}
+
+// maxQueryValue bounds one value of a query, in bytes.
+const maxQueryValue = 2048
+
+// upstreamQuery returns the part of r's query that is passed on.
+func (r *request) upstreamQuery() url.Values {
+	q := url.Values{}
+	for _, key := range queryKeys[r.Kind] {
+		if v, ok := r.Query[key]; ok && len(v[0]) <= maxQueryValue {
+			q.Set(key, v[0])
+		}
 	}
 	return q
 }

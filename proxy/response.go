@@ -4,12 +4,15 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/sidemirror/sidemirror/proxy/access"
 )
 
 // response is a ResponseWriter that records what has been sent, for the access line.
 type response struct {
 	http.ResponseWriter
-	line accessLine
+	line   accessLine
+	memory *access.Allowance // held until the response is out
 }
 
 func newResponse(w http.ResponseWriter, r *http.Request) *response {

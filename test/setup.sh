@@ -17,6 +17,7 @@ bin=${SIDEMIRROR_TEST_BIN:-${XDG_CACHE_HOME:-$HOME/.cache}/sidemirror-test/bin}
 
 crane=github.com/google/go-containerregistry/cmd/crane@v0.22.1
 regctl=github.com/regclient/regclient/cmd/regctl@v0.11.7
+oras=oras.land/oras/cmd/oras@v1.3.6
 conformance=github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111
 
 # Debian keeps daemons in /usr/sbin, which is not in an ordinary user's PATH.
@@ -30,7 +31,7 @@ fail() {
 # lacking lists the Debian packages whose program is not installed.
 lacking() {
 	for pair in containerd:containerd runc:runc docker.io:dockerd \
-		docker-registry:docker-registry skopeo:skopeo systemd:systemd-analyze \
+		docker-registry:docker-registry skopeo:skopeo podman:podman systemd:systemd-analyze \
 		rpm:rpm rpm2cpio:rpm2cpio cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc shellcheck:shellcheck \
 		mmdebstrap:mmdebstrap systemd-container:systemd-nspawn \
 		gnupg:gpg reprepro:reprepro createrepo-c:createrepo_c dnf:dnf; do
@@ -71,7 +72,7 @@ installed() {
 
 install_programs() {
 	mkdir -p "$bin"
-	for program in $crane $regctl $conformance; do
+	for program in $crane $regctl $oras $conformance; do
 		path=${program%@*}
 		installed "${path##*/}" "${program#*@}" && continue
 		CGO_ENABLED=0 GOBIN="$bin" GOFLAGS=-mod=mod go install "$program"
@@ -101,7 +102,8 @@ versions() {
 	runc --version | head -n 1
 	docker-registry --version
 	skopeo --version
-	for program in crane regctl conformance token-server; do
+	podman --version
+	for program in crane regctl oras conformance token-server; do
 		go version -m "$bin/$program" | awk -v name=$program '$1 == "mod" { print name, $3 }'
 	done
 }
@@ -109,7 +111,7 @@ versions() {
 if [ "${1:-}" = --check ]; then
 	packages=$(lacking)
 	[ -z "$packages" ] || fail "missing: $packages"
-	for program in crane regctl conformance token-server; do
+	for program in crane regctl oras conformance token-server; do
 		[ -x "$bin/$program" ] || fail "missing: $bin/$program"
 	done
 	exit 0

@@ -31,7 +31,7 @@ func (f *hostFlags) addRoot(cmd *cobra.Command) {
 func (f *hostFlags) addEngines(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), even if they are not found")
 	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration if it needs that, and restart containerd")
-	cmd.Flags().BoolVar(&f.anyPort, "allow-unprivileged-port", false, "point engines at a port that every user can listen on; later runs remember it until revert")
+	cmd.Flags().BoolVar(&f.anyPort, "allow-unprivileged-port", false, "allow a port that every user can open; remembered until revert")
 }
 
 // host returns the host that the flags name.
@@ -71,17 +71,26 @@ func (f *hostFlags) desired() (engine.Desired, error) {
 	return keeper.Desired(c, f.options())
 }
 
+// planFor compares the host with what c and the flags want of it.
+func (f *hostFlags) planFor(ctx context.Context, h *hostconfig.Host, c *config.Config) (hostconfig.Plan, error) {
+	want, err := keeper.Desired(c, f.options())
+	if err != nil {
+		return hostconfig.Plan{}, err
+	}
+	return hostconfig.Make(ctx, h, want)
+}
+
 // plan compares the host with what is wanted of it.
 func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan, error) {
 	h, err := f.host()
 	if err != nil {
 		return nil, hostconfig.Plan{}, err
 	}
-	want, err := f.desired()
+	c, err := f.source().Load()
 	if err != nil {
 		return nil, hostconfig.Plan{}, err
 	}
-	plan, err := hostconfig.Make(ctx, h, want)
+	plan, err := f.planFor(ctx, h, c)
 	return h, plan, err
 }
 

@@ -4,14 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -51,13 +54,21 @@ The exit code is 0 if there is no problem, and 1 if there is one.`,
 			if asJSON && short {
 				return usageError{errors.New("--json and --short exclude each other")}
 			}
-			h, plan, err := f.plan(cmd.Context())
+			h, err := f.host()
+			if err != nil {
+				return err
+			}
+			c, known, err := f.inForce(config.DefaultLastGood(os.Environ()))
+			if err != nil {
+				return err
+			}
+			plan, err := f.planFor(cmd.Context(), h, c)
 			if err != nil {
 				return err
 			}
 			s := newStatus(plan)
 			if h.Root == "/" {
-				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}.ProxyStatus))
+				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}.ProxyStatus, known...))
 			}
 			switch {
 			case asJSON:
@@ -78,6 +89,28 @@ The exit code is 0 if there is no problem, and 1 if there is one.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&short, "short", false, "print at most three lines: what is configured, the worst problem, how to undo it")
 	return cmd
+}
+
+// inForce returns the configuration that the proxy uses: if the one on disk is faulty, the last good
+// one, and a problem.
+func (f *hostFlags) inForce(lastGood config.LastGood) (*config.Config, []*problem.Problem, error) {
+	c, err := f.source().Load()
+	if err == nil || f.root != "/" {
+		return c, nil, err
+	}
+	var owners []uint32
+	if uid, found := portowner.Proxy(); found {
+		owners = append(owners, uid)
+	}
+	good, lastErr := lastGood.Load(f.source(), owners...)
+	if lastErr != nil {
+		return nil, nil, err
+	}
+	return good, []*problem.Problem{{
+		Code: "configuration-not-in-force",
+		Text: "the configuration on disk is not in force: " + config.Brief(err),
+		Hint: "sidemirror config check",
+	}}, nil
 }
 
 func newStatus(plan hostconfig.Plan) *status {

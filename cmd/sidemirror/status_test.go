@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
@@ -91,4 +92,30 @@ func TestStatusOfANameThatWouldDriveTheTerminal(t *testing.T) {
 	p := &printer{w: &out}
 	p.file(engine.File{Path: "/a\x1b[31m\nb", State: engine.Missing})
 	wants(t, out.String(), `/a\u001b[31m\u000ab  missing`)
+}
+
+func TestStatusOfAFaultyConfigurationUsesTheLastGoodOne(t *testing.T) {
+	file := configFile(t, "listen = ['127.0.0.1:306']\n")
+	store := config.LastGood(filepath.Join(t.TempDir(), "state"))
+	f := &hostFlags{globals: &globals{configPath: file}, root: "/"}
+	c, problems, err := f.inForce(store)
+	if err != nil || len(problems) > 0 {
+		t.Fatalf("a good one: %v, %v", problems, err)
+	}
+	if err := store.Save(c); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("lisen = []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, problems, err = f.inForce(store)
+	if err != nil || len(problems) != 1 || c.Listen[0].Port() != 306 {
+		t.Fatalf("a faulty one: %v, %v", problems, err)
+	}
+	if p := problems[0]; p.Code != "configuration-not-in-force" || !strings.Contains(p.Text, `unknown key "lisen"`) || p.Hint == "" {
+		t.Errorf("%+v", p)
+	}
+	if _, _, err := f.inForce(config.LastGood(t.TempDir())); exitCode(err) != exitUsage {
+		t.Errorf("without an earlier one: %v", err)
+	}
 }

@@ -63,8 +63,9 @@ func (l LastGood) Save(c *Config) error {
 }
 
 // Load reads the stored text of the file that s names, together with the environment of s. The
-// error is fs.ErrNotExist if none is stored.
-func (l LastGood) Load(s Source) (*Config, error) {
+// error is fs.ErrNotExist if none is stored. Only root, this user, or one of owners may have
+// written the text.
+func (l LastGood) Load(s Source, owners ...uint32) (*Config, error) {
 	name, err := lastGoodName(s.File())
 	if err != nil {
 		return nil, err
@@ -74,7 +75,7 @@ func (l LastGood) Load(s Source) (*Config, error) {
 		return nil, fmt.Errorf("reading the last good configuration: %w", err)
 	}
 	defer folder.Close()
-	data, err := readOwn(folder, name)
+	data, err := readOwn(folder, name, owners...)
 	if err != nil {
 		return nil, fmt.Errorf("reading the last good configuration: %w", err)
 	}
@@ -95,8 +96,8 @@ func lastGoodName(file string) (string, error) {
 	return hex.EncodeToString(sum[:8]) + ".toml", nil
 }
 
-// readOwn reads a file of folder that only this user or root could have written.
-func readOwn(folder *os.File, name string) ([]byte, error) {
+// readOwn reads a file of folder that only root, this user or one of owners could have written.
+func readOwn(folder *os.File, name string, owners ...uint32) ([]byte, error) {
 	root, err := os.OpenRoot(folder.Name())
 	if err != nil {
 		return nil, err
@@ -111,8 +112,8 @@ func readOwn(folder *os.File, name string) ([]byte, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	owner := info.Sys().(*syscall.Stat_t).Uid
-	if info.Mode().Perm()&0o022 != 0 || owner != 0 && owner != uint32(os.Geteuid()) {
+	owners = append(owners, 0, uint32(os.Geteuid()))
+	if info.Mode().Perm()&0o022 != 0 || !slices.Contains(owners, info.Sys().(*syscall.Stat_t).Uid) {
 		_ = f.Close()
 		return nil, errors.New(filepath.Join(folder.Name(), name) + " can be written by another user")
 	}

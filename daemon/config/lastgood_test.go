@@ -75,6 +75,18 @@ func TestLastGoodThatAnotherUserCanWriteIsNotRead(t *testing.T) {
 	if _, err := store.Load(Source{Path: c.File}); err == nil {
 		t.Error("a file was read that every user can write")
 	}
+	if os.Getuid() == 0 {
+		const other = 65534
+		if err := errors.Join(os.Chmod(path, 0o600), os.Chown(path, other, other)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Load(Source{Path: c.File}); err == nil {
+			t.Error("a file of another user was read")
+		}
+		if _, err := store.Load(Source{Path: c.File}, other); err != nil {
+			t.Errorf("a file of a user who may own it was not read: %v", err)
+		}
+	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,14 +42,15 @@ type Report struct {
 }
 
 // Check examines the proxy at address, a URL. statusLine returns the proxy's own status line,
-// which has its problems after semicolons; it may fail.
-func Check(ctx context.Context, address string, statusLine func(context.Context) (string, error)) Report {
+// which has its problems after semicolons; it may fail. The report begins with the problems that
+// are known already, and leaves them out of what the proxy reports.
+func Check(ctx context.Context, address string, statusLine func(context.Context) (string, error), known ...*problem.Problem) Report {
 	c := checker{
 		listenerOf: sockdiag.Listener,
 		checkPort:  listener.CheckPort,
 		trusted:    portowner.IsTrusted,
 	}
-	return c.check(ctx, address, statusLine)
+	return c.check(ctx, address, statusLine, known...)
 }
 
 type checker struct {
@@ -57,8 +59,8 @@ type checker struct {
 	trusted    func(uid uint32) bool
 }
 
-func (c checker) check(ctx context.Context, address string, statusLine func(context.Context) (string, error)) Report {
-	r := Report{Address: address}
+func (c checker) check(ctx context.Context, address string, statusLine func(context.Context) (string, error), known ...*problem.Problem) Report {
+	r := Report{Address: address, Problems: slices.Clip(known)}
 	at, err := hostPort(address)
 	if err != nil {
 		return r.with(&problem.Problem{Code: "proxy-address-invalid", Path: address, Text: "not the address of a proxy", Err: err})
@@ -73,17 +75,31 @@ func (c checker) check(ctx context.Context, address string, statusLine func(cont
 	} else {
 		r.Answers = true
 	}
-	reported := ""
-	if line, err := statusLine(ctx); err == nil {
-		_, reported, _ = strings.Cut(line, "; ")
+	if p := c.checkPort(at); p != nil {
+		r = r.with(p)
+	}
+	line, err := statusLine(ctx)
+	if err != nil {
+		return r
+	}
+	_, reported, _ := strings.Cut(line, "; ")
+	for _, p := range r.Problems {
+		reported = without(reported, p)
 	}
 	if reported != "" {
 		r = r.with(&problem.Problem{Code: "proxy-reports-problem", Text: reported, Hint: "journalctl -u sidemirror"})
 	}
-	if p := c.checkPort(at); p != nil && !strings.Contains(reported, p.Text) {
-		r = r.with(p)
-	}
 	return r
+}
+
+// without removes p from the problems of a status line.
+func without(reported string, p *problem.Problem) string {
+	for _, text := range []string{p.Text + " (" + p.Hint + ")", p.Text} {
+		if before, after, found := strings.Cut(reported, text); found {
+			return strings.Trim(strings.TrimSuffix(before, "; ")+after, "; ")
+		}
+	}
+	return reported
 }
 
 func (r Report) with(p *problem.Problem) Report {

@@ -86,16 +86,35 @@ func TestCheckTellsSidemirrorFromOtherPrograms(t *testing.T) {
 
 func TestCheckReportsThePortOnce(t *testing.T) {
 	t.Parallel()
-	p := &problem.Problem{Code: "port-unprivileged", Text: "any user can listen"}
+	p := &problem.Problem{Code: "port-unprivileged", Text: "any user can listen", Hint: "use another"}
 	c := checker{listenerOf: sockdiag.Listener, trusted: portowner.IsTrusted, checkPort: func(netip.AddrPort) *problem.Problem { return p }}
 	address := respondWith(t, 200, "sidemirror")
 	for text, want := range map[string][]string{
-		"serving":                              {"port-unprivileged"},
-		"serving; any user can listen (hint)":  {"proxy-reports-problem"},
-		"serving; something else is the case.": {"proxy-reports-problem", "port-unprivileged"},
+		"serving": {"port-unprivileged"},
+		"serving; any user can listen (use another)":    {"port-unprivileged"},
+		"serving; something else is the case":           {"port-unprivileged", "proxy-reports-problem"},
+		"serving; a; any user can listen (use another)": {"port-unprivileged", "proxy-reports-problem"},
 	} {
 		if r := c.check(t.Context(), address, line(text, nil)); !slices.Equal(codes(r), want) {
 			t.Errorf("%q: problems %q, want %q", text, codes(r), want)
+		}
+	}
+}
+
+func TestCheckBeginsWithKnownProblemsAndRepeatsNone(t *testing.T) {
+	t.Parallel()
+	c := checker{listenerOf: sockdiag.Listener, trusted: portowner.IsTrusted, checkPort: highPort}
+	known := &problem.Problem{Code: "configuration-not-in-force", Text: "the configuration on disk is not in force: a; b"}
+	address := respondWith(t, 200, "sidemirror")
+	for reported, want := range map[string]string{
+		"serving; " + known.Text:                        "",
+		"serving; the disk is full; " + known.Text:      "the disk is full",
+		"serving; " + known.Text + "; the disk is full": "the disk is full",
+		"serving": "",
+	} {
+		r := c.check(t.Context(), address, line(reported, nil), known)
+		if r.Problems[0] != known || len(r.Problems) > 2 || (len(r.Problems) == 2) != (want != "") || want != "" && r.Problems[1].Text != want {
+			t.Errorf("%q: %+v", reported, r.Problems)
 		}
 	}
 }

@@ -33,8 +33,10 @@ type Journal struct {
 	dir  string // Folder, symbolic links above it followed
 
 	// closed says that the journal's folder must not be read or written. partial says that the
-	// journal cannot be written anew, and unknown that it may tell of more than was read.
+	// journal cannot be written anew, and unknown that it may tell of more than was read. lost are
+	// the originals that nothing read of it names.
 	closed, partial, unknown bool
+	lost                     []string
 
 	// Problems are what could not be read of the journal; see [Salvage].
 	Problems []error `json:"-"`
@@ -189,7 +191,7 @@ func (j *Journal) retain(name string, data []byte) error {
 func (j *Journal) Save() error {
 	empty := len(j.Files) == 0 && len(j.Folders) == 0
 	switch {
-	case j.closed || j.unknown || j.partial && !empty:
+	case j.closed || j.unknown || len(j.lost) > 0 || j.partial && !empty:
 		return nil
 	case empty:
 		return j.close()
@@ -237,6 +239,15 @@ func (j *Journal) prune() error {
 		}
 	}
 	return nil
+}
+
+// Restored notes what a file holds again. An original with that content is not lost, even if the
+// part of the journal that named it is.
+func (j *Journal) Restored(data []byte) {
+	if data != nil {
+		sum := hostfs.Hash(data)
+		j.lost = slices.DeleteFunc(j.lost, func(original string) bool { return original == sum })
+	}
 }
 
 // uses reports whether an entry names an original.

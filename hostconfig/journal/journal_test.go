@@ -403,3 +403,33 @@ func TestALostOriginalHasAHint(t *testing.T) {
 		}
 	}
 }
+
+func TestAnOriginalThatAFileHoldsAgainIsNotLost(t *testing.T) {
+	dir := version1(t, "plain")
+	if err := os.WriteFile(dir+Folder+"/journal.json", []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := "testdata/version1/plain/before"
+	files := []string{"/etc/docker/daemon.json", "/etc/containerd/config.toml", "/etc/containerd/certs.d/quay.io/hosts.toml"}
+	j := Salvage(open(t, dir))
+	for i, name := range files {
+		if err := j.Save(); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := os.ReadDir(dir + Folder + "/originals"); err != nil || len(list) != len(files) {
+			t.Fatalf("after %d: %d originals, %v", i, len(list), err)
+		}
+		data, err := os.ReadFile(before + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j.Restored(data)
+		j.Restored(nil)
+	}
+	if err := j.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := os.ReadDir(dir + Folder); err != nil || len(list) != 0 {
+		t.Errorf("left: %v, %v", list, err)
+	}
+}

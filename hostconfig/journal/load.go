@@ -175,7 +175,7 @@ func (j *Journal) findLost() {
 	}
 	for _, item := range list {
 		if !j.uses(item.Name()) {
-			j.unknown = true
+			j.lost = append(j.lost, item.Name())
 			j.Problems = append(j.Problems, &problem.Problem{Code: "original-unknown", Path: j.originals() + "/" + item.Name(),
 				Text: "original of a file that the rest of the journal does not name",
 				Hint: "compare it with the engines' files, restore it by hand if it is missing there, then remove " + problem.QuotePath(j.dir)})

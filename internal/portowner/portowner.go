@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"os/user"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -64,11 +63,18 @@ func Of(addr netip.AddrPort) (Owner, error) {
 // IsTrusted reports whether a user is root, for whom systemd opens sockets, the proxy's, or this
 // process's own.
 func IsTrusted(uid uint32) bool {
-	trusted := []string{"0", strconv.Itoa(os.Getuid())}
-	if proxy, err := user.Lookup(account); err == nil {
-		trusted = append(trusted, proxy.Uid)
+	proxy, found := Proxy()
+	return uid == 0 || uid == uint32(os.Getuid()) || found && uid == proxy
+}
+
+// Proxy returns the user that the packages make for the proxy, if this host has it.
+func Proxy() (uid uint32, found bool) {
+	u, err := user.Lookup(account)
+	if err != nil {
+		return 0, false
 	}
-	return slices.Contains(trusted, strconv.FormatUint(uint64(uid), 10))
+	id, err := strconv.ParseUint(u.Uid, 10, 32)
+	return uint32(id), err == nil
 }
 
 // Name returns a user's name in quotes, or the user id if it has none.

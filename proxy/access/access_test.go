@@ -43,7 +43,7 @@ func recordKey(r cache.Repository, upstream, who string) string {
 	return r.Registry + "/" + r.Name + " " + upstream + " " + who
 }
 
-func (m *records) Grant(r cache.Repository, upstream, who string) error {
+func (m *records) Grant(r cache.Repository, upstream, who string, _ bool) error {
 	m.at[recordKey(r, upstream, who)] = m.clock.at
 	return nil
 }
@@ -77,6 +77,13 @@ func (s source) Lookup(_ context.Context, registry, _ string) (credential.Creden
 	if registry != "docker.io" {
 		return credential.Credential{}, nil
 	}
+	return credential.Credential(s), nil
+}
+
+// everywhere knows one login for every host.
+type everywhere credential.Credential
+
+func (s everywhere) Lookup(context.Context, string, string) (credential.Credential, error) {
 	return credential.Credential(s), nil
 }
 
@@ -145,6 +152,11 @@ func TestOfSeveralUpstreamsOnlyTheOneThatALoginIsForGetsIt(t *testing.T) {
 	}
 	if id := c.At(mirror); id.Relay || !id.Authorization.IsZero() || id.Recorded() != anonymous {
 		t.Error("in relay mode a mirror gets the header of the registry's client")
+	}
+	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+	all, err := Policy{Credentials: everywhere(login("a")), Name: plainName}.Identify(r, Target{Upstreams: upstreams, Relay: true}, true)
+	if err != nil || !all.At(mirror).Credential.IsZero() || !all.At(hub).Credential.IsZero() {
+		t.Error("in relay mode a login of the daemon's is used")
 	}
 	if id := e.At("https://unknown.example"); !id.Credential.IsZero() {
 		t.Error("an unknown upstream gets a login")
@@ -246,6 +258,27 @@ func TestAGrantNamesUpstreamRepositoryAndIdentity(t *testing.T) {
 	}
 }
 
+// A registry's upstreams change with the configuration. What a former one said does not count.
+func TestAGrantOfAnUpstreamThatIsNoLongerConfiguredIsVoid(t *testing.T) {
+	g, _, _ := newGrants(t)
+	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+	identify := func(u ...Upstream) Caller {
+		c, err := (Policy{}).Identify(r, Target{Upstreams: u}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	g.Allow(identify(upstreams...), repo, mirror)
+	g.AllowList(identify(upstreams...), repo, mirror)
+	now := identify(upstreams[0])
+	known := before(mirror)
+	known.By = anonymous
+	if g.May(now, repo, known) || g.MayWhileAway(now, repo, known) || g.MayListWhileAway(now, repo, known) {
+		t.Error("the former upstream's grant counts")
+	}
+}
+
 func TestAGrantLivesFiveMinutes(t *testing.T) {
 	g, _, c := newGrants(t)
 	e := engine(t, "a")
@@ -301,16 +334,24 @@ func TestABearersGrantEndsWithItsToken(t *testing.T) {
 }
 
 func TestOnlyTheUpstreamCanCheckAClientsOwnToken(t *testing.T) {
-	g, kept, _ := newGrants(t)
+	g, kept, c := newGrants(t)
 	who := client(t, "Bearer x")
 	g.Allow(who, repo, hub)
 	if len(kept.at) != 0 {
 		t.Errorf("a client's token has left a record: %v", kept.at)
 	}
-	// Even if there were a record of that name.
-	kept.at[recordKey(repo, hub, who.At(hub).name)] = time.Now()
+	// Even if there were records of that name.
+	kept.at[recordKey(repo, hub, who.At(hub).name)] = c.at
+	kept.at[recordKey(repo, hub, who.At(hub).name+forLists)] = c.at
 	if g.MayWhileAway(who, repo, before(hub)) {
 		t.Error("a client's own token counts while the upstream is away")
+	}
+	if g.MayListWhileAway(who, repo, cache.Learned{Upstream: hub}) {
+		t.Error("a client's own token counts for lists while the upstream is away")
+	}
+	later := cache.Learned{Upstream: hub, Since: c.at.Add(time.Second)}
+	if g.May(who, repo, later) {
+		t.Error("what some client learned later is taken for what this one learned")
 	}
 	if who.At(hub).Recorded() != "" {
 		t.Error("a client's token is named in records")
@@ -424,8 +465,10 @@ func TestAListIsGivenWhileAwayToTheIdentityItWasSentToOnly(t *testing.T) {
 	if g.May(e, repo, before(hub)) || g.MayWhileAway(e, repo, before(hub)) {
 		t.Error("a list makes a grant for content")
 	}
-	g.Allow(engine(t, "b"), repo, hub)
-	g.Allow(stranger(t), repo, hub)
+	for _, other := range []Caller{engine(t, "b"), stranger(t)} {
+		g.Allow(other, repo, hub)
+		g.AllowList(other, repo, hub) // of another state of the list
+	}
 	for name, other := range map[string]Caller{"another login": engine(t, "b"), "an untrusted caller": stranger(t), "a token": client(t, "Bearer x")} {
 		if g.MayListWhileAway(other, repo, known) {
 			t.Errorf("%s gets it", name)

@@ -20,7 +20,7 @@ const (
 // Records are grants on disk, which count while an upstream is away. [cache.Dir] implements
 // it.
 type Records interface {
-	Grant(r cache.Repository, upstream, who string) error
+	Grant(r cache.Repository, upstream, who string, untrusted bool) error
 	Granted(r cache.Repository, upstream, who string) time.Time
 	Ungrant(r cache.Repository, upstream, who string)
 }
@@ -75,7 +75,7 @@ func (g *Grants) Allow(c Caller, r cache.Repository, upstream string) {
 	g.live[key] = grant{now, until, recorded}
 	g.mu.Unlock()
 	if due {
-		_ = g.records.Grant(r, upstream, id.name) // a lost record is asked for again
+		_ = g.records.Grant(r, upstream, id.name, !c.Trusted) // a lost record is asked for again
 	}
 }
 
@@ -113,7 +113,7 @@ const forLists = " lists"
 // for content: a mirror may answer anything to a request for a list.
 func (g *Grants) AllowList(c Caller, r cache.Repository, upstream string) {
 	if id := c.At(upstream); !id.bearer {
-		_ = g.records.Grant(r, upstream, id.name+forLists)
+		_ = g.records.Grant(r, upstream, id.name+forLists, !c.Trusted)
 	}
 }
 

@@ -19,6 +19,8 @@ type Content struct {
 	Manifest bool
 	Size     int64 // as on disk
 	Used     time.Time
+
+	Untrusted bool // only untrusted callers have asked for it
 }
 
 // Path returns where the content is in the cache's folder.
@@ -55,7 +57,7 @@ func (d *Dir) Walk(ctx context.Context, visit func(Content) error) error {
 			if err != nil {
 				return ignoreMissing(err)
 			}
-			return visit(Content{Digest: dgst, Manifest: folder == "manifests", Size: info.Size(), Used: info.ModTime()})
+			return visit(Content{Digest: dgst, Manifest: folder == "manifests", Size: info.Size(), Used: info.ModTime(), Untrusted: isUntrusted(info)})
 		})
 		if err != nil {
 			return err

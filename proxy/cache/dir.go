@@ -61,12 +61,17 @@ type Dir struct {
 	root *os.Root
 	key  []byte // of identities
 
-	limits atomic.Pointer[Limits]
-	used   atomic.Int64  // bytes of content, as last counted and since
-	crowd  chan struct{} // asks the keeper to make room
+	limits   atomic.Pointer[Limits]
+	eviction chan struct{} // asks Keep to make room
+
+	// As last counted, and since: bytes of content, and blocks of records.
+	used, usedUntrusted       atomic.Int64
+	records, recordsUntrusted atomic.Int64
+	pendingUntrusted          atomic.Int64 // bytes that fills for untrusted callers have reserved
 
 	mu      sync.Mutex
 	fills   map[digest.Digest]*fill
+	guests  int                   // fills that began for untrusted callers
 	reading map[digest.Digest]int // open blobs
 	running sync.WaitGroup        // fills
 	closed  bool
@@ -86,10 +91,10 @@ func Open(path string, limits Limits) (*Dir, error) {
 		return nil, fmt.Errorf("opening the cache folder: %w", err)
 	}
 	d := &Dir{
-		root:    root,
-		crowd:   make(chan struct{}, 1),
-		fills:   map[digest.Digest]*fill{},
-		reading: map[digest.Digest]int{},
+		root:     root,
+		eviction: make(chan struct{}, 1),
+		fills:    map[digest.Digest]*fill{},
+		reading:  map[digest.Digest]int{},
 	}
 	d.limits.Store(&limits)
 	if err := closeToOthers(root); err != nil {
@@ -213,8 +218,8 @@ func (b *Blob) Close() error {
 	return b.File.Close()
 }
 
-// Blob opens a blob; fs.ErrNotExist if it is not kept.
-func (d *Dir) Blob(dgst digest.Digest) (*Blob, error) {
+// Blob opens a blob for an untrusted caller or not; fs.ErrNotExist if it is not stored.
+func (d *Dir) Blob(dgst digest.Digest, untrusted bool) (*Blob, error) {
 	// Counted before it is opened, so that it is not evicted in between.
 	d.mu.Lock()
 	d.reading[dgst]++
@@ -233,6 +238,9 @@ func (d *Dir) Blob(dgst digest.Digest) (*Blob, error) {
 		return nil, err
 	}
 	d.touch(name, info.ModTime())
+	if !untrusted {
+		d.promote(name, info)
+	}
 	return &Blob{f, info.Size(), done}, nil
 }
 

@@ -104,7 +104,7 @@ func TestWhatIsNotItsDigestAnyMoreIsNotServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if got, err := again.Manifest(alpine, m); !errors.Is(err, fs.ErrNotExist) {
+	if got, err := again.Manifest(alpine, m, false); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
@@ -115,10 +115,10 @@ func TestAManifestIsServedThroughItsRepositoryAlone(t *testing.T) {
 	body := []byte(`{"layers":[{"digest":"` + layer.String() + `"}]}`)
 	m := putManifest(t, d, string(body))
 	other := Repository{"docker.io", "library/other"}
-	if _, err := d.Manifest(other, m); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := d.Manifest(other, m, false); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("another repository has it too: %v", err)
 	}
-	if got, err := d.Manifest(alpine, m); err != nil || !bytes.Equal(got.Body, body) || got.Holdings[0].MediaType != manifestType {
+	if got, err := d.Manifest(alpine, m, false); err != nil || !bytes.Equal(got.Body, body) || got.Holdings[0].MediaType != manifestType {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if len(d.BlobHoldings(alpine, layer)) > 0 {
@@ -188,7 +188,7 @@ func TestEvictionFreesTheDiskOldestFirstAndForgets(t *testing.T) { // distributi
 			t.Fatal(err)
 		}
 	}
-	reading, err := d.Blob(all[0]) // the oldest, but somebody reads it
+	reading, err := d.Blob(all[0], false) // the oldest, but somebody reads it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestEvictionFreesTheDiskOldestFirstAndForgets(t *testing.T) { // distributi
 		t.Fatal(err)
 	}
 	d.limits.Store(&Limits{MaxSize: int64(3*size + size/2)})
-	freed, files, err := d.makeRoom(context.Background(), 0)
+	freed, files, err := d.makeRoom(context.Background(), 0, false)
 	if err != nil || files != 2 || freed != int64(2*size) {
 		t.Errorf("freed %d bytes in %d files, %v", freed, files, err)
 	}

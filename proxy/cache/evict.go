@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -18,41 +19,46 @@ type Limits struct {
 	// share of it from 0 to 1. The larger counts.
 	MinFree      int64
 	MinFreeShare float64
+
+	// MaxAge is how long lists and grants are of use after they were last written; 0: for ever.
+	MaxAge time.Duration
 }
 
 const (
-	// lowMark is how far an eviction goes below MaxSize, so that the next fill does
-	// not need one again.
+	// lowMark is how far an eviction goes below a bound, so that the next fill does not need
+	// one again.
 	lowMark = 0.95
 
-	// manifestsOutlive is by how much a manifest is taken for used later than it was:
-	// without it the blobs of its image are of no use.
+	// manifestsOutlive is by how much a manifest counts as used later than it was: without it
+	// the blobs of its image are of no use.
 	manifestsOutlive = 7 * 24 * time.Hour
 
 	recountEvery = time.Hour
 )
 
-// SetLimits changes the bounds; what is kept already is under them too.
+// SetLimits changes the bounds; what is stored already is under them too.
 func (d *Dir) SetLimits(l Limits) {
 	d.limits.Store(&l)
-	d.askForRoom()
+	d.evictNow()
 }
 
-func (d *Dir) askForRoom() {
+// evictNow asks Keep to look at the bounds.
+func (d *Dir) evictNow() {
 	select {
-	case d.crowd <- struct{}{}:
+	case d.eviction <- struct{}{}:
 	default: // it is asked already
 	}
 }
 
-// Keep counts what is kept, and keeps it within the bounds, until ctx ends. It is
-// to run in one process. report, if not nil, is told of each eviction and of what
-// stands in its way.
+// Keep counts what is stored, and holds it within the bounds, until ctx ends. It must run in
+// one process. It calls report, if that is not nil, with each eviction and with what prevents
+// one.
 func (d *Dir) Keep(ctx context.Context, report func(freed int64, files int, err error)) {
 	tick := time.NewTicker(recountEvery)
 	defer tick.Stop()
 	for {
-		freed, files, err := d.makeRoom(ctx, 0)
+		freed, files, err := d.makeRoom(ctx, 0, false)
+		err = cmp.Or(err, d.sweepRecords(ctx))
 		if report != nil && ctx.Err() == nil && (files > 0 || err != nil) {
 			report(freed, files, err)
 		}
@@ -60,32 +66,41 @@ func (d *Dir) Keep(ctx context.Context, report func(freed int64, files int, err 
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-d.crowd:
+		case <-d.eviction:
 		}
 	}
 }
 
-// Used gives the bytes of content kept, as last counted.
+// Used returns the bytes of content that are stored, as last counted.
 func (d *Dir) Used() int64 { return d.used.Load() }
 
-// grew notes new content, and asks for room where that is too much.
-func (d *Dir) grew(n int64) {
+// grew records new content, and has room made if that is too much.
+func (d *Dir) grew(n int64, untrusted bool) {
+	if untrusted {
+		d.usedUntrusted.Add(n)
+	}
 	if limit := d.limits.Load().MaxSize; d.used.Add(n) > limit && limit > 0 {
-		d.askForRoom()
+		d.evictNow()
 	}
 }
 
-// reserve sees to it that size more bytes (-1: unknown) may be written.
-func (d *Dir) reserve(ctx context.Context, size int64) error {
+// reserve makes sure that size more bytes (-1: unknown) may be written, for an untrusted caller
+// or not.
+func (d *Dir) reserve(ctx context.Context, size int64, untrusted bool) error {
 	size = max(size, 0)
 	if limit := d.limits.Load().MaxSize; limit > 0 && size > limit {
 		return fmt.Errorf("%d bytes are more than the cache's max_size", size)
+	}
+	if untrusted {
+		if err := d.reserveShare(ctx, size); err != nil {
+			return err
+		}
 	}
 	short, err := d.shortOfFree(size)
 	if err != nil || short <= 0 {
 		return err
 	}
-	if _, _, err := d.makeRoom(ctx, size); err != nil {
+	if _, _, err := d.makeRoom(ctx, size, untrusted); err != nil {
 		return err
 	}
 	if short, err = d.shortOfFree(size); err == nil && short > 0 {
@@ -94,16 +109,10 @@ func (d *Dir) reserve(ctx context.Context, size int64) error {
 	return err
 }
 
-// shortOfFree gives by how many bytes the filesystem would be too full with size
-// bytes more.
+// shortOfFree returns by how many bytes the filesystem would be too full with size bytes more.
 func (d *Dir) shortOfFree(size int64) (int64, error) {
-	f, err := d.root.Open(".")
+	st, err := d.filesystem()
 	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		return 0, err
 	}
 	l := d.limits.Load()
@@ -111,34 +120,42 @@ func (d *Dir) shortOfFree(size int64) (int64, error) {
 	return want + size - int64(st.Bavail)*st.Bsize, nil
 }
 
-// makeRoom counts, and removes what was used longest ago until the bounds hold with
-// extra bytes more. What is being read stays.
-func (d *Dir) makeRoom(ctx context.Context, extra int64) (freed int64, files int, err error) {
-	var all []Content
-	var used int64
-	err = d.Walk(ctx, func(c Content) error {
-		used += c.Size
-		all = append(all, c)
-		return nil
+func (d *Dir) filesystem() (st unix.Statfs_t, err error) {
+	f, err := d.root.Open(".")
+	if err != nil {
+		return st, err
+	}
+	defer f.Close()
+	err = unix.Fstatfs(int(f.Fd()), &st)
+	return st, err
+}
+
+// makeRoom counts, and removes content until the bounds hold with extra bytes more: what only
+// untrusted callers have asked for first, then what was used longest ago. What is being read
+// stays. With untrusted, the extra bytes are for an untrusted caller, and nothing that a trusted
+// one has asked for goes.
+func (d *Dir) makeRoom(ctx context.Context, extra int64, untrusted bool) (freed int64, files int, err error) {
+	all, err := d.count(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	short, err := d.shortOf(extra)
+	if err != nil {
+		return 0, 0, err
+	}
+	shortOfShare, err := d.shortOfShare(extra, untrusted)
+	if err != nil || short <= 0 && shortOfShare <= 0 {
+		return 0, 0, err
+	}
+	slices.SortFunc(all, func(a, b Content) int {
+		if a.Untrusted != b.Untrusted {
+			return map[bool]int{true: -1, false: 1}[a.Untrusted]
+		}
+		return a.lastUse().Compare(b.lastUse())
 	})
-	if err != nil {
-		return 0, 0, err
-	}
-	d.used.Store(used)
-	short, err := d.shortOfFree(extra)
-	if err != nil {
-		return 0, 0, err
-	}
-	if limit := d.limits.Load().MaxSize; limit > 0 && used+extra > limit {
-		short = max(short, used+extra-int64(lowMark*float64(limit)))
-	}
-	if short <= 0 {
-		return 0, 0, nil
-	}
-	slices.SortFunc(all, func(a, b Content) int { return a.lastUse().Compare(b.lastUse()) })
 	gone := map[digest.Digest]bool{}
 	for _, c := range all {
-		if freed >= short || ctx.Err() != nil {
+		if ctx.Err() != nil || freed >= short && (freed >= shortOfShare || !c.Untrusted) || untrusted && !c.Untrusted {
 			break
 		}
 		if d.isRead(c.Digest) || d.root.Remove(c.Path()) != nil {
@@ -147,10 +164,44 @@ func (d *Dir) makeRoom(ctx context.Context, extra int64) (freed int64, files int
 		gone[c.Digest] = true
 		freed += c.Size
 		files++
+		if c.Untrusted {
+			d.usedUntrusted.Add(-c.Size)
+		}
 	}
 	d.used.Add(-freed)
 	d.recent.drop(gone)
 	return freed, files, d.forgetGone(gone)
+}
+
+// count walks through all content and sets the counters.
+func (d *Dir) count(ctx context.Context) (all []Content, err error) {
+	var used, untrusted int64
+	err = d.Walk(ctx, func(c Content) error {
+		used += c.Size
+		if c.Untrusted {
+			untrusted += c.Size
+		}
+		all = append(all, c)
+		return nil
+	})
+	if err == nil {
+		d.used.Store(used)
+		d.usedUntrusted.Store(untrusted)
+	}
+	return all, err
+}
+
+// shortOf returns how many bytes must go so that extra bytes more are within the bounds.
+func (d *Dir) shortOf(extra int64) (int64, error) {
+	short, err := d.shortOfFree(extra)
+	if err != nil {
+		return 0, err
+	}
+	used := d.used.Load()
+	if limit := d.limits.Load().MaxSize; limit > 0 && used+extra > limit {
+		short = max(short, used+extra-int64(lowMark*float64(limit)))
+	}
+	return short, nil
 }
 
 func (c Content) lastUse() time.Time {

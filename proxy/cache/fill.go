@@ -22,6 +22,9 @@ const (
 	maxResumes  = 3 // in a row without minProgress bytes: a byte an answer is none
 	minProgress = 256 << 10
 	resumePause = 200 * time.Millisecond
+
+	// growth is how much room is made at a time for content of unknown size.
+	growth = fillBuffer
 )
 
 // Errors of a fill. None of them says anything against the content asked for: what
@@ -61,6 +64,14 @@ type Want struct {
 	// Granted says that the caller has been shown to be allowed the content, whoever
 	// fetches it.
 	Granted bool
+
+	// Untrusted says that the caller is untrusted: what it has fetched has a share of the
+	// cache.
+	Untrusted bool
+
+	// Verified, if not nil, is called when this caller's source has sent the whole content and
+	// it has the digest, before the last byte of it is given to anyone.
+	Verified func()
 }
 
 // fill is one blob on its way in. One goroutine writes, any number of streams read.
@@ -71,6 +82,10 @@ type fill struct {
 
 	opened  chan struct{} // closed when the source has answered
 	openErr error         // settled then
+
+	trusted  atomic.Bool // a trusted caller wants it
+	reserved int64       // bytes of the untrusted callers' share
+	room     int64       // bytes that there is room for, if the size is unknown
 
 	name  string
 	file  *os.File
@@ -131,6 +146,9 @@ func (d *Dir) enter(want Want, src Source) (*fill, error) {
 		case d.closed:
 			d.mu.Unlock()
 			return nil, ErrStorage
+		case f == nil && want.Untrusted && d.guests >= maxUntrustedFills:
+			d.mu.Unlock()
+			return nil, ErrBusy
 		case f == nil:
 			f = d.start(want, src)
 			d.mu.Unlock()
@@ -140,6 +158,9 @@ func (d *Dir) enter(want Want, src Source) (*fill, error) {
 			return nil, ErrForeign
 		}
 		joined := f.join()
+		if joined && !want.Untrusted {
+			f.trusted.Store(true)
+		}
 		d.mu.Unlock()
 		if joined {
 			return f, nil
@@ -155,6 +176,10 @@ func (d *Dir) start(want Want, src Source) *fill {
 		opened: make(chan struct{}), gone: make(chan struct{}), news: make(chan struct{}),
 	}
 	f.total.Store(-1)
+	f.trusted.Store(!want.Untrusted)
+	if want.Untrusted {
+		d.guests++
+	}
 	d.fills[want.Digest] = f
 	d.running.Go(func() { f.run(ctx, src) })
 	return f
@@ -200,6 +225,9 @@ func (f *fill) run(ctx context.Context, src Source) {
 		f.discard()
 		return
 	}
+	if f.want.Verified != nil {
+		f.want.Verified()
+	}
 	// The streams need not wait for the disk.
 	f.end(nil)
 	if err := f.keep(); err != nil {
@@ -225,7 +253,7 @@ func (f *fill) open(ctx context.Context, src Source) (Part, error) {
 // create makes the partial file and sees to it that there is room for all of it, so
 // that a full disk shows before the first byte and not in the middle.
 func (f *fill) create(ctx context.Context) error {
-	if err := f.dir.reserve(ctx, f.total.Load()); err != nil {
+	if err := f.reserve(ctx, f.total.Load()); err != nil {
 		return err
 	}
 	f.name = f.dir.partialName(f.want.Digest.Encoded()[:16])
@@ -245,13 +273,44 @@ func (f *fill) create(ctx context.Context) error {
 	return nil
 }
 
+// reserve makes sure that size more bytes (-1: unknown) can be stored.
+func (f *fill) reserve(ctx context.Context, size int64) error {
+	untrusted := !f.trusted.Load()
+	if err := f.dir.reserve(ctx, size, untrusted); err != nil {
+		return err
+	}
+	if untrusted && size > 0 {
+		f.reserved += size
+		f.dir.pendingUntrusted.Add(size)
+	}
+	return nil
+}
+
+// grow makes sure, for content of unknown size, that there is room for the next bytes too.
+func (f *fill) grow(ctx context.Context, n int64) error {
+	if f.total.Load() >= 0 || f.written.Load()+n <= f.room {
+		return nil
+	}
+	step := max(n, growth)
+	if limit := f.dir.limits.Load().MaxSize; limit > 0 {
+		if step = max(n, min(step, limit/32)); f.room+step > limit {
+			return fmt.Errorf("%w: it is longer than the cache's max_size", ErrStorage)
+		}
+	}
+	if err := f.reserve(ctx, step); err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	f.room += step
+	return nil
+}
+
 // fetch reads the content to its end, across the source's breaking off.
 func (f *fill) fetch(ctx context.Context, src Source, part Part) error {
 	sum := f.want.Digest.Algorithm().Hash()
 	buf := make([]byte, fillBuffer)
 	for resumes := 0; ; {
 		before := f.written.Load()
-		err := f.drain(part.Body, sum, buf)
+		err := f.drain(ctx, part.Body, sum, buf)
 		_ = part.Body.Close()
 		if err == nil && (f.total.Load() < 0 || f.written.Load() == f.total.Load()) {
 			return f.verify(sum)
@@ -283,12 +342,15 @@ func (f *fill) fetch(ctx context.Context, src Source, part Part) error {
 }
 
 // drain copies what comes into the file and the hash, and tells the streams.
-func (f *fill) drain(body io.Reader, sum hash.Hash, buf []byte) error {
+func (f *fill) drain(ctx context.Context, body io.Reader, sum hash.Hash, buf []byte) error {
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {
 			if f.total.Load() >= 0 && f.written.Load()+int64(n) > f.total.Load() {
 				return ErrMismatch
+			}
+			if err := f.grow(ctx, int64(n)); err != nil {
+				return err
 			}
 			if _, err := f.file.Write(buf[:n]); err != nil {
 				return fmt.Errorf("%w: %w", ErrStorage, err)
@@ -350,12 +412,18 @@ func (f *fill) verify(sum hash.Hash) error {
 	return nil
 }
 
-// keep gives the file its place.
+// keep gives the file its final name.
 func (f *fill) keep() error {
+	untrusted := !f.trusted.Load()
+	if untrusted {
+		if err := f.file.Chmod(untrustedMode); err != nil {
+			return err
+		}
+	}
 	if err := f.dir.commit(f.file, f.name, contentPath("blobs", f.want.Digest)); err != nil {
 		return err
 	}
-	f.dir.grew(f.written.Load())
+	f.dir.grew(f.written.Load(), untrusted)
 	return f.file.Close()
 }
 
@@ -368,8 +436,12 @@ func (f *fill) discard() {
 }
 
 func (f *fill) forget() {
+	f.dir.pendingUntrusted.Add(-f.reserved)
 	f.dir.mu.Lock()
 	defer f.dir.mu.Unlock()
+	if f.want.Untrusted {
+		f.dir.guests--
+	}
 	delete(f.dir.fills, f.want.Digest)
 	close(f.gone)
 }

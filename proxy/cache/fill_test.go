@@ -288,7 +288,7 @@ func TestATamperedOrShortBlobDoesNotStay(t *testing.T) { // harbor#22555
 				t.Errorf("%d bytes, %v", len(got), err)
 			}
 			d.running.Wait()
-			if _, err := d.Blob(want.Digest); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := d.Blob(want.Digest, false); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("it is kept: %v", err)
 			}
 			if left, _ := os.ReadDir(filepath.Join(d.root.Name(), "partial")); len(left) != 0 {
@@ -347,7 +347,7 @@ func TestAnyInterleavingGivesExactBytesOrAnError(t *testing.T) {
 		}
 		wait.Wait()
 		d.running.Wait()
-		if b, err := d.Blob(want.Digest); err == nil {
+		if b, err := d.Blob(want.Digest, false); err == nil {
 			kept, err := io.ReadAll(b)
 			b.Close()
 			if err != nil || !bytes.Equal(kept, content) {

@@ -39,8 +39,8 @@ func (d *Dir) Granted(r Repository, upstream, who string) time.Time {
 }
 
 // Grant records that the upstream has let who have content of the repository. The time is
-// exact to ten minutes. who is "anonymous" or what [Dir.Identity] returns.
-func (d *Dir) Grant(r Repository, upstream, who string) error {
+// exact to ten minutes. untrusted says on whose behalf it is recorded. who is "anonymous" or what [Dir.Identity] returns.
+func (d *Dir) Grant(r Repository, upstream, who string, untrusted bool) error {
 	d.granting.Lock()
 	defer d.granting.Unlock()
 	now := time.Now()
@@ -56,7 +56,7 @@ func (d *Dir) Grant(r Repository, upstream, who string) error {
 		break
 	}
 	all = slices.Insert(all, 0, granted{upstream, who, now})
-	return d.writeRecord(grantsPath(r), all[:min(len(all), maxGranted)])
+	return d.writeRecord(grantsPath(r), all[:min(len(all), maxGranted)], untrusted)
 }
 
 // Ungrant records that the upstream refuses it now.
@@ -67,7 +67,7 @@ func (d *Dir) Ungrant(r Repository, upstream, who string) {
 	left := slices.DeleteFunc(slices.Clone(all), func(g granted) bool { return g.Upstream == upstream && g.Who == who })
 	switch {
 	case len(left) == len(all):
-	case len(left) == 0 || d.writeRecord(grantsPath(r), left) != nil:
+	case len(left) == 0 || d.writeRecord(grantsPath(r), left, true) != nil:
 		// A disk that takes no new record must not keep the old one in force.
 		_ = d.root.Remove(grantsPath(r))
 	}

@@ -2,11 +2,17 @@ package cache
 
 import (
 	"fmt"
+	"io/fs"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 )
+
+// maxLists is how many lists of one repository are stored: there may be as many pages as a
+// client cares to ask for.
+const maxLists = 16
 
 // Answer is a list of tags or referrers as an upstream last sent it.
 type Answer struct {
@@ -31,7 +37,32 @@ func (d *Dir) SetAnswer(r Repository, key string, a Answer) error {
 	if len(a.Body) > maxAnswer {
 		return fmt.Errorf("a list of %d bytes is not stored", len(a.Body))
 	}
-	return d.writeRecord(answerPath(r, key), a)
+	if err := d.writeRecord(answerPath(r, key), a, a.Untrusted); err != nil {
+		return err
+	}
+	return d.boundLists(r)
+}
+
+// boundLists removes the oldest lists of a repository that has more than maxLists.
+func (d *Dir) boundLists(r Repository) error {
+	folder := path.Join(r.folder(), string(KindList))
+	entries, err := fs.ReadDir(d.root.FS(), folder)
+	if err != nil || len(entries) <= maxLists {
+		return err
+	}
+	written := make(map[string]time.Time, len(entries))
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			written[e.Name()] = info.ModTime()
+		}
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return written[a.Name()].Compare(written[b.Name()]) })
+	for _, e := range entries[:len(entries)-maxLists] {
+		if err := ignoreMissing(d.root.Remove(path.Join(folder, e.Name()))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func answerPath(r Repository, key string) string {

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"container/list"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -31,10 +32,10 @@ type Manifest struct {
 }
 
 // Manifest returns a manifest that the repository is known to hold; fs.ErrNotExist if it is
-// not stored, or not known to be held there.
-func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
+// not stored, or not known to be held there. The caller is untrusted or not.
+func (d *Dir) Manifest(r Repository, dgst digest.Digest, untrusted bool) (*Manifest, error) {
 	m, due := d.recent.get(r, dgst)
-	if due && !d.stillThere(r, dgst) {
+	if due && !d.stillThere(r, dgst, untrusted) {
 		d.recent.drop(map[digest.Digest]bool{dgst: true})
 	} else if m != nil {
 		return m, nil
@@ -61,6 +62,9 @@ func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
 		return nil, fmt.Errorf("%w: the stored bytes of %s no longer match the digest", fs.ErrNotExist, dgst)
 	}
 	d.touch(name, info.ModTime())
+	if !untrusted {
+		d.promote(name, info)
+	}
 	m = &Manifest{dgst, body, held}
 	d.recent.put(r, m)
 	return m, nil
@@ -68,11 +72,14 @@ func (d *Dir) Manifest(r Repository, dgst digest.Digest) (*Manifest, error) {
 
 // stillThere reports whether a manifest that is in memory is on disk too, and notes
 // there that it was used.
-func (d *Dir) stillThere(r Repository, dgst digest.Digest) bool {
+func (d *Dir) stillThere(r Repository, dgst digest.Digest, untrusted bool) bool {
 	name := contentPath("manifests", dgst)
 	info, err := d.root.Stat(name)
 	if err == nil {
 		d.touch(name, info.ModTime())
+		if !untrusted {
+			d.promote(name, info)
+		}
 		_, err = d.root.Stat(holdingPath(r, KindManifest, dgst))
 	}
 	// A disk in trouble does not say that it is gone.
@@ -84,11 +91,20 @@ func (d *Dir) stillThere(r Repository, dgst digest.Digest) bool {
 // manifest may list in it the digest of another repository's layer.
 func (d *Dir) PutManifest(r Repository, dgst digest.Digest, body []byte, h Holding) error {
 	name := contentPath("manifests", dgst)
-	if _, err := d.root.Stat(name); errors.Is(err, fs.ErrNotExist) {
-		if err := d.writeDurably(name, body); err != nil {
+	info, err := d.root.Stat(name)
+	switch {
+	case err == nil && !h.Untrusted:
+		d.promote(name, info)
+	case errors.Is(err, fs.ErrNotExist):
+		if h.Untrusted {
+			if err := d.reserveShare(context.Background(), int64(len(body))); err != nil {
+				return err
+			}
+		}
+		if err := d.writeDurably(name, body, h.Untrusted); err != nil {
 			return err
 		}
-		d.grew(int64(len(body)))
+		d.grew(int64(len(body)), h.Untrusted)
 	}
 	if err := d.HoldManifest(r, dgst, h); err != nil {
 		return err
@@ -97,7 +113,7 @@ func (d *Dir) PutManifest(r Repository, dgst digest.Digest, body []byte, h Holdi
 	return nil
 }
 
-func (d *Dir) writeDurably(name string, body []byte) (err error) {
+func (d *Dir) writeDurably(name string, body []byte, untrusted bool) (err error) {
 	temp := d.partialName("manifest")
 	f, err := d.createPartial(temp, os.O_WRONLY)
 	if err != nil {
@@ -111,6 +127,11 @@ func (d *Dir) writeDurably(name string, body []byte) (err error) {
 	}()
 	if _, err = f.Write(body); err != nil {
 		return err
+	}
+	if untrusted {
+		if err = f.Chmod(untrustedMode); err != nil {
+			return err
+		}
 	}
 	return d.commit(f, temp, name)
 }

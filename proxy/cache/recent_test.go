@@ -67,7 +67,7 @@ func TestAManifestInMemoryThatWasRemovedIsForgotten(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, func() bool {
-				_, err := d.Manifest(app, dgst)
+				_, err := d.Manifest(app, dgst, false)
 				return errors.Is(err, fs.ErrNotExist)
 			})
 		})
@@ -83,7 +83,7 @@ func TestAManifestServedFromMemoryCountsAsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, func() bool {
-		if _, err := d.Manifest(app, dgst); err != nil {
+		if _, err := d.Manifest(app, dgst, false); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(contentFile(path, "manifests", dgst))

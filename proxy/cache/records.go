@@ -86,17 +86,27 @@ func (d *Dir) readFile(name string, most int64, into any) error {
 }
 
 // writeRecord writes a record so that a reader finds the old one or the new one. It does not
-// wait for the disk: a record that is lost or torn counts as missing.
-func (d *Dir) writeRecord(name string, v any) error {
+// wait for the disk: a record that is lost or torn counts as missing. A record of trusted callers
+// stays theirs.
+func (d *Dir) writeRecord(name string, v any, untrusted bool) error {
 	data, err := json.Marshal(v)
 	if err != nil {
+		return err
+	}
+	blocks := recordCost(int64(len(data)) + 1)
+	old, err := d.root.Lstat(name)
+	if err == nil {
+		blocks -= recordCost(old.Size())
+		untrusted = untrusted && isUntrusted(old)
+	}
+	if err := d.admitRecord(blocks, untrusted); err != nil {
 		return err
 	}
 	if err := d.root.MkdirAll(path.Dir(name), folderMode); err != nil {
 		return err
 	}
 	temp := d.partialName("record")
-	if err := d.writePartial(temp, append(data, '\n')); err != nil {
+	if err := d.writePartial(temp, append(data, '\n'), untrusted); err != nil {
 		_ = d.root.Remove(temp)
 		return err
 	}
@@ -107,12 +117,15 @@ func (d *Dir) writeRecord(name string, v any) error {
 	return nil
 }
 
-func (d *Dir) writePartial(name string, data []byte) error {
+func (d *Dir) writePartial(name string, data []byte, untrusted bool) error {
 	f, err := d.createPartial(name, os.O_WRONLY)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
+	if err == nil && untrusted {
+		err = f.Chmod(untrustedMode)
+	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}

@@ -34,6 +34,10 @@ type Learned struct {
 	Upstream string    `json:"upstream,omitempty"` // which upstream said it
 	By       string    `json:"by,omitempty"`       // the identity it was said to; "" for a client's own
 	Since    time.Time `json:"since,omitzero"`     // when it was said first
+
+	// Untrusted says that it is recorded on behalf of an untrusted caller, whose records have
+	// a share and go first.
+	Untrusted bool `json:"-"`
 }
 
 // Meaning is what a tag meant when its upstream was last asked.
@@ -72,7 +76,7 @@ func (d *Dir) SetTag(r Repository, tag string, m Meaning) error {
 		break
 	}
 	all = slices.Insert(all, 0, m)
-	return d.writeRecord(tagPath(r, tag), all[:min(len(all), maxMeanings)])
+	return d.writeRecord(tagPath(r, tag), all[:min(len(all), maxMeanings)], m.Untrusted)
 }
 
 func tagPath(r Repository, tag string) string { return path.Join(r.folder(), string(KindTag), tag) }
@@ -144,7 +148,7 @@ func (d *Dir) hold(r Repository, kind RecordKind, dgst digest.Digest, h Holding)
 			return nil
 		}
 	}
-	return d.writeRecord(holdingPath(r, kind, dgst), known.with(h))
+	return d.writeRecord(holdingPath(r, kind, dgst), known.with(h), h.Untrusted)
 }
 
 func holdingPath(r Repository, kind RecordKind, dgst digest.Digest) string {
@@ -176,7 +180,7 @@ func (d *Dir) Forget(r Repository, kind RecordKind, dgst digest.Digest) error {
 func (d *Dir) Untag(r Repository, tag string, dgst digest.Digest) error {
 	left := slices.DeleteFunc(d.Tag(r, tag), func(m Meaning) bool { return m.Digest == dgst })
 	if len(left) > 0 {
-		return d.writeRecord(tagPath(r, tag), left)
+		return d.writeRecord(tagPath(r, tag), left, true)
 	}
 	return ignoreMissing(d.root.Remove(tagPath(r, tag)))
 }

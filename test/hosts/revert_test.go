@@ -16,21 +16,57 @@ const (
 	ownTOML     = "/etc/containerd/certs.d/reg.test/hosts.toml"
 	journalFile = "/var/lib/sidemirror-hosts/journal.json"
 	daemonJSON  = "/etc/docker/daemon.json"
+
+	dockerHubTOML = "/etc/docker/certs.d/docker.io/hosts.toml"
 )
 
 // obstacle is something that happens to a host after apply, and keeps revert from taking
 // everything out.
 type obstacle struct {
-	name  string
-	json  string // daemon.json before apply; empty for none
-	make  func(t *testing.T, r *rig)
-	clear func(t *testing.T, r *rig) // nil if there is nothing to clear
+	name string
+	json string // daemon.json before apply; empty for none
+
+	// make makes it, and returns what clears it, or nil.
+	make func(t *testing.T, r *rig) func()
 
 	// stays are the files that revert cannot reach, with sidemirror's entry in them.
 	stays []string
 
 	// names is what revert says of them, or of what else it could not do.
 	names string
+}
+
+// changing changes a file of the host's in place, and later undoes that, by what the file was
+// after apply and what it is then.
+func changing(name string, change func(string) string, undo func(was, now string) string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		was := r.read(t, name)
+		r.rewrite(t, name, change)
+		return func() {
+			text := undo(was, r.read(t, name))
+			if text == "" {
+				r.command(t, "rm", "-r", filepath.Dir(name))
+				return
+			}
+			r.rewrite(t, name, func(string) string { return text })
+		}
+	}
+}
+
+// damaging changes a file for good.
+func damaging(name string, change func(string) string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		r.rewrite(t, name, change)
+		return nil
+	}
+}
+
+// commands runs a command on the host, and later another.
+func commands(do, undo string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		r.command(t, "sh", "-c", do)
+		return func() { r.command(t, "sh", "-c", undo) }
+	}
 }
 
 // rewrite changes a file of the host's in place.
@@ -56,84 +92,62 @@ func (r *rig) command(t *testing.T, line ...string) {
 
 func comment(text string) string { return strings.Replace(text, "{", "{\n// a note\n", 1) }
 
-var obstacles = []obstacle{
-	{
-		name: "none",
-		make: func(*testing.T, *rig) {},
-	},
-	{
-		name: "comment in a daemon.json without sidemirror's entry", json: "{\"log-level\": \"info\"}\n",
-		make:  func(t *testing.T, r *rig) { r.rewrite(t, daemonJSON, comment) },
-		clear: func(t *testing.T, r *rig) { r.rewrite(t, daemonJSON, uncomment) },
-	},
-	{
-		// Without the hosts.toml dockerd would stop verifying TLS to Docker Hub.
-		name: "comment in a daemon.json with sidemirror's entry", json: withoutSnapshotter,
-		make:  func(t *testing.T, r *rig) { r.rewrite(t, daemonJSON, comment) },
-		clear: func(t *testing.T, r *rig) { r.rewrite(t, daemonJSON, uncomment) },
-		stays: []string{daemonJSON, "/etc/docker/certs.d/docker.io/hosts.toml"}, names: daemonJSON + ":2",
-	},
-	{
-		name: "invalid TOML in a hosts.toml",
-		make: func(t *testing.T, r *rig) { r.rewrite(t, ownTOML, func(s string) string { return s + "\nhalf = [\n" }) },
-		clear: func(t *testing.T, r *rig) {
-			r.rewrite(t, ownTOML, func(s string) string { return strings.TrimSuffix(s, "\nhalf = [\n") })
-		},
-	},
-	{
-		name:  "immutable file",
-		make:  func(t *testing.T, r *rig) { r.command(t, "chattr", "+i", hubTOML) },
-		clear: func(t *testing.T, r *rig) { r.command(t, "chattr", "-i", hubTOML) },
-		stays: []string{hubTOML}, names: hubTOML,
-	},
-	{
-		name: "folder mounted read-only",
-		make: func(t *testing.T, r *rig) {
-			r.command(t, "sh", "-c", "mount --bind /etc/containerd/certs.d/docker.io /etc/containerd/certs.d/docker.io && mount -o remount,bind,ro /etc/containerd/certs.d/docker.io")
-		},
-		clear: func(t *testing.T, r *rig) { r.command(t, "umount", "/etc/containerd/certs.d/docker.io") },
-		stays: []string{hubTOML}, names: hubTOML,
-	},
-	{
-		name: "engines gone",
-		make: func(t *testing.T, r *rig) { r.host.StopEngines() },
-	},
-	{
-		name: "journal cut off",
-		make: func(t *testing.T, r *rig) {
-			r.rewrite(t, journalFile, func(s string) string { return s[:len(s)/2] })
-		},
-	},
-	{
-		name: "journal empty",
-		make: func(t *testing.T, r *rig) { r.rewrite(t, journalFile, func(string) string { return "" }) },
-	},
-	{
-		name: "journal of a later version",
-		make: func(t *testing.T, r *rig) {
-			r.rewrite(t, journalFile, func(string) string { return "{\"version\": 99, \"entries\": {\"a\": 1}}\n" })
-		},
-	},
-	{
-		name: "journal and originals gone",
-		make: func(t *testing.T, r *rig) {
-			if err := os.RemoveAll(filepath.Join(r.host.Root, filepath.Dir(journalFile))); err != nil {
-				t.Fatal(err)
-			}
-		},
-	},
-	{
-		name: "configuration invalid",
-		make: func(t *testing.T, r *rig) {
-			r.rewrite(t, "/etc/sidemirror/config.toml", func(s string) string { return "listen = 5\n" + s })
-		},
-		clear: func(t *testing.T, r *rig) {
-			r.rewrite(t, "/etc/sidemirror/config.toml", func(s string) string { return strings.TrimPrefix(s, "listen = 5\n") })
-		},
-	},
-}
+func uncomment(_, now string) string { return strings.Replace(now, "{\n// a note\n", "{", 1) }
 
-func uncomment(text string) string { return strings.Replace(text, "{\n// a note\n", "{", 1) }
+const half = "half = [\n"
+
+func addHalf(text string) string { return text + half }
+
+func removeHalf(_, now string) string { return strings.TrimSuffix(now, half) }
+
+func putBack(was, _ string) string { return was }
+
+const hubFolder = "/etc/containerd/certs.d/docker.io"
+
+var obstacles = []obstacle{
+	{name: "none", make: func(*testing.T, *rig) func() { return nil }},
+	{name: "comment in a daemon.json without sidemirror's entry", json: "{\"log-level\": \"info\"}\n", make: changing(daemonJSON, comment, uncomment)},
+	{
+		// The running dockerd still has the mirror and cannot take the file: without the hosts.toml
+		// it would stop verifying TLS to Docker Hub.
+		name: "comment in a daemon.json with sidemirror's entry", json: withoutSnapshotter, make: changing(daemonJSON, comment, uncomment),
+		stays: []string{dockerHubTOML}, names: daemonJSON,
+	},
+	{
+		name: "daemon.json cut off after sidemirror's entry", json: withoutSnapshotter,
+		make:  changing(daemonJSON, func(s string) string { return s[:strings.Index(s, listen)+len(listen)] }, putBack),
+		stays: []string{daemonJSON, dockerHubTOML}, names: daemonJSON + ":",
+	},
+	{name: "invalid TOML in a hosts.toml", make: changing(ownTOML, addHalf, removeHalf)},
+	{name: "invalid TOML in a hosts.toml of sidemirror's", make: changing(hubTOML, addHalf, removeHalf)},
+	{
+		name: "immutable file", make: commands("chattr +i "+hubTOML, "chattr -i "+hubTOML),
+		stays: []string{hubTOML}, names: hubTOML,
+	},
+	{
+		name:  "folder mounted read-only",
+		make:  commands("mount --bind "+hubFolder+" "+hubFolder+" && mount -o remount,bind,ro "+hubFolder, "umount "+hubFolder),
+		stays: []string{hubTOML}, names: hubTOML,
+	},
+	{name: "engines gone", make: func(_ *testing.T, r *rig) func() { r.host.StopEngines(); return nil }},
+	{name: "journal cut off", make: damaging(journalFile, func(s string) string { return s[:len(s)/2] })},
+	{name: "journal empty", make: damaging(journalFile, func(string) string { return "" })},
+	{name: "journal of another program", make: damaging(journalFile, func(string) string { return "[1, 2]\n" })},
+	{name: "journal of a later version", make: damaging(journalFile, func(string) string { return "{\"version\": 99, \"entries\": {\"a\": 1}}\n" })},
+	{name: "journal and originals gone", make: func(t *testing.T, r *rig) func() {
+		if err := os.RemoveAll(filepath.Join(r.host.Root, filepath.Dir(journalFile))); err != nil {
+			t.Fatal(err)
+		}
+		return nil
+	}},
+	{name: "originals gone", make: func(t *testing.T, r *rig) func() {
+		if err := os.RemoveAll(filepath.Join(r.host.Root, filepath.Dir(journalFile), "originals")); err != nil {
+			t.Fatal(err)
+		}
+		return nil
+	}},
+	{name: "configuration invalid", make: changing("/etc/sidemirror/config.toml", func(s string) string { return "listen = 5\n" + s }, putBack)},
+}
 
 // Whatever happens to a host: revert takes out what it can reach and names the rest, and
 // takes that out too as soon as it can.
@@ -150,7 +164,7 @@ func TestRevertTakesOutWhatItCanReach(t *testing.T) {
 				r := newRig(t, rigOptions{generation: g, files: files})
 				first := r.takeTree(t)
 				r.do(t, 0, "apply")
-				o.make(t, r)
+				clear := o.make(t, r)
 				_, stderr, code := r.run(t, "revert")
 				if (code != 0) != (len(o.stays) > 0) {
 					t.Errorf("revert: exit code %d\n%s", code, stderr)
@@ -159,8 +173,8 @@ func TestRevertTakesOutWhatItCanReach(t *testing.T) {
 					t.Errorf("revert does not say %q:\n%s", o.names, stderr)
 				}
 				r.onlyStays(t, o.stays)
-				if o.clear != nil {
-					o.clear(t, r)
+				if clear != nil {
+					clear()
 				}
 				if code != 0 {
 					r.do(t, 0, "revert")

@@ -20,6 +20,9 @@ type Options struct {
 	Lists    Lists
 	Limit    Limit
 
+	// OKStatus, if not 0, is sent in place of 200: 203 by a proxy that changes what passes.
+	OKStatus int
+
 	// Intercept, if not nil, sees every request first, and answers it where it
 	// returns true: for what no option is there for.
 	Intercept func(part Part, w http.ResponseWriter, r *http.Request) bool

@@ -98,7 +98,7 @@ func (s *Server) record(part Part, next http.HandlerFunc) http.Handler {
 		}
 		s.mu.Lock()
 		s.requests = append(s.requests, entry)
-		intercept := s.options.Intercept
+		intercept, ok := s.options.Intercept, s.options.OKStatus
 		s.mu.Unlock()
 		// A handler that resets its connection panics.
 		defer func() {
@@ -106,7 +106,7 @@ func (s *Server) record(part Part, next http.HandlerFunc) http.Handler {
 			defer s.mu.Unlock()
 			entry.Done = true
 		}()
-		rw := &recorder{ResponseWriter: w, server: s, entry: entry}
+		rw := &recorder{ResponseWriter: w, server: s, entry: entry, ok: ok}
 		if intercept != nil && intercept(entry.Part, rw, r) {
 			return
 		}
@@ -119,20 +119,33 @@ type recorder struct {
 	http.ResponseWriter
 	server *Server
 	entry  *Request
+	ok     int // sent in place of 200, if not 0
 }
 
 // Unwrap serves http.ResponseController.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *recorder) WriteHeader(status int) {
+	if status == http.StatusOK && w.ok != 0 {
+		status = w.ok
+	}
 	w.note(status, 0)
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *recorder) Write(p []byte) (int, error) {
+	if w.ok != 0 && w.status() == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
 	n, err := w.ResponseWriter.Write(p)
 	w.note(http.StatusOK, n)
 	return n, err
+}
+
+func (w *recorder) status() int {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	return w.entry.Status
 }
 
 // note keeps the first status.

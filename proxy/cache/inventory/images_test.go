@@ -251,7 +251,7 @@ func TestWhatAnotherImageListsStays(t *testing.T) {
 	if holdsBlob(f.Dir, app, digest.FromString("base")) || !holdsBlob(f.Dir, other, digest.FromString("base")) {
 		t.Error("the memberships are not those of what stays")
 	}
-	if _, err := f.Manifest(app, m); !errors.Is(err, fs.ErrNotExist) || len(f.Tag(app, "1")) != 0 {
+	if _, err := f.Manifest(app, m, false); !errors.Is(err, fs.ErrNotExist) || len(f.Tag(app, "1")) != 0 {
 		t.Errorf("the manifest or the tag is there: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(f.path, "repositories/ghcr.io/acme/app/other/_tags/2")); err != nil {

@@ -48,7 +48,7 @@ func TestVerifyRemovesWhatIsWrongAndNothingElse(t *testing.T) {
 			t.Errorf("%s is kept %v, held %v", content, f.HasBlob(dgst), holdsBlob(f.Dir, app, dgst))
 		}
 	}
-	if _, err := f.Manifest(app, m); err != nil || len(f.Tag(app, "1")) != 1 {
+	if _, err := f.Manifest(app, m, false); err != nil || len(f.Tag(app, "1")) != 1 {
 		t.Errorf("the image's names are gone: %v", err)
 	}
 	if again, err := inventory.Verify(t.Context(), f.Dir, nil); err != nil || len(again.Wrong) != 0 {
