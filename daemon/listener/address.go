@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/sidemirror/sidemirror/internal/portowner"
@@ -77,6 +76,6 @@ func checkPort(addr netip.AddrPort, setting string) *problem.Problem {
 	return &problem.Problem{
 		Code: "port-unprivileged",
 		Text: fmt.Sprintf("any user of this host can listen at %v while sidemirror does not, and engines would trust that user: only ports below %d are reserved for root", addr, first),
-		Hint: "listen on a port below " + strconv.Itoa(int(first)) + ", such as the default 305",
+		Hint: portowner.Hint(first),
 	}
 }

@@ -26,6 +26,7 @@ func TestDisturbances(t *testing.T) {
 			m.step("stop", func(t testing.TB) { m.stopped(t, net) })
 			m.step("upgrade", func(t testing.TB) { m.upgraded(t, net, p) })
 			m.step("faulty configuration", func(t testing.TB) { m.misconfigured(t, net) })
+			m.step("proxy that cannot start", func(t testing.TB) { m.brokenDown(t, net) })
 			m.step("port taken", func(t testing.TB) { m.outrun(t, net) })
 			m.step("disabled", func(t testing.TB) { m.disabled(t, net, p) })
 			if failed := strings.Join(m.failed(), " "); strings.Contains(failed, "sidemirror") {
@@ -137,50 +138,58 @@ func (m *machine) upgraded(t testing.TB, net *internet, p packages) {
 	m.through(net, "upgraded")
 }
 
-// misconfigured has a configuration that cannot be used: while the daemon runs, over a restart, and
-// without an earlier one that it could use instead.
+// misconfigured has an error in the configuration: first while the proxy runs, then at its start, and
+// then at a start without an earlier configuration.
 func (m *machine) misconfigured(t testing.TB, net *internet) {
-	const status = "the configuration on disk is not in force"
+	const lastGood = "/var/lib/sidemirror/last-good-config"
 	good := m.run("cat /etc/sidemirror/config.toml")
-	reports := func(text string) func() error {
-		return func() error {
-			if line := m.property("sidemirror.service", "StatusText"); !strings.Contains(line, text) {
-				return fmt.Errorf("the status line is %q", line)
-			}
-			return nil
-		}
-	}
 	m.write("/etc/sidemirror/config.toml", "lissten = 1\n", 0o644)
-	m.eventually("the fault is reported", reports(status))
-	m.through(net, "faulty-running")
-	m.run("systemctl restart sidemirror.service")
-	m.eventually("the fault is reported again", reports(status))
+	m.eventually("the proxy reports the error", func() error { return m.reports("sidemirror.service", `did you mean "listen"?`) })
+	m.eventually("the watcher reports the error", func() error { return m.reports("sidemirror-hosts.service", `did you mean "listen"?`) })
+	m.through(net, "faulty")
+	m.run("systemctl restart sidemirror.service sidemirror-hosts.service")
 	m.through(net, "faulty-restarted")
-	out, err := m.try("sidemirror status")
-	if err == nil || !strings.Contains(out, status) || !strings.Contains(out, `did you mean "listen"?`) {
-		t.Errorf("sidemirror status: %v\n%s", err, out)
-	}
-	if log := strings.Join(m.journal("sidemirror.service"), "\n"); !strings.Contains(log, `did you mean "listen"?`) {
-		t.Errorf("the journal does not say what is wrong:\n%s", log)
-	}
 
-	// As on a host where sidemirror was never configured well.
-	m.run("systemctl stop sidemirror.service && rm -r /var/lib/sidemirror/last-good-config && systemctl start sidemirror.service")
-	m.eventually("every request is refused", reports("refusing every request"))
-	m.directly(net, "faulty-refused")
-	for _, unit := range []string{"sidemirror.service", "sidemirror.socket", "sidemirror-hosts.service"} {
-		if err := m.active(unit); err != nil {
-			t.Errorf("with a faulty configuration: %v", err)
-		}
+	// No configuration was ever valid: every request is refused, and engines fall back at once.
+	m.run("systemctl stop sidemirror.service && rm -r " + lastGood + " && systemctl restart sidemirror.service")
+	m.directly(net, "faulty-first")
+	if out, _ := m.try("sidemirror status"); !strings.Contains(out, "sidemirror config check") {
+		t.Errorf("status does not report that every request is refused:\n%s", out)
 	}
-
-	// Nothing but the file is repaired.
 	m.write("/etc/sidemirror/config.toml", good, 0o644)
-	took := m.eventually("the configuration is in force", reports("serving "))
-	t.Logf("the configuration was in force %.2f s after the repair", took.Seconds())
-	m.through(net, "repaired-file")
-	m.run("systemctl restart sidemirror.service")
-	m.through(net, "repaired-restarted")
+	m.eventually("the configuration is in force", func() error { return m.reports("sidemirror.service", "serving ") })
+	m.through(net, "fixed")
+	m.run("test -d " + lastGood)
+}
+
+// reports returns an error unless a unit's status line contains the text.
+func (m *machine) reports(unit, text string) error {
+	m.t.Helper()
+	if line := m.property(unit, "StatusText"); !strings.Contains(line, text) {
+		return fmt.Errorf("%s: %s", unit, line)
+	}
+	return nil
+}
+
+// brokenDown has a proxy that cannot start at all. systemd closes the sockets, so that engines do not
+// wait, and opens them again when the watcher asks it to.
+func (m *machine) brokenDown(_ testing.TB, net *internet) {
+	m.dropIn("[Service]\nExecStart=\nExecStart=/bin/false\n")
+	_, _ = m.try("systemctl restart sidemirror.service")
+	m.eventually("systemd has closed the sockets", func() error {
+		if state := m.property("sidemirror.socket", "ActiveState"); state != "failed" {
+			return fmt.Errorf("sidemirror.socket is %s", state)
+		}
+		return nil
+	})
+	m.directly(net, "broken-down")
+	m.dropIn("")
+	// Until its limit for starts has passed, systemd refuses one.
+	m.eventually("the watcher has opened the sockets", func() error {
+		m.run("systemctl reload sidemirror-hosts.service")
+		return m.active("sidemirror.socket")
+	})
+	m.through(net, "recovered")
 }
 
 // outrun has another program on the port when the sockets are opened.
@@ -206,8 +215,8 @@ func (m *machine) outrun(t testing.TB, outer *internet) {
 	if out, err := m.try("systemctl start sidemirror.socket"); err == nil {
 		t.Errorf("the sockets were opened next to another program: %s", out)
 	}
-	if status := m.run("sidemirror status || true"); !strings.Contains(status, "does not answer at") {
-		t.Errorf("status does not report that the port is taken:\n%s", status)
+	if status, err := m.try("sidemirror status"); err == nil || !strings.Contains(status, "does not respond at") {
+		t.Errorf("status does not report that the port is taken: %v\n%s", err, status)
 	}
 	m.directly(outer, "taken")
 	_ = other.Close()
