@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 )
 
 const hubHosts = "/etc/docker/certs.d/docker.io/hosts.toml"
@@ -185,7 +186,7 @@ func TestRevertMakesDockerForgetTheMirror(t *testing.T) {
 			fake := running(h)
 			before := h.snapshot(t)
 			result := h.apply(t, dockerOnly())
-			if !slices.Equal(fake.mirrors, []string{ourURL + "/"}) || !slices.Equal(result.Signals, []engine.Signal{{Engine: engine.Docker, Verb: engine.Reload}}) {
+			if !slices.Equal(fake.mirrors, []string{ourURL + "/"}) || !slices.Equal(result.Signals, []live.Signal{{Engine: engine.Docker, Verb: live.Reload}}) {
 				t.Errorf("in force %q, told %q", fake.mirrors, result.Signals)
 			}
 			reloads := fake.reloads
