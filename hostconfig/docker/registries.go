@@ -13,7 +13,6 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/certsd"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
-	"github.com/sidemirror/sidemirror/hostconfig/version"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -195,7 +194,7 @@ func (d *docker) verdicts(hubFile string) map[string]verdict {
 	if err != nil || !f.Exists() || d.Journal.Find(hubFile) == nil {
 		return nil
 	}
-	file, err := splice.ReadHosts(hubFile, f.Data, splice.Version(version.Version{Major: 99})) // whatever words it has
+	file, err := splice.ReadHosts(hubFile, f.Data, splice.Version{Major: 99}) // whatever words it has
 	if err != nil {
 		return nil
 	}
