@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -162,6 +163,25 @@ func TestProxyStatusReturnsTheStatusLineOfTheUnit(t *testing.T) {
 	s.wait.Wait()
 	if err != nil || text != "serving; a problem" {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestMainPIDOfAUnit(t *testing.T) {
+	const path = "/org/freedesktop/systemd1/unit/docker_2eservice MainPID"
+	for name, test := range map[string]struct {
+		value any
+		pid   int
+		fails bool
+	}{"runs": {uint32(4711), 4711, false}, "is stopped": {uint32(0), 0, false}, "is no number": {"4711", 0, true}} {
+		s := &systemd{properties: map[string]any{path: test.value}}
+		pid, err := Units{s.dial}.MainPID(t.Context(), "docker.service")
+		s.wait.Wait()
+		if pid != test.pid || (err != nil) != test.fails {
+			t.Errorf("%s: %d, %v", name, pid, err)
+		}
+	}
+	if _, err := (Units{func(context.Context) (*sdbus.Conn, error) { return nil, errors.New("no systemd") }}).MainPID(t.Context(), "docker.service"); err == nil {
+		t.Error("no error without systemd")
 	}
 }
 

@@ -307,7 +307,7 @@ func TestAProcessInAUsersSessionCannotHaveASocketAsked(t *testing.T) {
 	s := newStage(t)
 	pid := s.start(s.program("bin", "", 0o755, 0), "listen "+s.socket, 0)
 	for cgroup, asked := range map[string]bool{"/user.slice/user-1000.slice/session-1.scope": false, "/system.slice/engine.service": true, "/": true} {
-		if ownsSocket(s.socket, candidate{pid: pid, cgroup: cgroup}, false) != asked {
+		if ownsSocket(t.Context(), s.socket, candidate{pid: pid, cgroup: cgroup}, false) != asked {
 			t.Errorf("in %s it should be asked: %v", cgroup, asked)
 		}
 	}
