@@ -151,6 +151,38 @@ func TestABlobThatATrustedCallerJoinsIsItsOwn(t *testing.T) {
 	}
 }
 
+// An untrusted caller begins to fetch what it has no room for, and an engine joins.
+func TestAnEngineIsNotBoundByTheShareOfTheCallerThatItJoins(t *testing.T) {
+	t.Parallel()
+	d := open(t, Limits{MaxSize: 100_000})
+	content := strings.Repeat("x", 30_000) // more than a tenth
+	release := make(chan struct{})
+	src := func(context.Context, int64) (Part, error) {
+		<-release
+		return Part{Body: io.NopCloser(strings.NewReader(content)), Total: int64(len(content))}, nil
+	}
+	want := Want{Digest: digest.FromString(content), By: "anonymous", Untrusted: true}
+	untrusted, engine := make(chan error, 1), make(chan error, 1)
+	go func() { _, err := take(d, want, src, 0, -1); untrusted <- err }()
+	for !d.Filling(want.Digest) {
+		time.Sleep(time.Millisecond)
+	}
+	trusted := want
+	trusted.Untrusted = false
+	go func() { _, err := take(d, trusted, src, 0, -1); engine <- err }()
+	close(release)
+	if err := <-engine; err != nil {
+		t.Errorf("the engine: %v", err)
+	}
+	if err := <-untrusted; err != nil && !errors.Is(err, ErrStorage) {
+		t.Errorf("the untrusted caller: %v", err)
+	}
+	d.running.Wait()
+	if !d.HasBlob(want.Digest) {
+		t.Error("the engine's blob is not stored")
+	}
+}
+
 func TestUntrustedCallersFetchABoundedNumberOfBlobsAtATime(t *testing.T) {
 	t.Parallel()
 	d := open(t, Limits{})
