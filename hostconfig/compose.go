@@ -276,10 +276,9 @@ func (c *composer) finishState(p *engine.Plan) {
 				continue
 			}
 			s.Files = append(s.Files, engine.File{Path: cl.edit.Path, State: w.state})
-			switch {
-			case w.state == engine.InPlace:
+			if w.state == engine.InPlace {
 				inPlace++
-			default:
+			} else {
 				missing++
 			}
 			if w.refuse != nil {
