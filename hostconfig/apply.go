@@ -23,7 +23,7 @@ import (
 type applier struct {
 	tree    *hostfs.Host
 	journal *journal.Journal
-	running live.Host // nil if no engine is told anything
+	running live.Host // nil if no engine is signalled
 	mirror  string
 	result  Result
 	errs    []error
@@ -170,7 +170,7 @@ func (c *Change) edit() journal.Edit {
 	return e
 }
 
-// change makes one change of the plan. It reports whether the engine has to be told of it.
+// change makes one change of the plan. It reports whether the engine must be signalled.
 func (a *applier) change(ctx context.Context, c Change) (tell bool) {
 	if a.failed[c.Path] || a.done[c.Path] {
 		return false
@@ -283,7 +283,7 @@ func (a *applier) finish() error {
 	for _, e := range slices.Clone(a.journal.Files) {
 		now, err := a.tree.Read(e.Real)
 		if err != nil {
-			continue // refused and reported where it was to be changed
+			continue // reported when its change was planned
 		}
 		if now.Exists() {
 			removed, err := strip(engine.Kind(e.Kind), now, e, "", nil)

@@ -185,7 +185,7 @@ func (c *composer) plan(w *wantedFile) (*Change, error) {
 		if needed := c.wanted(cl.edit.Needs); cl.edit.Needs != "" && (needed == nil || needed.state == engine.Refused) {
 			w.unsafe = true
 			return nil, &problem.Problem{
-				Code: "needed-file-refused", Path: w.path, Text: "stays as it is, because " + cl.edit.Needs + " has to be changed before it and cannot be",
+				Code: "needed-file-refused", Path: w.path, Text: "stays as it is, because " + cl.edit.Needs + " must be changed before it and cannot be",
 				Hint: "see what is reported about that file",
 			}
 		}

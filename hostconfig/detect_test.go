@@ -134,7 +134,7 @@ func TestFlagsThatAReloadForgetsAreReportedBefore(t *testing.T) {
 	contains(t, notes(h.plan(t, dockerOnly())), "the reload resets", "--max-concurrent-downloads", "move these settings to "+dockerJSON)
 	h.apply(t, dockerOnly())
 	if got := notes(h.plan(t, dockerOnly())); strings.Contains(got, "max-concurrent") {
-		t.Errorf("nothing is to be reloaded any more: %s", got)
+		t.Errorf("the warning stays although no reload is left: %s", got)
 	}
 }
 
@@ -203,7 +203,7 @@ func TestAnOldK3sThatReadsNoHostsTomlIsInactive(t *testing.T) {
 	}
 }
 
-// A containerd of the distribution's beside k3s: each has its own folder, and one
+// A containerd of the distribution's next to k3s: each has its own folder, and one
 // does not take the other's files away.
 func TestTwoContainerdsAreBothServed(t *testing.T) {
 	h := host(t, map[string]string{"/etc/containerd/": "", k3sFolder + "/config.toml": ""})

@@ -180,7 +180,7 @@ func (h *Host) plan(t *testing.T, want engine.Desired) Plan {
 	return plan
 }
 
-// try applies want and answers with the error.
+// try applies want and returns the error.
 func (h *Host) try(t *testing.T, want engine.Desired) (Result, error) {
 	t.Helper()
 	return Apply(context.Background(), h, h.plan(t, want))

@@ -23,7 +23,7 @@ import (
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// Host is the host to look at. Root has to be set. It is for one goroutine at a time.
+// Host is the host to look at. Root must be set. It is for one goroutine at a time.
 type Host struct {
 	// Root is "/" or the folder that a host's tree is under. Nothing outside it is read or written,
 	// symbolic links notwithstanding; absolute ones start at Root.
@@ -37,7 +37,7 @@ type Host struct {
 	// (if the host is the running one) or looked up in Debian's package database.
 	Versions map[string]string
 
-	// Units is the service manager of this host. If it is nil, no engine is told anything.
+	// Units is the service manager of this host. If it is nil, no engine is signalled.
 	Units Units
 
 	// Running is what runs on the host. If it is nil, that is found out with the help of Units if
@@ -79,10 +79,10 @@ type Change struct {
 	engines []string // all that want the entry
 	paths   []string // all names by which they do
 	base    []byte   // Before without the entry
-	interim []byte   // what dockerd has to be shown on the way; see [applier.clearDocker]
+	interim []byte   // what dockerd must read on the way; see [applier.clearDocker]
 }
 
-// Plan is what has to be done to a host. It is settled if there are no Changes and no Signals.
+// Plan is what must be done to a host. It is settled if there are no Changes and no Signals.
 type Plan struct {
 	// Mirror is sidemirror's address, as [engine.Desired] has it.
 	Mirror string
@@ -107,10 +107,10 @@ type Plan struct {
 	probes  []probeOf
 	pending []live.Signal   // needed although no file changes
 	restart bool            // containerd may be restarted
-	running map[string]bool // engines that run and can be told
+	running map[string]bool // engines that run and can be signalled
 }
 
-// Signals returns what the engines will be told.
+// Signals returns the signals that the engines will get.
 func (p Plan) Signals() []live.Signal {
 	list := slices.Clone(p.pending)
 	for _, c := range p.Changes {
@@ -123,7 +123,7 @@ func (p Plan) Signals() []live.Signal {
 	return list
 }
 
-// signal returns what an engine has to be told after a change. containerd's configuration is not
+// signal returns the signal that an engine needs after a change. containerd's configuration is not
 // worth a restart when it is restored: containerd forgets it at its next start.
 func (p Plan) signal(c Change) (live.Signal, bool) {
 	switch {
@@ -156,7 +156,7 @@ func (p Plan) Only(keep func(Change) bool) Plan {
 type Result struct {
 	Written  []string      // with sidemirror's entry in them now
 	Restored []string      // without it again
-	Signals  []live.Signal // what engines were told and took
+	Signals  []live.Signal // that engines got and acted on
 
 	// Probed are the engines that were asked to pull a probe image, and came to sidemirror for it.
 	// Warnings are of those that did not, and why.

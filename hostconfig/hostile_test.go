@@ -251,7 +251,7 @@ func TestNamesWithNewlines(t *testing.T) {
 	const folder = "/etc/containerd/certs.d/a\n[host.\"x\"]"
 	h := host(t, map[string]string{
 		rFolder + "/a\"\n[host.'evil']\n.crt":     "PEM",
-		folder + "/hosts.toml":                    splice.FileMark + "\n" + ourHost, // as if it were one of ours
+		folder + "/hosts.toml":                    splice.FileMark + "\n" + ourHost, // as if it were sidemirror's
 		"/etc/containerd/certs.d/b\nc/hosts.toml": splice.FileMark + "\n[broken\n",
 	})
 	want := containerdOnly("r.example", "evil\nname", "x\n../..")

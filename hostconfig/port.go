@@ -10,8 +10,8 @@ import (
 )
 
 // checkPort decides whether engines may be pointed at sidemirror's address: they trust the process
-// that answers there. It sets what keeps all files from being changed, and what every entry has to be
-// removed for.
+// that answers there. It sets what keeps all files from being changed, and why every entry must be
+// removed.
 func (c *composer) checkPort() {
 	if len(c.want.Engines) == 0 {
 		return

@@ -133,7 +133,7 @@ func (a *applier) place(c Change) error {
 
 // probe is a registry on loopback that has nothing.
 type probe struct {
-	registry, repository string // names that nobody can guess
+	registry, repository string // names that no other program can guess
 	listener             net.Listener
 	server               *http.Server
 	heard                chan struct{} // closed when it was asked for that repository

@@ -116,7 +116,7 @@ func TestAnEngineThatDoesNotComeIsWarnedOf(t *testing.T) {
 			return ctx.Err()
 		}, "it reported: nothing within 50ms"},
 		"guesses": {func(ctx context.Context, q ask, reference string) error {
-			return resolver(nil)(ctx, q, "x") // whatever it asks for, it is not ours
+			return resolver(nil)(ctx, q, "x") // it asks for another image
 		}, "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -195,7 +195,7 @@ func TestAProbeWhoseJournalIsLostIsTakenAwayByItsMark(t *testing.T) {
 	h.put(t, folder+"/hosts.toml", string(splice.Hosts{URL: "http://127.0.0.1:1", Server: "http://127.0.0.1:1"}.File()))
 	h.revert(t)
 	h.missing(t, folder+"/hosts.toml")
-	if err := os.Remove(h.path(folder)); err != nil { // nobody knows any more who made it
+	if err := os.Remove(h.path(folder)); err != nil { // without the journal nothing tells who made it
 		t.Fatal(err)
 	}
 	sameTree(t, before, h.snapshot(t))

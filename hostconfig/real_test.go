@@ -18,7 +18,7 @@ import (
 )
 
 // realContainerd starts the containerd of this machine in folders of its own, with registry
-// for the section of CRI's registries and more at the file's top. It answers with its socket.
+// for the section of CRI's registries and more at the file's top. It returns its socket.
 func realContainerd(t *testing.T, more, registry string) string {
 	t.Helper()
 	program, err := exec.LookPath("containerd")

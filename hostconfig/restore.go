@@ -109,7 +109,7 @@ func emptyList(name string, d *splice.Daemon, mirror string) ([]byte, error) {
 }
 
 // unwanted lists the files that the journal knows, and those that are marked, and that no engine asks
-// for. What belongs to an engine that is to be left alone, or that nothing should change for now, is
+// for. What belongs to an engine that should be left alone, or that nothing should change for now, is
 // not among them.
 func (c *composer) unwanted() []unwantedFile {
 	var list []unwantedFile
@@ -244,7 +244,7 @@ func strip(k engine.Kind, now hostfs.File, entry *journal.Entry, mirror string, 
 	return splice.Removed{}, &problem.Problem{Code: "journal-kind", Path: now.Path, Text: "the journal calls it " + string(k) + ", which this sidemirror does not know", Hint: "use the sidemirror that wrote the journal"}
 }
 
-// clearedFor returns what dockerd has to be shown between data and after, if after has no list of
+// clearedFor returns what dockerd must read between data and after, if after has no list of
 // mirrors at all: a key that is removed and reloaded leaves dockerd's old mirrors in force, and an
 // empty list clears them. It is nil if after has a list, or if dockerd could not read the files, which
 // is no reason to leave the entry in them.

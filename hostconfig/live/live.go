@@ -1,5 +1,5 @@
-// Package live is what runs on a host: the engines' daemons, what can be asked of them and what they
-// can be told.
+// Package live is what runs on a host: the engines' daemons, what can be asked of them, and
+// their signals.
 package live
 
 import (
@@ -42,8 +42,8 @@ type Daemon interface {
 	// Info returns what the daemon has in force.
 	Info(ctx context.Context) (Info, error)
 
-	// Signal makes it reload or restart, and waits until it has. That it was told to reload does
-	// not mean that it accepted its configuration.
+	// Signal makes it reload or restart, and waits until it has. A reload that is
+	// done does not mean that it accepted its configuration.
 	Signal(ctx context.Context, verb Verb) error
 
 	// Pull pulls an image, and returns why it could not.
@@ -61,7 +61,7 @@ type Info struct {
 	KnowsConfigPath bool
 }
 
-// Verb is what an engine can be told to do.
+// Verb is what a signal makes an engine do.
 type Verb string
 
 // The verbs. containerd dies of SIGHUP: it is only ever restarted.
@@ -70,7 +70,7 @@ const (
 	Restart Verb = "restart"
 )
 
-// Signal is what a running engine has to be told.
+// Signal is one for a running engine.
 type Signal struct {
 	Engine string `json:"engine"`
 	Verb   Verb   `json:"verb"`

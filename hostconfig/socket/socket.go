@@ -17,8 +17,8 @@ import (
 // nothing follows from it.
 var ErrUnreachable = errors.New("it cannot be asked from here")
 
-// Transport returns a transport to the process that listens at a socket, which has to be root's.
-// If nearby is true, the process has to be in this process's network namespace too: one that is not
+// Transport returns a transport to the process that listens at a socket, which must be root's.
+// If nearby is true, the process must be in this process's network namespace too: one that is not
 // has a loopback of its own.
 func Transport(name string, nearby bool) *http.Transport {
 	return &http.Transport{
@@ -51,7 +51,7 @@ func Post(ctx context.Context, transport *http.Transport, target, contentType st
 	return transport.RoundTrip(req)
 }
 
-// sameNetwork compares this process's network namespace with that of another. If it cannot be told,
+// sameNetwork compares this process's network namespace with that of another. If that is not known,
 // as by the watching service, it is not the same.
 func sameNetwork(pid int) bool {
 	ours, err := os.Readlink("/proc/self/ns/net")
