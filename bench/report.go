@@ -33,6 +33,20 @@ func (r *report) judge(reached bool, figure, want, got string) {
 	r.verdicts = append(r.verdicts, verdict{figure, want, got, reached})
 }
 
+// missed returns an error if a number was not reached.
+func (r *report) missed() error {
+	n := 0
+	for _, v := range r.verdicts {
+		if !v.reached {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d numbers were not reached", n, len(r.verdicts))
+}
+
 // summary returns the verdicts as a table.
 func (r *report) summary() table {
 	t := table{title: "Numbers to reach", head: []string{"figure", "at least as good as", "reached", ""}}

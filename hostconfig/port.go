@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 
+	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -41,7 +42,7 @@ func (c *composer) checkPort() {
 	risk := problem.Problem{
 		Code: "port-unprivileged", Path: c.want.Mirror,
 		Text: fmt.Sprintf("any user can listen at port %d while sidemirror does not, and engines would trust that user: only ports below %d are reserved for root", addr.Port(), first),
-		Hint: "listen at a port below it, such as the default 305, or allow it: sidemirror apply --allow-unprivileged-port",
+		Hint: portowner.Hint(first) + "; or allow it: sidemirror apply --allow-unprivileged-port",
 	}
 	if c.host.Running == nil {
 		c.out.Notes = append(c.out.Notes, &risk)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the files that are installed with the binary from what is in this repository:
+# Makes what is installed next to the binary from what is in this repository:
 # manual pages, completions, notices, the packages' changelog and copyright.
 #
 #	packaging/files.sh BINARY FOLDER
@@ -15,7 +15,7 @@ VERSION=${VERSION:-$("$here/version.sh")}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$("$here/version.sh" --time)}
 export VERSION SOURCE_DATE_EPOCH
 
-# A terminal's or a user's settings are not to be in what is made.
+# The settings of this user must not get into what is made.
 unset SIDEMIRROR_CONFIG || :
 mkdir -p "$out/man"
 rm -f "$out/man/"*

@@ -2,10 +2,10 @@
 # Installs what "make files" built, and removes it; the Makefile calls it.
 #
 #	packaging/install.sh install     copies files, starts and enables nothing
-#	packaging/install.sh uninstall   gives the engines' files back first
+#	packaging/install.sh uninstall   restores the engines' files first
 #
 #	DESTDIR=          a folder that stands for /; nothing of this host is touched then
-#	PREFIX=/usr/local where everything goes, except /etc/sidemirror/config.toml
+#	PREFIX=/usr/local where, except /etc/sidemirror/config.toml
 #	BINARY, FILES     what to install: bin/sidemirror, bin/files
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +14,7 @@ PREFIX=${PREFIX:-/usr/local}
 BINARY=${BINARY:-$here/../bin/sidemirror}
 FILES=${FILES:-$here/../bin/files}
 
-# systemd looks into these two, and into no other prefix.
+# systemd reads units below these two prefixes only.
 case $PREFIX in
 /usr | /usr/local) lib=$PREFIX/lib ;;
 *) lib=/usr/local/lib ;;
@@ -29,7 +29,7 @@ fail() {
 	exit 1
 }
 
-# one is a line of what is installed: mode, where it comes to, what it is.
+# one prints a line of what is installed: mode, destination, source.
 one() {
 	printf '%s\t%s\t%s\n' "$@"
 }
@@ -55,12 +55,12 @@ installed() {
 
 install_files() {
 	if [ ! -x "$BINARY" ] || [ ! -r "$FILES/NOTICES" ]; then
-		fail "nothing is built to be installed; run: make files"
+		fail "nothing is built yet; run: make files"
 	fi
 	installed | while IFS=$tab read -r mode to from; do
 		install -D -m "$mode" "$from" "$DESTDIR$to" || exit
 	done
-	# The units and pages are written for /usr/bin.
+	# The units name /usr/bin.
 	for unit in $units; do
 		sed -i "s|/usr/bin/sidemirror|$PREFIX/bin/sidemirror|g" "$DESTDIR$lib/systemd/system/$unit"
 	done
@@ -71,7 +71,7 @@ install_files() {
 		gzip -9nc "$page" >"$dir/$name.gz"
 		chmod 644 "$dir/$name.gz"
 	done
-	# What the administrator wrote is not written over.
+	# The administrator's file stays.
 	[ -e "$DESTDIR$config" ] || install -D -m 644 "$here/config.toml" "$DESTDIR$config"
 }
 
@@ -80,19 +80,19 @@ next() {
 	at=
 	[ "$PREFIX" = /usr/local ] || at=" PREFIX=$PREFIX"
 	cat <<-END
-		installed below $PREFIX. To start it, and to have it configure the engines:
+		installed below $PREFIX. This starts it and configures the engines:
 
 		  systemd-sysusers sidemirror.conf && systemd-tmpfiles --create sidemirror.conf
 		  systemctl daemon-reload
 		  systemctl enable --now sidemirror.socket sidemirror-hosts.service
 		  sidemirror status
 
-		to undo it: make uninstall$at
+		This undoes it: make uninstall$at
 	END
 }
 
-# give_back stops everything and takes sidemirror's entries out of the engines' files. If that
-# fails the program stays, because it is needed to finish the job.
+# give_back stops everything and takes sidemirror's entries out of the engines' files. If that fails,
+# the program stays: it is needed for the next try.
 give_back() {
 	if [ -d /run/systemd/system ]; then
 		for unit in $units; do
@@ -103,7 +103,7 @@ give_back() {
 		done
 	fi
 	"$PREFIX/bin/sidemirror" revert ||
-		fail "not everything was given back, so nothing is removed; follow the hints above and run this again"
+		fail "not every file was restored, so nothing is removed; do what it says above, and run this again"
 	rmdir /var/lib/sidemirror-hosts 2>/dev/null || :
 }
 
@@ -128,7 +128,7 @@ uninstall_files() {
 		systemctl daemon-reload
 	fi
 	cat <<-END
-		removed. What is left of it, your logins among it, goes by:
+		removed. This deletes what is left, including your logins:
 
 		  rm -rf /var/lib/sidemirror /var/cache/sidemirror /etc/sidemirror && userdel sidemirror
 	END

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Runs rpmlint on packages, with the rpmlint.toml of this folder.
+# Runs rpmlint on packages, with the rpmlint.toml in this folder.
 #
 #	packaging/rpmlint.sh PACKAGE…
 #
-# The names in the payload that nfpm writes begin with "/", not "./" as rpmbuild's
-# do. rpm does not mind, but rpmlint unpacks by "cpio -id", which then writes into this
-# host, as root at least, and finds nothing where it looks. So cpio gets another option here.
+# The names in the payload that nfpm writes begin with "/", not "./" as those of rpmbuild. rpm accepts
+# both. rpmlint unpacks with "cpio -id", which then writes to this host, if it runs as root, and
+# rpmlint finds nothing where it looks. This cpio has the option that prevents it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cpio=$(command -v cpio)

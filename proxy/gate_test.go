@@ -6,6 +6,7 @@ import (
 )
 
 func TestWebPagesAreToldFromClientsThatFollowARedirect(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		host   string

@@ -73,6 +73,9 @@ func newInquiries(timeout time.Duration) *inquiries {
 // asks in the caller's own time.
 func (q *inquiries) begin(r *request, ask func(ctx context.Context, i *inquiry) answer) *inquiry {
 	groupKey := r.fillName()
+	if !r.caller.Trusted {
+		groupKey += " untrusted" // whose bounds end an inquiry
+	}
 	key := groupKey + " " + r.http.Method + " " + r.LocalPath() + " " + strings.Join(r.http.Header.Values("Accept"), ",")
 	q.mu.Lock()
 	if i := q.running[key]; i != nil {

@@ -10,6 +10,7 @@ import (
 )
 
 func TestWarningsForThePersonArePassedOnAndOthersAreNot(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		values []string
@@ -34,6 +35,7 @@ func TestWarningsForThePersonArePassedOnAndOthersAreNot(t *testing.T) {
 }
 
 func TestEveryLinkOfAListLeadsHere(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		links []string
 		want  string
@@ -61,6 +63,7 @@ func TestEveryLinkOfAListLeadsHere(t *testing.T) {
 }
 
 func TestWhatTheUpstreamCallsAManifestPasses(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		contentType, body string
 		withDigest, want  bool
@@ -94,6 +97,7 @@ func TestWhatTheUpstreamCallsAManifestPasses(t *testing.T) {
 }
 
 func TestAnUpstreamsOwnErrorsReachTheClient(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		path       string
 		status     int
@@ -126,6 +130,7 @@ func TestAnUpstreamsOwnErrorsReachTheClient(t *testing.T) {
 }
 
 func TestADigestWhoseColonIsEscapedIsServed(t *testing.T) {
+	t.Parallel()
 	g := newRig(t, nil, manifestHandler)
 	escaped := strings.Replace(digest.FromString(aManifest).String(), ":", "%3A", 1)
 	if a := g.do(t, "GET", "/v2/library/a/manifests/"+escaped); a.StatusCode != 200 || string(a.body) != aManifest {

@@ -31,7 +31,7 @@ func (f *hostFlags) addRoot(cmd *cobra.Command) {
 func (f *hostFlags) addEngines(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), even if they are not found")
 	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration if it needs that, and restart containerd")
-	cmd.Flags().BoolVar(&f.anyPort, "allow-unprivileged-port", false, "point engines at a port that every user can listen on; later runs remember it until revert")
+	cmd.Flags().BoolVar(&f.anyPort, "allow-unprivileged-port", false, "allow a port that every user can open; remembered until revert")
 }
 
 // host returns the host that the flags name.

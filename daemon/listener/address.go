@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/sidemirror/sidemirror/internal/portowner"
@@ -20,6 +19,17 @@ func Covers(has, want netip.AddrPort) bool {
 	// Linux passes IPv4 connections to a socket at [::] too, unless it is configured not to.
 	return has.Addr() == want.Addr() || has.Addr() == netip.IPv6Unspecified() ||
 		has.Addr() == netip.IPv4Unspecified() && want.Addr().Is4()
+}
+
+// Reachable returns an address by which a listener at addr is reached from this host.
+func Reachable(addr netip.AddrPort) netip.AddrPort {
+	switch addr.Addr() {
+	case netip.IPv4Unspecified():
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
+	case netip.IPv6Unspecified():
+		return netip.AddrPortFrom(netip.IPv6Loopback(), addr.Port())
+	}
+	return addr
 }
 
 // CheckServed returns a problem if an address of listen is not served by sockets that are open
@@ -66,6 +76,6 @@ func checkPort(addr netip.AddrPort, setting string) *problem.Problem {
 	return &problem.Problem{
 		Code: "port-unprivileged",
 		Text: fmt.Sprintf("any user of this host can listen at %v while sidemirror does not, and engines would trust that user: only ports below %d are reserved for root", addr, first),
-		Hint: "listen on a port below " + strconv.Itoa(int(first)) + ", such as the default 305",
+		Hint: portowner.Hint(first),
 	}
 }

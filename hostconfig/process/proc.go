@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,6 +113,12 @@ func parseCgroup(data []byte) (cgroup, unit string) {
 func inUserSession(cgroup string) bool {
 	return slices.Contains(strings.Split(cgroup, "/"), "user.slice")
 }
+
+// containerID is the id that container engines name a container's control group after.
+var containerID = regexp.MustCompile(`[0-9a-f]{64}`)
+
+// inContainer reports whether a control group is a container's.
+func inContainer(cgroup string) bool { return containerID.MatchString(cgroup) }
 
 // executable is what is known of the file that a process executes.
 type executable struct {

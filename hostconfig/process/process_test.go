@@ -303,12 +303,25 @@ func TestRootWithoutCapabilitiesFindsTheEngineAndNoFake(t *testing.T) {
 	}
 }
 
-func TestAProcessInAUsersSessionCannotHaveASocketAsked(t *testing.T) {
+func TestAConnectionIsMadeForNoProcessOfAUsersSessionOrAContainer(t *testing.T) {
 	s := newStage(t)
 	pid := s.start(s.program("bin", "", 0o755, 0), "listen "+s.socket, 0)
-	for cgroup, asked := range map[string]bool{"/user.slice/user-1000.slice/session-1.scope": false, "/system.slice/engine.service": true, "/": true} {
-		if ownsSocket(s.socket, candidate{pid: pid, cgroup: cgroup}, false) != asked {
-			t.Errorf("in %s it should be asked: %v", cgroup, asked)
+	id := strings.Repeat("0123456789abcdef", 4)
+	for cgroup, asked := range map[string]struct{ uninspected, inspected bool }{
+		"/":                            {true, true},
+		"/system.slice/engine.service": {true, true},
+		"/user.slice/user-1000.slice/session-1.scope":                         {false, true},
+		"/system.slice/docker-" + id + ".scope":                               {false, false},
+		"/docker/" + id:                                                       {false, false},
+		"/kubepods.slice/kubepods-pod1.slice/cri-containerd-" + id + ".scope": {false, false},
+		"/machine.slice/libpod-" + id + ".scope/container":                    {false, false},
+	} {
+		c := candidate{pid: pid, cgroup: cgroup}
+		if got := ownsSocket(t.Context(), s.socket, c, false); got != asked.uninspected {
+			t.Errorf("in %s: %v", cgroup, got)
+		}
+		if got := ownsSocket(t.Context(), s.socket, c, true); got != asked.inspected {
+			t.Errorf("in %s with an inspected executable: %v", cgroup, got)
 		}
 	}
 }

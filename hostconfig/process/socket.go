@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net"
@@ -18,13 +19,14 @@ const connectLimit = 2 * time.Second
 
 // ownsSocket reports whether c listens at a socket that only root can have made.
 //
-// A connection can make systemd start an engine that is stopped. A process is therefore asked only
-// if its executable was inspected, or if it does not belong to a user's session.
-func ownsSocket(name string, c candidate, inspected bool) bool {
-	if name == "" || !inspected && inUserSession(c.cgroup) || !madeByRoot(name) {
+// A connection can make systemd start an engine that is stopped. A process of a container is
+// therefore not asked, and one that belongs to a user's session only if its executable was inspected.
+func ownsSocket(ctx context.Context, name string, c candidate, inspected bool) bool {
+	if name == "" || inContainer(c.cgroup) || !inspected && inUserSession(c.cgroup) || !madeByRoot(name) {
 		return false
 	}
-	conn, err := net.DialTimeout("unix", name, connectLimit)
+	dialer := net.Dialer{Timeout: connectLimit}
+	conn, err := dialer.DialContext(ctx, "unix", name)
 	if err != nil {
 		return false
 	}

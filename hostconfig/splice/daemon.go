@@ -153,7 +153,7 @@ func (d *Daemon) Settled(url string) bool { return len(d.Mirrors) > 0 && reaches
 // AddMirror returns the file with url before all other mirrors. The file must not have it.
 func (d *Daemon) AddMirror(url string) ([]byte, error) {
 	at, with := d.insertion(quoteJSON(url))
-	out := d.replace(at, with)
+	out := d.replace(edit{at, with})
 	return out, d.verify(out, slices.Insert(slices.Clone(d.Mirrors), 0, url))
 }
 
@@ -212,11 +212,23 @@ func (d *Daemon) insertMember(text string) (at span, with string) {
 	return span{last.value.end, last.value.end}, "," + gap + text
 }
 
-// replace returns the file with a range of its text replaced.
-func (d *Daemon) replace(s span, with string) []byte {
-	start := d.encoding.offset(d.text[:s.start])
-	end := start + d.encoding.offset(d.text[s.start:s.end]) - len(d.encoding.mark)
-	return slices.Concat(d.data[:start], d.encoding.encode(with), d.data[end:])
+// edit replaces a range of a text.
+type edit struct {
+	span
+	with string
+}
+
+// replace returns the file after edits of its text, which are in their order and apart.
+func (d *Daemon) replace(edits ...edit) []byte {
+	var out []byte
+	text, data := 0, len(d.encoding.mark) // what is copied already
+	out = append(out, d.data[:data]...)
+	for _, e := range edits {
+		start := data + d.encoding.size(d.text[text:e.start])
+		out = append(append(out, d.data[data:start]...), d.encoding.encode(e.with)...)
+		text, data = e.end, start+d.encoding.size(d.text[e.start:e.end])
+	}
+	return append(out, d.data[data:]...)
 }
 
 // ClearMirrors returns the file with "registry-mirrors": []. If the key disappears and dockerd
@@ -227,7 +239,7 @@ func (d *Daemon) ClearMirrors() []byte {
 	if list == nil {
 		return nil
 	}
-	return d.replace(list.value, "[]")
+	return d.replace(edit{list.value, "[]"})
 }
 
 // verify reports an edit after which anything but the mirrors means something else.

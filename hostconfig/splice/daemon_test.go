@@ -130,6 +130,7 @@ func TestUsersEditsOfDaemonJSONStay(t *testing.T) {
 		"was an empty file":   {"", `{"registry-mirrors": [` + ours + `], "icc": true}`, `{"icc": true}`},
 		"comment added":       {`{"debug": true}`, "{\n// why\n\"debug\": true, \"registry-mirrors\": [" + ours + "],\n}", "{\n// why\n\"debug\": true,\n}"},
 		"comment in the list": {`{}`, "{\"registry-mirrors\": [ /* us */ " + ours + ", // them\n \"https://b\"]}", "{\"registry-mirrors\": [ // them\n \"https://b\"]}"},
+		"empty comment":       {`{}`, "{/**/\"registry-mirrors\": [" + ours + ", \"https://b\"]}", "{/**/\"registry-mirrors\": [\"https://b\"]}"},
 		"bracket missing":     {`{}`, `{"registry-mirrors": [` + ours + `, "https://b"]`, `{"registry-mirrors": ["https://b"]`},
 		"list not closed":     {`{}`, `{"registry-mirrors": ["https://b", ` + ours, `{"registry-mirrors": ["https://b"`},
 		"two lists":           {`{}`, `{"registry-mirrors": [` + ours + `], "registry-mirrors": [` + ours + `]}`, `{"registry-mirrors": [], "registry-mirrors": []}`},

@@ -3,6 +3,7 @@
 package portowner
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"os/user"
@@ -32,6 +33,15 @@ func FirstUnprivileged(setting string) uint16 {
 		return kernelDefault
 	}
 	return uint16(first)
+}
+
+// Hint says how to have a port that only root can open, if users can open those from first on.
+func Hint(first uint16) string {
+	const usual, byDefault = 305, 1024 // sidemirror's default port, and the kernel's limit
+	if first <= usual {
+		return fmt.Sprintf("reserve the ports below %d for root, as by default: sysctl net.ipv4.ip_unprivileged_port_start=%d", byDefault, byDefault)
+	}
+	return fmt.Sprintf("listen at a port below %d, such as the default %d", first, usual)
 }
 
 // Owner is who listens at an address.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -49,5 +50,18 @@ func TestTrustedUsers(t *testing.T) {
 	}
 	if Name(0) != `"root"` || Name(4000000000) != "4000000000" {
 		t.Errorf("%s, %s", Name(0), Name(4000000000))
+	}
+}
+
+func TestHintNamesAPortThatIsReservedOrTheSetting(t *testing.T) {
+	for first, want := range map[uint16]string{
+		0:    "net.ipv4.ip_unprivileged_port_start=1024",
+		305:  "net.ipv4.ip_unprivileged_port_start=1024",
+		306:  "below 306, such as the default 305",
+		1024: "below 1024, such as the default 305",
+	} {
+		if got := Hint(first); !strings.Contains(got, want) {
+			t.Errorf("from %d on: %s", first, got)
+		}
 	}
 }

@@ -16,6 +16,9 @@ socket_unit=/usr/lib/systemd/system/sidemirror.socket
 previous=/run/sidemirror.socket.previous
 listening=/run/sidemirror.socket.listening
 
+# Made by move_addresses if the configuration names a former address.
+own_listen=/etc/systemd/system/sidemirror.socket.d/listen.conf
+
 # Units and settings of move_addresses, which last until the next boot.
 runtime=/run/systemd/system
 moved=/run/sidemirror.socket.moved
@@ -87,6 +90,11 @@ listen_streams() {
 	[ -z "$1" ] || printf '%s\n' "$1" | sed 's/^/ListenStream=/'
 }
 
+# configured_addresses prints the addresses that config.toml names, one a line.
+configured_addresses() {
+	timeout 10 /usr/bin/sidemirror config show 2>/dev/null | sed -n 's/^listen = \[\(.*\)\].*/\1/p' | tr -d '" ' | tr ',' '\n'
+}
+
 # move_addresses prepares an upgrade that changes the addresses, before systemd reads the new
 # units. At no moment may an engine ask at an address that systemd has closed, where another
 # user could listen. So the former addresses stay open until the next boot, because pulls that have
@@ -100,6 +108,7 @@ move_addresses() {
 	open=$(cat "$listening")
 	former=$(only_in "$old" "$new" "$open")
 	[ -n "$former" ] && systemctl --quiet is-active sidemirror.socket || return 0
+	keep_own_listen
 	mkdir -p "$runtime/sidemirror.socket.d" "$runtime/sidemirror.service.d"
 	: >"$moved"
 	# If the socket unit is stopped or restarted, it takes the new addresses over.
@@ -133,6 +142,28 @@ END
 [Service]
 Sockets=sidemirror-moved.socket
 END
+}
+
+# keep_own_listen keeps those of the former addresses open, also after a boot, that config.toml names:
+# the engines go on asking there.
+keep_own_listen() {
+	configured=$(configured_addresses)
+	own=$(only_in "$former" "$new" "$configured")
+	[ -n "$own" ] || return 0
+	mkdir -p "${own_listen%/*}"
+	cat >"$own_listen" <<END
+# An upgrade of sidemirror made this file, because "listen" in config.toml names these addresses. To
+# use the new default, remove "listen" there, remove this file, and restart sidemirror.socket.
+[Socket]
+$(listen_streams "$own")
+END
+	former=$(only_in "$former" "$own")
+}
+
+# drop_own_listen removes what keep_own_listen made.
+drop_own_listen() {
+	rm -f "$own_listen"
+	rmdir "${own_listen%/*}" 2>/dev/null || :
 }
 
 # start_all starts what does not run and restarts what does. No enabled unit starts the proxy; it is

@@ -1,5 +1,6 @@
 case $1 in
 remove)
+	drop_own_listen
 	if systemd_runs; then
 		quiet systemctl --system daemon-reload || :
 	fi

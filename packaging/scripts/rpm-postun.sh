@@ -1,6 +1,7 @@
 # $1 is how many versions are left. rpm knows no purge: what can be fetched again is removed, the
 # logins and the user stay, as rpm leaves edited configuration and users.
 if [ "$1" -eq 0 ]; then
+	drop_own_listen
 	if systemd_runs; then
 		quiet systemctl daemon-reload || :
 	fi

@@ -123,7 +123,9 @@ func (d *Dir) Fill(ctx context.Context, want Want, src Source) (*Stream, error) 
 		}
 		f.leave()
 		// That another caller was refused, or left, is no answer to this one.
-		if (f.want.By == want.By || errors.Is(f.openErr, ErrStorage)) && !errors.Is(f.openErr, context.Canceled) {
+		// The share of untrusted callers is no bound for a trusted one.
+		full := errors.Is(f.openErr, ErrStorage) && f.want.Untrusted == want.Untrusted
+		if (f.want.By == want.By && !errors.Is(f.openErr, ErrStorage) || full) && !errors.Is(f.openErr, context.Canceled) {
 			return nil, f.openErr
 		}
 	}

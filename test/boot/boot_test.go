@@ -18,8 +18,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// What the other tests rest on: without us the engines of a machine pull what is
-// public, by themselves, and get nothing that is private.
+// The other tests rely on this: without sidemirror the engines of a machine pull public images
+// directly, and no private ones.
 func TestWithoutUsThePublicIsPulledAndThePrivateIsNot(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, trixie)

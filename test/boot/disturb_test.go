@@ -26,6 +26,7 @@ func TestDisturbances(t *testing.T) {
 			m.step("stop", func(t testing.TB) { m.stopped(t, net) })
 			m.step("upgrade", func(t testing.TB) { m.upgraded(t, net, p) })
 			m.step("faulty configuration", func(t testing.TB) { m.misconfigured(t, net) })
+			m.step("proxy that cannot start", func(t testing.TB) { m.brokenDown(t, net) })
 			m.step("port taken", func(t testing.TB) { m.outrun(t, net) })
 			m.step("disabled", func(t testing.TB) { m.disabled(t, net, p) })
 			if failed := strings.Join(m.failed(), " "); strings.Contains(failed, "sidemirror") {
@@ -137,30 +138,58 @@ func (m *machine) upgraded(t testing.TB, net *internet, p packages) {
 	m.through(net, "upgraded")
 }
 
-// misconfigured has a configuration that cannot be used, over a restart.
+// misconfigured has an error in the configuration: first while the proxy runs, then at its start, and
+// then at a start without an earlier configuration.
 func (m *machine) misconfigured(t testing.TB, net *internet) {
+	const lastGood = "/var/lib/sidemirror/last-good-config"
 	good := m.run("cat /etc/sidemirror/config.toml")
 	m.write("/etc/sidemirror/config.toml", "lissten = 1\n", 0o644)
-	if out, err := m.try("systemctl restart sidemirror"); err == nil {
-		t.Errorf("a daemon whose configuration is faulty has started: %s", out)
-	}
-	// From now on, not once everything has settled.
-	if took := m.directly(net, "faulty"); took > 5*time.Second {
-		t.Errorf("a pull beside a faulty configuration took %v", took)
-	}
-	if took := m.directly(net, "faulty-still"); took > 3*time.Second {
-		t.Errorf("a pull beside a configuration that is still faulty took %v", took)
-	}
-	if log := strings.Join(m.journal("sidemirror.service"), "\n"); !strings.Contains(log, `did you mean "listen"?`) {
-		t.Errorf("the journal does not say what is wrong:\n%s", log)
+	m.eventually("the proxy reports the error", func() error { return m.reports("sidemirror.service", `did you mean "listen"?`) })
+	m.eventually("the watcher reports the error", func() error { return m.reports("sidemirror-hosts.service", `did you mean "listen"?`) })
+	m.through(net, "faulty")
+	m.run("systemctl restart sidemirror.service sidemirror-hosts.service")
+	m.through(net, "faulty-restarted")
+
+	// No configuration was ever valid: every request is refused, and engines fall back at once.
+	m.run("systemctl stop sidemirror.service && rm -r " + lastGood + " && systemctl restart sidemirror.service")
+	m.directly(net, "faulty-first")
+	if out, _ := m.try("sidemirror status"); !strings.Contains(out, "sidemirror config check") {
+		t.Errorf("status does not report that every request is refused:\n%s", out)
 	}
 	m.write("/etc/sidemirror/config.toml", good, 0o644)
-	took := m.eventually("the sockets are open again", func() error { return m.active("sidemirror.socket") })
-	t.Logf("the sockets were open %.2f s after the configuration was mended", took.Seconds())
-	m.through(net, "mended")
-	// At the first try: systemd itself refuses what has failed too often just now.
-	m.run("systemctl restart sidemirror")
-	m.through(net, "mended-restarted")
+	m.eventually("the configuration is in force", func() error { return m.reports("sidemirror.service", "serving ") })
+	m.through(net, "fixed")
+	m.run("test -d " + lastGood)
+}
+
+// reports returns an error unless a unit's status line contains the text.
+func (m *machine) reports(unit, text string) error {
+	m.t.Helper()
+	if line := m.property(unit, "StatusText"); !strings.Contains(line, text) {
+		return fmt.Errorf("%s: %s", unit, line)
+	}
+	return nil
+}
+
+// brokenDown has a proxy that cannot start at all. systemd closes the sockets, so that engines do not
+// wait, and opens them again when the watcher asks it to.
+func (m *machine) brokenDown(_ testing.TB, net *internet) {
+	m.dropIn("[Service]\nExecStart=\nExecStart=/bin/false\n")
+	_, _ = m.try("systemctl restart sidemirror.service")
+	m.eventually("systemd has closed the sockets", func() error {
+		if state := m.property("sidemirror.socket", "ActiveState"); state != "failed" {
+			return fmt.Errorf("sidemirror.socket is %s", state)
+		}
+		return nil
+	})
+	m.directly(net, "broken-down")
+	m.dropIn("")
+	// Until its limit for starts has passed, systemd refuses one.
+	m.eventually("the watcher has opened the sockets", func() error {
+		m.run("systemctl reload sidemirror-hosts.service")
+		return m.active("sidemirror.socket")
+	})
+	m.through(net, "recovered")
 }
 
 // outrun has another program on the port when the sockets are opened.
@@ -186,8 +215,8 @@ func (m *machine) outrun(t testing.TB, outer *internet) {
 	if out, err := m.try("systemctl start sidemirror.socket"); err == nil {
 		t.Errorf("the sockets were opened next to another program: %s", out)
 	}
-	if status := m.run("sidemirror status || true"); !strings.Contains(status, "does not answer at") {
-		t.Errorf("status does not report that the port is taken:\n%s", status)
+	if status, err := m.try("sidemirror status"); err == nil || !strings.Contains(status, "does not respond at") {
+		t.Errorf("status does not report that the port is taken: %v\n%s", err, status)
 	}
 	m.directly(outer, "taken")
 	_ = other.Close()

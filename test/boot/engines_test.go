@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Engines that come after us are configured as they are installed, and forgotten
-// when they go.
+// Engines that are installed after sidemirror are configured then. When they are removed, so are
+// their files.
 func TestEnginesInstalledLater(t *testing.T) {
 	t.Parallel()
 	for _, s := range suites() {
@@ -23,7 +23,7 @@ func TestEnginesInstalledLater(t *testing.T) {
 			m.run("dpkg --purge " + strings.Join(s.engines(), " "))
 			m.carry(p.deb)
 			m.boot()
-			// What a host without engines is told.
+			// What it prints on a host without engines.
 			out := m.run("dpkg --install " + inside(p.deb))
 			t.Logf("installed without engines, it says:\n%s", strings.Join(postinst(out), "\n"))
 			if n := len(postinst(out)); n > 3 {
@@ -62,13 +62,13 @@ func (m *machine) later(t *testing.T, name, file, debs string) {
 	t.Logf("%s is configured %.2f s after it was installed", name, took.Seconds())
 }
 
-// stock is containerd as Debian has it: CRI reads certs.d only once somebody has
-// asked for a restart. The service that keeps the files must then leave them so.
+// stock is containerd as Debian has it: CRI reads certs.d only after a restart, which the
+// administrator asks for. The watcher must then leave the files as they are.
 func (m *machine) stock(t *testing.T, net *internet) {
 	m.pullsBy(t, net, docker, "later", true)
 	m.pullsBy(t, net, kubernetes, "later-stock", false)
-	if status := m.run("sidemirror status || true"); !strings.Contains(status, "sidemirror apply --restart-containerd") {
-		t.Errorf("status does not say how CRI is mended:\n%s", status)
+	if status := m.status(""); !strings.Contains(status, "sidemirror apply --restart-containerd") {
+		t.Errorf("status does not say how to fix CRI:\n%s", status)
 	}
 	stock := m.tree("/etc/containerd/config.toml")
 	before := m.property("containerd.service", "MainPID")
@@ -110,23 +110,23 @@ func (m *machine) pullsBy(t *testing.T, net *internet, p puller, name string, th
 	}
 }
 
-// onDemand has Docker started by its socket, when somebody asks for it: not by us.
+// onDemand has a Docker that its socket starts on demand. sidemirror must not start it.
 func (m *machine) onDemand(t *testing.T) {
 	m.run("systemctl disable docker.service && systemctl enable docker.socket")
 	m.reboot()
 	m.eventually("the service that keeps the files is active", func() error { return m.active("sidemirror-hosts.service") })
 	t.Logf("without Docker sidemirror-hosts.service took %v to start", m.startTime("sidemirror-hosts.service"))
-	m.run("sidemirror status; sidemirror plan || true")
+	m.run("sidemirror status; sidemirror plan; true")
 	time.Sleep(time.Second) // to be asked, if it is
 	if state := m.property("docker.service", "ActiveState"); state != "inactive" {
-		t.Errorf("nobody asked for Docker, and it is %s", state)
+		t.Errorf("nothing asked for Docker, and it is %s", state)
 	}
 	if err := m.configured("/etc/containerd/certs.d/ghcr.io/hosts.toml"); err != nil {
 		t.Error(err)
 	}
 }
 
-// gone purges the engines: we take our files back, for nobody needs them.
+// gone purges the engines. sidemirror then removes its files, which no program needs.
 func (m *machine) gone(t *testing.T, s suite) {
 	m.eventually("containerd is configured again", func() error { return m.configured("/etc/containerd/certs.d/ghcr.io/hosts.toml") })
 	m.run("dpkg --purge " + strings.Join(s.engines(), " "))

@@ -128,6 +128,13 @@ func (m *machine) configuredFor(port, file string) error {
 	return err
 }
 
+// status returns what "sidemirror status" prints. It exits with 1 if there are problems.
+func (m *machine) status(flags string) string {
+	m.t.Helper()
+	out, _ := m.try("sidemirror status " + flags)
+	return out
+}
+
 // ours lists the processes in the machine that are ours.
 func (m *machine) ours() string {
 	m.t.Helper()

@@ -45,7 +45,7 @@ func installed(t *testing.T, m *machine, deb string, failed []string) {
 		m.eventually(file+" is configured", func() error { return m.configured(file) })
 	}
 	t.Logf("configured %.2f s after the start of the installation", time.Since(began).Seconds())
-	if later := strings.TrimSpace(m.run("sidemirror status --short || true")); later != strings.Join(lines, "\n") {
+	if later := strings.TrimSpace(m.status("--short")); later != strings.Join(lines, "\n") {
 		t.Errorf("the postinst says\n%q\nand status later\n%q", strings.Join(lines, "\n"), later)
 	}
 	for unit, want := range map[string]string{"sidemirror.socket": "enabled", "sidemirror-hosts.service": "enabled", "sidemirror.service": "indirect"} {
@@ -92,11 +92,11 @@ func rebooted(t *testing.T, m *machine, net *internet, failed []string) {
 	}
 	t.Logf("critical chain after the reboot:\n%s", m.run("systemd-analyze critical-chain --no-pager multi-user.target docker.service"))
 	m.through(net, "rebooted")
-	t.Logf("status:\n%s", m.run("sidemirror status || true"))
+	t.Logf("status:\n%s", m.status(""))
 }
 
-// removed removes the package, and wants the host as it was, but for what Debian
-// keeps until a purge.
+// removed removes the package, and expects the host as it was, except what Debian keeps until a
+// purge.
 func removed(t *testing.T, m *machine, net *internet, etc tree) {
 	t.Logf("removal:\n%s", m.run("apt-get remove --yes --quiet sidemirror"))
 	for _, d := range m.tree("/etc").differences(etc,

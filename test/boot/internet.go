@@ -26,8 +26,7 @@ import (
 // outside is the address in a machine's network at which the internet is.
 const outside = "192.0.2.1"
 
-// The registries of the internet by their hosts. sidemirror knows both without
-// being told: no test has to configure one.
+// The hosts of the internet's registries. sidemirror knows both by default: no test configures one.
 const (
 	hub  = "registry-1.docker.io"
 	ghcr = "ghcr.io"
@@ -159,7 +158,7 @@ func (n *internet) slow(rate int) {
 	n.rate = rate
 }
 
-// visits counts the answers with 200 for what is in a repository: those to
+// visits counts the 200 responses for what is in a repository: those to
 // sidemirror, and those to anybody else.
 func (n *internet) visits(host, repository string) (ours, direct int) {
 	n.mu.Lock()

@@ -43,7 +43,7 @@ type machine struct {
 }
 
 // hold is run as the holder, in its namespaces: $1 is the machine's name, $2 the
-// pristine root, $3 the folder of its disks. The engines keep their content beside
+// pristine root, $3 the folder of its disks. The engines store their content next to
 // the overlay, because an overlay cannot lie on another. dockerd wants to forward packets,
 // and inside the machine that setting is read-only.
 const hold = `set -e

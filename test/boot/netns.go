@@ -10,7 +10,7 @@ import (
 )
 
 // listenIn opens a TCP listener in the network namespace of another process. The
-// socket stays there, whoever accepts from it.
+// socket stays there, in whichever namespace its connections are accepted.
 func listenIn(pid int, address string) (net.Listener, error) {
 	theirs, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {

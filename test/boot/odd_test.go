@@ -130,25 +130,25 @@ var killPoints = map[string][]string{
 	"prerm":    {"stop_all", "give_back"},
 }
 
-// invalidJSON meets a file that nobody can understand: it stays as it is, the rest
-// is configured, and the person is told.
+// invalidJSON meets a file that is not valid: it stays as it is, everything else is configured, and
+// the file is reported.
 func (m *machine) invalidJSON(t testing.TB, net *internet, p packages) {
 	const broken = "{ \"log-driver\": \"json-file\", }\n"
 	m.write("/etc/docker/daemon.json", broken, 0o640)
 	out := m.run("dpkg --install " + inside(p.deb))
 	t.Logf("it says:\n%s", strings.Join(postinst(out), "\n"))
 	if said := strings.Join(postinst(out), "\n"); !strings.Contains(said, "daemon.json") && !strings.Contains(said, "sidemirror status") || strings.Count(said, "\n") > 2 {
-		t.Errorf("the postinst does not say in three lines what is amiss:\n%s", out)
+		t.Errorf("the postinst does not say in three lines what is wrong:\n%s", out)
 	}
 	m.eventually("containerd is configured", func() error { return m.configured("/etc/containerd/certs.d/ghcr.io/hosts.toml") })
 	if now := m.run("cat /etc/docker/daemon.json"); now != broken {
 		t.Errorf("daemon.json was written: %s", now)
 	}
-	if status := m.run("sidemirror status || true"); !strings.Contains(status, "/etc/docker/daemon.json") {
+	if status := m.status(""); !strings.Contains(status, "/etc/docker/daemon.json") {
 		t.Errorf("status does not name the file:\n%s", status)
 	}
 	m.write("/etc/docker/daemon.json", daemonJSON, 0o640)
-	m.eventually("Docker is configured, once its file is mended", func() error { return m.configured("/etc/docker/daemon.json") })
+	m.eventually("Docker is configured, once its file is fixed", func() error { return m.configured("/etc/docker/daemon.json") })
 }
 
 // immutable meets a file that cannot be written, and then one that cannot be given
@@ -161,7 +161,7 @@ func (m *machine) immutable(t testing.TB, net *internet, p packages) {
 	t.Logf("it says:\n%s", strings.Join(postinst(out), "\n"))
 	m.eventually("containerd is configured", func() error { return m.configured("/etc/containerd/certs.d/ghcr.io/hosts.toml") })
 	if said := strings.Join(postinst(out), "\n"); strings.Contains(said, "docker and") {
-		t.Errorf("the postinst says that Docker pulls through us, which it cannot:\n%s\n%s", said, m.run("sidemirror status; cat "+file+"; docker info 2>/dev/null | grep -A3 Mirrors"))
+		t.Errorf("the postinst says that Docker pulls through us, which it cannot:\n%s\n%s", said, m.status(""))
 	}
 	m.run("chattr -i " + file)
 	m.run("systemctl restart sidemirror-hosts.service")
@@ -177,7 +177,7 @@ func (m *machine) immutable(t testing.TB, net *internet, p packages) {
 	}
 	m.run("test -s /var/lib/sidemirror-hosts/journal.json")
 	m.run("chattr -i " + file)
-	// Installed and removed once more, as it says, it is mended.
+	// Installing and removing it once more, as it says, restores the file.
 	m.run("dpkg --install " + inside(p.deb))
 	m.run("dpkg --remove sidemirror")
 	if now := m.run("cat " + file); now != daemonJSON {

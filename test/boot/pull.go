@@ -85,7 +85,7 @@ func (m *machine) journal(unit string) []string {
 	return messages
 }
 
-// reference is what an engine is told to pull, the tag being v1 always.
+// reference returns the name that an engine pulls. The tag is always v1.
 func reference(host, repository string) string {
 	if host == hub {
 		host = "docker.io"

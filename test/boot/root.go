@@ -39,7 +39,7 @@ func (s suite) engines() []string {
 	return []string{"containerd", "runc", "docker.io", "docker-cli"}
 }
 
-// recipe is the command line that makes a root, but for its last word, the folder.
+// recipe is the command line that makes a root, without its last word, the folder.
 func (s suite) recipe() []string {
 	packages := append([]string{"systemd", "systemd-sysv", "dbus", "iproute2", "ca-certificates", "kmod", "procps", "e2fsprogs", "rpm"}, s.engines()...)
 	return []string{
@@ -54,7 +54,7 @@ func (s suite) recipe() []string {
 		// Without an identity systemd would take the first boot for a fresh installation,
 		// and enable all that there is.
 		`--customize-hook=chroot "$1" systemd-machine-id-setup`,
-		// What sidemirror brings along is to be unpacked whole.
+		// All files of sidemirror's package must be unpacked.
 		`--customize-hook=rm -f "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap" "$1/etc/resolv.conf"`,
 		string(s),
 	}
@@ -62,7 +62,7 @@ func (s suite) recipe() []string {
 
 // root returns the folder that holds a pristine root of the suite, and makes it
 // where it is missing: in less than a minute, once for all runs on this machine.
-// Nobody may write to it.
+// No test may write to it.
 func (s suite) root(t testing.TB) string {
 	t.Helper()
 	recipe := s.recipe()

@@ -145,6 +145,15 @@ func (q *squatter) stop() {
 	})
 }
 
+// expectNothing ends the squatter and fails the test if it got the port or received a request.
+func (q *squatter) expectNothing() {
+	q.m.t.Helper()
+	q.stop()
+	if q.bound != 0 || q.received != 0 || q.tries < 1000 {
+		q.m.t.Errorf("of %d tries the other user got %s %d times, and received %d requests:\n%s", q.tries, q.file, q.bound, q.received, q.report)
+	}
+}
+
 // pulling is engines that pull one new image after the other.
 type pulling struct {
 	net   *internet

@@ -44,7 +44,7 @@ func binaries(t *testing.T, debs, rpms []format) {
 	}
 }
 
-// The notices must name every module that the linker has put into the binary.
+// Every module in the binary, according to the linker, must be in the files about licences.
 func licences(t *testing.T, deb, rpm format) {
 	info, err := buildinfo.ReadFile(filepath.Join(deb.unpacked, "usr/bin/sidemirror"))
 	if err != nil {

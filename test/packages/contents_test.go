@@ -48,7 +48,7 @@ var onlyRPM = map[string]string{
 	"/usr/share/zsh/site-functions/_sidemirror": "-rw-r--r--",
 }
 
-// further matches files that may be there too, in any number.
+// further are files that may be there in addition, in any number.
 var further = regexp.MustCompile(`^/usr/share/(man/man1/sidemirror-[a-z-]+\.1\.gz|doc/sidemirror/docs/[a-z-]+\.md)$`)
 
 // entry is a line of "dpkg-deb --contents" or "rpm -qplv".

@@ -1,5 +1,4 @@
-// Package packages builds the packages for real and looks at them: the same bytes from
-// the same sources, what is in them and whose, the binaries, what lintian and
-// rpmlint say, and "make install". That they work on a booted system is
-// shown by test/boot.
+// Package packages builds the packages and examines them: the same bytes from the same sources,
+// their files, owners and binaries, the findings of lintian and rpmlint, and "make install". test/boot
+// shows that they work on a booted system.
 package packages

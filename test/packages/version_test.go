@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Each commit's version is above that of the commit before it, for dpkg and for rpm,
-// tagged or not: a host that follows them sees each as an upgrade.
+// Each commit's version is higher than that of the commit before it, for dpkg and for rpm, with and
+// without a tag: no upgrade looks like a downgrade.
 func TestVersionsSortAsTheyCome(t *testing.T) {
 	repo := t.TempDir()
 	if err := os.Mkdir(filepath.Join(repo, "packaging"), 0o755); err != nil {

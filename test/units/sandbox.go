@@ -1,6 +1,6 @@
-// Package units checks the systemd units with systemd's own tools, as far as that
-// goes without booting, and has what package boot needs to check the rest: credential
-// helpers, and trials of what the sandbox forbids, that run within it.
+// Package units checks the systemd units with systemd's own tools, as far as possible without a
+// boot. It also has what package boot needs for the rest: credential helpers, and trials inside the
+// sandbox of what it forbids.
 package units
 
 import (
@@ -23,7 +23,7 @@ var (
 	script []byte
 )
 
-// File is one to be put into a system under test, root's.
+// File is a file to install in a system under test. It belongs to root.
 type File struct {
 	Path string
 	Mode fs.FileMode
@@ -34,10 +34,9 @@ type File struct {
 // afterwards.
 const DropIn = "/etc/systemd/system/sidemirror.service.d/sandbox.conf"
 
-// Sandbox are the files that make a booted system, with iproute2 and util-linux, run
-// credential helpers, and trials of what is forbidden, in the sandbox of
-// sidemirror.service whenever that is started: after a daemon-reload it starts only if
-// all goes as it should. [Judge] says more, of what the journal has of the unit.
+// Sandbox returns files for a booted system that has iproute2 and util-linux. With them each start
+// of sidemirror.service runs credential helpers and trials in its sandbox. After a daemon-reload it
+// starts only if they all give the expected result. [Judge] reads details from the unit's journal.
 func Sandbox(tb testing.TB) []File {
 	tb.Helper()
 	helper := filepath.Join(tb.TempDir(), "helper")
@@ -58,8 +57,8 @@ func Sandbox(tb testing.TB) []File {
 	}
 }
 
-// Judge reports which trial went wrong, or was not made, by what the unit's journal
-// has since it was started with what [Sandbox] gives.
+// Judge returns an error that names the trials that failed or were not made, according to the
+// unit's journal since it was started with the files of [Sandbox].
 func Judge(journal string) error {
 	var wrong []string
 	for line := range strings.Lines(journal) {
@@ -83,8 +82,8 @@ func Judge(journal string) error {
 	return nil
 }
 
-// names are those of the trials that are made there. Those of a function are
-// indented, and for inside alone.
+// names returns the names of the trials that are made there. Those in a function are indented, and
+// are made only inside.
 func names(where string, words ...string) []string {
 	var list []string
 	for line := range strings.Lines(string(trials)) {

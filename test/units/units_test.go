@@ -2,10 +2,12 @@ package units
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +24,7 @@ const source = "../../systemd"
 
 var units = []string{"sidemirror.socket", "sidemirror.service", "sidemirror-hosts.service"}
 
-// run is a program's output. The program must exist: test/setup.sh installs systemd.
+// run returns a program's output. The program must exist: test/setup.sh installs systemd.
 func run(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -45,7 +47,7 @@ func mustRun(t *testing.T, name string, args ...string) string {
 	return out
 }
 
-// tree is a host's with our files, and with systemd's own units if with says so.
+// tree makes the tree of a host with sidemirror's files and, if with is true, systemd's own units.
 func tree(t *testing.T, with bool) string {
 	t.Helper()
 	root := t.TempDir()
@@ -94,7 +96,7 @@ func TestTheUnitsAreClean(t *testing.T) {
 	if out := mustRun(t, "systemd-analyze", verify...); strings.Contains(out, "sidemirror") {
 		t.Errorf("systemd-analyze verify says\n%s", out)
 	}
-	// What it is to find, it finds.
+	// It finds a mistake.
 	unit := filepath.Join(root, "usr/lib/systemd/system/sidemirror.service")
 	data, err := os.ReadFile(unit)
 	if err != nil {
@@ -211,16 +213,32 @@ func TestTheUserAndItsFolders(t *testing.T) {
 	}
 }
 
-// Defaults of the program and of its units are written down twice, and must be the same.
+var quoted = regexp.MustCompile(`"([^"]+)"`)
+
+// The program and its units each have these defaults, which must be the same.
 func TestUnitsAndProgramAgree(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "config.toml")
 	put(t, empty, nil, 0o644)
 	show := mustRun(t, harness.Binary(t), "config", "show", "--config", empty)
 	socket, service, watcher := read(t, units[0]), read(t, units[1]), read(t, units[2])
 
-	for _, listen := range strings.Split(setting(t, show, "listen"), ",") {
-		if at := strings.Trim(listen, `[]" `); !slices.Contains(socket["ListenStream"], at) {
-			t.Errorf("the engines get %s, and the socket is open at %q", at, socket["ListenStream"])
+	addresses := quoted.FindAllStringSubmatch(setting(t, show, "listen"), -1)
+	if len(addresses) == 0 {
+		t.Error("the program listens at no address")
+	}
+	for _, address := range addresses {
+		if !slices.Contains(socket["ListenStream"], address[1]) {
+			t.Errorf("the program listens at %s, and the socket unit at %q", address[1], socket["ListenStream"])
+		}
+	}
+	for _, address := range socket["ListenStream"] {
+		if _, port, err := net.SplitHostPort(address); err != nil || number(t, port) >= 1024 {
+			t.Errorf("every user can open %s: %v", address, err)
+		}
+	}
+	for name, unit := range map[string]map[string][]string{"the proxy": service, "the watcher": watcher} {
+		if high, most := bytesOf(t, last(t, unit["MemoryHigh"])), bytesOf(t, last(t, unit["MemoryMax"])); high < 64<<20 || high >= most || most > 2<<30 {
+			t.Errorf("%s may use %d bytes, and the kernel ends it at %d", name, high, most)
 		}
 	}
 	state := path.Join("/var/lib", last(t, service["StateDirectory"]))
@@ -253,7 +271,7 @@ func TestUnitsAndProgramAgree(t *testing.T) {
 	}
 }
 
-// read are the settings of a unit, whatever their section.
+// read returns the settings of a unit, of all its sections.
 func read(t *testing.T, unit string) map[string][]string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(source, unit))
@@ -277,7 +295,7 @@ func last(t *testing.T, values []string) string {
 	return values[len(values)-1]
 }
 
-// setting is a value in what "config show" prints.
+// setting returns a value that "config show" prints.
 func setting(t *testing.T, show, key string) string {
 	t.Helper()
 	for line := range strings.Lines(show) {
@@ -288,6 +306,22 @@ func setting(t *testing.T, show, key string) string {
 	}
 	t.Fatalf("config show has no %s:\n%s", key, show)
 	return ""
+}
+
+func number(t *testing.T, text string) int {
+	t.Helper()
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// bytesOf reads a size as systemd has it: "512M".
+func bytesOf(t *testing.T, text string) int {
+	t.Helper()
+	unit := map[byte]int{'M': 1 << 20, 'G': 1 << 30}[text[len(text)-1]]
+	return number(t, text[:len(text)-1]) * unit
 }
 
 func duration(t *testing.T, text string) time.Duration {

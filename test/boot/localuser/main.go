@@ -1,7 +1,7 @@
 // Command localuser is what an ordinary user of a machine under test runs against sidemirror.
 //
-//	localuser squat PORT REPORT   tries to bind PORT again and again, until SIGTERM
-//	localuser listen REPORT PATH  listens on the unix socket PATH, until SIGTERM
+//	localuser squat PORT REPORT       tries to bind PORT again and again, until SIGTERM
+//	localuser listen REPORT ADDRESS   listens on a unix socket or at 127.0.0.1:PORT, until SIGTERM
 //
 // Both write one line to REPORT for each request they receive; squat adds its totals. Under the
 // name of an engine, "dockerd" or "containerd", the program sleeps whatever its arguments are.
@@ -39,7 +39,7 @@ func run(ctx context.Context) error {
 		return nil
 	}
 	if len(os.Args) != 4 {
-		return errors.New("usage: localuser squat PORT REPORT | localuser listen REPORT PATH")
+		return errors.New("usage: localuser squat PORT REPORT | localuser listen REPORT ADDRESS")
 	}
 	switch os.Args[1] {
 	case "squat":
@@ -153,9 +153,13 @@ func firstLine(conn net.Conn) string {
 	return strings.TrimSpace(line)
 }
 
-func listen(ctx context.Context, name, path string) error {
+func listen(ctx context.Context, name, address string) error {
 	r := &report{name: name}
-	l, err := net.Listen("unix", path)
+	network := "tcp"
+	if filepath.IsAbs(address) {
+		network = "unix"
+	}
+	l, err := net.Listen(network, address)
 	if err != nil {
 		return err
 	}
@@ -165,7 +169,7 @@ func listen(ctx context.Context, name, path string) error {
 		if err != nil {
 			return nil // it was closed
 		}
-		if err := r.line("request at %s: %s", path, firstLine(conn)); err != nil {
+		if err := r.line("request at %s: %s", address, firstLine(conn)); err != nil {
 			return err
 		}
 	}
