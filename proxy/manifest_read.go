@@ -116,7 +116,7 @@ func (m *manifest) findType(proven bool) error {
 
 var (
 	errNoManifest = errors.New("something that is not a manifest")
-	errSchema1    = errors.New("a manifest of schema 1, which is obsolete: build and push the image again, or ask for it with an Accept that names its type")
+	errSchema1    = errors.New("a manifest of schema 1, which is obsolete: build and push the image again")
 )
 
 // readAtMost reads all of r, if that is no more than most bytes.
