@@ -152,7 +152,7 @@ func TestAnUpstreamThatIsAwayDoesNotOpenWhatAnotherRefuses(t *testing.T) {
 	}
 }
 
-// What a client has just been sent is covered by the grant that this made, whoever it is.
+// What a client has just been sent is covered by the grant that this made.
 func TestWhatACallerWasSentIsNotAskedForAgain(t *testing.T) {
 	for name, relay := range map[string]bool{"daemon": false, "relay": true} {
 		t.Run(name, func(t *testing.T) {

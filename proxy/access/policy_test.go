@@ -1,0 +1,134 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+
+	"github.com/sidemirror/sidemirror/proxy/credential"
+)
+
+func TestTheDaemonsLoginServesTrustedCallersOnly(t *testing.T) {
+	t.Parallel()
+	if id := engine(t, "daemon").At(hub); id.Credential.Username != "daemon" || id.Recorded() == anonymous {
+		t.Errorf("a trusted engine asks as %q", id.Credential.Username)
+	}
+	for name, c := range map[string]Caller{
+		"untrusted":         stranger(t),
+		"relay, no header":  client(t, ""),
+		"relay, own header": client(t, "Bearer x"),
+	} {
+		if id := c.At(hub); !id.Credential.IsZero() {
+			t.Errorf("%s asks as %q", name, id.Credential.Username)
+		}
+	}
+}
+
+func TestOfSeveralUpstreamsOnlyTheOneThatALoginIsForGetsIt(t *testing.T) {
+	t.Parallel()
+	e := engine(t, "a")
+	if id := e.At(hub); id.Credential.Username != "a" {
+		t.Errorf("Docker Hub is asked as %q", id.Credential.Username)
+	}
+	if id := e.At(mirror); !id.Credential.IsZero() || id.Recorded() != anonymous {
+		t.Errorf("the mirror is asked as %q", id.Credential.Username)
+	}
+	c := client(t, "Bearer x")
+	if !c.At(hub).Relay || c.At(hub).Authorization.IsZero() {
+		t.Error("in relay mode the registry does not get its client's header")
+	}
+	if id := c.At(mirror); id.Relay || !id.Authorization.IsZero() || id.Recorded() != anonymous {
+		t.Error("in relay mode a mirror gets the header of the registry's client")
+	}
+	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+	all, err := Policy{Credentials: everywhere(login("a")), Name: plainName}.Identify(r, Target{Upstreams: upstreams, Relay: true}, true)
+	if err != nil || !all.At(mirror).Credential.IsZero() || !all.At(hub).Credential.IsZero() {
+		t.Error("in relay mode a login of the daemon's is used")
+	}
+	if id := e.At("https://unknown.example"); !id.Credential.IsZero() {
+		t.Error("an unknown upstream gets a login")
+	}
+}
+
+func TestAClientCertificateIsACredentialOfTrustedCallersOnly(t *testing.T) {
+	t.Parallel()
+	certified := func(trusted, relay bool, fingerprint string) Identity {
+		r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+		u := []Upstream{{Name: hub, URL: parsed(hub), Home: true, Certificate: fingerprint}}
+		c, err := (Policy{Name: plainName}).Identify(r, Target{Upstreams: u, Relay: relay}, trusted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.At(hub)
+	}
+	for _, relay := range []bool{false, true} {
+		if id := certified(true, relay, "ab"); !id.Certificate {
+			t.Errorf("relay %v: a trusted caller is served without the certificate", relay)
+		}
+		if id := certified(false, relay, "ab"); id.Certificate || id.name != anonymous {
+			t.Errorf("relay %v: an untrusted caller is served with the certificate", relay)
+		}
+	}
+	with, other := certified(true, false, "ab"), certified(true, false, "cd")
+	if with.name == anonymous || with.name == other.name {
+		t.Errorf("certificates are no identities of their own: %q, %q", with.name, other.name)
+	}
+	if certified(true, false, "").Certificate {
+		t.Error("a certificate that does not exist")
+	}
+}
+
+func TestWithoutRecordsALoginIsNamedByItsGeneration(t *testing.T) {
+	t.Parallel()
+	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+	c, err := Policy{Credentials: login("a")}.Identify(r, Target{Upstreams: upstreams[:1]}, true)
+	if err != nil || c.At(hub).Recorded() != "store:a" {
+		t.Errorf("%q, %v", c.At(hub).Recorded(), err)
+	}
+}
+
+func TestAClientsAuthorizationIsUsedInRelayModeOnly(t *testing.T) {
+	t.Parallel()
+	if id := client(t, "Bearer x").At(hub); id.Authorization.Reveal() != "Bearer x" {
+		t.Error("relay mode drops the client's header")
+	}
+	if id := caller(t, Policy{}, false, false, "Bearer x").At(hub); !id.Authorization.IsZero() {
+		t.Error("a client's header is passed on outside relay mode")
+	}
+}
+
+// broken is a credential source that cannot be read.
+type broken struct{}
+
+func (broken) Lookup(context.Context, string, string) (credential.Credential, error) {
+	return credential.Credential{}, errors.New("half-written")
+}
+
+func TestACredentialThatCannotBeReadIsAnError(t *testing.T) {
+	t.Parallel()
+	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
+	target := Target{Upstreams: upstreams[:1]}
+	if _, err := (Policy{Credentials: broken{}}).Identify(r, target, true); err == nil {
+		t.Error("a trusted engine is served as anonymous")
+	}
+	if _, err := (Policy{Credentials: broken{}}).Identify(r, target, false); err != nil {
+		t.Errorf("an untrusted caller is refused for a credential that it would not get: %v", err)
+	}
+}
+
+func TestCallersShareANameOnlyInTheSameIdentities(t *testing.T) {
+	t.Parallel()
+	names := map[string]string{}
+	for what, c := range map[string]Caller{
+		"a": engine(t, "a"), "b": engine(t, "b"), "untrusted": stranger(t), "bearer x": client(t, "Bearer x"), "bearer y": client(t, "Bearer y"),
+	} {
+		if other, taken := names[c.Name()]; taken {
+			t.Errorf("%s and %s share the name %q", what, other, c.Name())
+		}
+		names[c.Name()] = what
+	}
+	if engine(t, "a").Name() != engine(t, "a").Name() || stranger(t).Name() != client(t, "").Name() {
+		t.Error("the same identities have two names")
+	}
+}
