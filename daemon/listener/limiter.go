@@ -3,8 +3,12 @@ package listener
 import (
 	"context"
 	"net"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -24,8 +28,11 @@ const (
 type Limiter struct {
 	trusted func(net.Conn) bool
 
-	maxAll, maxUntrusted   int64
-	all, untrusted, silent atomic.Int64 // silent: those of all that have sent nothing yet
+	maxAll, maxUntrusted int64
+	all, untrusted       atomic.Int64
+
+	mu     sync.Mutex
+	silent map[*slot]bool // of the connections from which nothing was read yet
 }
 
 // NewLimiter returns a Limiter that calls trusted for each new connection. Connections that
@@ -40,7 +47,7 @@ func (l *Limiter) acquire(c net.Conn) *slot {
 		l.all.Add(-1)
 		return nil
 	}
-	s := &slot{limiter: l}
+	s := &slot{limiter: l, conn: c}
 	if !l.trusted(c) {
 		if l.untrusted.Add(1) > l.maxUntrusted {
 			l.untrusted.Add(-1)
@@ -49,7 +56,12 @@ func (l *Limiter) acquire(c net.Conn) *slot {
 		}
 		s.untrusted = true
 	}
-	l.silent.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.silent == nil {
+		l.silent = make(map[*slot]bool)
+	}
+	l.silent[s] = true
 	return s
 }
 
@@ -59,30 +71,65 @@ func (l *Limiter) Drain(ctx context.Context) bool {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for began := time.Now(); ; {
-		all, silent := l.all.Load(), l.silent.Load()
-		if all == 0 || all == silent && time.Since(began) > silence {
+		if l.all.Load() == 0 || time.Since(began) > silence && l.onlySilent() {
 			return true
 		}
 		select {
 		case <-ctx.Done():
-			return all == silent
+			return l.onlySilent()
 		case <-tick.C:
 		}
 	}
 }
 
+// onlySilent reports whether no connection is left that has sent something. On a busy machine a
+// request may have arrived long before this process reads it.
+func (l *Limiter) onlySilent() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all.Load() != int64(len(l.silent)) {
+		return false
+	}
+	for s := range l.silent {
+		if unread(s.conn) {
+			return false
+		}
+	}
+	return true
+}
+
+// unread reports whether the kernel has bytes of c that were not read yet (SIOCINQ, tcp(7)).
+func unread(c net.Conn) bool {
+	conn, ok := c.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	waiting := 0
+	// A connection that is closed has nothing to read.
+	_ = raw.Control(func(fd uintptr) { waiting, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
+	return waiting > 0
+}
+
 // slot is what one connection holds of a Limiter.
 type slot struct {
 	limiter         *Limiter
+	conn            net.Conn
 	untrusted       bool
 	spoke, released atomic.Bool
 }
 
 // speak notes that something came over the connection.
 func (s *slot) speak() {
-	if !s.spoke.Load() && !s.spoke.Swap(true) {
-		s.limiter.silent.Add(-1)
+	if s.spoke.Load() || s.spoke.Swap(true) {
+		return
 	}
+	s.limiter.mu.Lock()
+	defer s.limiter.mu.Unlock()
+	delete(s.limiter.silent, s)
 }
 
 // release returns the slot to the Limiter. Only the first call counts.
@@ -90,9 +137,9 @@ func (s *slot) release() {
 	if s.released.Swap(true) {
 		return
 	}
-	s.speak()
 	if s.untrusted {
 		s.limiter.untrusted.Add(-1)
 	}
 	s.limiter.all.Add(-1)
+	s.speak()
 }
