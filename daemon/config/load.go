@@ -115,7 +115,8 @@ func (s Source) read(path string) ([]byte, error) {
 	// A link in the tree must not lead to a file of the running host.
 	root, err := os.OpenRoot(s.Root)
 	if err != nil {
-		return nil, fmt.Errorf("opening the tree: %s", err) // a missing tree is no missing file
+		//nolint:errorlint // a missing tree must not look like a missing file, which is optional
+		return nil, fmt.Errorf("opening the tree: %v", err)
 	}
 	defer root.Close()
 	f, err := root.OpenFile(strings.TrimPrefix(DefaultFile, "/"), os.O_RDONLY|syscall.O_NONBLOCK, 0)

@@ -61,8 +61,10 @@ func (w *Watcher) Run(ctx context.Context) {
 			if w.concerns(e.Name) {
 				report.Reset(quietPeriod)
 			}
-		case <-w.fs.Errors: // events may have been lost
-			report.Reset(quietPeriod)
+		case err := <-w.fs.Errors:
+			if err != nil { // events may have been lost
+				report.Reset(quietPeriod)
+			}
 		case <-report.C:
 			signal(w.changed)
 		}

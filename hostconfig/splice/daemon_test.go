@@ -225,7 +225,7 @@ func TestMirrorsInForceAreThoseOfTheLastList(t *testing.T) {
 	}
 	for text, list := range map[string]bool{"": false, "{}": false, `{"registry-mirrors": null}`: false, `{"registry-mirrors": []}`: true} {
 		file, err := ReadDaemon("f", []byte(text), Version{28, 5})
-		if err != nil || file.HasList() != list || file.Settled(ourURL) || file.Mirrors != nil && len(file.Mirrors) > 0 {
+		if err != nil || file.HasList() != list || file.Settled(ourURL) || len(file.Mirrors) > 0 {
 			t.Errorf("%s: list %v, mirrors %q: %v", text, file.HasList(), file.Mirrors, err)
 		}
 		if cleared := file.ClearMirrors(); (cleared != nil) != strings.Contains(text, mirrorsKey) {

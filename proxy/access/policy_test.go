@@ -128,7 +128,8 @@ func TestCallersShareANameOnlyInTheSameIdentities(t *testing.T) {
 		}
 		names[c.Name()] = what
 	}
-	if engine(t, "a").Name() != engine(t, "a").Name() || stranger(t).Name() != client(t, "").Name() {
+	first, again := engine(t, "a").Name(), engine(t, "a").Name()
+	if first != again || stranger(t).Name() != client(t, "").Name() {
 		t.Error("the same identities have two names")
 	}
 }

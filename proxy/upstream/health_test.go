@@ -28,14 +28,14 @@ func (r *reach) changed(err error) {
 	r.reported = append(r.reported, err)
 }
 
-// last returns the last report and how many there are.
-func (r *reach) last() (error, int) {
+// last returns how many reports there are, and the last one.
+func (r *reach) last() (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.reported) == 0 {
-		return nil, 0
+		return 0, nil
 	}
-	return r.reported[len(r.reported)-1], len(r.reported)
+	return len(r.reported), r.reported[len(r.reported)-1]
 }
 
 // closedPort returns an address of this host at which no process listens.
@@ -81,14 +81,14 @@ func TestTheFirstRequestAfterAnUpstreamComesUpIsServed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err, n := r.last(); n != 1 || err == nil || !strings.Contains(err.Error(), "connection refused") {
+	if n, err := r.last(); n != 1 || err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("%d reports, the last %v", n, err)
 	}
 	listenAt(t, address, ok)
 	if status, err := ask(context.Background(), pool); err != nil || status != http.StatusOK {
 		t.Errorf("%d, %v", status, err)
 	}
-	if err, n := r.last(); n != 2 || err != nil {
+	if n, err := r.last(); n != 2 || err != nil {
 		t.Errorf("%d reports, the last %v", n, err)
 	}
 }
@@ -246,7 +246,7 @@ func TestASlowRequestSaysNothingAboutTheUpstream(t *testing.T) {
 	if status, err := ask(context.Background(), Pool{u}); err != nil || status != http.StatusOK {
 		t.Errorf("another request: %d, %v", status, err)
 	}
-	if err, n := r.last(); n != 0 {
+	if n, err := r.last(); n != 0 {
 		t.Errorf("%d reports, the last %v", n, err)
 	}
 }
@@ -267,7 +267,7 @@ func TestAnUpstreamThatAnswersNothingIsOutOfReachUntilItAnswers(t *testing.T) {
 		t.Fatal("no error")
 	}
 	u.background.Wait()
-	if err, n := r.last(); n != 1 || err == nil || !u.health.isSilent() {
+	if n, err := r.last(); n != 1 || err == nil || !u.health.isSilent() {
 		t.Errorf("%d reports, the last %v", n, err)
 	}
 	// A connection alone is no sign of life.
@@ -278,7 +278,7 @@ func TestAnUpstreamThatAnswersNothingIsOutOfReachUntilItAnswers(t *testing.T) {
 	if status, err := ask(context.Background(), Pool{u}); err != nil || status != http.StatusOK {
 		t.Errorf("%d, %v", status, err)
 	}
-	if err, n := r.last(); n != 2 || err != nil {
+	if n, err := r.last(); n != 2 || err != nil {
 		t.Errorf("%d reports, the last %v", n, err)
 	}
 }
@@ -298,7 +298,7 @@ func TestAnUpstreamIsNotOutOfReachBecauseItsTokenServerIs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, n := r.last(); n != 0 || u.health.down {
+	if n, _ := r.last(); n != 0 || u.health.down {
 		t.Error("the upstream counts as out of reach")
 	}
 	listenAt(t, realm, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"token":"t"}`)) }))

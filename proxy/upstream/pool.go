@@ -28,6 +28,7 @@ func (p Pool) Do(ctx context.Context, r Request, as func(*Upstream) Identity) (*
 		if as != nil {
 			r.Identity = as(u)
 		}
+		//nolint:bodyclose // the caller, ReadRefusal or discardMissing closes it
 		resp, err := u.Do(ctx, r)
 		end()
 		switch {

@@ -173,7 +173,7 @@ type Request struct {
 
 // identity tells callers apart for the upstream's 429s.
 func (r Request) identity() string {
-	who := ""
+	var who string
 	if r.Access == nil {
 		who = auth.Fingerprint(r.Authorization.Reveal())
 	} else {
