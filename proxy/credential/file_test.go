@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestMendedFileServesAtOnceWithoutARestart(t *testing.T) { // protocol.md §6, trap 6
+func TestACorrectedFileIsUsedAtOnceWithoutARestart(t *testing.T) {
 	f := fileWith(t, auths("quay.io", "me:wrong"))
 	before := mustLookup(t, f, "quay.io", "a/b")
 	for _, tt := range []struct {

@@ -95,8 +95,8 @@ func (p place) explain(err error) error {
 	return err
 }
 
-// acceptable is security.md §5. The store may also belong to the owner of its
-// folder, who could replace it anyway: login is run by root, the daemon is not.
+// acceptable checks owner and mode as docs/security.md promises. The store may also belong to the
+// owner of its folder, who could replace it anyway: root runs login, the daemon has its own user.
 func (p place) acceptable(folder *os.Root, info fs.FileInfo) error {
 	if !info.Mode().IsRegular() {
 		return errors.New("it is not a regular file")
