@@ -75,7 +75,7 @@ func capable(number int) bool {
 func checkMount(fd int, name string) error {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil || st.Flags&unix.ST_RDONLY == 0 {
-		return nil // if it cannot be told, the write shows it
+		return nil // if the kernel does not say, the write shows it
 	}
 	return &problem.Problem{Code: "file-system-read-only", Path: name, Text: "on a read-only file system", Hint: hintReadOnly}
 }

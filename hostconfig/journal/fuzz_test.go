@@ -36,7 +36,7 @@ func FuzzJournal(f *testing.F) {
 		j := parse(data)
 		for _, e := range j.Files {
 			if err := e.check(); err != nil {
-				t.Errorf("an entry that was to be refused: %v", err)
+				t.Errorf("an entry that should be refused: %v", err)
 			}
 		}
 		if len(j.Problems) > 0 {

@@ -220,7 +220,7 @@ type edit struct {
 
 // replace returns the file after edits of its text, which are in their order and apart.
 func (d *Daemon) replace(edits ...edit) []byte {
-	var out []byte
+	out := make([]byte, 0, len(d.data))   // an empty file is not nil, which would mean no file
 	text, data := 0, len(d.encoding.mark) // what is copied already
 	out = append(out, d.data[:data]...)
 	for _, e := range edits {

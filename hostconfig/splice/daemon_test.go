@@ -279,3 +279,24 @@ func TestEditsThatChangeSomethingElseAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// nil means that there is no file. An empty daemon.json that were taken for none would be deleted
+// when it should be restored.
+func TestAnEmptyFileWithoutAnEntryStaysAFile(t *testing.T) {
+	for _, urls := range [][]string{nil, {ourURL}} {
+		if removed := RemoveMirror([]byte{}, urls, nil); removed.Rest == nil || removed.Found {
+			t.Errorf("%#v", removed)
+		}
+	}
+	full, err := ReadDaemon("f", []byte{}, Version{26, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	added, err := full.AddMirror(ourURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if removed := RemoveMirror(added, []string{ourURL}, []byte{}); removed.Rest == nil || len(removed.Rest) > 0 {
+		t.Errorf("%#v", removed)
+	}
+}

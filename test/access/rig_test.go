@@ -32,7 +32,7 @@ var (
 )
 
 // untrusted is a client of a user whom the daemon does not trust.
-func untrusted(t *testing.T) *http.Client { return harness.ClientAs(t, harness.Nobody) }
+func untrusted(t *testing.T) *http.Client { return harness.ClientAs(t, harness.Untrusted) }
 
 // of asks for something of team/app in the registry called name, as containerd does.
 func of(name, what string) string { return "/v2/" + repo + "/" + what + "?ns=" + name }

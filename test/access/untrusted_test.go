@@ -146,7 +146,7 @@ func TestReadersThatDoNotReadTakeBoundedMemory(t *testing.T) {
 	defer upstream.Close()
 	s, name, _ := serve(t, upstream.URL)
 	before := asked.Load()
-	dial := harness.DialAs(t, harness.Nobody)
+	dial := harness.DialAs(t, harness.Untrusted)
 	for range readers {
 		conn, err := dial(t.Context(), "tcp", s.Address())
 		if err != nil {

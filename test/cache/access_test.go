@@ -44,7 +44,7 @@ func TestWhatRootPulledIsNotServedToAnUntrustedUser(t *testing.T) {
 	for _, scheme := range []string{"Bearer", "Basic"} {
 		r := start(t, private(scheme), nil)
 		r.up.Add("open/app", "v1", other)
-		nobody := harness.ClientAs(t, harness.Nobody)
+		nobody := harness.ClientAs(t, harness.Untrusted)
 		r.pull()
 		r.keeps(image.Blobs...)
 		r.refused(nobody, everything(repo), 401, 403)
@@ -62,7 +62,7 @@ func TestWhatOneRepositoryHasIsNotGivenThroughAnother(t *testing.T) {
 	r.up.Add("open/app", "v1", other)
 	r.pull()
 	r.keeps(image.Blobs...)
-	nobody := harness.ClientAs(t, harness.Nobody)
+	nobody := harness.ClientAs(t, harness.Untrusted)
 	for _, client := range []*http.Client{nobody, harness.Client(t)} {
 		r.pullAs(client, "open/app", other)
 		r.refused(client, everything("open/app")[1:], 404)
@@ -80,7 +80,7 @@ func TestManifestThatListsAnothersLayerDoesNotOpenIt(t *testing.T) {
 	bait := composed(other.Blobs[0], layer)
 	bait.Blobs = bait.Blobs[:1] // the upstream has not the layer there
 	r.up.Add("open/bait", "v1", bait)
-	nobody := harness.ClientAs(t, harness.Nobody)
+	nobody := harness.ClientAs(t, harness.Untrusted)
 	r.whole("the bait", r.DoWith(nobody, "GET", path("open/bait", "manifests/v1"), nil), bait.Bytes)
 	r.refused(nobody, []string{path("open/bait", "blobs/"+layer.Digest.String())}, 404)
 }

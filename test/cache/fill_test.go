@@ -223,7 +223,7 @@ func TestSlowFirstClientDelaysNoOtherClient(t *testing.T) {
 	r.keeps(b)
 }
 
-func TestFirstClientThatLeavesTakesTheLayerFromNobody(t *testing.T) {
+func TestFirstClientThatLeavesTakesTheLayerFromNoOther(t *testing.T) {
 	gate := make(chan struct{})
 	r := start(t, quirky.Options{Blobs: quirky.Blobs{Fault: quirky.Fault{At: 300 << 10, Times: 1, Wait: gate}}}, nil)
 	first, err := harness.Client(t).Get(r.URL() + blobPath(layer))

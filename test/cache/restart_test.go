@@ -25,7 +25,7 @@ func warmOver(t *testing.T, o quirky.Options, client func(*testing.T) *http.Clie
 }
 
 func root(t *testing.T) *http.Client   { return harness.Client(t) }
-func nobody(t *testing.T) *http.Client { return harness.ClientAs(t, harness.Nobody) }
+func nobody(t *testing.T) *http.Client { return harness.ClientAs(t, harness.Untrusted) }
 
 // offline pulls the kept image by tag and by digest, in both forms of naming.
 func (r *rig) offline(client *http.Client) {

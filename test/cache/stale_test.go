@@ -140,7 +140,7 @@ func TestTagTTLSparesTheUpstream(t *testing.T) {
 	r.up.Add(repo, "v1", other)
 	r.pull()
 	r.askedNothing("a tag within its tag_ttl")
-	r.refused(harness.ClientAs(t, harness.Nobody), everything(repo), 401, 403)
+	r.refused(harness.ClientAs(t, harness.Untrusted), everything(repo), 401, 403)
 	r.aged("_tags", 2*time.Hour)
 	r.whole("the tag after its tag_ttl", r.Get(byTag(), nil), other.Bytes)
 }
@@ -242,7 +242,7 @@ func TestRefusalOfAListIsNotPaperedOver(t *testing.T) {
 	}
 }
 
-func TestListsOfAPrivateRepositoryAreNotGivenToNobodyWhileTheUpstreamIsAway(t *testing.T) {
+func TestListsOfAPrivateRepositoryAreNotServedToAnUntrustedUserWhileTheUpstreamIsAway(t *testing.T) {
 	r := start(t, private("Bearer"), nil)
 	lists := []string{path(repo, "tags/list"), path(repo, "referrers/"+image.Digest.String())}
 	for _, p := range lists {
@@ -252,5 +252,5 @@ func TestListsOfAPrivateRepositoryAreNotGivenToNobodyWhileTheUpstreamIsAway(t *t
 	for _, p := range lists {
 		r.status(p, r.Get(p, nil), 200)
 	}
-	r.refused(harness.ClientAs(t, harness.Nobody), lists, 401, 403, 502, 504)
+	r.refused(harness.ClientAs(t, harness.Untrusted), lists, 401, 403, 502, 504)
 }

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Nobody is the id of the user nobody, who is not trusted.
-const Nobody = 65534
+// Untrusted is the id of a user who is not trusted.
+const Untrusted = 65534
 
 // Answer is a response read to its end.
 type Answer struct {

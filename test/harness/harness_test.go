@@ -38,7 +38,7 @@ func TestDaemonRunsAsTheUserThatItIsToldTo(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("another user needs root")
 	}
-	s := Start(t, Options{UID: Nobody, Registries: []Registry{nowhere(t, "a.test")}, Logins: map[string]string{"a.test": "u:canary"}})
+	s := Start(t, Options{UID: Untrusted, Registries: []Registry{nowhere(t, "a.test")}, Logins: map[string]string{"a.test": "u:canary"}})
 	info, err := os.Stat(s.Dir() + "/config.json")
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("config.json: %v, %v", info, err)

@@ -90,17 +90,17 @@ func TestTokenOfOneIdentityIsNotUsedForAnother(t *testing.T) {
 	for repository, owner := range map[string]string{"team/app": user, "other/app": "second"} {
 		for _, q := range r.up.Requests(quirky.Registry, "", repository) {
 			if a := q.Authorization(); a != "" && !strings.HasPrefix(a, "Bearer token-of-"+owner+"-") {
-				t.Errorf("%s was asked for with the token of somebody else than %s", repository, owner)
+				t.Errorf("%s was asked for with a token that is not the one of %s", repository, owner)
 			}
 		}
 	}
-	// Nobody, who is anonymous, comes after root, whose token is kept.
-	nobody := harness.ClientAs(t, harness.Nobody)
+	// The untrusted user, who is anonymous, comes after root, whose token is stored.
+	nobody := harness.ClientAs(t, harness.Untrusted)
 	r.up.Forget()
 	r.status("nobody", r.DoWith(nobody, "GET", path("manifests/v1"), nil), 401)
 	for _, q := range r.up.All() {
 		if strings.Contains(q.Authorization(), "token-of-"+user) || strings.HasPrefix(q.Authorization(), "Basic") {
-			t.Errorf("the daemon's credential was used for nobody: %s %s", q.Part, q.Path)
+			t.Errorf("the daemon's credential was used for an untrusted user: %s %s", q.Part, q.Path)
 		}
 	}
 }
@@ -145,7 +145,7 @@ func TestOldTokenIsNotServedAfterAFailedRefresh(t *testing.T) {
 		}
 	}
 	r.up.Set(func(o *quirky.Options) { o.Auth.TokenStatus = 0 })
-	r.Eventually("a pull succeeds once the token server is mended", func() bool {
+	r.Eventually("a pull succeeds once the token server works again", func() bool {
 		return r.Get(path("manifests/v1"), nil).Status == 200
 	})
 }
@@ -157,7 +157,7 @@ func TestCorrectedCredentialNeedsNoRestart(t *testing.T) {
 	})
 	r.status("with a wrong password", r.Get(path("manifests/v1"), nil), 401)
 	r.SetLogins(map[string]string{name: user + ":" + password})
-	r.Eventually("a pull succeeds with the mended password", func() bool {
+	r.Eventually("a pull succeeds with the corrected password", func() bool {
 		return r.Get(path("manifests/v1"), nil).Status == 200
 	})
 }
@@ -256,7 +256,7 @@ func TestTokenServerThatKnowsOnlyPostIsAskedByPost(t *testing.T) {
 		}
 	}
 	if r.up.Count(quirky.Token, "POST", "") == 0 {
-		t.Error("nobody asked by POST")
+		t.Error("no request was a POST")
 	}
 }
 

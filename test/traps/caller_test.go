@@ -12,7 +12,7 @@ import (
 	"github.com/sidemirror/sidemirror/test/quirky"
 )
 
-func clientOfNobody(t *testing.T) *http.Client { return harness.ClientAs(t, harness.Nobody) }
+func untrustedClient(t *testing.T) *http.Client { return harness.ClientAs(t, harness.Untrusted) }
 
 // credentialUses counts what went upstream with the daemon's login, or with a
 // token that it bought.
@@ -34,16 +34,16 @@ func TestPeerWhoIsNotTrustedIsAnonymous(t *testing.T) {
 			o.Auth.Private = []string{"team/"}
 			r := start(t, o, nil)
 			r.up.Add("open/app", "v1", image)
-			nobody := clientOfNobody(t)
+			untrusted := untrustedClient(t)
 			// Before root, and after, when root's token is kept.
 			for range 2 {
 				r.up.Forget()
-				r.whole("a public repository", r.DoWith(nobody, "GET", "/v2/open/app/manifests/v1?ns="+name, nil), image.Bytes)
+				r.whole("a public repository", r.DoWith(untrusted, "GET", "/v2/open/app/manifests/v1?ns="+name, nil), image.Bytes)
 				for _, p := range []string{path("manifests/v1"), path("manifests/" + image.Digest.String()), blobPath(layer), path("tags/list")} {
-					r.status(p, r.DoWith(nobody, "GET", p, nil), 401)
+					r.status(p, r.DoWith(untrusted, "GET", p, nil), 401)
 				}
 				if n := r.credentialUses(); n != 0 {
-					t.Errorf("the daemon's credential was used %d times for nobody", n)
+					t.Errorf("the daemon's credential was used %d times for an untrusted user", n)
 				}
 				r.pull()
 			}
@@ -63,20 +63,20 @@ func TestDaemonThatTrustsNoUserUsesNoCredential(t *testing.T) {
 }
 
 func TestDaemonOfAnOrdinaryUserKnowsItsPeers(t *testing.T) {
-	harness.DialAs(t, harness.Nobody) // needs root
-	r := start(t, withLogin("Bearer"), func(_ *quirky.Server, h *harness.Options) { h.UID = harness.Nobody - 1 })
+	harness.DialAs(t, harness.Untrusted) // needs root
+	r := start(t, withLogin("Bearer"), func(_ *quirky.Server, h *harness.Options) { h.UID = harness.Untrusted - 1 })
 	r.pull()
 	r.up.Forget()
-	r.status("nobody", r.DoWith(clientOfNobody(t), "GET", path("manifests/v1"), nil), 401)
+	r.status("nobody", r.DoWith(untrustedClient(t), "GET", path("manifests/v1"), nil), 401)
 	if n := r.credentialUses(); n != 0 {
-		t.Errorf("the daemon's credential was used %d times for nobody", n)
+		t.Errorf("the daemon's credential was used %d times for an untrusted user", n)
 	}
 }
 
 // A socket that its owner has closed shows uid 0 and inode 0.
 func TestConnectWriteCloseIsNotTakenForRoot(t *testing.T) {
 	r := start(t, withLogin("Bearer"), nil)
-	dial := harness.DialAs(t, harness.Nobody)
+	dial := harness.DialAs(t, harness.Untrusted)
 	for range 200 {
 		c, err := dial(context.Background(), "tcp", r.Address())
 		if err != nil {
@@ -87,7 +87,7 @@ func TestConnectWriteCloseIsNotTakenForRoot(t *testing.T) {
 	}
 	// Connections are taken in order, so that these are among the last to be served
 	// and those before them are under way or done.
-	harness.Together(20, func(int) { r.status("nobody", r.DoWith(clientOfNobody(t), "GET", path("manifests/v1"), nil), 401) })
+	harness.Together(20, func(int) { r.status("nobody", r.DoWith(untrustedClient(t), "GET", path("manifests/v1"), nil), 401) })
 	if n := r.credentialUses(); n != 0 {
 		t.Errorf("the daemon's credential was used %d times for sockets that were closed at once", n)
 	}

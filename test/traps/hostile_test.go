@@ -58,7 +58,7 @@ func TestSlowHeadersAreCutAndHarmNoOtherClient(t *testing.T) {
 
 func TestIdleConnectionsHarmNoEngine(t *testing.T) {
 	r := start(t, quirky.Options{}, nil)
-	dial := harness.DialAs(t, harness.Nobody)
+	dial := harness.DialAs(t, harness.Untrusted)
 	for i := range 10000 {
 		c, err := dial(context.Background(), "tcp", r.Address())
 		if err != nil {

@@ -59,6 +59,6 @@ func TestLimitOfOneCallerHoldsBackNoOther(t *testing.T) {
 	r := start(t, o, nil)
 	r.whole("before", r.Get(path("manifests/v1"), nil), image.Bytes)
 	r.up.Set(func(o *quirky.Options) { o.Limit = quirky.Limit{Status: 429, RetryAfter: "120", Times: 1} })
-	r.status("nobody is limited", r.DoWith(clientOfNobody(t), "GET", path("manifests/v1"), nil), 502)
+	r.status("the untrusted user is limited", r.DoWith(untrustedClient(t), "GET", path("manifests/v1"), nil), 502)
 	r.whole("the daemon's login is not", r.Get(path("manifests/v1"), nil), image.Bytes)
 }

@@ -64,7 +64,7 @@ func TestErrorBodyIsNotServedNorKeptUnderATag(t *testing.T) {
 	}
 	r.status("an HTML page for a digest", r.Get(path("manifests/"+image.Digest.String()), nil), 502)
 	r.up.Set(func(o *quirky.Options) { o.Manifest.HTML = false })
-	r.Eventually("the manifest is served once the upstream is mended", func() bool {
+	r.Eventually("the manifest is served once the upstream works again", func() bool {
 		return r.Get(path("manifests/v1"), nil).Status == 200
 	})
 	r.pull()

@@ -34,7 +34,7 @@ func TestNamespaceWithTwoSegmentsIsNotSentToDockerHub(t *testing.T) {
 	}
 	r.count(quirky.Registry, "GET", "/v2/kube/proxy/", 3)
 	r.count(quirky.Registry, "GET", "/v2/pause/", 2)
-	// But for the daemon's look at its start whether it is there.
+	// The daemon's own look at its start is not counted.
 	if n := dockerHub.Count(quirky.Registry, "", "/manifests/"); n != 0 {
 		t.Errorf("%d requests came to Docker Hub", n)
 	}

@@ -203,6 +203,6 @@ func TestUpstreamWithAWrongCertificateIs502AndSaysWhy(t *testing.T) {
 		t.Errorf("the error does not speak of the certificate: %s", a.Body)
 	}
 	if n := len(r.up.All()); n != 0 {
-		t.Errorf("%d requests were sent to whom nobody vouches for", n)
+		t.Errorf("%d requests were sent to a server without a trusted certificate", n)
 	}
 }

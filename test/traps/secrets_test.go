@@ -24,9 +24,8 @@ func (r *rig) secretsSeen() []string {
 	return secrets
 }
 
-// TestAttack_CanarySecrets drives every error that there is a way to, and looks for
-// what must not be told in all that is told: answers, headers, the page, the log at
-// its most talkative.
+// The test provokes every error that it can, and looks for secrets in everything that is printed:
+// answers, headers, the page, and the log at its most verbose level.
 func TestCanarySecretsAreFoundNowhere(t *testing.T) {
 	for what, change := range map[string]func(*quirky.Options){
 		"all is well":       func(*quirky.Options) {},

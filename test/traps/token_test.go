@@ -136,7 +136,7 @@ func TestTokenBodyThatIsNoTokenIsNeverUsed(t *testing.T) {
 				}
 			}
 			r.up.Set(func(o *quirky.Options) { o.Auth.TokenStatus, o.Auth.TokenBody = 0, nil })
-			r.Eventually("a pull succeeds once the token server is mended", func() bool {
+			r.Eventually("a pull succeeds once the token server works again", func() bool {
 				return r.Get(path("manifests/v1"), nil).Status == 200
 			})
 		})
