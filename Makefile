@@ -51,6 +51,7 @@ lint: ## Check format, imports, modules, wording and the code itself
 	cd tools && go mod tidy -diff
 	cd bench && go mod tidy -diff
 	cd packaging && go mod tidy -diff
+	cd tools && go run ./prose ..
 	@! git grep -nE '\b(TODO|FIXME|XXX)\b' -- '*.go' '*.sh' '*.toml' '*.html' || { echo 'finish these, or file an issue'; exit 1; }
 
 fuzz: ## Fuzz every target longer: make fuzz FUZZTIME=1m
