@@ -285,7 +285,7 @@ func TestHostsTomlStaysIfTheMirrorCannotBeRemoved(t *testing.T) {
 	}
 }
 
-// B4 of host-configuration.md: a comment in daemon.json left docker.io/hosts.toml and the journal
+// Found on a real host: a comment in daemon.json left docker.io/hosts.toml and the journal
 // behind.
 func TestRevertAlsoWorksOnAFileThatDockerdRefuses(t *testing.T) {
 	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: `{"debug": true}`})

@@ -183,7 +183,7 @@ func TestAnEngineThatNothingVouchesForIsNotBelieved(t *testing.T) {
 }
 
 // A user leaves a program behind that bears the engine's name and has arguments of the user's
-// choice: host-configuration.md, "Whose process is it?".
+// choice: see docs/design/host-configuration.md.
 func TestAUsersProcessIsNeverTheEngine(t *testing.T) {
 	for name, fake := range map[string]func(s *stage) int{
 		"plain": func(s *stage) int {

@@ -121,7 +121,7 @@ func TestConfigWithoutAVersionIsVersionOne(t *testing.T) {
 	}
 }
 
-// B1 of host-configuration.md.
+// Found with containerd 1.6 and 1.7: with such a setting next to config_path CRI does not start.
 func TestSettingsThatContainerdRefusesNextToConfigPath(t *testing.T) {
 	const v2 = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"\"\n"
 	for name, test := range map[string]struct {

@@ -16,7 +16,7 @@ func TestHostsFileNamesSidemirrorFirst(t *testing.T) {
 	}
 }
 
-// Case 15 and engines.md: a library before 2.2 rejects the whole file because of "referrers".
+// A library before 2.2 rejects the whole file because of "referrers".
 func TestCapabilitiesFollowTheLibrary(t *testing.T) {
 	for version, referrers := range map[Version]bool{{}: false, {1, 7}: false, {2, 1}: false, {2, 2}: true, {2, 4}: true, {3, 0}: true} {
 		h := Hosts{URL: ourURL, Registry: "r.example", Library: version}
@@ -72,7 +72,8 @@ func TestEditedFileIsSettledUntilAnotherHostComesFirst(t *testing.T) {
 	}
 }
 
-// B2 and B5 of host-configuration.md, and its serious finding about sidemirror's own address.
+// Found with Docker 28 and 29: mirrors lost their TLS settings, and sidemirror's own address with a
+// slash at its end came twice.
 func TestCarriedMirrorsKeepTheirTLSSettings(t *testing.T) {
 	h := Hosts{URL: ourURL, Registry: "docker.io", Library: library23, Mirrors: []Mirror{
 		{URL: "http://127.0.0.1:305/"}, {URL: "http://LOCALHOST:305"},
@@ -173,7 +174,7 @@ func TestTablesAreRemovedFromAFileThatIsNotValidAnyMore(t *testing.T) {
 	}
 }
 
-// B6 of host-configuration.md.
+// Found with containerd 1.6 and 1.7, which panic at the first pull.
 func TestHostsInAnotherShapeAreRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		text string

@@ -78,7 +78,7 @@ func TestAChangedLoginLeavesNoFileInEachRepository(t *testing.T) {
 	}
 }
 
-// F5: 100,000 inodes in 11 seconds, by requests for lists, tags and blobs that are never pulled.
+// Found in an attack: 100,000 inodes in 11 seconds, by requests for lists, tags and blobs that are never pulled.
 func TestRecordsOfUntrustedCallersAreBounded(t *testing.T) {
 	t.Parallel()
 	d := open(t, Limits{MaxSize: 1 << 20})
