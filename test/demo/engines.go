@@ -30,7 +30,6 @@ func realEngines(s *scene, h *host, m *sidemirror) {
 		return
 	}
 	// Docker's mirrors are for its own Hub alone, so that is who the registry plays.
-	m.run(s, "login", "--username", user, "--password-stdin", "docker.io")
 	s.gap()
 	docker := engine.StartDocker(s, engine.DockerOptions{Config: h.path("etc/docker/daemon.json")})
 	watch(s, m, "docker.io", version(s, "dockerd", 2)+" with "+h.short("etc/docker/daemon.json")+": docker pull "+repository+":v1",

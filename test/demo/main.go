@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"github.com/sidemirror/sidemirror/test/harness"
@@ -61,7 +62,8 @@ func story(s *scene) {
 	s.chapter("sidemirror gets the registry in its configuration and configures the engines")
 	m := newSidemirror(s, h, upstream)
 	m.configure(s)
-	m.run(s, "login", "--username", user, "--password-stdin", registryName)
+	// A login belongs to the host that it is sent to, which here is not the registry's name.
+	m.run(s, "login", "--username", user, "--password-stdin", strings.TrimPrefix(upstream.URL(), "http://"))
 	m.plan(s, "etc/docker/daemon.json", "etc/containerd/certs.d/quay.io/hosts.toml", "etc/containerd/certs.d/"+registryName+"/hosts.toml")
 	m.run(s, "apply", "--root", h.root)
 	m.serve(s)
