@@ -26,14 +26,14 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "hostconfig", "hostconfig/engine", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
 	"daemon": {
 		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/web",
 		"proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer",
 	},
 	"daemon/config":                {"proxy/oci"},
 	"daemon/filewatch":             {},
-	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/hostfs"},
+	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/live", "hostconfig/hostfs"},
 	"daemon/listener":              {},
 	"daemon/logging":               {},
 	"daemon/proxycheck":            {"daemon/listener"},
@@ -42,21 +42,22 @@ var mayImport = map[string][]string{
 	"daemon/web":                   {"daemon/config"},
 
 	"hostconfig": {
-		"hostconfig/certsd", "hostconfig/containerd", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal",
+		"hostconfig/certsd", "hostconfig/containerd", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/live",
 		"hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 	},
 	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/containerd": {
-		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
+		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",
 	},
 	"hostconfig/docker": {
-		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
+		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",
 	},
-	"hostconfig/engine":   {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice", "hostconfig/version"},
+	"hostconfig/engine":   {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/live", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/hostfs":   {},
 	"hostconfig/journal":  {"hostconfig/hostfs"},
+	"hostconfig/live":     {},
 	"hostconfig/process":  {},
 	"hostconfig/socket":   {"hostconfig/process"},
 	"hostconfig/splice":   {},

@@ -110,6 +110,21 @@ func (d *daemon) reload(why string) {
 	d.inForce(why)
 }
 
+// retry reads the configuration again if the one on disk is not in force.
+func (d *daemon) retry() {
+	if !d.line.isRefused() {
+		return
+	}
+	err := d.try(d.load)
+	switch {
+	case err == nil:
+		d.line.refused("")
+		d.inForce("another try")
+	case d.line.refused(config.Brief(err)):
+		d.notify(sdnotify.Status(d.line.text()))
+	}
+}
+
 // replace puts next in force. Everything that can fail comes before the first change that is
 // seen from outside.
 func (d *daemon) replace(next *config.Config) error {
@@ -151,7 +166,7 @@ func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 
 // ownURL returns what the watchdog asks for.
 func (d *daemon) ownURL() string {
-	own := "http://" + reachable(d.sockets.addresses()[0]).String() + "/v2/"
+	own := "http://" + listener.Reachable(d.sockets.addresses()[0]).String() + "/v2/"
 	if d.config.Registry(oci.DockerHub).Relay() {
 		// There /v2/ asks the upstream, and if that is silent this daemon is not dead.
 		return strings.TrimSuffix(own, "v2/")

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -48,12 +49,13 @@ func Run(ctx context.Context, source config.Source, version string) error {
 }
 
 type daemon struct {
-	source    config.Source
-	lastGood  config.LastGood
-	build     func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error)
-	checkPort func(netip.AddrPort) *problem.Problem
-	log       *logrus.Logger
-	toJournal bool
+	source     config.Source
+	lastGood   config.LastGood
+	build      func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error)
+	checkPort  func(netip.AddrPort) *problem.Problem
+	log        *logrus.Logger
+	toJournal  bool
+	retryEvery time.Duration
 
 	config    *config.Config // in force; the default one if there is none
 	refusing  bool           // there is none
@@ -75,7 +77,7 @@ type daemon struct {
 }
 
 func newDaemon(source config.Source, stderr io.Writer) *daemon {
-	d := &daemon{source: source, checkPort: listener.CheckPort, log: logrus.New(), failed: make(chan error, 1)}
+	d := &daemon{source: source, checkPort: listener.CheckPort, log: logrus.New(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
 	return d
 }
@@ -120,9 +122,17 @@ func (d *daemon) run(ctx context.Context) error {
 	return err
 }
 
+// retryEvery is how often a configuration that could not be put in force is tried again: its address
+// may be free now, or the kernel may not report changes of its file, as on a network file system.
+const retryEvery = 30 * time.Second
+
 func (d *daemon) wait(ctx context.Context, hup <-chan os.Signal) error {
+	retry := time.NewTicker(d.retryEvery)
+	defer retry.Stop()
 	for {
 		select {
+		case <-retry.C:
+			d.retry()
 		case <-ctx.Done():
 			return nil
 		case err := <-d.failed:

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -99,13 +100,21 @@ func TestReloadWithATakenAddressKeepsTheOldConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	r := begin(t, writeConfig(t, named("one", addr)), nil)
+	r := begin(t, writeConfig(t, named("one", addr)), nil, func(d *daemon) { d.retryEvery = 10 * time.Millisecond })
 	r.rewrite(named("two", free, taken.Addr().String()))
 	r.sighup()
 	r.expect("the address is taken by")
 	wantAnswer(t, addr, "one")
 	if _, err := get(t, free); err == nil {
 		t.Error("one of the new addresses is served")
+	}
+	_ = taken.Close()
+	waitFor(t, func() bool {
+		got, err := get(t, free)
+		return err == nil && got == "two"
+	})
+	if n := strings.Count(r.log.String(), "level=error"); n > 3 {
+		t.Errorf("the fault was logged %d times:\n%s", n, r.log)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
@@ -50,7 +51,7 @@ func (p *registryProxy) Trouble() string {
 // the proxy stores nothing.
 func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, store *cache.Dir) (*registryProxy, error) {
 	sources := credentials(c, log)
-	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: reachable(at[0]).String(), Version: version}
+	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version}
 	settings := proxy.Config{
 		Registries:  c.Registries,
 		Page:        web.Handler(page),

@@ -100,17 +100,6 @@ func (c *socketChange) commit(serve func(*net.TCPListener)) {
 	}
 }
 
-// reachable returns where addr is reached from this host.
-func reachable(addr netip.AddrPort) netip.AddrPort {
-	switch {
-	case !addr.Addr().IsUnspecified():
-		return addr
-	case addr.Addr().Is4():
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
-	}
-	return netip.AddrPortFrom(netip.IPv6Loopback(), addr.Port())
-}
-
 func texts[T fmt.Stringer](list []T) []string {
 	out := make([]string, len(list))
 	for i, v := range list {

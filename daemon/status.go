@@ -29,11 +29,20 @@ func (l *statusLine) serving(what, addressProblems string) {
 	l.what, l.addresses = what, addressProblems
 }
 
-// refused sets why the configuration on disk is not in force.
-func (l *statusLine) refused(why string) {
+// refused sets why the configuration on disk is not in force, and reports whether that is new.
+func (l *statusLine) refused(why string) (changed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	changed = l.config != why
 	l.config = why
+	return changed
+}
+
+// isRefused reports whether the configuration on disk is not in force.
+func (l *statusLine) isRefused() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.config != ""
 }
 
 // trouble sets what is wrong with the service in force, and reports whether that is new.

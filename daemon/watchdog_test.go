@@ -2,9 +2,13 @@ package daemon
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
 func TestWatchdogAsksThroughTheListener(t *testing.T) {
@@ -57,4 +61,29 @@ func TestWatchdogForgetsAnAddressBeforeAnotherProcessCanHaveIt(t *testing.T) {
 		w.own.Range(func(any, any) bool { known = true; return false })
 		return !known
 	})
+}
+
+// With all slots of untrusted users taken, the watchdog would otherwise get no answer, and systemd
+// would kill the daemon.
+func TestConnectionsOfTheDaemonsOwnUserAreTrusted(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	d := newDaemon(config.Source{}, io.Discard)
+	d.trusted.Store(new([]uint32)) // no user is trusted by the configuration
+	if !d.trusts(accepted) {
+		t.Error("a connection of this process's user is not trusted")
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -22,7 +23,7 @@ import (
 type applier struct {
 	tree    *hostfs.Host
 	journal *journal.Journal
-	running engine.Running // nil if no engine is told anything
+	running live.Host // nil if no engine is told anything
 	mirror  string
 	result  Result
 	errs    []error
@@ -116,7 +117,7 @@ func (a *applier) fail(name string, err error) {
 }
 
 // daemon returns the running daemon of an engine, or nil.
-func (a *applier) daemon(ctx context.Context, name string) engine.Daemon {
+func (a *applier) daemon(ctx context.Context, name string) live.Daemon {
 	if a.running == nil {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/certsd"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -52,7 +53,7 @@ func newComposer(h *engine.Host, want engine.Desired) *composer {
 	var registries []string
 	for _, name := range want.Registries {
 		if err := certsd.CheckName(name, want.Mirror); err != nil {
-			c.out.Refused = append(c.out.Refused, engine.AsProblem(err, "registry-name-invalid"))
+			c.out.Refused = append(c.out.Refused, problem.Coded(err, "registry-name-invalid"))
 		} else {
 			registries = append(registries, name)
 		}
@@ -158,7 +159,7 @@ func (c *composer) set(w *wantedFile) {
 	case err != nil && c.blocked != nil:
 		w.state = engine.Refused // which is reported as a whole
 	case err != nil:
-		w.state, w.refuse = engine.Refused, engine.AsProblem(err, "file-refused")
+		w.state, w.refuse = engine.Refused, problem.Coded(err, "file-refused")
 		c.out.Refused = append(c.out.Refused, w.refuse)
 	case change == nil:
 		w.state = engine.InPlace
@@ -269,6 +270,9 @@ func (c *composer) finishState(p *engine.Plan) {
 		s.Files = append(s.Files, engine.File{Path: r.Path, State: engine.Refused})
 		missing++
 	}
+	if c.blocked != nil && s.Present && slices.Contains(c.want.Engines, s.Engine) {
+		s.Problems = append(s.Problems, c.blocked)
+	}
 	pending := p.Pending
 	for _, w := range c.order {
 		for _, cl := range w.claims {
@@ -276,10 +280,9 @@ func (c *composer) finishState(p *engine.Plan) {
 				continue
 			}
 			s.Files = append(s.Files, engine.File{Path: cl.edit.Path, State: w.state})
-			switch {
-			case w.state == engine.InPlace:
+			if w.state == engine.InPlace {
 				inPlace++
-			default:
+			} else {
 				missing++
 			}
 			if w.refuse != nil {
@@ -318,10 +321,10 @@ func (c *composer) finishState(p *engine.Plan) {
 func (c *composer) addPending(p *engine.Plan, pending engine.Pending) {
 	p.State.Problem(pending.Problem)
 	p.State.Mirror = engine.Partial
-	if pending.Signal.Verb == engine.Restart {
+	if pending.Signal.Verb == live.Restart {
 		p.State.Mirror = engine.Inactive
 	}
-	if c.blocked == nil && (pending.Signal.Verb == engine.Reload || p.Restart) {
+	if c.blocked == nil && (pending.Signal.Verb == live.Reload || p.Restart) {
 		c.out.pending = append(c.out.pending, pending.Signal)
 	}
 }

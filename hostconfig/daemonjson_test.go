@@ -3,6 +3,7 @@ package hostconfig
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 )
 
 const hubHosts = "/etc/docker/certs.d/docker.io/hosts.toml"
@@ -184,7 +186,7 @@ func TestRevertMakesDockerForgetTheMirror(t *testing.T) {
 			fake := running(h)
 			before := h.snapshot(t)
 			result := h.apply(t, dockerOnly())
-			if !slices.Equal(fake.mirrors, []string{ourURL + "/"}) || !slices.Equal(result.Signals, []engine.Signal{{Engine: engine.Docker, Verb: engine.Reload}}) {
+			if !slices.Equal(fake.mirrors, []string{ourURL + "/"}) || !slices.Equal(result.Signals, []live.Signal{{Engine: engine.Docker, Verb: live.Reload}}) {
 				t.Errorf("in force %q, told %q", fake.mirrors, result.Signals)
 			}
 			reloads := fake.reloads
@@ -328,7 +330,7 @@ func TestDockerOfAnUnknownVersionGetsBoth(t *testing.T) {
 
 func TestDockerOnTheContainerdStoreKeepsTheUsersMirrors(t *testing.T) {
 	const text = `{"features": {"containerd-snapshotter": true}, "registry-mirrors": ["https://a/"], "insecure-registries": ["plain:5000", "10.0.0.0/8"]}`
-	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: text, "/etc/hosts": "198.51.100.1 registry-1.docker.io\n"})
+	h := dockerHost(t, "28.5.2", map[string]string{dockerJSON: text, "/etc/hosts": "198.51.100.1 registry-1.docker.io a\n"})
 	before := h.snapshot(t)
 	want := dockerOnly()
 	want.Registries = []string{"docker.io", "plain:5000", "10.1.2.3:5000"}
@@ -341,6 +343,33 @@ func TestDockerOnTheContainerdStoreKeepsTheUsersMirrors(t *testing.T) {
 	h.missing(t, "/etc/docker/certs.d/plain:5000")
 	h.revert(t)
 	sameTree(t, before, h.snapshot(t))
+}
+
+// The watching service has no network and can resolve no name. What apply found about a mirror must
+// stay, or the service would take skip_verify away from it.
+func TestWhatIsKnownOfAMirrorOutlivesAnUnresolvedName(t *testing.T) {
+	const text = `{"features": {"containerd-snapshotter": true}, "registry-mirrors": ["https://m.example:5000", "https://s.example"], "insecure-registries": ["10.0.0.0/8"]}`
+	files := map[string]string{dockerJSON: text, "/etc/hosts": "198.51.100.1 registry-1.docker.io\n"}
+	resolves := map[string][]netip.Addr{"m.example": {netip.MustParseAddr("10.1.1.1")}, "s.example": {netip.MustParseAddr("198.51.100.2")}}
+	h := dockerHost(t, "29.7.2", files)
+	fake := running(h)
+	fake.store, fake.version, fake.names = "containerd", "29.7.2", resolves
+	h.apply(t, dockerOnly())
+	const mirrors = "[host.\"http://m.example:5000\"]\n  capabilities = [\"pull\", \"resolve\", \"referrers\"]\n  skip_verify = true\n"
+	contains(t, h.get(t, hubHosts), mirrors, "[host.\"https://s.example\"]\n  capabilities = [\"pull\", \"resolve\", \"referrers\"]\n")
+	fake.names = nil
+	if plan := h.plan(t, dockerOnly()); len(plan.Changes)+len(plan.Refused) > 0 {
+		t.Errorf("without names %+v, %s", plan.Changes, refusals(plan))
+	}
+
+	unknown := dockerHost(t, "29.7.2", files)
+	fake = running(unknown)
+	fake.store, fake.version = "containerd", "29.7.2"
+	plan := unknown.plan(t, dockerOnly())
+	contains(t, refusals(plan), "https://m.example:5000 may be in one of the networks of insecure-registries")
+	if slices.ContainsFunc(plan.Changes, func(c Change) bool { return c.Path == hubHosts }) {
+		t.Error("a mirror of which nothing is known is carried into a hosts.toml")
+	}
 }
 
 func TestDaemonAUsersEditsOutliveUs(t *testing.T) {

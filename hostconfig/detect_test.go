@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 )
 
 const (
@@ -280,7 +281,7 @@ func TestAReloadThatNeverCameIsMadeUp(t *testing.T) {
 	h.apply(t, dockerOnly()) // with no engine told
 	fake := running(h)
 	plan := h.plan(t, dockerOnly())
-	if !slices.Equal(plan.Signals(), []engine.Signal{{Engine: engine.Docker, Verb: engine.Reload}}) || len(plan.Changes) != 0 {
+	if !slices.Equal(plan.Signals(), []live.Signal{{Engine: engine.Docker, Verb: live.Reload}}) || len(plan.Changes) != 0 {
 		t.Errorf("signals %q, changes %v", plan.Signals(), plan.Changes)
 	}
 	if _, err := Apply(context.Background(), h, plan); err != nil || fake.reloads != 1 {
@@ -303,7 +304,7 @@ func TestARestartThatNeverCameIsMadeUp(t *testing.T) {
 		t.Errorf("%+v, signals %v", s, plan.Signals())
 	}
 	plan = h.plan(t, restarting())
-	if !slices.Equal(plan.Signals(), []engine.Signal{{Engine: engine.Containerd, Verb: engine.Restart}}) {
+	if !slices.Equal(plan.Signals(), []live.Signal{{Engine: engine.Containerd, Verb: live.Restart}}) {
 		t.Errorf("signals %q", plan.Signals())
 	}
 	if _, err := Apply(context.Background(), h, plan); err != nil || fake.restarts != 1 {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 	"github.com/sidemirror/sidemirror/hostconfig/socket"
 	"github.com/sidemirror/sidemirror/internal/portowner"
@@ -61,7 +62,7 @@ func idle(h *Host) *fakeRunning {
 	return f
 }
 
-func (f *fakeRunning) Daemon(_ context.Context, name string) engine.Daemon {
+func (f *fakeRunning) Daemon(_ context.Context, name string) live.Daemon {
 	switch {
 	case name == engine.Docker && !f.off:
 		return fakeDaemon{f, name}
@@ -111,8 +112,8 @@ func (d fakeDaemon) Args() []string {
 func (d fakeDaemon) Started() time.Time { return d.started }
 
 // Signal takes daemon.json as dockerd does: a key that is gone changes nothing.
-func (d fakeDaemon) Signal(_ context.Context, verb engine.Verb) error {
-	if verb == engine.Restart {
+func (d fakeDaemon) Signal(_ context.Context, verb live.Verb) error {
+	if verb == live.Restart {
 		d.restarts++
 		return nil
 	}
@@ -137,14 +138,14 @@ func (d fakeDaemon) Signal(_ context.Context, verb engine.Verb) error {
 	return nil
 }
 
-func (d fakeDaemon) Info(context.Context) (engine.Info, error) {
+func (d fakeDaemon) Info(context.Context) (live.Info, error) {
 	if d.name == engine.Containerd {
 		if d.configPath == nil {
-			return engine.Info{}, socket.ErrUnreachable
+			return live.Info{}, socket.ErrUnreachable
 		}
-		return engine.Info{ConfigPath: *d.configPath, KnowsConfigPath: true}, nil
+		return live.Info{ConfigPath: *d.configPath, KnowsConfigPath: true}, nil
 	}
-	return engine.Info{Mirrors: d.mirrors, Store: cmp.Or(d.store, "overlay2"), Version: d.version}, nil
+	return live.Info{Mirrors: d.mirrors, Store: cmp.Or(d.store, "overlay2"), Version: d.version}, nil
 }
 
 func (d fakeDaemon) Pull(ctx context.Context, reference string) error {

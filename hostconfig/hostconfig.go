@@ -19,6 +19,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -41,7 +42,7 @@ type Host struct {
 
 	// Running is what runs on the host. If it is nil, that is found out with the help of Units if
 	// Root is "/", and else nothing runs.
-	Running engine.Running
+	Running live.Host
 
 	// Probe makes Apply ask the engines that run whether they read what was written.
 	Probe bool
@@ -104,13 +105,13 @@ type Plan struct {
 
 	named   []string // engines that count as installed because they were named
 	probes  []probeOf
-	pending []engine.Signal // needed although no file changes
+	pending []live.Signal   // needed although no file changes
 	restart bool            // containerd may be restarted
 	running map[string]bool // engines that run and can be told
 }
 
 // Signals returns what the engines will be told.
-func (p Plan) Signals() []engine.Signal {
+func (p Plan) Signals() []live.Signal {
 	list := slices.Clone(p.pending)
 	for _, c := range p.Changes {
 		s, ok := p.signal(c)
@@ -118,20 +119,20 @@ func (p Plan) Signals() []engine.Signal {
 			list = append(list, s)
 		}
 	}
-	slices.SortFunc(list, func(a, b engine.Signal) int { return -strings.Compare(a.Engine, b.Engine) })
+	slices.SortFunc(list, func(a, b live.Signal) int { return -strings.Compare(a.Engine, b.Engine) })
 	return list
 }
 
 // signal returns what an engine has to be told after a change. containerd's configuration is not
 // worth a restart when it is restored: containerd forgets it at its next start.
-func (p Plan) signal(c Change) (engine.Signal, bool) {
+func (p Plan) signal(c Change) (live.Signal, bool) {
 	switch {
 	case c.Kind == engine.DaemonJSON:
-		return engine.Signal{Engine: engine.Docker, Verb: engine.Reload}, true
+		return live.Signal{Engine: engine.Docker, Verb: live.Reload}, true
 	case c.Kind == engine.ConfigTOML && !c.Restores && p.restart:
-		return engine.Signal{Engine: engine.Containerd, Verb: engine.Restart}, true
+		return live.Signal{Engine: engine.Containerd, Verb: live.Restart}, true
 	}
-	return engine.Signal{}, false
+	return live.Signal{}, false
 }
 
 // Only returns the part of the plan that makes the changes for which keep is true, without what
@@ -153,9 +154,9 @@ func (p Plan) Only(keep func(Change) bool) Plan {
 
 // Result is what was done. A file is in at most one of the lists.
 type Result struct {
-	Written  []string        // with sidemirror's entry in them now
-	Restored []string        // without it again
-	Signals  []engine.Signal // what engines were told and took
+	Written  []string      // with sidemirror's entry in them now
+	Restored []string      // without it again
+	Signals  []live.Signal // what engines were told and took
 
 	// Probed are the engines that were asked to pull a probe image, and came to sidemirror for it.
 	// Warnings are of those that did not, and why.
@@ -192,7 +193,7 @@ func Make(ctx context.Context, h *Host, want engine.Desired) (Plan, error) {
 		}
 	}
 	for _, err := range j.Problems {
-		c.refuse(nil, engine.AsProblem(err, "journal-damaged"))
+		c.refuse(nil, problem.Coded(err, "journal-damaged"))
 	}
 	plan := c.compose()
 	plan.Watch = slices.DeleteFunc(t.Seen(), func(name string) bool { return strings.HasPrefix(name, journal.Folder) })

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/socket"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -34,7 +35,7 @@ type probeOf struct {
 // is reported, and undoes nothing.
 func (a *applier) probeAll(ctx context.Context, plan Plan) {
 	for _, q := range plan.probes {
-		restarted := slices.Contains(a.result.Signals, engine.Signal{Engine: q.engine, Verb: engine.Restart})
+		restarted := slices.Contains(a.result.Signals, live.Signal{Engine: q.engine, Verb: live.Restart})
 		concerns := func(c Change) bool { return c.Engine == q.engine && slices.Contains(a.result.Written, c.Path) }
 		d := a.daemon(ctx, q.engine)
 		if d == nil || q.AfterRestart && !restarted || !restarted && !slices.ContainsFunc(plan.Changes, concerns) {
@@ -67,7 +68,7 @@ func probeHint(name string) string {
 // probe makes an engine pull from a registry that does not exist, and whose hosts.toml names a
 // listener of this process: an engine that connects there has read that file. The file is in the
 // journal like every other, so that it does not outlive a run that is killed.
-func (a *applier) probe(ctx context.Context, q probeOf, d engine.Daemon) (heard bool, err error) {
+func (a *applier) probe(ctx context.Context, q probeOf, d live.Daemon) (heard bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.patience)
 	defer cancel()
 	p, err := listenForProbe(ctx)

@@ -41,7 +41,7 @@ func (c *composer) restoreUnwanted() {
 				continue
 			}
 			if err := c.clear(g, u.engine); err != nil {
-				c.refuse(u.plan, engine.AsProblem(err, "docker-mirror-in-force"))
+				c.refuse(u.plan, problem.Coded(err, "docker-mirror-in-force"))
 				continue
 			}
 			if c.planned(g.Danger) {
@@ -50,7 +50,7 @@ func (c *composer) restoreUnwanted() {
 		}
 		if err := c.unset(u, needs); err != nil {
 			stays[u.real] = true
-			c.refuse(u.plan, engine.AsProblem(err, "file-refused"))
+			c.refuse(u.plan, problem.Coded(err, "file-refused"))
 		}
 	}
 }
@@ -157,7 +157,7 @@ func (c *composer) markedIn(p *engine.Plan) []string {
 	for _, root := range p.Folders {
 		list, err := c.host.Tree.Names(root)
 		if err != nil {
-			c.refuse(p, engine.AsProblem(err, "hosts-folder-unreadable"))
+			c.refuse(p, problem.Coded(err, "hosts-folder-unreadable"))
 			continue
 		}
 		for _, item := range list {

@@ -15,15 +15,16 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/docker"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 	"github.com/sidemirror/sidemirror/internal/portowner"
 )
 
 // Units is the service manager that the engines run under.
-type Units = engine.Units
+type Units = live.Units
 
 // running returns what runs on the host, nil for a tree.
-func (h *Host) running(tree *hostfs.Host) engine.Running {
+func (h *Host) running(tree *hostfs.Host) live.Host {
 	switch {
 	case h.Running != nil:
 		return h.Running
@@ -43,7 +44,7 @@ type system struct {
 	said  map[string]string // what programs printed; watch looks at the host again and again
 }
 
-func (s *system) Daemon(ctx context.Context, name string) engine.Daemon {
+func (s *system) Daemon(ctx context.Context, name string) live.Daemon {
 	finder := process.Finder{Manager: s.units}
 	switch name {
 	case engine.Docker:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -16,14 +17,14 @@ import (
 const reloadLimit = 10 * time.Second
 
 // signal tells the engines what was written.
-func (a *applier) signal(ctx context.Context, plan Plan, signals []engine.Signal) {
+func (a *applier) signal(ctx context.Context, plan Plan, signals []live.Signal) {
 	for _, s := range signals {
 		d := a.daemon(ctx, s.Engine)
 		if d == nil {
 			continue
 		}
 		err := d.Signal(ctx, s.Verb)
-		if wanted := a.mirrorAfter(plan); err == nil && s.Verb == engine.Reload && wanted != "" {
+		if wanted := a.mirrorAfter(plan); err == nil && s.Verb == live.Reload && wanted != "" {
 			err = waitMirrors(ctx, d, func(list []string) bool {
 				return slices.ContainsFunc(list, func(m string) bool { return strings.TrimSuffix(m, "/") == wanted })
 			})
@@ -52,7 +53,7 @@ func (a *applier) mirrorAfter(plan Plan) string {
 // clearDocker makes dockerd take the file from which a change removes sidemirror's address, and waits
 // until dockerd does not ask it any more. If it does not, the file is restored nevertheless: it is the
 // user's, and right at dockerd's next start.
-func (a *applier) clearDocker(ctx context.Context, d engine.Daemon, c Change) {
+func (a *applier) clearDocker(ctx context.Context, d live.Daemon, c Change) {
 	urls := []string{a.mirror}
 	if e := a.journal.Find(c.Path); e != nil {
 		urls = append(urls, e.URL)
@@ -60,7 +61,7 @@ func (a *applier) clearDocker(ctx context.Context, d engine.Daemon, c Change) {
 	ours := func(m string) bool {
 		return slices.ContainsFunc(urls, func(url string) bool { return url != "" && splice.SameURL(m, url) })
 	}
-	err := d.Signal(ctx, engine.Reload)
+	err := d.Signal(ctx, live.Reload)
 	if err == nil {
 		err = waitMirrors(ctx, d, func(list []string) bool { return !slices.ContainsFunc(list, ours) })
 	}
@@ -71,11 +72,11 @@ func (a *applier) clearDocker(ctx context.Context, d engine.Daemon, c Change) {
 		})
 		return
 	}
-	a.result.Signals = append(a.result.Signals, engine.Signal{Engine: engine.Docker, Verb: engine.Reload})
+	a.result.Signals = append(a.result.Signals, live.Signal{Engine: engine.Docker, Verb: live.Reload})
 }
 
 // waitMirrors waits until dockerd's mirrors are as they should be.
-func waitMirrors(ctx context.Context, d engine.Daemon, right func([]string) bool) error {
+func waitMirrors(ctx context.Context, d live.Daemon, right func([]string) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)

@@ -11,8 +11,8 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
-// Config is what a [Proxy] is made from. The daemon validates it: New takes it
-// as it is and fails only on what it has to read from disk (certificates).
+// Config is what a [Proxy] is made from. The daemon validates it: New fails only on what it has to
+// read from disk (certificates).
 type Config struct {
 	// Registries are the registries served, each name once.
 	Registries []config.Registry
@@ -20,24 +20,24 @@ type Config struct {
 	// Default names the registry of a request that names none: "docker.io".
 	Default string
 
-	// OwnHosts are the host names, without ports, by which requests may address us
-	// beside the loopback ones and the registries' Hosts.
+	// OwnHosts are the host names, without ports, by which requests may address sidemirror in
+	// addition to the loopback ones and the registries' Hosts.
 	OwnHosts []string
 
-	// TrustedUIDs are the users whose processes, asking over loopback, are served
-	// with the daemon's credentials. Everybody else is anonymous.
+	// TrustedUIDs are the users whose processes, asking over loopback, are served with the daemon's
+	// credentials. All others are anonymous.
 	TrustedUIDs []uint32
 
 	// Credentials, if nil, knows none.
 	Credentials credential.Source
 
-	// Page, if not nil, answers "/" for requests that address us by a name of ours.
+	// Page, if not nil, responds to "/".
 	Page http.Handler
 
-	// Cache, if nil, keeps nothing.
+	// Cache, if nil, stores nothing.
 	Cache *cache.Dir
 
-	// Freshness bounds how old an answer from the cache may be.
+	// Freshness bounds how old a response from the cache may be.
 	Freshness Freshness
 
 	// Version is sent upstream in the User-Agent.
@@ -47,17 +47,17 @@ type Config struct {
 	Log *logrus.Logger
 }
 
-// Freshness bounds how old an answer from the cache may be (protocol.md §4).
+// Freshness bounds how old a response from the cache may be.
 type Freshness struct {
-	// Timeout bounds the asking what a tag means where something is kept to answer
-	// with. 0: 5 s.
+	// Timeout bounds the time for asking what a tag means if something is stored to fall back to.
+	// 0: 5 s.
 	Timeout time.Duration
 
-	// TagTTL is for how long a tag's meaning is believed without asking. 0: it is
-	// asked at each pull.
+	// TagTTL is for how long a tag is taken to mean what it meant last, without asking. 0: the
+	// upstream is asked at each pull.
 	TagTTL time.Duration
 
-	// MaxStale is for how long what is kept is served while the upstream is out of
-	// reach, in trouble or asks to be left alone. 0: not at all.
+	// MaxStale is for how long stored content is served while the upstream is out of reach, fails
+	// or asks for fewer requests. 0: not at all.
 	MaxStale time.Duration
 }

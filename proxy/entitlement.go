@@ -8,12 +8,13 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// learned says how the caller of r knows what the upstream has just told it.
-func (r *request) learned(u *upstream.Upstream) cache.Learned {
+// learned says how the caller of r knows what the upstream said then. A grant that is made at the
+// same time or later covers it.
+func (r *request) learned(u *upstream.Upstream, at time.Time) cache.Learned {
 	return cache.Learned{
 		Upstream:  u.Name(),
 		By:        r.caller.At(u.Name()).Recorded(),
-		Since:     time.Now(),
+		Since:     at,
 		Untrusted: !r.caller.Trusted,
 	}
 }
@@ -31,8 +32,9 @@ func (p *Proxy) holdsBlob(r *request, u *upstream.Upstream) {
 	if p.cache == nil {
 		return
 	}
+	at := time.Now()
 	p.allow(r, u)
-	_ = p.cache.HoldBlob(r.repository(), r.Digest, r.learned(u)) // a lost record is asked for again
+	_ = p.cache.HoldBlob(r.repository(), r.Digest, r.learned(u, at)) // a lost record is asked for again
 }
 
 // noteRefusal takes away the caller's grants at those upstreams that have refused it.

@@ -43,7 +43,7 @@ func readOnly(method string) bool { return method == http.MethodGet || method ==
 // fromWebPage reports whether a web page made the request. A browser says so itself:
 // Sec-Fetch-Site is "none" for an address that a person typed, and anything else, or an
 // Origin, is a page. Without them a Referer tells. One of sidemirror's own origin is what a
-// Go client (crane, regctl, oras, skopeo, podman) sends when it follows a redirect of ours.
+// Go client (crane, regctl, oras, skopeo, podman) sends when it follows a redirect of sidemirror.
 func fromWebPage(r *http.Request) bool {
 	if len(r.Header["Origin"]) > 0 {
 		return true

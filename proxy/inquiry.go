@@ -16,8 +16,8 @@ const (
 	inquiryTimeout = time.Minute // for one of them
 )
 
-// errSlow is the error of an inquiry that takes longer than freshness_timeout: for whoever has
-// something stored, the upstream is away.
+// errSlow is the error of an inquiry that takes longer than freshness_timeout: if something
+// is stored, the upstream counts as away.
 var errSlow = &oci.Error{
 	Code: oci.Unavailable, Status: http.StatusGatewayTimeout, Message: "the upstream did not answer within freshness_timeout",
 }
@@ -73,6 +73,9 @@ func newInquiries(timeout time.Duration) *inquiries {
 // asks in the caller's own time.
 func (q *inquiries) begin(r *request, ask func(ctx context.Context, i *inquiry) answer) *inquiry {
 	groupKey := r.fillName()
+	if !r.caller.Trusted {
+		groupKey += " untrusted" // whose bounds end an inquiry
+	}
 	key := groupKey + " " + r.http.Method + " " + r.LocalPath() + " " + strings.Join(r.http.Header.Values("Accept"), ",")
 	q.mu.Lock()
 	if i := q.running[key]; i != nil {

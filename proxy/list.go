@@ -63,7 +63,7 @@ func (p *Proxy) serveList(w *response, r *request) error {
 // storeList stores a response for the identity that it was sent to. A client's own token has
 // none that lasts.
 func (p *Proxy) storeList(r *request, u *upstream.Upstream, key string, l *cache.Answer) {
-	l.Seen, l.Learned = time.Now(), r.learned(u)
+	l.Seen, l.Learned = time.Now(), r.learned(u, time.Now())
 	if l.By == "" || l.Untrusted && len(l.Body) > maxUntrustedList {
 		return
 	}

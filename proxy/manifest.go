@@ -111,7 +111,7 @@ func (p *Proxy) askForManifest(ctx context.Context, r *request, l *accessLine, q
 // confirmed returns a stored manifest that an upstream has just said the repository holds,
 // and records that it has.
 func (p *Proxy) confirmed(r *request, stored *cache.Manifest, m *manifest) *manifest {
-	h := cache.Holding{MediaType: m.mediaType, Learned: r.learned(m.from)}
+	h := cache.Holding{MediaType: m.mediaType, Learned: r.learned(m.from, m.at)}
 	same := func(old cache.Holding) bool {
 		return old.MediaType == h.MediaType && old.Upstream == h.Upstream && old.By == h.By
 	}
@@ -244,7 +244,7 @@ func (p *Proxy) staleMeaning(r *request, known []meaning, err error) *meaning {
 // enough stays: writing it at each pull is most of what a pull by tag costs.
 func (p *Proxy) learn(r *request, m *manifest, known []meaning) {
 	now := cache.Meaning{
-		Digest: m.digest, MediaType: m.mediaType, Size: m.size, Warning: m.warning, Seen: time.Now(), Learned: r.learned(m.from),
+		Digest: m.digest, MediaType: m.mediaType, Size: m.size, Warning: m.warning, Seen: time.Now(), Learned: r.learned(m.from, m.at),
 	}
 	for _, k := range known {
 		last, age := k.Meaning, now.Seen.Sub(k.Seen)
@@ -282,7 +282,7 @@ func (p *Proxy) store(w *response, r *request, m *manifest) {
 // storeManifest puts a manifest into the cache. One that cannot be stored is served all the
 // same.
 func (p *Proxy) storeManifest(r *request, m *manifest) {
-	h := cache.Holding{MediaType: m.mediaType, Learned: r.learned(m.from)}
+	h := cache.Holding{MediaType: m.mediaType, Learned: r.learned(m.from, m.at)}
 	if err := p.cache.PutManifest(r.repository(), m.digest, m.body, h); err != nil {
 		p.log.WithError(err).WithField("digest", m.digest).Warn("cannot store a manifest")
 	}

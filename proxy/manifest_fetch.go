@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/oci"
@@ -85,7 +86,7 @@ func (r *request) fetchManifest(ctx context.Context, l *accessLine, how manifest
 			return r.fetchManifest(ctx, l, get)
 		}
 		if err == nil {
-			m.from = u
+			m.from, m.at = u, time.Now()
 			return m, u, nil
 		}
 		if pool = pool.Without(u); len(pool) == 0 {

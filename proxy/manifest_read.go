@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,6 +26,7 @@ type manifest struct {
 	mediaType string             // the Content-Type as it came
 	warning   string             // of the upstream for the client, see readWarnings
 	from      *upstream.Upstream // nil for a stored one
+	at        time.Time          // when it came
 	stale     bool               // no upstream could say whether the tag still means it
 }
 

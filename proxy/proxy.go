@@ -1,10 +1,9 @@
-// Package proxy is the registry towards the engines: a read-only OCI Distribution
-// server (specification 1.1) in front of any number of registries.
+// Package proxy is the registry that engines talk to: a read-only OCI Distribution server
+// (specification 1.1) in front of any number of registries.
 //
-// A request is parsed (package oci), its sender looked up (peer), its registry
-// chosen, and its content fetched from an upstream (upstream) with the credential
-// that the sender may use (auth, credential). Whatever goes wrong is answered
-// quickly and plainly, since the engine then goes to the registry by itself.
+// Package oci parses a request and package access identifies its caller, once. A handler then looks
+// for the content in the cache, asks the upstreams in the caller's identities, or both. Failures are
+// reported quickly and plainly, since the engine then falls back to the registry.
 package proxy
 
 import (
@@ -31,8 +30,8 @@ const (
 	untrustedMemory = 64 << 20
 )
 
-// Proxy serves registries. It is an http.Handler; its server's ConnContext must be
-// peer.ConnContext, or everybody is taken for a stranger.
+// Proxy serves registries. It is an http.Handler. The ConnContext of its server must be
+// peer.ConnContext, or every caller is untrusted.
 type Proxy struct {
 	routes    *routes
 	policy    access.Policy
@@ -45,8 +44,7 @@ type Proxy struct {
 	log       *logrus.Logger
 }
 
-// New makes a Proxy. It dials nothing. It fails where a certificate that c names
-// cannot be read.
+// New makes a Proxy. It dials nothing. It fails if a certificate that c names cannot be read.
 func New(c Config) (*Proxy, error) {
 	if c.Log == nil {
 		c.Log = logrus.New()
@@ -79,8 +77,8 @@ func New(c Config) (*Proxy, error) {
 	return p, nil
 }
 
-// Probe asks every registry marked for it whether it is there. What cannot be
-// reached is said in the log, once, as whenever an upstream's reach changes.
+// Probe asks every registry that the configuration names whether it is there. An upstream that
+// cannot be reached is logged once, as whenever its reach changes.
 func (p *Proxy) Probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -103,9 +101,9 @@ func (p *Proxy) Probe(ctx context.Context) {
 	wait.Wait()
 }
 
-// Login checks cred, which is to be stored under the key of registry and namespace, with the
-// upstream that it is for, as [upstream.Upstream.Login] does. A mirror that stands before it in
-// the configuration is not asked.
+// Login checks cred, which will be stored under the key of registry and namespace, with the
+// upstream that it is for, as [upstream.Upstream.Login] does. It does not ask a mirror that comes
+// first in the configuration.
 func (p *Proxy) Login(ctx context.Context, registry, namespace string, cred credential.Credential) error {
 	u := p.routes.at(registry, namespace)
 	if u == nil {
@@ -127,7 +125,7 @@ func (e *NoUpstreamError) Error() string {
 	return "registry " + e.Registry + " is fetched from " + strings.Join(e.Instead, " and ") + ", and a login is sent only to the host that it is for"
 }
 
-// Close ends what the proxy does by itself. Requests that are being served go on.
+// Close ends the background work of the proxy. Requests that are being served go on.
 func (p *Proxy) Close() {
 	p.inquiries.close()
 	p.routes.close()

@@ -105,6 +105,7 @@ func manifestHandler(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestHeadOfAManifestIsCompleteWhateverTheUpstreamLeavesOut(t *testing.T) {
+	t.Parallel()
 	want := digest.FromString(aManifest).String()
 	for name, h := range map[string]http.HandlerFunc{
 		"nothing": manifestHandler,
@@ -156,6 +157,7 @@ func (n noHeader) Write(b []byte) (int, error) {
 }
 
 func TestA304IsForWhoAsksForIt(t *testing.T) {
+	t.Parallel()
 	g := newRig(t, nil, manifestHandler)
 	etag := `"` + digest.FromString(aManifest).String() + `"`
 	for cond, want := range map[string]int{"": 200, `"other"`: 200, etag: 304} {
@@ -166,6 +168,7 @@ func TestA304IsForWhoAsksForIt(t *testing.T) {
 }
 
 func TestManifestsThatAreRefused(t *testing.T) {
+	t.Parallel()
 	big := `{"schemaVersion":2,"config":{},"layers":[],"x":"` + strings.Repeat("a", oci.MaxManifest) + `"}`
 	for name, h := range map[string]http.HandlerFunc{
 		"too long":   func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, big) },
@@ -203,6 +206,7 @@ func TestManifestsThatAreRefused(t *testing.T) {
 }
 
 func TestInMirrorFormNoStatusGoesOutThatAnEngineDwellsOn(t *testing.T) {
+	t.Parallel()
 	for upstream, want := range map[int][2]int{ // mirror, prefix
 		400: {502, 400}, 401: {401, 401}, 403: {403, 403}, 404: {404, 404}, 405: {502, 405}, 406: {502, 406}, 408: {502, 502},
 		410: {502, 410}, 429: {502, 429}, 451: {502, 451}, 500: {502, 502}, 503: {502, 502}, 304: {502, 502}, 204: {502, 502},
@@ -227,6 +231,7 @@ func TestInMirrorFormNoStatusGoesOutThatAnEngineDwellsOn(t *testing.T) {
 }
 
 func TestWebPagesAreRefused(t *testing.T) {
+	t.Parallel()
 	g := newRig(t, nil, manifestHandler)
 	for _, h := range [][]string{{"Origin", "http://x"}, {"Origin", ""}, {"Referer", "http://x/"}, {"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Host", "evil.test"}} {
 		for _, path := range []string{"/v2/", "/v2/library/a/manifests/v1", "/v2/unknown.test/x/manifests/v1", "/v2/auth"} {
@@ -241,6 +246,7 @@ func TestWebPagesAreRefused(t *testing.T) {
 }
 
 func TestOwnNames(t *testing.T) {
+	t.Parallel()
 	g := newRig(t, func(c *Config) {
 		c.OwnHosts = []string{"mirror.lan", "192.0.2.1"}
 		c.Registries[0].Hosts = []string{"docker.lan"}
@@ -259,6 +265,7 @@ func TestOwnNames(t *testing.T) {
 }
 
 func TestARequestThatComesBackIsEnded(t *testing.T) {
+	t.Parallel()
 	var g *rig
 	var forwarded atomic.Int32
 	g = newRig(t, nil, func(w http.ResponseWriter, r *http.Request) {
@@ -281,6 +288,7 @@ func TestARequestThatComesBackIsEnded(t *testing.T) {
 }
 
 func TestTheWildcardServesTrustedEnginesAlone(t *testing.T) {
+	t.Parallel()
 	wild := func(uid uint32) func(*Config) {
 		return func(c *Config) {
 			c.Registries = append(c.Registries, config.NewRegistry(config.Wildcard))
@@ -292,7 +300,7 @@ func TestTheWildcardServesTrustedEnginesAlone(t *testing.T) {
 		t.Errorf("trusted: %d %s", a.StatusCode, a.body)
 	}
 	if a := newRig(t, wild(4711), manifestHandler).do(t, "GET", path); a.StatusCode != http.StatusNotFound {
-		t.Errorf("a stranger: %d %s", a.StatusCode, a.body)
+		t.Errorf("an untrusted caller: %d %s", a.StatusCode, a.body)
 	}
 	if a := newRig(t, wild(uint32(os.Getuid())), manifestHandler).do(t, "GET", "/v2/o/i/manifests/v1?ns=127.0.0.1:1"); a.StatusCode != http.StatusBadGateway || !strings.Contains(string(a.body), "must not lead sidemirror") {
 		t.Errorf("loopback: %d %s", a.StatusCode, a.body)
@@ -305,6 +313,7 @@ type source func() (credential.Credential, error)
 func (s source) Lookup(context.Context, string, string) (credential.Credential, error) { return s() }
 
 func TestACredentialThatCannotBeReadIsNotAnonymous(t *testing.T) {
+	t.Parallel()
 	var asked atomic.Int32
 	g := newRig(t, func(c *Config) {
 		c.Credentials = source(func() (credential.Credential, error) { return credential.Credential{}, fmt.Errorf("half-written") })
@@ -318,6 +327,7 @@ func TestACredentialThatCannotBeReadIsNotAnonymous(t *testing.T) {
 }
 
 func TestABodyOnGetIsRefusedAndTheConnectionClosed(t *testing.T) {
+	t.Parallel()
 	g := newRig(t, nil, manifestHandler)
 	conn, err := net.Dial("tcp", g.Listener.Addr().String())
 	if err != nil {
@@ -332,6 +342,7 @@ func TestABodyOnGetIsRefusedAndTheConnectionClosed(t *testing.T) {
 }
 
 func TestPagingLinksLeadHere(t *testing.T) {
+	t.Parallel()
 	for link, want := range map[string]string{
 		`</v2/library/a/tags/list?n=2&last=b>; rel="next"`:                     `?last=b&n=2>; rel="next"`,
 		`<http://upstream.test/v2/x/tags/list?last=b&n=2&ns=evil>; rel="next"`: `?last=b&n=2>; rel="next"`,

@@ -11,6 +11,7 @@ import (
 const fooDigest = digest.Digest("sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae")
 
 func TestARangeIsReadAndCutToTheLengthOfTheBlob(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		header     string
 		total      int64
@@ -56,6 +57,7 @@ func TestARangeIsReadAndCutToTheLengthOfTheBlob(t *testing.T) {
 }
 
 func TestIfRangeHoldsForTheDigestAlone(t *testing.T) {
+	t.Parallel()
 	for cond, some := range map[string]bool{`"` + fooDigest.String() + `"`: true, `"other"`: false, "Mon, 23 Nov 2026 12:00:30 GMT": false, `W/"` + fooDigest.String() + `"`: false} {
 		r := parseRange(http.Header{"Range": {"bytes=1-2"}, "If-Range": {cond}}, fooDigest)
 		if r.some != some {

@@ -13,6 +13,7 @@ import (
 // The referrers of a digest that an upstream without the endpoint lists under a tag, if any
 // (OCI Distribution 1.1, "Unavailable Referrers API").
 func TestReferrersOfAnUpstreamWithoutTheEndpoint(t *testing.T) {
+	t.Parallel()
 	subject := digest.FromString("subject")
 	const list = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":2,"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}]}`
 	const page = "<!DOCTYPE html><html><body>sign in</body></html>"

@@ -13,7 +13,6 @@ import (
 
 // registry is one registry served.
 type registry struct {
-	name      string
 	relay     bool
 	probe     bool
 	pool      upstream.Pool
@@ -50,7 +49,7 @@ func isHome(rc config.Registry, u *url.URL) bool {
 
 // make makes the registry that rc configures.
 func (r *routes) make(rc config.Registry) (*registry, error) {
-	reg := &registry{name: rc.Name, relay: rc.Relay(), probe: rc.Named}
+	reg := &registry{relay: rc.Relay(), probe: rc.Named}
 	for _, u := range rc.Upstreams {
 		reached := rc
 		reached.Cert, reached.Key = r.certificate(rc, u)

@@ -15,11 +15,11 @@ import (
 // maxWild bounds the registries served by the wildcard at a time.
 const maxWild = 64
 
-// routes knows which registry is meant by what. It implements oci.Registries.
+// routes knows which registry a request means. It implements oci.Registries.
 type routes struct {
 	registries map[string]*registry
-	hosts      map[string]string // host names of ours → registry
-	own        map[string]bool   // further host names of ours
+	hosts      map[string]string // host names → registry
+	own        map[string]bool   // further host names of sidemirror
 	fallback   string            // the registry of a request that names none
 	table      map[string]string // hosts and registries → first upstream, for people
 
@@ -86,8 +86,8 @@ func (r *routes) ByHost(host string) (string, bool) {
 // Default implements [oci.Registries].
 func (r *routes) Default() string { return r.fallback }
 
-// lookup gives the registry of that name, making it where the wildcard stands for
-// it; nil if it is not served.
+// lookup returns the registry of that name, which it makes if the wildcard stands for it; nil if it
+// is not served.
 func (r *routes) lookup(name string) *registry {
 	if reg := r.registries[name]; reg != nil || r.any == nil || !oci.ValidRegistry(name) {
 		return reg
@@ -117,7 +117,7 @@ func (r *routes) lookup(name string) *registry {
 	if err != nil { // it reads no certificate, so there is nothing to fail
 		return nil
 	}
-	reg := &registry{name: name, relay: r.any.Relay()}
+	reg := &registry{relay: r.any.Relay()}
 	reg.add(up, u, true)
 	r.wild[name] = reg
 	return reg

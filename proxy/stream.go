@@ -15,9 +15,8 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// maxResumes is how often in a row a blob is taken up again without progress worth
-// the name, which is minProgress bytes: an upstream that gives a byte an answer
-// would be asked for ever.
+// maxResumes is how often in a row a blob is resumed without at least minProgress bytes of
+// progress: an upstream that sends one byte per response would be asked for ever.
 const (
 	maxResumes  = 3
 	minProgress = 256 << 10
@@ -26,14 +25,13 @@ const (
 // resumePause is how long the second of them waits; the third waits twice that.
 const resumePause = 200 * time.Millisecond
 
-// errWrongBytes says that what came is not what was asked for. Whoever has got some
-// of it must be told by a broken connection.
+// errWrongBytes says that what came is not what was asked for. A client that was sent some of it
+// must see a broken connection.
 var errWrongBytes = errors.New("the bytes do not match the digest")
 
-// blob reads a blob or a range of one from upstreams, across their breaking off:
-// it takes up again where it was, by Range, and where an upstream cannot do that,
-// reads anew and compares what it passes over with what it has delivered. A whole
-// blob is verified before its last bytes are delivered.
+// blob reads a blob or a range of one from upstreams. If one breaks off, it resumes by Range. If
+// the upstream cannot do that, it reads from the start and compares what it skips with what it has
+// delivered. A whole blob is verified before its last bytes are delivered.
 type blob struct {
 	ctx     context.Context
 	request *request
@@ -82,7 +80,7 @@ func (b *blob) ask(rangeHeader string) (*http.Response, *upstream.Upstream, erro
 	return b.request.ask(b.ctx, b.line, b.pool, q)
 }
 
-// begin makes of the first answer what the client is to get.
+// begin makes of the first response what the client will get.
 func (b *blob) begin(resp *http.Response, want byteRange) error {
 	switch resp.StatusCode {
 	case http.StatusRequestedRangeNotSatisfiable:
@@ -117,8 +115,8 @@ func (r byteRange) matches(start, end, total int64) bool {
 	return r.suffix == 0 && start == r.first && (r.last < 0 || end <= r.last+1)
 }
 
-// beginWhole takes a 200. To a Range that is an upstream that knows none: the client
-// gets its range all the same, if the length is known, and else the whole.
+// beginWhole takes a 200. If it answers a Range, the upstream serves none: the client gets its
+// range all the same if the length is known, and otherwise the whole.
 func (b *blob) beginWhole(length int64, want byteRange) error {
 	if b.total = length; length < 0 || !want.some {
 		b.end = length
@@ -137,9 +135,8 @@ func (b *blob) beginWhole(length int64, want byteRange) error {
 	return nil
 }
 
-// Read implements [io.Reader]. It gives io.EOF after the last byte, errWrongBytes
-// where the bytes are not the digest's, and other errors where no upstream could
-// finish what one began.
+// Read implements [io.Reader]. It returns io.EOF after the last byte, errWrongBytes if the bytes do
+// not match the digest, and other errors if no upstream could finish what one began.
 func (b *blob) Read(p []byte) (int, error) {
 	for {
 		if b.end >= 0 && b.offset == b.end {
@@ -174,7 +171,7 @@ func (b *blob) Read(p []byte) (int, error) {
 	}
 }
 
-// finish is io.EOF if all is as it should be.
+// finish returns io.EOF if everything is as it should be.
 func (b *blob) finish() error {
 	whole := b.start == 0 && (b.total < 0 || b.offset == b.total) && !(b.partial && b.total < 0)
 	if whole && digest.NewDigest(b.request.Digest.Algorithm(), b.delivered) != b.request.Digest {
@@ -183,7 +180,7 @@ func (b *blob) finish() error {
 	return io.EOF
 }
 
-// resume takes the blob up again at the offset after the upstream broke off.
+// resume resumes the blob at the offset after the upstream broke off.
 func (b *blob) resume(cause error) error {
 	for b.resumes < maxResumes {
 		_ = b.body.Close()
@@ -206,7 +203,7 @@ func (b *blob) resume(cause error) error {
 		}
 		cause = err
 	}
-	return fmt.Errorf("the blob broke off at byte %d and could not be taken up again: %w", b.offset, cause)
+	return fmt.Errorf("the blob broke off at byte %d and could not be resumed: %w", b.offset, cause)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -239,11 +236,11 @@ func (b *blob) rejoin(resp *http.Response, want byteRange) error {
 		}
 		return b.skip()
 	}
-	return fmt.Errorf("the upstream answers %d to a Range", resp.StatusCode)
+	return fmt.Errorf("the upstream answered %d to a Range", resp.StatusCode)
 }
 
-// skip passes over what a body that starts from zero has of what is delivered, and
-// compares it: two bodies are never spliced unseen.
+// skip skips what a body that starts from zero has of what is delivered, and compares it: two
+// bodies are never spliced unseen.
 func (b *blob) skip() error {
 	if _, err := io.CopyN(io.Discard, b.body, b.start); err != nil {
 		return err

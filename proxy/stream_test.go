@@ -67,6 +67,7 @@ func (f *faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // However upstreams break off, lie and ignore ranges, a client gets exactly the bytes
 // it asked for or an answer that is not whole: never a wrong clean end.
 func TestAnyInterleavingOfFaultsGivesExactBytesOrABreak(t *testing.T) {
+	t.Parallel()
 	dice := rand.New(rand.NewPCG(1, 2))
 	whole := 0
 	const rounds = 150
@@ -100,6 +101,7 @@ func TestAnyInterleavingOfFaultsGivesExactBytesOrABreak(t *testing.T) {
 }
 
 func TestASmallWrongBlobIsFetchedFromAnotherUpstream(t *testing.T) {
+	t.Parallel()
 	content := []byte("foo")
 	wrong := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "bar") }
 	right := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) }
@@ -113,6 +115,7 @@ func TestASmallWrongBlobIsFetchedFromAnotherUpstream(t *testing.T) {
 }
 
 func TestTwoDifferentBodiesAreNeverSpliced(t *testing.T) { // harbor#23600
+	t.Parallel()
 	content := bytes.Repeat([]byte("0123456789abcdef"), 3*copyBuffer/16)
 	other := bytes.Clone(content)
 	other[0] ^= 1
@@ -133,6 +136,7 @@ func TestTwoDifferentBodiesAreNeverSpliced(t *testing.T) { // harbor#23600
 }
 
 func TestAHeadOnABlobFetchesNone(t *testing.T) { // harbor#22609
+	t.Parallel()
 	for name, h := range map[string]http.HandlerFunc{
 		"HEAD is known": func(w http.ResponseWriter, r *http.Request) {
 			if r.Method != http.MethodHead {

@@ -101,7 +101,7 @@ fuzz_one() {
 real() {
 	[ -n "$engines" ] || return 0
 	say "against real engines: $*"
-	(cd test && CGO_ENABLED=${race:+1} go test -json $race -count=1 -timeout 20m "$@") || true
+	(cd test && CGO_ENABLED=${race:+1} go test -json $race -count=1 -timeout 30m "$@") || true
 }
 
 # The booted systems come last and alone: how long a boot takes is among what is tested.

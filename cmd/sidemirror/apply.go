@@ -8,6 +8,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -90,7 +91,7 @@ func refuses(plan hostconfig.Plan, what *problem.Problem) bool {
 }
 
 // verbs are what was done to an engine, for a person.
-var verbs = map[engine.Verb]string{engine.Reload: "reloaded", engine.Restart: "restarted"}
+var verbs = map[live.Verb]string{live.Reload: "reloaded", live.Restart: "restarted"}
 
 // result prints what was done, one line each.
 func (p *printer) result(r hostconfig.Result) {
@@ -116,11 +117,11 @@ func writeResultJSON(w io.Writer, r hostconfig.Result, engines []engine.State) e
 		Engines  []engine.State     `json:"engines,omitempty"` // not of revert
 		Written  []string           `json:"written"`
 		Restored []string           `json:"restored"`
-		Signals  []engine.Signal    `json:"signals"`
+		Signals  []live.Signal      `json:"signals"`
 		Probed   []string           `json:"probed"`
 		Warnings []*problem.Problem `json:"warnings"`
 	}{
-		engines, append([]string{}, r.Written...), append([]string{}, r.Restored...), append([]engine.Signal{}, r.Signals...),
+		engines, append([]string{}, r.Written...), append([]string{}, r.Restored...), append([]live.Signal{}, r.Signals...),
 		append([]string{}, r.Probed...), append([]*problem.Problem{}, r.Warnings...),
 	})
 }

@@ -32,8 +32,10 @@ func newLoginCommand(g *globals) *cobra.Command {
 		Use:   "login REGISTRY[/NAMESPACE]",
 		Short: "Store a login for a registry, after the registry has accepted it",
 		Long: `Check a username and password with the registry, and store them for the daemon in the
-file that credentials.store names. A login with a namespace is for the repositories
-in that namespace only. If several match, the daemon uses the longest.
+file that credentials.store names. A login is for the host that it names, and is sent
+nowhere else: a mirror of the registry has a login of its own. A login with a
+namespace is for the repositories in that namespace only. If several match, the
+daemon uses the longest.
 
 sidemirror asks for the password on the terminal, or reads it from standard input with
 --password-stdin. There is no flag for it, because other users can read a command

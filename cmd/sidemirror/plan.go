@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -67,17 +68,24 @@ type found struct {
 
 // problemsOf returns the problems of the engines, and what the plan refuses apart from them.
 func problemsOf(engines []engine.State, refused []*problem.Problem) (list []found) {
-	seen := make(map[*problem.Problem]bool)
+	at := make(map[*problem.Problem]int)
+	add := func(engine string, what *problem.Problem) {
+		i, known := at[what]
+		switch {
+		case !known:
+			at[what] = len(list)
+			list = append(list, found{engine, what})
+		case engine != "" && list[i].engine != engine:
+			list[i].engine = "" // it is about the host
+		}
+	}
 	for _, e := range engines {
 		for _, what := range e.Problems {
-			seen[what] = true
-			list = append(list, found{e.Title(), what})
+			add(e.Title(), what)
 		}
 	}
 	for _, what := range refused {
-		if !seen[what] {
-			list = append(list, found{"", what})
-		}
+		add("", what)
 	}
 	return list
 }
@@ -133,8 +141,8 @@ func writePlanJSON(w io.Writer, plan hostconfig.Plan) error {
 	return writeJSON(w, struct {
 		Engines []engine.State     `json:"engines"`
 		Changes []changeJSON       `json:"changes"`
-		Signals []engine.Signal    `json:"signals"`
+		Signals []live.Signal      `json:"signals"`
 		Refused []*problem.Problem `json:"refused"`
 		Notes   []*problem.Problem `json:"notes,omitempty"`
-	}{plan.Engines, changes, append([]engine.Signal{}, plan.Signals()...), append([]*problem.Problem{}, plan.Refused...), plan.Notes})
+	}{plan.Engines, changes, append([]live.Signal{}, plan.Signals()...), append([]*problem.Problem{}, plan.Refused...), plan.Notes})
 }

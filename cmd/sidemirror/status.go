@@ -14,6 +14,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -24,7 +25,7 @@ type status struct {
 	Proxy   *proxyStatus       `json:"proxy,omitempty"` // not under --root
 	Engines []engine.State     `json:"engines"`
 	Pending []string           `json:"pending"` // files that are not as planned and can be changed
-	Signals []engine.Signal    `json:"signals"` // what running engines still need
+	Signals []live.Signal      `json:"signals"` // what running engines still need
 	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
 }
 
@@ -115,7 +116,7 @@ func (f *hostFlags) inForce(lastGood config.LastGood) (*config.Config, []*proble
 
 func newStatus(plan hostconfig.Plan) *status {
 	s := &status{
-		Engines: plan.Engines, Pending: []string{}, Signals: append([]engine.Signal{}, plan.Signals()...),
+		Engines: plan.Engines, Pending: []string{}, Signals: append([]live.Signal{}, plan.Signals()...),
 		Refused: append([]*problem.Problem{}, plan.Refused...),
 	}
 	for _, c := range plan.Changes {
@@ -138,9 +139,10 @@ func (s *status) problems() (list []found) {
 			list = append(list, found{"", what})
 		}
 	}
+	proxy := slices.Clone(list)
 	for _, what := range problemsOf(s.Engines, s.Refused) {
 		// What is wrong with the port is known from the proxy already.
-		if !slices.ContainsFunc(list, func(f found) bool { return f.Code != "" && f.Code == what.Code && f.engine == what.engine }) {
+		if !slices.ContainsFunc(proxy, func(f found) bool { return f.Code != "" && f.Code == what.Code }) {
 			list = append(list, what)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -45,11 +46,11 @@ func TestShortStatusHasAtMostThreeLines(t *testing.T) {
 		"only containerd, which needs a restart": {status{Engines: states(deaf)},
 			"no container engine pulls through sidemirror yet; 1 file prepared",
 			"containerd: /c.toml: config_path is empty; hint: sidemirror apply --restart-containerd"},
-		"nothing written yet": {status{Engines: states(new), Pending: []string{"/d1", "/d2"}, Signals: []engine.Signal{{Engine: "docker", Verb: engine.Reload}}},
+		"nothing written yet": {status{Engines: states(new), Pending: []string{"/d1", "/d2"}, Signals: []live.Signal{{Engine: "docker", Verb: live.Reload}}},
 			"no container engine pulls through sidemirror yet", "2 files must be changed; hint: sidemirror apply (sidemirror plan shows what it does)"},
 		"Docker Hub's own file refused": {status{Engines: states(hubRefused, containerd), Refused: []*problem.Problem{immutable}},
 			"containerd pulls through sidemirror; docker pulls only partly through sidemirror (2 files)", "docker: /d1: is immutable"},
-		"docker not reloaded": {status{Engines: states(docker), Signals: []engine.Signal{{Engine: "docker", Verb: engine.Reload}}},
+		"docker not reloaded": {status{Engines: states(docker), Signals: []live.Signal{{Engine: "docker", Verb: live.Reload}}},
 			"docker pulls through sidemirror (2 files)", "docker: needs a reload to take its configuration; hint: sidemirror apply (sidemirror plan shows what it does)"},
 		"proxy down, and more": {status{Engines: states(docker, deaf), Proxy: problemOf("sidemirror does not respond", "systemctl status sidemirror"), Refused: []*problem.Problem{immutable}},
 			"docker pulls through sidemirror (2 files)",

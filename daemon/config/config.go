@@ -142,7 +142,8 @@ type Registry struct {
 	CA string
 
 	// Cert and Key (cert and key, absolute paths, both or neither) are a PEM client certificate
-	// and its key, which the upstreams are shown. Default none.
+	// and its key. The upstream at the host NAME is shown them, or the only upstream, on behalf
+	// of trusted callers. Default none.
 	Cert, Key string
 
 	// Realms (realms, a list of origins as "https://sso.corp.example") are token servers that

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/internal/portowner"
 )
 
@@ -41,7 +42,7 @@ type fakeHost struct {
 	reopened atomic.Int64
 }
 
-func (f *fakeHost) Daemon(_ context.Context, name string) engine.Daemon {
+func (f *fakeHost) Daemon(_ context.Context, name string) live.Daemon {
 	if name == engine.Containerd && !f.containerd {
 		return nil
 	}
@@ -83,23 +84,23 @@ func (d fakeDaemon) Started() time.Time { return time.Time{} }
 
 func (d fakeDaemon) Pull(context.Context, string) error { return errors.New("no such image") }
 
-func (d fakeDaemon) Info(context.Context) (engine.Info, error) {
+func (d fakeDaemon) Info(context.Context) (live.Info, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.name == engine.Containerd {
-		return engine.Info{}, errors.New("not told")
+		return live.Info{}, errors.New("not told")
 	}
-	return engine.Info{Store: d.store, Mirrors: slices.Clone(d.mirrors)}, nil
+	return live.Info{Store: d.store, Mirrors: slices.Clone(d.mirrors)}, nil
 }
 
 // Signal takes daemon.json as dockerd does: a key that is gone changes nothing.
-func (d fakeDaemon) Signal(_ context.Context, verb engine.Verb) error {
+func (d fakeDaemon) Signal(_ context.Context, verb live.Verb) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.deaf != nil {
 		return d.deaf
 	}
-	if verb == engine.Restart {
+	if verb == live.Restart {
 		d.restarts++
 		return nil
 	}

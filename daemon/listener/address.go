@@ -21,6 +21,17 @@ func Covers(has, want netip.AddrPort) bool {
 		has.Addr() == netip.IPv4Unspecified() && want.Addr().Is4()
 }
 
+// Reachable returns an address by which a listener at addr is reached from this host.
+func Reachable(addr netip.AddrPort) netip.AddrPort {
+	switch addr.Addr() {
+	case netip.IPv4Unspecified():
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
+	case netip.IPv6Unspecified():
+		return netip.AddrPortFrom(netip.IPv6Loopback(), addr.Port())
+	}
+	return addr
+}
+
 // CheckServed returns a problem if an address of listen is not served by sockets that are open
 // at these addresses, and nil otherwise. Engines may be configured to use any address of listen.
 // If the host has no IPv6, [::1] is not expected.

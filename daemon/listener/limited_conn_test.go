@@ -57,6 +57,7 @@ func ok(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestRefusedHeaderReturns400AndClosesTheConnection(t *testing.T) {
+	t.Parallel()
 	addr := serveOn(t, trustAll(), time.Minute, ok)
 	good := "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	posted := "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n\r\n a"
@@ -97,6 +98,7 @@ func TestRefusedHeaderReturns400AndClosesTheConnection(t *testing.T) {
 }
 
 func TestHTTP2IsNotServed(t *testing.T) {
+	t.Parallel()
 	c := dial(t, serveOn(t, trustAll(), time.Minute, ok))
 	_, _ = io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 ") {
@@ -105,6 +107,7 @@ func TestHTTP2IsNotServed(t *testing.T) {
 }
 
 func TestHeaderOf30KiBIsServed(t *testing.T) {
+	t.Parallel()
 	addr := serveOn(t, trustAll(), time.Minute, ok)
 	c := dial(t, addr)
 	fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: localhost\r\nA: %s\r\n\r\n", strings.Repeat("x", 30<<10))
@@ -116,6 +119,7 @@ func TestHeaderOf30KiBIsServed(t *testing.T) {
 }
 
 func TestClientThatReadsNothingIsDisconnected(t *testing.T) {
+	t.Parallel()
 	path := randomFile(t, 64<<20)
 	for _, tt := range []struct {
 		name string
@@ -184,6 +188,7 @@ func randomFile(t *testing.T, size int) string {
 // A client that takes several times the stall for the whole, but never as long for a part,
 // receives every byte.
 func TestSlowClientReceivesEveryByte(t *testing.T) {
+	t.Parallel()
 	const size, portions = 12 << 20, 40
 	path := randomFile(t, size)
 	want, err := os.ReadFile(path)
@@ -201,6 +206,7 @@ func TestSlowClientReceivesEveryByte(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			const stall = 500 * time.Millisecond
 			addr := serveOn(t, trustAll(), stall, tt.serve)
 			c := dial(t, addr)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -128,7 +129,11 @@ func TestReloadWaitsForTheJobAndReportsItsResult(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := &systemd{result: test.result, refuse: test.refuse}
 			defer s.wait.Wait()
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			patience := time.Minute
+			if name == "hangs" {
+				patience = 100 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			err := Units{s.dial}.Reload(ctx, "docker.service")
 			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
@@ -162,6 +167,25 @@ func TestProxyStatusReturnsTheStatusLineOfTheUnit(t *testing.T) {
 	s.wait.Wait()
 	if err != nil || text != "serving; a problem" {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestMainPIDOfAUnit(t *testing.T) {
+	const path = "/org/freedesktop/systemd1/unit/docker_2eservice MainPID"
+	for name, test := range map[string]struct {
+		value any
+		pid   int
+		fails bool
+	}{"runs": {uint32(4711), 4711, false}, "is stopped": {uint32(0), 0, false}, "is no number": {"4711", 0, true}} {
+		s := &systemd{properties: map[string]any{path: test.value}}
+		pid, err := Units{s.dial}.MainPID(t.Context(), "docker.service")
+		s.wait.Wait()
+		if pid != test.pid || (err != nil) != test.fails {
+			t.Errorf("%s: %d, %v", name, pid, err)
+		}
+	}
+	if _, err := (Units{func(context.Context) (*sdbus.Conn, error) { return nil, errors.New("no systemd") }}).MainPID(t.Context(), "docker.service"); err == nil {
+		t.Error("no error without systemd")
 	}
 }
 

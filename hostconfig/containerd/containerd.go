@@ -11,6 +11,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/hostconfig/certsd"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 	"github.com/sidemirror/sidemirror/hostconfig/unitfile"
 	"github.com/sidemirror/sidemirror/hostconfig/version"
@@ -36,8 +37,8 @@ func Engines(h *engine.Host) []engine.Engine {
 // containerd is the host's own.
 type containerd struct {
 	*engine.Host
-	daemon  engine.Daemon // nil if none runs
-	config  string        // its configuration file
+	daemon  live.Daemon // nil if none runs
+	config  string      // its configuration file
 	conf    config
 	err     error // why conf cannot be read
 	running running
@@ -171,7 +172,7 @@ func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desir
 		return p
 	}
 	if c.err != nil {
-		p.Hold = engine.AsProblem(c.err, "containerd-config-unreadable")
+		p.Hold = problem.Coded(c.err, "containerd-config-unreadable")
 		return p
 	}
 	p.State.Through, p.Retain = []engine.Kind{engine.HostsTOML}, []engine.Kind{engine.ConfigTOML}

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 	"github.com/sidemirror/sidemirror/hostconfig/socket"
 	"github.com/sidemirror/sidemirror/hostconfig/version"
@@ -36,12 +36,12 @@ const (
 // daemon is a running containerd.
 type daemon struct {
 	process.Process
-	units engine.Units
+	units live.Units
 	tree  *hostfs.Host
 }
 
 // Connect returns the daemon that is a process of the host.
-func Connect(tree *hostfs.Host, p process.Process, units engine.Units) engine.Daemon {
+func Connect(tree *hostfs.Host, p process.Process, units live.Units) live.Daemon {
 	return daemon{p, units, tree}
 }
 
@@ -66,20 +66,20 @@ func (d daemon) socket() string {
 
 // Info asks containerd's introspection service for the config_path in force, which the image
 // plugin of CRI exports from 2.1 on.
-func (d daemon) Info(ctx context.Context) (engine.Info, error) {
+func (d daemon) Info(ctx context.Context) (live.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, infoLimit)
 	defer cancel()
 	filter := socket.Field(1, []byte(`type==io.containerd.cri.v1,id==images`)) // PluginsRequest.filters
 	reply, err := socket.Call(ctx, socket.Transport(d.socket(), false), "/containerd.services.introspection.v1.Introspection/Plugins", filter)
 	if err != nil {
-		return engine.Info{}, fmt.Errorf("asking containerd for its configuration: %w", err)
+		return live.Info{}, fmt.Errorf("asking containerd for its configuration: %w", err)
 	}
 	return readPlugins(reply), nil
 }
 
 // readPlugins reads a PluginsResponse: plugins (1), of which the one of a type (1) and id (2) has
 // exports (5), a map of key (1) and value (2).
-func readPlugins(reply []byte) (info engine.Info) {
+func readPlugins(reply []byte) (info live.Info) {
 	socket.Fields(reply, func(number uint64, plugin []byte) {
 		var kind, id, configPath string
 		known := false
@@ -112,8 +112,8 @@ func readPlugins(reply []byte) (info engine.Info) {
 }
 
 // Signal restarts containerd through systemd. containerd dies of SIGHUP, so that it is never sent.
-func (d daemon) Signal(ctx context.Context, verb engine.Verb) error {
-	if verb != engine.Restart {
+func (d daemon) Signal(ctx context.Context, verb live.Verb) error {
+	if verb != live.Restart {
 		return fmt.Errorf("containerd is never told to %s", verb)
 	}
 	if !d.tree.IsDir("/run/systemd/system") { // sd_booted(3)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/hostconfig/version"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -177,7 +178,7 @@ func (c *containerd) restartPending() *engine.Pending {
 		return nil
 	}
 	return &engine.Pending{
-		Signal: engine.Signal{Engine: engine.Containerd, Verb: engine.Restart}, File: c.conf.pathIn,
+		Signal: live.Signal{Engine: engine.Containerd, Verb: live.Restart}, File: c.conf.pathIn,
 		Problem: problem.Problem{
 			Code: "containerd-restart-pending", Path: c.conf.pathIn, Text: "config_path was set after containerd was started: CRI does not read hosts.toml files yet",
 			Hint: "systemctl restart containerd (containers keep running)",

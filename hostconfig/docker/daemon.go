@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 	"github.com/sidemirror/sidemirror/hostconfig/socket"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -43,11 +43,11 @@ const (
 // daemon is a running dockerd.
 type daemon struct {
 	process.Process
-	units engine.Units
+	units live.Units
 }
 
 // Connect returns the daemon that is a process.
-func Connect(p process.Process, units engine.Units) engine.Daemon { return daemon{p, units} }
+func Connect(p process.Process, units live.Units) live.Daemon { return daemon{p, units} }
 
 func (d daemon) Args() []string     { return d.Process.Args }
 func (d daemon) Started() time.Time { return d.Process.Started }
@@ -63,11 +63,11 @@ func (d daemon) socket() string {
 }
 
 // Info is GET /info of the Docker Engine API.
-func (d daemon) Info(ctx context.Context) (engine.Info, error) {
+func (d daemon) Info(ctx context.Context) (live.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, infoLimit)
 	defer cancel()
-	failed := func(err error) (engine.Info, error) {
-		return engine.Info{}, fmt.Errorf("asking docker for its configuration: %w", err)
+	failed := func(err error) (live.Info, error) {
+		return live.Info{}, fmt.Errorf("asking docker for its configuration: %w", err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/info", nil)
 	if err != nil {
@@ -90,16 +90,16 @@ func (d daemon) Info(ctx context.Context) (engine.Info, error) {
 
 // readInfo reads the answer to GET /info. The containerd store shows by a driver-type in the
 // driver's status.
-func readInfo(r io.Reader) (engine.Info, error) {
+func readInfo(r io.Reader) (live.Info, error) {
 	var said struct {
 		ServerVersion, Driver string
 		DriverStatus          [][2]string
 		RegistryConfig        struct{ Mirrors []string }
 	}
 	if err := json.NewDecoder(r).Decode(&said); err != nil {
-		return engine.Info{}, err
+		return live.Info{}, err
 	}
-	info := engine.Info{Version: said.ServerVersion, Mirrors: said.RegistryConfig.Mirrors, Store: said.Driver}
+	info := live.Info{Version: said.ServerVersion, Mirrors: said.RegistryConfig.Mirrors, Store: said.Driver}
 	for _, pair := range said.DriverStatus {
 		if pair[0] == "driver-type" && strings.HasPrefix(pair[1], "io.containerd.snapshotter.") {
 			info.Store = containerdStore
@@ -110,8 +110,8 @@ func readInfo(r io.Reader) (engine.Info, error) {
 
 // Signal reloads dockerd. systemd knows how the unit wants it; if it does not do it, the signal does:
 // ExecReload of docker.service needs a kill(1), which small images lack.
-func (d daemon) Signal(ctx context.Context, verb engine.Verb) error {
-	if verb != engine.Reload {
+func (d daemon) Signal(ctx context.Context, verb live.Verb) error {
+	if verb != live.Reload {
 		return fmt.Errorf("docker is never told to %s", verb)
 	}
 	var err error

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/hostconfig/certsd"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/hostconfig/unitfile"
@@ -36,10 +37,10 @@ func Engines(h *engine.Host) []engine.Engine {
 // docker is the host's own.
 type docker struct {
 	*engine.Host
-	daemon   engine.Daemon // nil if none runs
-	info     engine.Info   // of the daemon
-	args     []string      // of the daemon, or of the one that would be started
-	json     string        // the configuration file
+	daemon   live.Daemon // nil if none runs
+	info     live.Info   // of the daemon
+	args     []string    // of the daemon, or of the one that would be started
+	json     string      // the configuration file
 	settings settings
 	err      error           // why the configuration cannot be read
 	version  version.Version // the newer one of what runs and what is installed
@@ -162,7 +163,7 @@ func (d *docker) Plan(ctx context.Context, s engine.State, want engine.Desired) 
 		return p
 	}
 	if d.err != nil {
-		p.Hold = engine.AsProblem(d.err, "docker-config-unreadable")
+		p.Hold = problem.Coded(d.err, "docker-config-unreadable")
 		return p
 	}
 	if d.readsHosts() {
@@ -292,7 +293,7 @@ func (d *docker) planMirrors(p *engine.Plan, hubFile string, want engine.Desired
 		return
 	}
 	p.Pending = &engine.Pending{
-		Signal: engine.Signal{Engine: engine.Docker, Verb: engine.Reload}, File: d.json,
+		Signal: live.Signal{Engine: engine.Docker, Verb: live.Reload}, File: d.json,
 		Problem: problem.Problem{Code: "docker-reload-pending", Path: d.json, Text: "the running dockerd has not taken this file yet", Hint: "sidemirror apply"},
 	}
 }

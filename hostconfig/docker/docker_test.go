@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 )
 
@@ -30,7 +30,7 @@ func TestOnlyTheHostsOwnDockerdIsAccepted(t *testing.T) {
 }
 
 func TestInfoOfDockerd(t *testing.T) {
-	for text, want := range map[string]engine.Info{
+	for text, want := range map[string]live.Info{
 		`{"ServerVersion":"28.5.2","Driver":"overlayfs","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]],"RegistryConfig":{"Mirrors":["http://a/"]}}`: {Version: "28.5.2", Mirrors: []string{"http://a/"}, Store: "containerd"},
 		`{"ServerVersion":"20.10.24","Driver":"overlay2","DriverStatus":[["Backing Filesystem","extfs"]]}`:                                                           {Version: "20.10.24", Store: "overlay2"},
 	} {

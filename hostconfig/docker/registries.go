@@ -13,6 +13,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/certsd"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // hubHost is the host that dockerd asks for what is on Docker Hub. Only by that name, and not as
@@ -138,6 +139,7 @@ func (d *docker) carried(ctx context.Context, t trust, hosts certsd.Folder, ours
 	if err != nil {
 		return nil, err
 	}
+	before := d.verdicts(hosts.File(hub))
 	var list []splice.Mirror
 	for _, text := range d.settings.Mirrors {
 		u, err := url.Parse(text)
@@ -156,7 +158,18 @@ func (d *docker) carried(ctx context.Context, t trust, hosts certsd.Folder, ours
 		for _, pair := range clients {
 			m.Clients = append(m.Clients, absolute(folder, pair))
 		}
-		if t.of(ctx, u.Host) == insecure {
+		verdict := t.of(ctx, u.Host)
+		if known, ok := before[u.Host]; ok && verdict == unknown {
+			verdict = known
+		}
+		switch verdict {
+		case unknown:
+			return nil, &problem.Problem{
+				Code: "docker-mirror-unresolved", Path: d.json,
+				Text: text + " may be in one of the networks of insecure-registries, but its name cannot be resolved from here: sidemirror leaves Docker Hub alone",
+				Hint: "run sidemirror apply, which can resolve names, or remove that mirror",
+			}
+		case insecure:
 			m.SkipVerify = u.Scheme == "https"
 			if u.Scheme == "https" && u.Port() != "80" {
 				// dockerd falls back to plain HTTP. With skip_verify a host of http is asked by HTTPS first
@@ -172,6 +185,31 @@ func (d *docker) carried(ctx context.Context, t trust, hosts certsd.Folder, ours
 		}
 	}
 	return list, nil
+}
+
+// verdicts returns what an earlier run, which could resolve their names, found about the mirrors in
+// sidemirror's file for docker.io, by their hosts.
+func (d *docker) verdicts(hubFile string) map[string]verdict {
+	f, err := d.Tree.Read(hubFile)
+	if err != nil || !f.Exists() || d.Journal.Find(hubFile) == nil {
+		return nil
+	}
+	file, err := splice.ReadHosts(hubFile, f.Data, splice.Version{Major: 99}) // whatever words it has
+	if err != nil {
+		return nil
+	}
+	found := make(map[string]verdict)
+	for _, host := range file.Hosts {
+		u, err := url.Parse(host.Name)
+		switch {
+		case err != nil:
+		case host.SkipVerify:
+			found[u.Host] = insecure
+		default:
+			found[u.Host] = secure
+		}
+	}
+	return found
 }
 
 // absolute returns a certificate and its key with their whole paths.

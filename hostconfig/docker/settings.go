@@ -137,7 +137,8 @@ func (e mirrorEntry) Add(name string, base []byte) ([]byte, error) {
 
 func (e mirrorEntry) Settled(name string, now []byte) bool {
 	d, err := splice.ReadDaemon(name, now, splice.Version(e.version))
-	return err == nil && d.Settled(e.url)
+	// dockerd 20.10 takes a mirror whose scheme is in capitals for a host name.
+	return err == nil && d.Settled(e.url) && strings.HasPrefix(d.Mirrors[0], "http://")
 }
 
 func (e mirrorEntry) Merge(other engine.Entry) (engine.Entry, bool) {

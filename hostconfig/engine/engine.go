@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 )
 
 // Docker and Containerd are the engines, as [Desired] and [State] name them.
@@ -56,7 +57,7 @@ type Host struct {
 	Journal *journal.Journal
 
 	// Running is what runs on the host; nil for a tree, in which nothing does.
-	Running Running
+	Running live.Host
 
 	// Named are engines that count as installed although neither their program nor their
 	// configuration is found.

@@ -1,35 +1,8 @@
 package engine
 
 import (
-	"errors"
-	"fmt"
 	"testing"
-
-	"github.com/sidemirror/sidemirror/internal/problem"
 )
-
-func TestAsProblemKeepsCodeAndHint(t *testing.T) {
-	coded := &problem.Problem{Code: "own-code", Path: "/x", Text: "text", Hint: "hint"}
-	bare := &problem.Problem{Path: "/x", Text: "text"}
-	for name, test := range map[string]struct {
-		err              error
-		code, hint, text string
-	}{
-		"problem":         {coded, "own-code", "hint", "/x: text"},
-		"without a code":  {bare, "code", "", "/x: text"},
-		"cause of more":   {fmt.Errorf("reading: %w", coded), "own-code", "hint", "reading: /x: text"},
-		"of several":      {errors.Join(coded, errors.New("more")), "own-code", "hint", "/x: text\nmore"},
-		"any other error": {errors.New("plain"), "code", "", "plain"},
-	} {
-		got := AsProblem(test.err, "code")
-		if got.Code != test.code || got.Hint != test.hint || got.Error() != test.text || !errors.Is(got, test.err) && got != test.err && got.Err != test.err && name != "without a code" {
-			t.Errorf("%s: %+v", name, got)
-		}
-	}
-	if bare.Code != "" {
-		t.Error("the error itself was changed")
-	}
-}
 
 func TestProgramsThatSayThatTheyWriteAFile(t *testing.T) {
 	for text, want := range map[string]string{

@@ -1,6 +1,9 @@
 package engine
 
-import "github.com/sidemirror/sidemirror/internal/problem"
+import (
+	"github.com/sidemirror/sidemirror/hostconfig/live"
+	"github.com/sidemirror/sidemirror/internal/problem"
+)
 
 // Kind is how a file is edited.
 type Kind string
@@ -65,7 +68,7 @@ type Refusal struct {
 
 // Refuse adds a refusal. The code is for an error that has none.
 func (p *Plan) Refuse(path string, err error, code string) {
-	p.Refused = append(p.Refused, Refusal{Path: path, Problem: AsProblem(err, code)})
+	p.Refused = append(p.Refused, Refusal{Path: path, Problem: problem.Coded(err, code)})
 }
 
 // Skip says that a registry is not mirrored, and why.
@@ -105,7 +108,7 @@ type Entry interface {
 // Pending says that a running engine has not taken a file that is in place: a run may have been
 // killed between the write and the signal. It does not apply if the file is going to be written.
 type Pending struct {
-	Signal  Signal
+	Signal  live.Signal
 	File    string
 	Problem problem.Problem
 }
@@ -130,20 +133,3 @@ type Probe struct {
 	// AfterRestart says that the engine does not look there before it is restarted.
 	AfterRestart bool
 }
-
-// Verb is what an engine can be told to do.
-type Verb string
-
-// The verbs. containerd dies of SIGHUP: it is only ever restarted.
-const (
-	Reload  Verb = "reload"
-	Restart Verb = "restart"
-)
-
-// Signal is what a running engine has to be told.
-type Signal struct {
-	Engine string `json:"engine"`
-	Verb   Verb   `json:"verb"`
-}
-
-func (s Signal) String() string { return string(s.Verb) + " " + s.Engine }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -53,22 +52,6 @@ func (h *Host) Version(ctx context.Context, name, program string, packages ...st
 		return ""
 	}
 	return version.Package(f.Data, packages...)
-}
-
-// AsProblem returns err as a problem, with a code if it has none.
-func AsProblem(err error, code string) *problem.Problem {
-	p := &problem.Problem{}
-	if !errors.As(err, &p) {
-		p.Err = err
-	} else if p.Error() != err.Error() { // it is a cause of more
-		p = &problem.Problem{Code: p.Code, Err: err, Hint: p.Hint}
-	}
-	if p.Code == "" {
-		copied := *p
-		copied.Code = code
-		p = &copied
-	}
-	return p
 }
 
 // ManagedBy returns a note if the beginning of a file says that a program writes it, which may

@@ -72,7 +72,7 @@ func (f Finder) authenticate(ctx context.Context, q Query, c candidate) *Process
 	if exe.known && !exe.safe {
 		return nil
 	}
-	if !f.isMainProcess(ctx, q, c) && !ownsSocket(q.Socket, c, exe.known) {
+	if !f.isMainProcess(ctx, q, c) && !ownsSocket(ctx, q.Socket, c, exe.known) {
 		return nil
 	}
 	if !alive(fd) {

@@ -317,10 +317,10 @@ func TestAConnectionIsMadeForNoProcessOfAUsersSessionOrAContainer(t *testing.T) 
 		"/machine.slice/libpod-" + id + ".scope/container":                    {false, false},
 	} {
 		c := candidate{pid: pid, cgroup: cgroup}
-		if got := ownsSocket(s.socket, c, false); got != asked.uninspected {
+		if got := ownsSocket(t.Context(), s.socket, c, false); got != asked.uninspected {
 			t.Errorf("in %s: %v", cgroup, got)
 		}
-		if got := ownsSocket(s.socket, c, true); got != asked.inspected {
+		if got := ownsSocket(t.Context(), s.socket, c, true); got != asked.inspected {
 			t.Errorf("in %s with an inspected executable: %v", cgroup, got)
 		}
 	}

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net"
@@ -20,11 +21,12 @@ const connectLimit = 2 * time.Second
 //
 // A connection can make systemd start an engine that is stopped. A process of a container is
 // therefore not asked, and one that belongs to a user's session only if its executable was inspected.
-func ownsSocket(name string, c candidate, inspected bool) bool {
+func ownsSocket(ctx context.Context, name string, c candidate, inspected bool) bool {
 	if name == "" || inContainer(c.cgroup) || !inspected && inUserSession(c.cgroup) || !madeByRoot(name) {
 		return false
 	}
-	conn, err := net.DialTimeout("unix", name, connectLimit)
+	dialer := net.Dialer{Timeout: connectLimit}
+	conn, err := dialer.DialContext(ctx, "unix", name)
 	if err != nil {
 		return false
 	}

@@ -84,7 +84,8 @@ func Fields(message []byte, f func(number uint64, value []byte)) bool {
 			return false
 		}
 		message = message[n:]
-		size, bytes := uint64(0), false
+		var size uint64
+		bytes := false
 		switch tag & 7 {
 		case 0:
 			if _, n = binary.Uvarint(message); n <= 0 {

@@ -31,7 +31,7 @@ type Daemon struct {
 // ReadDaemon parses a daemon.json as dockerd of that version does (moby, daemon/config,
 // getConflictFreeConfiguration), and refuses what makes that dockerd refuse to start: a syntax
 // error, an unknown key, a value of the wrong type, and values that it checks without looking at the
-// host. If the version is unknown, it accepts what any version accepts.
+// host. If the version is unknown, it accepts what any version from 23 on accepts.
 func ReadDaemon(name string, data []byte, v Version) (*Daemon, error) {
 	d := &Daemon{name: name, version: v, data: data}
 	if v.before(23, 0) {
@@ -88,7 +88,9 @@ func (d *Daemon) parse() error {
 	if err := json.Unmarshal(d.json(), &values); err != nil {
 		return d.syntax(err)
 	}
-	d.object, d.members = members(d.text)
+	if d.object, d.members = members(d.text); d.object.empty() && string(d.json()) != "null" {
+		return refuse("daemon-json-syntax", d.name, 1, "write an object: { … }", "has no object that sidemirror could find")
+	}
 	return nil
 }
 
@@ -151,7 +153,7 @@ func (d *Daemon) Settled(url string) bool { return len(d.Mirrors) > 0 && reaches
 // AddMirror returns the file with url before all other mirrors. The file must not have it.
 func (d *Daemon) AddMirror(url string) ([]byte, error) {
 	at, with := d.insertion(quoteJSON(url))
-	out := d.replace(at, with)
+	out := d.replace(edit{at, with})
 	return out, d.verify(out, slices.Insert(slices.Clone(d.Mirrors), 0, url))
 }
 
@@ -210,11 +212,23 @@ func (d *Daemon) insertMember(text string) (at span, with string) {
 	return span{last.value.end, last.value.end}, "," + gap + text
 }
 
-// replace returns the file with a range of its text replaced.
-func (d *Daemon) replace(s span, with string) []byte {
-	start := d.encoding.offset(d.text[:s.start])
-	end := start + d.encoding.offset(d.text[s.start:s.end]) - len(d.encoding.mark)
-	return slices.Concat(d.data[:start], d.encoding.encode(with), d.data[end:])
+// edit replaces a range of a text.
+type edit struct {
+	span
+	with string
+}
+
+// replace returns the file after edits of its text, which are in their order and apart.
+func (d *Daemon) replace(edits ...edit) []byte {
+	var out []byte
+	text, data := 0, len(d.encoding.mark) // what is copied already
+	out = append(out, d.data[:data]...)
+	for _, e := range edits {
+		start := data + d.encoding.size(d.text[text:e.start])
+		out = append(append(out, d.data[data:start]...), d.encoding.encode(e.with)...)
+		text, data = e.end, start+d.encoding.size(d.text[e.start:e.end])
+	}
+	return append(out, d.data[data:]...)
 }
 
 // ClearMirrors returns the file with "registry-mirrors": []. If the key disappears and dockerd
@@ -225,7 +239,7 @@ func (d *Daemon) ClearMirrors() []byte {
 	if list == nil {
 		return nil
 	}
-	return d.replace(list.value, "[]")
+	return d.replace(edit{list.value, "[]"})
 }
 
 // verify reports an edit after which anything but the mirrors means something else.

@@ -153,20 +153,12 @@ type checkedValues struct {
 // checkValues makes the checks of moby's daemon/config.Validate.
 func (d *Daemon) checkValues() error {
 	var c checkedValues
-	if err := d.Decode(&c); err != nil && !onlyTypes(err) {
-		return d.syntax(err)
-	}
+	_ = d.Decode(&c) // an error is about the type of a value that this version does not read
 	key, text := c.wrong(d.version)
 	if key == "" {
 		return nil
 	}
 	return refuse("daemon-json-value", d.name, d.line(key), "correct the value; dockerd does not start with it", "%q: %s", key, text)
-}
-
-// onlyTypes reports whether err is about the type of a value that this version does not read.
-func onlyTypes(err error) bool {
-	var wrong *json.UnmarshalTypeError
-	return errors.As(err, &wrong)
 }
 
 // wrong returns the key of the first value that dockerd v refuses, and why.

@@ -14,47 +14,44 @@ func RemoveMirror(data []byte, urls []string, original []byte) Removed {
 	d.encoding, d.text = decode(data)
 	d.object, d.members = members(d.text)
 	ours := func(s span) bool { return d.text[s.start] == '"' && hasURL(urls, unquoteJSON(d.text, s)) }
-	found := false
+	var edits []edit
 	last := d.list()
-	// Backwards, so that what is still to be edited keeps its offset.
-	for i := range slices.Backward(d.members) {
+	for i := range d.members {
 		m := &d.members[i]
 		if m.key != mirrorsKey || !slices.ContainsFunc(m.elements, ours) {
 			continue
 		}
-		found = true
 		switch {
 		case slices.ContainsFunc(m.elements, func(s span) bool { return !ours(s) }):
-			d.removeElements(m, ours)
+			edits = append(edits, d.withoutElements(m, ours)...)
 		case m != last: // a later member overrides this one
-			d.data = d.replace(d.inside(m), "")
+			edits = append(edits, edit{d.inside(m), ""})
 		default:
-			from, with := d.emptied(m, original)
-			d.data = d.replace(from, with)
+			edits = append(edits, d.emptied(m, original))
 		}
 	}
 	fresh := func(url string) bool { return string(data) == freshDaemon(quoteJSON(url), true) }
-	return Removed{Rest: d.data, Found: found, Bare: found && slices.ContainsFunc(urls, fresh)}
+	return Removed{Rest: d.replace(edits...), Found: len(edits) > 0, Bare: len(edits) > 0 && slices.ContainsFunc(urls, fresh)}
 }
 
-// removeElements removes the elements of a list for which drop is true. One of them stays.
-func (d *Daemon) removeElements(m *member, drop func(span) bool) {
+// withoutElements removes the elements of a list for which drop is true. One of them stays.
+func (d *Daemon) withoutElements(m *member, drop func(span) bool) (edits []edit) {
 	first := slices.IndexFunc(m.elements, func(s span) bool { return !drop(s) })
-	for i := len(m.elements) - 1; i > first; i-- {
+	if first > 0 {
+		removed := span{m.elements[0].start, m.elements[first].start}
+		if removed.start > m.value.start+1 {
+			// AddMirror copied the white space before the first element: remove that copy.
+			comma := m.elements[first-1].end + bytes.IndexByte(d.text[m.elements[first-1].end:], ',')
+			removed = span{m.value.start + 1, comma + 1}
+		}
+		edits = append(edits, edit{removed, ""})
+	}
+	for i := first + 1; i < len(m.elements); i++ {
 		if drop(m.elements[i]) {
-			d.data = d.replace(span{m.elements[i-1].end, m.elements[i].end}, "")
+			edits = append(edits, edit{span{m.elements[i-1].end, m.elements[i].end}, ""})
 		}
 	}
-	if first == 0 {
-		return
-	}
-	removed := span{m.elements[0].start, m.elements[first].start}
-	if removed.start > m.value.start+1 {
-		// AddMirror copied the white space before the first element: remove that copy.
-		comma := m.elements[first-1].end + bytes.IndexByte(d.text[m.elements[first-1].end:], ',')
-		removed = span{m.value.start + 1, comma + 1}
-	}
-	d.data = d.replace(removed, "")
+	return edits
 }
 
 // inside returns the range between the brackets of a list up to its last element.
@@ -63,7 +60,7 @@ func (d *Daemon) inside(m *member) span {
 }
 
 // emptied returns the edit for a list that has only sidemirror's mirrors.
-func (d *Daemon) emptied(m *member, original []byte) (from span, with string) {
+func (d *Daemon) emptied(m *member, original []byte) edit {
 	_, was := decode(original)
 	_, list := members(was)
 	old := (&Daemon{members: list}).list()
@@ -72,20 +69,20 @@ func (d *Daemon) emptied(m *member, original []byte) (from span, with string) {
 	isNull := bytes.HasPrefix(text, []byte("null"))
 	switch {
 	case original != nil && len(d.members) == 1 && (len(text) == 0 || isNull):
-		from = d.object
-		if len(was) == 0 && bytes.HasPrefix(d.text[from.end:], []byte("\n")) {
-			from.end++
+		at := d.object
+		if len(was) == 0 && bytes.HasPrefix(d.text[at.end:], []byte("\n")) {
+			at.end++
 		}
 		if isNull {
-			with = "null"
+			return edit{at, "null"}
 		}
-		return from, with
+		return edit{at, ""}
 	case repeated || old != nil && was[old.value.start] == '[':
-		return d.inside(m), "" // repeated: without this list the other one would count
+		return edit{d.inside(m), ""} // repeated: without this list the other one would count
 	case old != nil && !old.value.empty():
-		return m.value, string(was[old.value.start:old.value.end])
+		return edit{m.value, string(was[old.value.start:old.value.end])}
 	}
-	return d.withoutMember(m), ""
+	return edit{d.withoutMember(m), ""}
 }
 
 // afterComments returns where the white space before the only member begins. A comment before it,

@@ -47,6 +47,7 @@ func TestMirrorIsAddedInTheStyleOfTheFile(t *testing.T) {
 		"empty":             {"", "{\n  " + added + "\n}\n"},
 		"white space":       {" \n", "{\n  " + added + "\n} \n"},
 		"byte order mark":   {"\xef\xbb\xbf{}", "\xef\xbb\xbf{" + added + "}"},
+		"Unicode's spaces":  {"\u00a0\u2003{}\u00a0", "\u00a0\u2003{" + added + "}\u00a0"},
 		"null":              {" null\n", " {" + added + "}\n"},
 		"empty object":      {"{}", "{" + added + "}"},
 		"open object":       {"{\n}\n", "{\n  " + added + "\n}\n"},
@@ -129,6 +130,7 @@ func TestUsersEditsOfDaemonJSONStay(t *testing.T) {
 		"was an empty file":   {"", `{"registry-mirrors": [` + ours + `], "icc": true}`, `{"icc": true}`},
 		"comment added":       {`{"debug": true}`, "{\n// why\n\"debug\": true, \"registry-mirrors\": [" + ours + "],\n}", "{\n// why\n\"debug\": true,\n}"},
 		"comment in the list": {`{}`, "{\"registry-mirrors\": [ /* us */ " + ours + ", // them\n \"https://b\"]}", "{\"registry-mirrors\": [ // them\n \"https://b\"]}"},
+		"empty comment":       {`{}`, "{/**/\"registry-mirrors\": [" + ours + ", \"https://b\"]}", "{/**/\"registry-mirrors\": [\"https://b\"]}"},
 		"bracket missing":     {`{}`, `{"registry-mirrors": [` + ours + `, "https://b"]`, `{"registry-mirrors": ["https://b"]`},
 		"list not closed":     {`{}`, `{"registry-mirrors": ["https://b", ` + ours, `{"registry-mirrors": ["https://b"`},
 		"two lists":           {`{}`, `{"registry-mirrors": [` + ours + `], "registry-mirrors": [` + ours + `]}`, `{"registry-mirrors": [], "registry-mirrors": []}`},
@@ -184,6 +186,19 @@ func TestRefusalsOfDaemonJSONNameTheLineAndAHint(t *testing.T) {
 		refused(t, name, nil, err, test.line, test.says)
 		if p := problemIn(err); p != nil && !strings.Contains(p.Hint, test.hint) {
 			t.Errorf("%s: the hint is %q", name, p.Hint)
+		}
+	}
+}
+
+// A file that some version accepts must not be refused if the version is unknown.
+func TestAnUnknownDockerdAcceptsWhatAnyDoes(t *testing.T) {
+	for text, accepted := range map[string]bool{
+		"": true, "\xef\xbb\xbf{}": true, `{"graph": "/x"}`: true, `{"extension-dirs": []}`: true, `{"log-format": "json"}`: true,
+		`{"api-cors-header": "*"}`: true, `{"registry-mirrors": ["a:5000"]}`: true, `{"exec-opts": ["x=y"]}`: true, `{"dns": ["10.0.0.2"]}`: true,
+		`{"network-diagnostic-port": 65535}`: true, `{"labels": ["x"]}`: false, `{"dns": ["x"]}`: false, `{"debug": 1}`: false, `{"x": 1}`: false, "{} x": false,
+	} {
+		if _, err := ReadDaemon("f", []byte(text), Version{}); (err == nil) != accepted {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }

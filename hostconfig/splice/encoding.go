@@ -63,16 +63,16 @@ func (e encoding) encode(text string) []byte {
 	return out
 }
 
-// offset returns where in the file the text after before begins.
-func (e encoding) offset(before []byte) int {
+// size returns how many bytes of the file a part of its text takes.
+func (e encoding) size(text []byte) int {
 	if e.order == nil {
-		return len(e.mark) + len(before)
+		return len(text)
 	}
-	n := len(e.mark)
-	for len(before) > 0 {
-		r, size := utf8.DecodeRune(before)
+	n := 0
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
 		n += 2 * utf16.RuneLen(r)
-		before = before[size:]
+		text = text[size:]
 	}
 	return n
 }

@@ -170,3 +170,63 @@ func sameJSON(t *testing.T, base, out *Daemon) {
 		t.Errorf("%s %q became %s %q", a, base.Mirrors, b, out.Mirrors)
 	}
 }
+
+// Removal only removes, also from a file that is broken or that only looks like sidemirror's.
+func FuzzRemove(f *testing.F) {
+	for _, name := range []string{"hosts.toml", "daemon.json", "config.toml"} {
+		for _, data := range corpus(f, name) {
+			f.Add(data)
+		}
+	}
+	for _, data := range broken(f) {
+		f.Add(data)
+	}
+	f.Fuzz(checkRemoval)
+}
+
+// broken returns files with an entry, and with something added that makes them invalid.
+func broken(t testing.TB) (list [][]byte) {
+	t.Helper()
+	for _, base := range corpus(t, "daemon.json") {
+		if d, err := ReadDaemon("f", base, Version{}); err == nil {
+			if out, err := d.AddMirror(ourURL); err == nil {
+				list = append(list, append(out, "// x\n"...), append([]byte("/* x */ "), out...))
+			}
+		}
+	}
+	h := Hosts{URL: ourURL, Library: Version{2, 4}, Mirrors: []Mirror{{URL: "https://m.example", SkipVerify: true}}}
+	for _, base := range corpus(t, "hosts.toml") {
+		if out, err := h.Add("f", base); err == nil {
+			list = append(list, out, append(out, "[x"...))
+		}
+	}
+	for _, base := range corpus(t, "config.toml") {
+		if out, err := SetConfigPath("f", base, SectionV2, certsFolder); err == nil {
+			list = append(list, out, append(out, "\n[x"...))
+		}
+	}
+	return list
+}
+
+func checkRemoval(t *testing.T, data []byte) {
+	t.Helper()
+	r := RemoveMirror(data, []string{ourURL}, nil)
+	holds(t, r.Rest, data)
+	if r.Found == bytes.Equal(r.Rest, data) {
+		t.Errorf("found %v, but %q became %q", r.Found, data, r.Rest)
+	}
+	for name, remove := range map[string]func([]byte) (Removed, error){
+		"hosts.toml":  func(data []byte) (Removed, error) { return RemoveHosts("f", data, nil) },
+		"config.toml": func(data []byte) (Removed, error) { return RemoveConfigPath("f", data) },
+	} {
+		r, err := remove(data)
+		if err != nil {
+			wantProblem(t, err)
+			continue
+		}
+		if r.Found == bytes.Equal(r.Rest, data) {
+			t.Errorf("%s: found %v, but %q became %q", name, r.Found, data, r.Rest)
+		}
+		holds(t, r.Rest, data)
+	}
+}

@@ -19,8 +19,9 @@ type HostsFile struct {
 
 // Host is one host of a hosts.toml.
 type Host struct {
-	Name string
-	CA   []string
+	Name       string
+	CA         []string
+	SkipVerify bool
 }
 
 // ReadHosts parses a hosts.toml, and refuses what [Hosts.Add] refuses about it.
@@ -33,7 +34,8 @@ func ReadHosts(name string, data []byte, library Version) (HostsFile, error) {
 	file := HostsFile{Server: server, CA: stringsIn(d.values["ca"]), Ours: len(d.ownTables(nil)) > 0}
 	for _, e := range d.exprs {
 		if e.isHost() {
-			file.Hosts = append(file.Hosts, Host{Name: e.table[1], CA: stringsIn(d.host(e.table[1])["ca"])})
+			m := d.mirror(e.table[1])
+			file.Hosts = append(file.Hosts, Host{Name: m.URL, CA: m.CA, SkipVerify: m.SkipVerify})
 		}
 	}
 	return file, nil

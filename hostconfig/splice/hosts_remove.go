@@ -24,19 +24,36 @@ func RemoveHosts(name string, data []byte, urls []string) (Removed, error) {
 	if len(own) == 0 {
 		return Removed{Rest: data}, nil
 	}
-	rest := data
-	for _, i := range slices.Backward(own) {
-		if from, to := d.tableLines(i); to < len(rest) {
-			rest = slices.Concat(rest[:from], skipBlank(rest[to:]))
-		} else {
-			rest = dropBlock(rest, from)
-		}
+	var spans []span
+	for _, i := range own {
+		from, to := d.tableLines(i)
+		spans = append(spans, span{from, to})
 	}
-	bare := d.onlyOwn(own)
-	if at := d.fileMark(); at >= 0 && at < d.exprs[own[0]].start {
+	rest := removeTables(data, spans)
+	if at := d.fileMark(); at >= 0 && at < spans[0].start {
 		rest = splice(rest, at, d.lineEnd(at), "")
 	}
-	return Removed{Rest: rest, Found: true, Bare: bare}, nil
+	return Removed{Rest: rest, Found: true, Bare: d.onlyOwn(own, spans)}, nil
+}
+
+// removeTables removes spans, which are whole lines, and one empty line with each: the one below, or
+// for those at the end of the file the one above the first of them.
+func removeTables(data []byte, spans []span) []byte {
+	last, end := len(spans), len(data)
+	for last > 0 && (spans[last-1].end == end || end < len(data) && len(skipBlank(data[spans[last-1].end:end])) == 0) {
+		last--
+		end = spans[last].start
+	}
+	if last < len(spans) {
+		data = dropBlock(data, spans[last].start)
+	}
+	var rest []byte
+	from := 0
+	for _, s := range spans[:last] {
+		rest = append(rest, data[from:s.start]...)
+		from = len(data) - len(skipBlank(data[s.end:]))
+	}
+	return append(rest, data[from:]...)
 }
 
 // ownTables returns the indexes of sidemirror's tables: those under a mark, the first one of a file
@@ -74,17 +91,15 @@ func (d *document) tableLines(i int) (from, to int) {
 }
 
 // onlyOwn reports whether the file is sidemirror's, and has nothing but the tables at the indexes of
-// own and what [Hosts.File] writes for certificates and for a probe.
-func (d *document) onlyOwn(own []int) bool {
+// own, whose lines are spans, and what [Hosts.File] writes for certificates and for a probe.
+func (d *document) onlyOwn(own []int, spans []span) bool {
 	mark := d.fileMark()
 	if mark < 0 {
 		return false
 	}
 	inside := func(offset int) bool {
-		return slices.ContainsFunc(own, func(i int) bool {
-			from, to := d.tableLines(i)
-			return offset >= from && offset < to
-		})
+		i, exact := slices.BinarySearchFunc(spans, offset, func(s span, at int) int { return s.start - at })
+		return exact || i > 0 && offset < spans[i-1].end
 	}
 	for offset := range d.comments {
 		if d.lineStart(offset) != mark && !inside(offset) {

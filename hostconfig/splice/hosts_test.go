@@ -134,6 +134,27 @@ func TestUsersEditsStayWhenTheTablesAreRemoved(t *testing.T) {
 	}
 }
 
+func TestEmptyLinesAroundRemovedTablesStay(t *testing.T) {
+	const ours = tableMark + "\n[host.\"http://127.0.0.1:305\"]\n"
+	const other = tableMark + "\n[host.\"https://m.example\"]\n"
+	for text, rest := range map[string]string{
+		"# a\n\n" + ours:                                      "# a\n",
+		"# a\n\n" + ours + "\n":                               "# a\n\n",
+		"# a\n\n" + ours + "\n" + other:                       "# a\n",
+		"# a\n\n" + ours + "\n" + other + "\n\n":              "# a\n\n\n",
+		"# a\n\n" + ours + "\n\n" + other:                     "# a\n\n",
+		ours + "\n" + theirs:                                  theirs,
+		ours + theirs:                                         theirs,
+		ours + "\n" + theirs + "\n" + other:                   theirs,
+		ours + "\n# between\n" + other + "\n" + theirs:        "# between\n" + theirs,
+		"# a\n\n" + strings.TrimSuffix(ours+"\n"+other, "\n"): "# a",
+	} {
+		if r, err := RemoveHosts("f", []byte(text), nil); err != nil || string(r.Rest) != rest {
+			t.Errorf("%q became %q, want %q: %v", text, r.Rest, rest, err)
+		}
+	}
+}
+
 func TestTablesAreRemovedFromAFileThatIsNotValidAnyMore(t *testing.T) {
 	h := Hosts{URL: ourURL, Registry: "docker.io", Library: library23, Mirrors: []Mirror{{URL: "https://m.example", SkipVerify: true}}}
 	for _, base := range []string{"", theirs, "server = \"https://registry-1.docker.io\"\n"} {

@@ -71,7 +71,9 @@ func TestMutatedFilesAreRefusedOrKeepEveryByte(t *testing.T) {
 				check(t, data)
 			}
 			for range 1000 {
-				check(t, mutate(random, files))
+				data := mutate(random, files)
+				check(t, data)
+				checkRemoval(t, data)
 			}
 		})
 	}

@@ -38,8 +38,14 @@ type document struct {
 	values   map[string]any
 }
 
+// maxTOML bounds the size of a file: go-toml takes seconds for a megabyte of tables.
+const maxTOML = 256 << 10
+
 // parseTOML refuses what the engines refuse, with the line.
 func parseTOML(name string, data []byte) (*document, error) {
+	if len(data) > maxTOML {
+		return nil, refuse("toml-too-large", name, 0, "check what the file is", "is larger than %d KiB", maxTOML>>10)
+	}
 	if bytes.HasPrefix(data, bom) {
 		return nil, refuse("toml-byte-order-mark", name, 1, "save the file without one", "begins with a byte order mark, with which containerd 2 ignores the file")
 	}

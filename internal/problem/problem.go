@@ -4,6 +4,7 @@ package problem
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 )
@@ -70,6 +71,22 @@ func (p *Problem) MarshalJSON() ([]byte, error) {
 
 // Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.Err }
+
+// Coded returns err as a problem, with a code if it has none.
+func Coded(err error, code string) *Problem {
+	p := &Problem{}
+	if !errors.As(err, &p) {
+		p.Err = err
+	} else if p.Error() != err.Error() { // it is a cause of more
+		p = &Problem{Code: p.Code, Err: err, Hint: p.Hint}
+	}
+	if p.Code == "" {
+		copied := *p
+		copied.Code = code
+		p = &copied
+	}
+	return p
+}
 
 // Hint returns the hint of the first problem in err's chain that has one, or "".
 func Hint(err error) string {

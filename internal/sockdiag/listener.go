@@ -26,19 +26,25 @@ const maxTable = 64 << 20
 // reads /proc/1/net/tcp and tcp6, which show the first process's namespace to every reader. So does
 // a process that may not open a netlink socket.
 func Listener(addr netip.AddrPort) (uid uint32, found bool, err error) {
+	s, found, err := ListenerSocket(addr)
+	return s.UID, found, err
+}
+
+// ListenerSocket is Listener for the socket itself, whose UID, Inode and State it returns.
+func ListenerSocket(addr netip.AddrPort) (s Socket, found bool, err error) {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap().WithZone(""), addr.Port())
 	if !addr.Addr().IsValid() || addr.Port() == 0 {
-		return 0, false, fmt.Errorf("looking for the listener at %v: not an address with a port", addr)
+		return Socket{}, false, fmt.Errorf("looking for the listener at %v: not an address with a port", addr)
 	}
 	if elsewhere() {
-		uid, found, err = inTables("/proc/1/net", addr)
+		s, found, err = inTables("/proc/1/net", addr)
 	} else {
-		uid, found, err = here(addr)
+		s, found, err = here(addr)
 	}
 	if err != nil {
 		err = fmt.Errorf("looking for the listener at %v: %w", addr, err)
 	}
-	return uid, found, err
+	return s, found, err
 }
 
 // elsewhere reports whether this process is in another network namespace than the first one. The
@@ -54,20 +60,20 @@ func elsewhere() bool {
 }
 
 // here looks in this process's own network namespace.
-func here(addr netip.AddrPort) (uid uint32, found bool, err error) {
-	s, _, err := ask(flow{src: addr, dst: netip.AddrPortFrom(unspecified(addr.Addr()), 0)})
+func here(addr netip.AddrPort) (s Socket, found bool, err error) {
+	s, _, err = ask(flow{src: addr, dst: netip.AddrPortFrom(unspecified(addr.Addr()), 0)})
 	if err == nil {
-		return s.UID, true, nil
+		return s, true, nil
 	}
 	// The kernel reports a missing module tcp_diag in the words for a missing socket.
-	uid, found, tableErr := inTables("/proc/self/net", addr)
+	s, found, tableErr := inTables("/proc/self/net", addr)
 	if errors.Is(tableErr, fs.ErrNotExist) && errors.Is(err, ErrNotFound) {
-		return 0, false, nil // no /proc
+		return Socket{}, false, nil // no /proc
 	}
 	if tableErr != nil {
-		return 0, false, errors.Join(err, tableErr)
+		return Socket{}, false, errors.Join(err, tableErr)
 	}
-	return uid, found, nil
+	return s, found, nil
 }
 
 func unspecified(addr netip.Addr) netip.Addr {
@@ -80,26 +86,26 @@ func unspecified(addr netip.Addr) netip.Addr {
 // inTables looks for the listener in the files tcp and tcp6 of a folder. Of several it prefers the
 // one at addr itself, then the one at all addresses of addr's family. An IPv6 socket at all
 // addresses takes IPv4 connections too, unless it has IPV6_V6ONLY, which the table does not tell.
-func inTables(folder string, addr netip.AddrPort) (uid uint32, found bool, err error) {
+func inTables(folder string, addr netip.AddrPort) (s Socket, found bool, err error) {
 	best := 0
 	for _, table := range []string{"tcp", "tcp6"} {
 		f, err := os.Open(folder + "/" + table)
 		if errors.Is(err, fs.ErrNotExist) && table == "tcp6" {
 			continue // a kernel without IPv6
 		} else if err != nil {
-			return 0, false, err
+			return Socket{}, false, err
 		}
-		err = eachListener(f, func(at netip.AddrPort, owner uint32) {
+		err = eachListener(f, func(at netip.AddrPort, listener Socket) {
 			if m := match(at, addr); m > best {
-				best, uid = m, owner
+				best, s = m, listener
 			}
 		})
 		_ = f.Close()
 		if err != nil {
-			return 0, false, fmt.Errorf("reading %s/%s: %w", folder, table, err)
+			return Socket{}, false, fmt.Errorf("reading %s/%s: %w", folder, table, err)
 		}
 	}
-	return uid, best > 0, nil
+	return s, best > 0, nil
 }
 
 // match reports how well a listener at the address at fits connections to addr; 0 if it gets none.
@@ -118,13 +124,13 @@ func match(at, addr netip.AddrPort) int {
 }
 
 // eachListener calls f for each listening socket in a table as proc_pid_net(5) describes it.
-func eachListener(r io.Reader, f func(at netip.AddrPort, uid uint32)) error {
+func eachListener(r io.Reader, f func(at netip.AddrPort, s Socket)) error {
 	limited := &io.LimitedReader{R: r, N: maxTable}
 	scanner := bufio.NewScanner(limited)
 	scanner.Scan() // the heading
 	for scanner.Scan() {
 		fields := strings.Fields(scanner.Text())
-		if len(fields) < 8 {
+		if len(fields) < 10 {
 			return fmt.Errorf("a line of %d fields", len(fields))
 		}
 		if fields[3] != "0A" { // TCP_LISTEN
@@ -138,7 +144,11 @@ func eachListener(r io.Reader, f func(at netip.AddrPort, uid uint32)) error {
 		if err != nil {
 			return fmt.Errorf("the user %q: %w", fields[7], err)
 		}
-		f(at, uint32(uid))
+		inode, err := strconv.ParseUint(fields[9], 10, 32)
+		if err != nil {
+			return fmt.Errorf("the inode %q: %w", fields[9], err)
+		}
+		f(at, Socket{UID: uint32(uid), Inode: uint32(inode), State: tcpListen})
 	}
 	if limited.N <= 0 {
 		return fmt.Errorf("longer than %d MiB", maxTable>>20)

@@ -68,9 +68,9 @@ func TestListenerFindsTheSocketThatAConnectionWouldReach(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for source, look := range map[string]func(netip.AddrPort) (uint32, bool, error){
 				"Listener":        Listener,
-				"/proc/1/net":     func(a netip.AddrPort) (uint32, bool, error) { return inTables("/proc/1/net", unmap(a)) },
-				"/proc/self/net":  func(a netip.AddrPort) (uint32, bool, error) { return inTables("/proc/self/net", unmap(a)) },
-				"its own network": func(a netip.AddrPort) (uint32, bool, error) { return here(unmap(a)) },
+				"/proc/1/net":     func(a netip.AddrPort) (uint32, bool, error) { return uidOf(inTables("/proc/1/net", unmap(a))) },
+				"/proc/self/net":  func(a netip.AddrPort) (uint32, bool, error) { return uidOf(inTables("/proc/self/net", unmap(a))) },
+				"its own network": func(a netip.AddrPort) (uint32, bool, error) { return uidOf(here(unmap(a))) },
 			} {
 				uid, found, err := look(test.addr)
 				if err != nil || found != test.want || found && uid != uint32(os.Getuid()) {
@@ -82,6 +82,35 @@ func TestListenerFindsTheSocketThatAConnectionWouldReach(t *testing.T) {
 	for _, addr := range []netip.AddrPort{{}, at("127.0.0.1", 0)} {
 		if _, _, err := Listener(addr); err == nil {
 			t.Errorf("no error for %v", addr)
+		}
+	}
+}
+
+func uidOf(s Socket, found bool, err error) (uint32, bool, error) { return s.UID, found, err }
+
+// Whatever tells it, the inode is that of the descriptor.
+func TestListenerSocketHasTheInodeOfTheDescriptor(t *testing.T) {
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, addr := info.Sys().(*syscall.Stat_t).Ino, l.Addr().(*net.TCPAddr).AddrPort()
+	for source, look := range map[string]func() (Socket, bool, error){
+		"sock_diag": func() (Socket, bool, error) { return here(unmap(addr)) },
+		"/proc":     func() (Socket, bool, error) { return inTables("/proc/self/net", unmap(addr)) },
+	} {
+		if s, found, err := look(); err != nil || !found || uint64(s.Inode) != want {
+			t.Errorf("%s: %+v, %v, %v; want the inode %d", source, s, found, err, want)
 		}
 	}
 }
@@ -220,7 +249,7 @@ func TestMalformedTablesAreErrors(t *testing.T) {
 		"huge user":        strings.ReplaceAll(table, "     0        0 4242", " 4294967296        0 4242"),
 		"one long line":    table + strings.Repeat("x", 1<<17),
 	} {
-		if err := eachListener(strings.NewReader(text), func(netip.AddrPort, uint32) {}); err == nil {
+		if err := eachListener(strings.NewReader(text), func(netip.AddrPort, Socket) {}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -230,7 +259,7 @@ func FuzzTable(f *testing.F) {
 	f.Add([]byte(table))
 	f.Add([]byte(strings.ReplaceAll(table, "0100007F", "00000000000000000000000001000000")))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		_ = eachListener(bytes.NewReader(text), func(at netip.AddrPort, _ uint32) {
+		_ = eachListener(bytes.NewReader(text), func(at netip.AddrPort, _ Socket) {
 			if !at.Addr().IsValid() {
 				t.Errorf("an address that is none in %q", text)
 			}

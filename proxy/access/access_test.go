@@ -124,6 +124,7 @@ func client(t *testing.T, authorization string) Caller {
 }
 
 func TestTheDaemonsLoginServesTrustedCallersOnly(t *testing.T) {
+	t.Parallel()
 	if id := engine(t, "daemon").At(hub); id.Credential.Username != "daemon" || id.Recorded() == anonymous {
 		t.Errorf("a trusted engine asks as %q", id.Credential.Username)
 	}
@@ -139,6 +140,7 @@ func TestTheDaemonsLoginServesTrustedCallersOnly(t *testing.T) {
 }
 
 func TestOfSeveralUpstreamsOnlyTheOneThatALoginIsForGetsIt(t *testing.T) {
+	t.Parallel()
 	e := engine(t, "a")
 	if id := e.At(hub); id.Credential.Username != "a" {
 		t.Errorf("Docker Hub is asked as %q", id.Credential.Username)
@@ -164,6 +166,7 @@ func TestOfSeveralUpstreamsOnlyTheOneThatALoginIsForGetsIt(t *testing.T) {
 }
 
 func TestAClientCertificateIsACredentialOfTrustedCallersOnly(t *testing.T) {
+	t.Parallel()
 	certified := func(trusted, relay bool, fingerprint string) Identity {
 		r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
 		u := []Upstream{{Name: hub, URL: parsed(hub), Home: true, Certificate: fingerprint}}
@@ -191,6 +194,7 @@ func TestAClientCertificateIsACredentialOfTrustedCallersOnly(t *testing.T) {
 }
 
 func TestWithoutRecordsALoginIsNamedByItsGeneration(t *testing.T) {
+	t.Parallel()
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
 	c, err := Policy{Credentials: login("a")}.Identify(r, Target{Upstreams: upstreams[:1]}, true)
 	if err != nil || c.At(hub).Recorded() != "store:a" {
@@ -199,6 +203,7 @@ func TestWithoutRecordsALoginIsNamedByItsGeneration(t *testing.T) {
 }
 
 func TestAClientsAuthorizationIsUsedInRelayModeOnly(t *testing.T) {
+	t.Parallel()
 	if id := client(t, "Bearer x").At(hub); id.Authorization.Reveal() != "Bearer x" {
 		t.Error("relay mode drops the client's header")
 	}
@@ -215,6 +220,7 @@ func (broken) Lookup(context.Context, string, string) (credential.Credential, er
 }
 
 func TestACredentialThatCannotBeReadIsAnError(t *testing.T) {
+	t.Parallel()
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
 	target := Target{Upstreams: upstreams[:1]}
 	if _, err := (Policy{Credentials: broken{}}).Identify(r, target, true); err == nil {
@@ -231,6 +237,7 @@ func before(upstream string) cache.Learned {
 }
 
 func TestAGrantNamesUpstreamRepositoryAndIdentity(t *testing.T) {
+	t.Parallel()
 	g, _, _ := newGrants(t)
 	g.Allow(engine(t, "a"), repo, hub)
 	other := cache.Repository{Registry: "docker.io", Name: "library/other"}
@@ -260,6 +267,7 @@ func TestAGrantNamesUpstreamRepositoryAndIdentity(t *testing.T) {
 
 // A registry's upstreams change with the configuration. What a former one said does not count.
 func TestAGrantOfAnUpstreamThatIsNoLongerConfiguredIsVoid(t *testing.T) {
+	t.Parallel()
 	g, _, _ := newGrants(t)
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
 	identify := func(u ...Upstream) Caller {
@@ -280,6 +288,7 @@ func TestAGrantOfAnUpstreamThatIsNoLongerConfiguredIsVoid(t *testing.T) {
 }
 
 func TestAGrantLivesFiveMinutes(t *testing.T) {
+	t.Parallel()
 	g, _, c := newGrants(t)
 	e := engine(t, "a")
 	g.Allow(e, repo, hub)
@@ -299,6 +308,7 @@ func jwt(claims string) string {
 }
 
 func TestABearersGrantEndsWithItsToken(t *testing.T) {
+	t.Parallel()
 	g, _, c := newGrants(t)
 	start := c.at
 	for name, v := range map[string]struct {
@@ -334,6 +344,7 @@ func TestABearersGrantEndsWithItsToken(t *testing.T) {
 }
 
 func TestOnlyTheUpstreamCanCheckAClientsOwnToken(t *testing.T) {
+	t.Parallel()
 	g, kept, c := newGrants(t)
 	who := client(t, "Bearer x")
 	g.Allow(who, repo, hub)
@@ -359,6 +370,7 @@ func TestOnlyTheUpstreamCanCheckAClientsOwnToken(t *testing.T) {
 }
 
 func TestAnOlderGrantCountsWhileTheUpstreamIsAwayUpToMaxStale(t *testing.T) {
+	t.Parallel()
 	for age, want := range map[time.Duration]bool{0: true, week - time.Minute: true, week: false, 2 * week: false, -time.Hour: false} {
 		g, kept, c := newGrants(t)
 		e := engine(t, "a")
@@ -374,6 +386,7 @@ func TestAnOlderGrantCountsWhileTheUpstreamIsAwayUpToMaxStale(t *testing.T) {
 }
 
 func TestAnUpstreamThatIsAwayIsNotAskedForEachLayerOfAnImage(t *testing.T) {
+	t.Parallel()
 	g, kept, c := newGrants(t)
 	e := engine(t, "a")
 	start := c.at
@@ -403,6 +416,7 @@ func TestAnUpstreamThatIsAwayIsNotAskedForEachLayerOfAnImage(t *testing.T) {
 }
 
 func TestAGrantCoversWhatWasKnownBeforeOrLearnedByTheSameIdentity(t *testing.T) {
+	t.Parallel()
 	g, _, c := newGrants(t)
 	e, other := engine(t, "a"), engine(t, "b")
 	g.Allow(e, repo, hub)
@@ -432,6 +446,7 @@ func TestAGrantCoversWhatWasKnownBeforeOrLearnedByTheSameIdentity(t *testing.T) 
 }
 
 func TestARefusalEndsTheGrantAtThatUpstreamForThatIdentity(t *testing.T) {
+	t.Parallel()
 	g, kept, _ := newGrants(t)
 	a, b := engine(t, "a"), engine(t, "b")
 	g.Allow(a, repo, hub)
@@ -452,6 +467,7 @@ func TestARefusalEndsTheGrantAtThatUpstreamForThatIdentity(t *testing.T) {
 }
 
 func TestAListIsGivenWhileAwayToTheIdentityItWasSentToOnly(t *testing.T) {
+	t.Parallel()
 	g, kept, c := newGrants(t)
 	e := engine(t, "a")
 	known := cache.Learned{Upstream: hub, By: e.At(hub).Recorded(), Since: c.at}
@@ -489,6 +505,7 @@ func TestAListIsGivenWhileAwayToTheIdentityItWasSentToOnly(t *testing.T) {
 }
 
 func TestGrantsInMemoryAreBounded(t *testing.T) {
+	t.Parallel()
 	g, _, c := newGrants(t)
 	who := client(t, "Bearer x")
 	for i := range maxGrants + 100 {
@@ -505,6 +522,7 @@ func TestGrantsInMemoryAreBounded(t *testing.T) {
 }
 
 func TestCallersShareANameOnlyInTheSameIdentities(t *testing.T) {
+	t.Parallel()
 	names := map[string]string{}
 	for what, c := range map[string]Caller{
 		"a": engine(t, "a"), "b": engine(t, "b"), "untrusted": stranger(t), "bearer x": client(t, "Bearer x"), "bearer y": client(t, "Bearer y"),

@@ -3,6 +3,7 @@ package access
 import (
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 )
 
@@ -33,7 +34,10 @@ func (b *Budget) Allowance(c Caller) *Allowance {
 // Allowance is what one request holds of a [Budget].
 type Allowance struct {
 	budget *Budget
-	taken  atomic.Int64
+
+	mu       sync.Mutex
+	taken    int64
+	released bool
 }
 
 // Hold makes the request hold at least that many bytes until Release.
@@ -41,23 +45,32 @@ func (a *Allowance) Hold(bytes int64) error {
 	if a == nil {
 		return nil
 	}
-	more := bytes - a.taken.Load()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	more := bytes - a.taken
 	if more <= 0 {
 		return nil
+	}
+	if a.released {
+		return ErrNoMemory
 	}
 	if a.budget.free.Add(-more) < 0 {
 		a.budget.free.Add(more)
 		return ErrNoMemory
 	}
-	a.taken.Add(more)
+	a.taken += more
 	return nil
 }
 
-// Release returns what the request holds.
+// Release returns what the request holds. What goes on for it in the background can hold no more.
 func (a *Allowance) Release() {
-	if a != nil {
-		a.budget.free.Add(a.taken.Swap(0))
+	if a == nil {
+		return
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.budget.free.Add(a.taken)
+	a.taken, a.released = 0, true
 }
 
 // Reader returns body, whose bytes count as held when they are read.

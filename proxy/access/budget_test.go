@@ -9,6 +9,7 @@ import (
 )
 
 func TestUntrustedCallersShareABudgetOfMemory(t *testing.T) {
+	t.Parallel()
 	b := NewBudget(100)
 	first, second := b.Allowance(Caller{}), b.Allowance(Caller{})
 	if err := first.Hold(60); err != nil {
@@ -29,12 +30,16 @@ func TestUntrustedCallersShareABudgetOfMemory(t *testing.T) {
 		t.Errorf("after the first is done: %v", err)
 	}
 	second.Release()
+	if err := second.Hold(10); !errors.Is(err, ErrNoMemory) {
+		t.Errorf("a request that is over takes memory: %v", err)
+	}
 	if n := b.free.Load(); n != 100 {
 		t.Errorf("%d of 100 bytes are free when all are done", n)
 	}
 }
 
 func TestATrustedCallerHasNoBudget(t *testing.T) {
+	t.Parallel()
 	a := NewBudget(0).Allowance(Caller{Trusted: true})
 	if err := a.Hold(1 << 40); err != nil {
 		t.Error(err)
@@ -46,6 +51,7 @@ func TestATrustedCallerHasNoBudget(t *testing.T) {
 }
 
 func TestABodyCountsAsItIsRead(t *testing.T) {
+	t.Parallel()
 	b := NewBudget(1 << 20)
 	var wait sync.WaitGroup
 	var mu sync.Mutex

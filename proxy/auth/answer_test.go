@@ -16,7 +16,7 @@ func TestATokenPastHalfItsLifeIsRefreshedOn403(t *testing.T) { // ECR Public
 		g := newRegistry(t)
 		g.mustGet(t, "o/i", login("a"))
 		key := tokenKey{"test:a", "repository:o/i:pull"}
-		old := g.transport.tokens.kept[key]
+		old := g.transport.tokens.stored[key]
 		stale := "Bearer " + old.value.Reveal()
 		g.content = func(w http.ResponseWriter, r *http.Request) bool {
 			if r.Header.Get("Authorization") == stale {

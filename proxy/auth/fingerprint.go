@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"strings"
 	"sync"
 )
 
@@ -16,8 +17,13 @@ func Fingerprint(authorization string) string {
 	}
 	mac := hmac.New(sha256.New, fingerprintKey())
 	mac.Write([]byte(authorization))
-	return "bearer:" + hex.EncodeToString(mac.Sum(nil)[:8])
+	return fingerprintPrefix + hex.EncodeToString(mac.Sum(nil)[:8])
 }
+
+const fingerprintPrefix = "bearer:"
+
+// IsFingerprint reports whether name is a [Fingerprint].
+func IsFingerprint(name string) bool { return strings.HasPrefix(name, fingerprintPrefix) }
 
 var fingerprintKey = sync.OnceValue(func() []byte {
 	key := make([]byte, 32)

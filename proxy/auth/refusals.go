@@ -21,7 +21,7 @@ const (
 // refused scope only, and for every scope if it is refused again.
 type refusals struct {
 	mu     sync.Mutex
-	kept   map[tokenKey]refusal
+	stored map[tokenKey]refusal
 	proven map[string]bool
 	trials map[string]chan struct{} // under way; closed when they end
 }
@@ -79,20 +79,20 @@ func (r *refusals) refuse(generation, scope string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.kept == nil || len(r.kept) >= maxRefusals {
-		r.kept = map[tokenKey]refusal{}
+	if r.stored == nil || len(r.stored) >= maxRefusals {
+		r.stored = map[tokenKey]refusal{}
 	}
 	key := tokenKey{generation, ""}
 	if r.proven[generation] {
 		key.scope = scope
 		delete(r.proven, generation)
 	}
-	now, old := time.Now(), r.kept[key]
+	now, old := time.Now(), r.stored[key]
 	if now.Before(old.until) { // two requests were refused at once
 		return
 	}
 	wait := min(max(2*old.wait, firstRefusal), longestRefusal)
-	r.kept[key] = refusal{now.Add(wait), wait}
+	r.stored[key] = refusal{now.Add(wait), wait}
 }
 
 // prove records that generation was accepted.
@@ -106,7 +106,7 @@ func (r *refusals) prove(generation string) {
 		r.proven = map[string]bool{}
 	}
 	r.proven[generation] = true
-	delete(r.kept, tokenKey{generation, ""})
+	delete(r.stored, tokenKey{generation, ""})
 }
 
 // holds reports whether generation must not be tried for scope yet.
@@ -121,5 +121,5 @@ func (r *refusals) holds(generation, scope string) bool {
 
 func (r *refusals) isHeld(generation, scope string) bool {
 	now := time.Now()
-	return now.Before(r.kept[tokenKey{generation, ""}].until) || now.Before(r.kept[tokenKey{generation, scope}].until)
+	return now.Before(r.stored[tokenKey{generation, ""}].until) || now.Before(r.stored[tokenKey{generation, scope}].until)
 }

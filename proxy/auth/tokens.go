@@ -21,7 +21,7 @@ type tokenKey struct{ generation, scope string }
 // tokens stores tokens. It does not store errors: the next caller asks again.
 type tokens struct {
 	mu      sync.Mutex
-	kept    map[tokenKey]*token
+	stored  map[tokenKey]*token
 	flights singleflight.Group
 
 	ctx    context.Context // of the exchanges; made at the first
@@ -35,7 +35,7 @@ type tokens struct {
 // leaves, the others are not affected.
 func (c *tokens) get(ctx context.Context, key tokenKey, fetch func(context.Context) (*token, error)) (*token, error) {
 	c.mu.Lock()
-	if t := c.kept[key]; t.live(time.Now()) {
+	if t := c.stored[key]; t.live(time.Now()) {
 		c.mu.Unlock()
 		return t, nil
 	}
@@ -70,7 +70,7 @@ func (c *tokens) fetch(key tokenKey, fetch func(context.Context) (*token, error)
 		c.mu.Unlock()
 		return nil, errReplaced
 	}
-	if t := c.kept[key]; t.live(time.Now()) { // another fetch has just ended
+	if t := c.stored[key]; t.live(time.Now()) { // another fetch has just ended
 		c.mu.Unlock()
 		return t, nil
 	}
@@ -91,24 +91,24 @@ func (c *tokens) fetch(key tokenKey, fetch func(context.Context) (*token, error)
 func (c *tokens) put(key tokenKey, t *token) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.kept == nil {
-		c.kept = map[tokenKey]*token{}
+	if c.stored == nil {
+		c.stored = map[tokenKey]*token{}
 	}
-	if len(c.kept) >= maxTokens {
+	if len(c.stored) >= maxTokens {
 		now := time.Now()
-		for k, old := range c.kept {
+		for k, old := range c.stored {
 			if !old.live(now) {
-				delete(c.kept, k)
+				delete(c.stored, k)
 			}
 		}
-		for k := range c.kept {
-			if len(c.kept) < maxTokens {
+		for k := range c.stored {
+			if len(c.stored) < maxTokens {
 				break
 			}
-			delete(c.kept, k)
+			delete(c.stored, k)
 		}
 	}
-	c.kept[key] = t
+	c.stored[key] = t
 }
 
 // drop forgets t, unless another token has taken its place: of thirty requests whose
@@ -116,8 +116,8 @@ func (c *tokens) put(key tokenKey, t *token) {
 func (c *tokens) drop(key tokenKey, t *token) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t != nil && c.kept[key] == t {
-		delete(c.kept, key)
+	if t != nil && c.stored[key] == t {
+		delete(c.stored, key)
 	}
 }
 

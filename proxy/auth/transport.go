@@ -52,7 +52,7 @@ type Access struct {
 
 type accessKey struct{}
 
-// WithAccess returns a context for a request whose challenges are to be answered.
+// WithAccess returns a context for a request whose challenges should be answered.
 func WithAccess(ctx context.Context, a Access) context.Context {
 	return context.WithValue(ctx, accessKey{}, a)
 }

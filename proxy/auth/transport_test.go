@@ -64,7 +64,7 @@ func newRegistry(t *testing.T) *registry {
 	return g
 }
 
-// issue answers with a new token that is valid.
+// issue writes a new token that is valid.
 func (g *registry) issue(w io.Writer, expires int) {
 	token := fmt.Sprint("token-", time.Now().UnixNano())
 	g.mu.Lock()
@@ -203,7 +203,7 @@ func TestOneFailedLoginPerGeneration(t *testing.T) {
 	mended.Generation = "test:mended"
 	_, _ = g.get("o/i", mended)
 	if n := g.fetches.Load(); n != 2 {
-		t.Errorf("a mended credential is not tried: %d logins", n)
+		t.Errorf("a corrected credential is not tried: %d logins", n)
 	}
 }
 

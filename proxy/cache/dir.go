@@ -1,5 +1,5 @@
-// Package cache keeps what was pulled: content on disk by its digest, and beside it
-// small records of which tag meant what, and which repository holds what.
+// Package cache stores what was pulled: content on disk by its digest, and small records of what
+// a tag meant, which repository holds what, and who may have it.
 //
 // The folder is plain and can be read with ls:
 //
@@ -15,10 +15,10 @@
 //	    _answers/…                                  last lists of tags and referrers
 //	    _grants                                     whom which upstream let have content
 //
-// A file's modification time is when it was last used. Names that begin with "_"
-// cannot be a repository's. Nothing is read at the start but the version and the
-// folder of partial files, which is emptied: content has its name only once it is
-// whole, verified and on disk.
+// A file's modification time is when content was last used, or a record written. A file of mode
+// 0400 is there for untrusted callers only. Names that begin with "_" cannot be a repository's.
+// Only the version is read at the start, and the folder of partial files is emptied: content has
+// its name only once it is whole, verified and on disk.
 package cache
 
 import (
@@ -46,8 +46,8 @@ const layout = "1"
 // keySize is the length of the key of identities, in bytes.
 const keySize = 32
 
-// useResolution is how exactly the last use is kept: a file used again within that
-// time is not touched again.
+// useResolution is how exactly the last use is recorded: a file that is used again within that time
+// is not touched again.
 const useResolution = 10 * time.Minute
 
 // What is stored is for this process's user alone, whatever the umask: it may be private content.
@@ -69,19 +69,19 @@ type Dir struct {
 	records, recordsUntrusted atomic.Int64
 	pendingUntrusted          atomic.Int64 // bytes that fills for untrusted callers have reserved
 
-	mu      sync.Mutex
-	fills   map[digest.Digest]*fill
-	guests  int                   // fills that began for untrusted callers
-	reading map[digest.Digest]int // open blobs
-	running sync.WaitGroup        // fills
-	closed  bool
+	mu             sync.Mutex
+	fills          map[digest.Digest]*fill
+	untrustedFills int                   // fills that began for untrusted callers
+	reading        map[digest.Digest]int // open blobs
+	running        sync.WaitGroup        // fills
+	closed         bool
 
 	granting sync.Mutex // of the records of grants
 	recent   recent     // manifests
 }
 
-// Open opens the cache in the folder at path and makes what is missing of it. It
-// fails where the folder cannot be written or is of another layout.
+// Open opens the cache in the folder at path and makes what is missing of it. It fails if the
+// folder cannot be written or has another layout.
 func Open(path string, limits Limits) (*Dir, error) {
 	if err := os.MkdirAll(path, folderMode); err != nil {
 		return nil, fmt.Errorf("making the cache folder: %w", err)
@@ -133,7 +133,7 @@ func (d *Dir) prepare(path string) error {
 	version, err := d.root.ReadFile("VERSION")
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && len(version) == 0:
-		// Empty is what a first start leaves that was killed, or found the disk full.
+		// A first start that was killed, or found the disk full, leaves it empty.
 		if err := d.root.WriteFile("VERSION", []byte(layout+"\n"), fileMode); err != nil {
 			return fmt.Errorf("writing in the cache folder: %w", err)
 		}
@@ -153,8 +153,8 @@ func (d *Dir) prepare(path string) error {
 	return nil
 }
 
-// loadKey reads the key of identities, or makes one. It belongs to the owner alone:
-// with it and a record's name a password could be tried at leisure.
+// loadKey reads the key of identities, or makes one. Only the owner may read it: with the key and
+// the name in a record passwords could be tried.
 func (d *Dir) loadKey() ([]byte, error) {
 	key, err := d.root.ReadFile("KEY")
 	if err == nil && len(key) == keySize {
@@ -168,8 +168,8 @@ func (d *Dir) loadKey() ([]byte, error) {
 	return key, d.root.WriteFile("KEY", key, fileMode)
 }
 
-// Clear removes what earlier processes left half-fetched. Only the process that
-// serves may call it, before it serves.
+// Clear removes what earlier processes left unfinished. Only the process that serves may call it,
+// before it serves.
 func (d *Dir) Clear() error {
 	partial, err := d.root.Open("partial")
 	if err != nil {
@@ -192,7 +192,7 @@ func (d *Dir) Clear() error {
 	}
 }
 
-// Close waits for the fills under way, which end when nobody waits for them.
+// Close ends the fills that are under way and waits for them.
 func (d *Dir) Close() error {
 	d.mu.Lock()
 	d.closed = true
@@ -204,7 +204,7 @@ func (d *Dir) Close() error {
 	return d.root.Close()
 }
 
-// Blob is a blob that is kept. It must be closed.
+// Blob is a stored blob. It must be closed.
 type Blob struct {
 	*os.File
 	Size int64
@@ -220,7 +220,7 @@ func (b *Blob) Close() error {
 
 // Blob opens a blob for an untrusted caller or not; fs.ErrNotExist if it is not stored.
 func (d *Dir) Blob(dgst digest.Digest, untrusted bool) (*Blob, error) {
-	// Counted before it is opened, so that it is not evicted in between.
+	// It counts as read before it is opened, so that it is not evicted in between.
 	d.mu.Lock()
 	d.reading[dgst]++
 	d.mu.Unlock()
@@ -244,7 +244,7 @@ func (d *Dir) Blob(dgst digest.Digest, untrusted bool) (*Blob, error) {
 	return &Blob{f, info.Size(), done}, nil
 }
 
-// HasBlob reports whether a blob is kept.
+// HasBlob reports whether a blob is stored.
 func (d *Dir) HasBlob(dgst digest.Digest) bool {
 	_, err := d.root.Stat(contentPath("blobs", dgst))
 	return err == nil
@@ -258,10 +258,11 @@ func (d *Dir) leave(dgst digest.Digest) {
 	}
 }
 
-// touch notes that a file was used.
+// touch records that a file was used.
 func (d *Dir) touch(name string, last time.Time) {
 	if now := time.Now(); now.Sub(last) > useResolution {
-		// A folder that cannot be written keeps no uses, and serves all the same.
+		// In a folder that cannot be written uses are not recorded, and content is served all the
+		// same.
 		_ = d.root.Chtimes(name, now, now)
 	}
 }
@@ -284,8 +285,8 @@ func (d *Dir) commit(f *os.File, partial, name string) error {
 	return durable.Rename(f, from, path.Base(partial), to, path.Base(name))
 }
 
-// createPartial makes a file of partialName. Somebody may have emptied the folder to
-// be rid of what it kept, with us running: it is taken up again.
+// createPartial makes a file of partialName. If an administrator has emptied the folder while this
+// process runs, it makes the folder again.
 func (d *Dir) createPartial(name string, flag int) (*os.File, error) {
 	flag |= os.O_CREATE | os.O_EXCL
 	f, err := d.root.OpenFile(name, flag, fileMode)
@@ -298,8 +299,7 @@ func (d *Dir) createPartial(name string, flag int) (*os.File, error) {
 
 var partials atomic.Uint64
 
-// partialName gives a name for a file that is not whole yet. Several processes may
-// be at work.
+// partialName returns a name for an unfinished file. Several processes may be at work.
 func (d *Dir) partialName(what string) string {
 	return fmt.Sprintf("partial/%s-%d-%d", what, os.Getpid(), partials.Add(1))
 }

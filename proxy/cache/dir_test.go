@@ -48,6 +48,7 @@ func put(t *testing.T, d *Dir, content string, ago time.Duration) digest.Digest 
 }
 
 func TestTheFolderCanBeReadByAPerson(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	dgst := put(t, d, "layer", 0)
 	m := putManifest(t, d, "{}")
@@ -69,6 +70,7 @@ func TestTheFolderCanBeReadByAPerson(t *testing.T) {
 }
 
 func TestAnotherLayoutIsRefused(t *testing.T) {
+	t.Parallel()
 	path := t.TempDir()
 	if err := os.WriteFile(filepath.Join(path, "VERSION"), []byte("2\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -80,6 +82,7 @@ func TestAnotherLayoutIsRefused(t *testing.T) {
 }
 
 func TestWhatWasHalfFetchedIsClearedAtTheStart(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	if err := d.root.WriteFile("partial/abc-1-1", []byte("half"), 0o644); err != nil {
 		t.Fatal(err)
@@ -94,6 +97,7 @@ func TestWhatWasHalfFetchedIsClearedAtTheStart(t *testing.T) {
 }
 
 func TestWhatIsNotItsDigestAnyMoreIsNotServed(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	m := putManifest(t, d, "{}")
 	if err := d.root.WriteFile(contentPath("manifests", m), []byte("[]"), 0o644); err != nil {
@@ -110,6 +114,7 @@ func TestWhatIsNotItsDigestAnyMoreIsNotServed(t *testing.T) {
 }
 
 func TestAManifestIsServedThroughItsRepositoryAlone(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	layer := digest.FromString("layer")
 	body := []byte(`{"layers":[{"digest":"` + layer.String() + `"}]}`)
@@ -127,6 +132,7 @@ func TestAManifestIsServedThroughItsRepositoryAlone(t *testing.T) {
 }
 
 func TestATagMayMeanAnIndexAndAManifest(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	for i, mt := range []string{"index", "manifest", "index"} {
 		if err := d.SetTag(alpine, "3", Meaning{Digest: digest.FromString(strings.Repeat("x", i)), MediaType: mt, Seen: time.Now()}); err != nil {
@@ -140,6 +146,7 @@ func TestATagMayMeanAnIndexAndAManifest(t *testing.T) {
 }
 
 func TestTornRecordsAreNotThere(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	dgst := digest.FromString("x")
 	if err := d.SetTag(alpine, "3", Meaning{Digest: dgst}); err != nil {
@@ -159,6 +166,7 @@ func TestTornRecordsAreNotThere(t *testing.T) {
 }
 
 func TestIdentitiesTellApartAndStayTheSame(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	again, err := Open(d.root.Name(), Limits{})
 	if err != nil {
@@ -179,6 +187,7 @@ func TestIdentitiesTellApartAndStayTheSame(t *testing.T) {
 }
 
 func TestEvictionFreesTheDiskOldestFirstAndForgets(t *testing.T) { // distribution#4957
+	t.Parallel()
 	d := open(t, Limits{})
 	size := 100_000
 	var all []digest.Digest
@@ -188,7 +197,7 @@ func TestEvictionFreesTheDiskOldestFirstAndForgets(t *testing.T) { // distributi
 			t.Fatal(err)
 		}
 	}
-	reading, err := d.Blob(all[0], false) // the oldest, but somebody reads it
+	reading, err := d.Blob(all[0], false) // the oldest, but it is being read
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,6 +225,7 @@ func TestEvictionFreesTheDiskOldestFirstAndForgets(t *testing.T) { // distributi
 }
 
 func TestAChangedLimitAppliesToWhatIsKept(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	put(t, d, strings.Repeat("a", 100_000), time.Hour)
 	put(t, d, strings.Repeat("b", 100_000), 0)
@@ -234,6 +244,7 @@ func TestAChangedLimitAppliesToWhatIsKept(t *testing.T) {
 }
 
 func TestWhatHasNoRoomIsNotKept(t *testing.T) {
+	t.Parallel()
 	for name, limits := range map[string]Limits{
 		"larger than the cache":   {MaxSize: 10},
 		"the disk must stay free": {MinFreeShare: 1},

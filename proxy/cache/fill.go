@@ -27,20 +27,20 @@ const (
 	growth = fillBuffer
 )
 
-// Errors of a fill. None of them says anything against the content asked for: what
-// a source says, it says by errors of its own.
+// Errors of a fill. None of them says anything about the content that is asked for: a source says
+// that with errors of its own.
 var (
-	// ErrMismatch says that the bytes that came were not those of the digest. Whoever
-	// was given some of them must be told by a broken connection.
+	// ErrMismatch says that the bytes that came do not match the digest. A client that was sent
+	// some of them must see a broken connection.
 	ErrMismatch = errors.New("the bytes do not match the digest")
 
-	// ErrStorage says that the content could not be kept: the disk is full, broken or
-	// not to be written. It can still be had from its source.
-	ErrStorage = errors.New("the cache cannot keep it")
+	// ErrStorage says that the content could not be stored: the disk is full, broken or cannot be
+	// written. It can still be had from its source.
+	ErrStorage = errors.New("the cache cannot store it")
 
-	// ErrForeign says that the content is being fetched in another's name, and that
-	// the caller has not shown that it may have it.
-	ErrForeign = errors.New("it is being fetched by somebody else")
+	// ErrForeign says that the content is being fetched in another name, and that the caller has
+	// not shown that it may have it.
+	ErrForeign = errors.New("it is being fetched for another caller")
 )
 
 // Part is content from an offset on.
@@ -57,12 +57,11 @@ type Source func(ctx context.Context, offset int64) (Part, error)
 type Want struct {
 	Digest digest.Digest
 
-	// By is in whose name the source asks. Who asks in the same name shares the
-	// source's refusal too.
+	// By is in whose name the source asks. Callers of the same name share a refusal of the source.
 	By string
 
-	// Granted says that the caller has been shown to be allowed the content, whoever
-	// fetches it.
+	// Granted says that the caller is known to be allowed the content, whichever caller it is
+	// fetched for.
 	Granted bool
 
 	// Untrusted says that the caller is untrusted: what it has fetched has a share of the
@@ -74,7 +73,7 @@ type Want struct {
 	Verified func()
 }
 
-// fill is one blob on its way in. One goroutine writes, any number of streams read.
+// fill is one blob that is being fetched. One goroutine writes, any number of streams read.
 type fill struct {
 	dir    *Dir
 	want   Want
@@ -91,18 +90,18 @@ type fill struct {
 	file  *os.File
 	total atomic.Int64 // -1 if unknown; settled once opened
 
-	written atomic.Int64
-	mu      sync.Mutex
-	news    chan struct{} // closed and replaced when there is more, or the end
-	ended   bool
-	err     error // after the end
-	streams int
-	givenUp bool
-	gone    chan struct{} // closed when the fill is out of the way
+	written  atomic.Int64
+	mu       sync.Mutex
+	progress chan struct{} // closed and replaced when there is more, or the end
+	ended    bool
+	err      error // after the end
+	streams  int
+	givenUp  bool
+	gone     chan struct{} // closed when the fill is out of the way
 }
 
-// Fill joins the fetching of a blob, or begins it: one fetch per digest, however
-// many ask. The source is asked in a context that lives as long as somebody waits.
+// Fill joins the fetching of a blob, or begins it: there is one fetch per digest, however many
+// callers ask. The source is asked in a context that lives as long as a stream is open.
 func (d *Dir) Fill(ctx context.Context, want Want, src Source) (*Stream, error) {
 	for {
 		f, err := d.enter(want, src)
@@ -123,8 +122,10 @@ func (d *Dir) Fill(ctx context.Context, want Want, src Source) (*Stream, error) 
 			return s, err
 		}
 		f.leave()
-		// That another was refused, or gave up, is no answer to this caller.
-		if (f.want.By == want.By || errors.Is(f.openErr, ErrStorage)) && !errors.Is(f.openErr, context.Canceled) {
+		// That another caller was refused, or left, is no answer to this one.
+		// The share of untrusted callers is no bound for a trusted one.
+		full := errors.Is(f.openErr, ErrStorage) && f.want.Untrusted == want.Untrusted
+		if (f.want.By == want.By && !errors.Is(f.openErr, ErrStorage) || full) && !errors.Is(f.openErr, context.Canceled) {
 			return nil, f.openErr
 		}
 	}
@@ -146,7 +147,7 @@ func (d *Dir) enter(want Want, src Source) (*fill, error) {
 		case d.closed:
 			d.mu.Unlock()
 			return nil, ErrStorage
-		case f == nil && want.Untrusted && d.guests >= maxUntrustedFills:
+		case f == nil && want.Untrusted && d.untrustedFills >= maxUntrustedFills:
 			d.mu.Unlock()
 			return nil, ErrBusy
 		case f == nil:
@@ -173,12 +174,12 @@ func (d *Dir) start(want Want, src Source) *fill {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &fill{
 		dir: d, want: want, cancel: cancel, streams: 1,
-		opened: make(chan struct{}), gone: make(chan struct{}), news: make(chan struct{}),
+		opened: make(chan struct{}), gone: make(chan struct{}), progress: make(chan struct{}),
 	}
 	f.total.Store(-1)
 	f.trusted.Store(!want.Untrusted)
 	if want.Untrusted {
-		d.guests++
+		d.untrustedFills++
 	}
 	d.fills[want.Digest] = f
 	d.running.Go(func() { f.run(ctx, src) })
@@ -195,8 +196,8 @@ func (f *fill) join() bool {
 	return !f.givenUp
 }
 
-// leave ends one stream. The last one's leaving ends the fill, unless more than half
-// is there: that is worth finishing.
+// leave ends one stream. When the last one ends, so does the fill, unless more than half is there:
+// that is worth finishing.
 func (f *fill) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -230,7 +231,7 @@ func (f *fill) run(ctx context.Context, src Source) {
 	}
 	// The streams need not wait for the disk.
 	f.end(nil)
-	if err := f.keep(); err != nil {
+	if err := f.commit(); err != nil {
 		f.discard()
 	}
 	f.forget()
@@ -250,8 +251,8 @@ func (f *fill) open(ctx context.Context, src Source) (Part, error) {
 	return part, nil
 }
 
-// create makes the partial file and sees to it that there is room for all of it, so
-// that a full disk shows before the first byte and not in the middle.
+// create makes the partial file and reserves room for all of it, so that a full disk shows before
+// the first byte and not in the middle.
 func (f *fill) create(ctx context.Context) error {
 	if err := f.reserve(ctx, f.total.Load()); err != nil {
 		return err
@@ -304,7 +305,7 @@ func (f *fill) grow(ctx context.Context, n int64) error {
 	return nil
 }
 
-// fetch reads the content to its end, across the source's breaking off.
+// fetch reads the content to its end, and resumes if the source breaks off.
 func (f *fill) fetch(ctx context.Context, src Source, part Part) error {
 	sum := f.want.Digest.Algorithm().Hash()
 	buf := make([]byte, fillBuffer)
@@ -341,7 +342,7 @@ func (f *fill) fetch(ctx context.Context, src Source, part Part) error {
 	}
 }
 
-// drain copies what comes into the file and the hash, and tells the streams.
+// drain copies what comes into the file and the hash, and wakes the streams.
 func (f *fill) drain(ctx context.Context, body io.Reader, sum hash.Hash, buf []byte) error {
 	for {
 		n, err := body.Read(buf)
@@ -357,7 +358,7 @@ func (f *fill) drain(ctx context.Context, body io.Reader, sum hash.Hash, buf []b
 			}
 			sum.Write(buf[:n])
 			f.written.Add(int64(n))
-			f.tell()
+			f.wake()
 		}
 		if err == io.EOF {
 			return nil
@@ -368,8 +369,8 @@ func (f *fill) drain(ctx context.Context, body io.Reader, sum hash.Hash, buf []b
 	}
 }
 
-// reopen asks the source to go on. From one that can only begin anew, what is there
-// already is read and compared: two bodies are never spliced unseen.
+// reopen asks the source to continue. If the source can only begin again, what is there already is
+// read and compared: two bodies are never spliced unseen.
 func (f *fill) reopen(ctx context.Context, src Source) (Part, error) {
 	offset := f.written.Load()
 	part, err := src(ctx, offset)
@@ -412,8 +413,8 @@ func (f *fill) verify(sum hash.Hash) error {
 	return nil
 }
 
-// keep gives the file its final name.
-func (f *fill) keep() error {
+// commit gives the file its final name.
+func (f *fill) commit() error {
 	untrusted := !f.trusted.Load()
 	if untrusted {
 		if err := f.file.Chmod(untrustedMode); err != nil {
@@ -440,24 +441,24 @@ func (f *fill) forget() {
 	f.dir.mu.Lock()
 	defer f.dir.mu.Unlock()
 	if f.want.Untrusted {
-		f.dir.guests--
+		f.dir.untrustedFills--
 	}
 	delete(f.dir.fills, f.want.Digest)
 	close(f.gone)
 }
 
-func (f *fill) tell() {
+func (f *fill) wake() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	close(f.news)
-	f.news = make(chan struct{})
+	close(f.progress)
+	f.progress = make(chan struct{})
 }
 
 func (f *fill) end(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ended, f.err = true, err
-	close(f.news)
+	close(f.progress)
 }
 
 func pause(ctx context.Context, d time.Duration) error {

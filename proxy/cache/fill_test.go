@@ -77,6 +77,7 @@ func take(d *Dir, want Want, src Source, start, end int64) ([]byte, error) {
 }
 
 func TestAHundredClientsAreOneTransfer(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	content := random(rand.New(rand.NewPCG(1, 1)), 3<<20)
 	want := Want{Digest: digest.FromBytes(content), By: "a"}
@@ -106,6 +107,7 @@ func TestAHundredClientsAreOneTransfer(t *testing.T) {
 }
 
 func TestASlowOrLeavingClientHarmsNobody(t *testing.T) { // zot#2416
+	t.Parallel()
 	d := open(t, Limits{})
 	content := random(rand.New(rand.NewPCG(1, 2)), 2<<20)
 	want := Want{Digest: digest.FromBytes(content), By: "a"}
@@ -150,6 +152,7 @@ func TestASlowOrLeavingClientHarmsNobody(t *testing.T) { // zot#2416
 }
 
 func TestWhenAllLeaveEarlyTheFillEndsAndLateItIsFinished(t *testing.T) {
+	t.Parallel()
 	for name, part := range map[string]int{"early": 1 << 18, "late": 3 << 18} {
 		t.Run(name, func(t *testing.T) {
 			d := open(t, Limits{})
@@ -187,6 +190,7 @@ func TestWhenAllLeaveEarlyTheFillEndsAndLateItIsFinished(t *testing.T) {
 }
 
 func TestAnothersFetchIsSharedOnlyWithWhoMayHaveIt(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	content := []byte("secret content")
 	dgst := digest.FromBytes(content)
@@ -202,9 +206,9 @@ func TestAnothersFetchIsSharedOnlyWithWhoMayHaveIt(t *testing.T) {
 	}
 	defer s.Close()
 	if _, err := d.Fill(context.Background(), Want{Digest: dgst, By: "stranger"}, src); !errors.Is(err, ErrForeign) {
-		t.Errorf("a stranger: %v", err)
+		t.Errorf("another caller: %v", err)
 	}
-	other, err := d.Fill(context.Background(), Want{Digest: dgst, By: "stranger", Granted: true}, src)
+	other, err := d.Fill(context.Background(), Want{Digest: dgst, By: "another caller", Granted: true}, src)
 	if err != nil {
 		t.Errorf("one who was let in: %v", err)
 	} else {
@@ -217,6 +221,7 @@ func TestAnothersFetchIsSharedOnlyWithWhoMayHaveIt(t *testing.T) {
 }
 
 func TestARefusalIsSharedWithinOneNameOnly(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	content := []byte("content")
 	dgst := digest.FromBytes(content)
@@ -260,6 +265,7 @@ func TestARefusalIsSharedWithinOneNameOnly(t *testing.T) {
 }
 
 func TestATamperedOrShortBlobDoesNotStay(t *testing.T) { // harbor#22555
+	t.Parallel()
 	content := random(rand.New(rand.NewPCG(1, 4)), 1<<20)
 	tampered := bytes.Clone(content)
 	tampered[len(content)/2] ^= 1
@@ -301,6 +307,7 @@ func TestATamperedOrShortBlobDoesNotStay(t *testing.T) { // harbor#22555
 // Whatever clients come, go, and ask for, and however the source breaks off, lies and
 // begins anew: every client has the exact bytes or an error, and what is kept is right.
 func TestAnyInterleavingGivesExactBytesOrAnError(t *testing.T) {
+	t.Parallel()
 	dice := rand.New(rand.NewPCG(3, 4))
 	right := 0
 	const rounds = 60

@@ -70,8 +70,8 @@ func (d *Dir) Manifest(r Repository, dgst digest.Digest, untrusted bool) (*Manif
 	return m, nil
 }
 
-// stillThere reports whether a manifest that is in memory is on disk too, and notes
-// there that it was used.
+// stillThere reports whether a manifest that is in memory is on disk too, and records there that it
+// was used.
 func (d *Dir) stillThere(r Repository, dgst digest.Digest, untrusted bool) bool {
 	name := contentPath("manifests", dgst)
 	info, err := d.root.Stat(name)
@@ -82,7 +82,7 @@ func (d *Dir) stillThere(r Repository, dgst digest.Digest, untrusted bool) bool 
 		}
 		_, err = d.root.Stat(holdingPath(r, KindManifest, dgst))
 	}
-	// A disk in trouble does not say that it is gone.
+	// A disk that fails does not say that the manifest is gone.
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
@@ -136,8 +136,8 @@ func (d *Dir) writeDurably(name string, body []byte, untrusted bool) (err error)
 	return d.commit(f, temp, name)
 }
 
-// recent keeps the manifests used last in memory, by the repository they were asked
-// for in.
+// recent holds the manifests that were used last in memory, by the repository they were asked for
+// in.
 type recent struct {
 	mu    sync.Mutex
 	byKey map[recentKey]*list.Element
@@ -156,8 +156,8 @@ type recentEntry struct {
 	checked time.Time // when it was last seen on disk
 }
 
-// get gives a manifest, nil if it is not in memory, and whether it is for the caller
-// to see that it is on disk still.
+// get returns a manifest, nil if it is not in memory, and whether the caller must check that it is
+// still on disk.
 func (c *recent) get(r Repository, dgst digest.Digest) (m *Manifest, due bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -49,6 +49,7 @@ func TestWhatIsStoredIsForItsOwnerAlone(t *testing.T) {
 }
 
 func TestAFolderThatAllUsersCouldReadIsClosedToThem(t *testing.T) {
+	t.Parallel()
 	for before, after := range map[os.FileMode]os.FileMode{0o755: 0o700, 0o777: 0o700, 0o701: 0o700, 0o750: 0o750, 0o700: 0o700} {
 		dir := t.TempDir()
 		if err := os.Chmod(dir, before); err != nil {

@@ -54,6 +54,7 @@ func contentFile(path, folder string, dgst digest.Digest) string {
 }
 
 func TestAManifestInMemoryThatWasRemovedIsForgotten(t *testing.T) {
+	t.Parallel()
 	for _, what := range []string{"content", "membership"} {
 		t.Run(what, func(t *testing.T) {
 			path := t.TempDir()
@@ -75,6 +76,7 @@ func TestAManifestInMemoryThatWasRemovedIsForgotten(t *testing.T) {
 }
 
 func TestAManifestServedFromMemoryCountsAsUsed(t *testing.T) {
+	t.Parallel()
 	path := t.TempDir()
 	d := opened(t, path)
 	dgst := putManifest(t, d, app, "{}")

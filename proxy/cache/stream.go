@@ -11,7 +11,7 @@ import (
 
 // Stream reads a blob while it is fetched. It must be closed.
 type Stream struct {
-	// Size is the blob's size in bytes; -1 as long as nobody has said it.
+	// Size is the blob's size in bytes; -1 as long as it is unknown.
 	Size int64
 
 	fill  *fill
@@ -20,7 +20,7 @@ type Stream struct {
 }
 
 func (f *fill) stream() (*Stream, error) {
-	// Its name may be the partial one still or already the one for good.
+	// Its name may still be the partial one, or already the final one.
 	file, err := f.dir.root.Open(f.name)
 	if err != nil {
 		file, err = f.dir.root.Open(contentPath("blobs", f.want.Digest))
@@ -36,7 +36,8 @@ func (f *fill) stream() (*Stream, error) {
 	return &Stream{Size: f.total.Load(), fill: f, file: file}, nil
 }
 
-// Close leaves the fill. The last to leave ends it, unless most of it is there.
+// Close leaves the fill. If it was the last stream, the fill ends, unless most of the blob is
+// there.
 func (s *Stream) Close() error {
 	var err error
 	s.close.Do(func() {
@@ -46,16 +47,15 @@ func (s *Stream) Close() error {
 	return err
 }
 
-// CopyTo writes the bytes from start to end (-1: all there will be) to w as they
-// come in. Files go to the network by sendfile. The last byte, of a range too, goes
-// out only when the whole blob is verified: a client whose answer ends cleanly has
-// the content of the digest.
+// CopyTo writes the bytes from start to end (-1: all there will be) to w as they come in. Files go
+// to the network by sendfile. The last byte, also of a range, goes out only when the whole blob is
+// verified: a client whose response ends cleanly has the content of the digest.
 func (s *Stream) CopyTo(ctx context.Context, w io.Writer, start, end int64) (int64, error) {
 	if _, err := s.file.Seek(start, io.SeekStart); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	var sent int64
-	// At least once: that there is nothing to send is not verified by itself.
+	// At least once: an empty range is verified too.
 	for first := true; first || end < 0 || start+sent < end; first = false {
 		there, over, err := s.wait(ctx, start+sent, end)
 		if err != nil {
@@ -77,17 +77,17 @@ func (s *Stream) CopyTo(ctx context.Context, w io.Writer, start, end int64) (int
 	return sent, nil
 }
 
-// wait waits until there is more than offset to be sent of what ends at end, or the
-// end has come. It gives how much may be sent, and whether that is all.
+// wait waits until there is more than offset to send of what ends at end, or the end has come. It
+// returns how much may be sent, and whether that is all.
 func (s *Stream) wait(ctx context.Context, offset, end int64) (there int64, over bool, err error) {
 	f := s.fill
 	for {
 		f.mu.Lock()
 		there, over, err = f.written.Load(), f.ended, f.err
-		news := f.news
+		progress := f.progress
 		f.mu.Unlock()
 		if errors.Is(err, context.Canceled) {
-			err = errors.New("the fetch was given up")
+			err = errors.New("the fetch was ended")
 		}
 		if err != nil {
 			return 0, false, err
@@ -101,7 +101,7 @@ func (s *Stream) wait(ctx context.Context, offset, end int64) (there int64, over
 			return there, over, nil
 		}
 		select {
-		case <-news:
+		case <-progress:
 		case <-ctx.Done():
 			return 0, false, ctx.Err()
 		}

@@ -44,6 +44,7 @@ func age(t *testing.T, d *Dir, match func(Record) bool, by time.Duration) {
 func anyRecord(Record) bool { return true }
 
 func TestListsOfARepositoryAreBounded(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	for i := range 10 * maxLists {
 		if err := d.SetAnswer(alpine, fmt.Sprint("page ", i), Answer{Body: []byte("{}")}); err != nil {
@@ -59,6 +60,7 @@ func TestListsOfARepositoryAreBounded(t *testing.T) {
 }
 
 func TestAChangedLoginLeavesNoFileInEachRepository(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	for i := range 60 {
 		if err := d.Grant(alpine, "https://registry-1.docker.io", d.Identity("user", fmt.Sprint(i)), false); err != nil {
@@ -76,8 +78,9 @@ func TestAChangedLoginLeavesNoFileInEachRepository(t *testing.T) {
 	}
 }
 
-// F5: 100,000 inodes in 11 seconds, by requests for lists, tags and blobs that nobody pulls.
+// F5: 100,000 inodes in 11 seconds, by requests for lists, tags and blobs that are never pulled.
 func TestRecordsOfUntrustedCallersAreBounded(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{MaxSize: 1 << 20})
 	_, share := d.recordLimit()
 	full := false
@@ -113,6 +116,7 @@ func TestRecordsOfUntrustedCallersAreBounded(t *testing.T) {
 }
 
 func TestRecordsAboutNothingStoredGoWithTheirRepository(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{MaxAge: 7 * 24 * time.Hour})
 	dgst := put(t, d, "layer", 0)
 	gone := Repository{"docker.io", "library/gone"}
@@ -150,6 +154,7 @@ func TestRecordsAboutNothingStoredGoWithTheirRepository(t *testing.T) {
 }
 
 func TestListsAndGrantsEndWithMaxAge(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{MaxAge: 7 * 24 * time.Hour})
 	dgst := put(t, d, "layer", 0)
 	for _, err := range []error{
@@ -178,6 +183,7 @@ func TestListsAndGrantsEndWithMaxAge(t *testing.T) {
 }
 
 func TestTooManyRecordsLoseTheLeastUsefulFirst(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{MaxSize: 1 << 20})
 	dgst := put(t, d, "layer", 0)
 	if err := d.HoldBlob(alpine, dgst, Learned{}); err != nil {
@@ -205,6 +211,7 @@ func TestTooManyRecordsLoseTheLeastUsefulFirst(t *testing.T) {
 }
 
 func TestARecordOfTrustedCallersStaysTheirs(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	write := func(untrusted bool) {
 		t.Helper()

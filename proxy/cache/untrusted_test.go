@@ -26,6 +26,7 @@ func fetched(t *testing.T, d *Dir, content string, untrusted bool) (digest.Diges
 func block(c string) string { return strings.Repeat(c, 10_000) }
 
 func TestUntrustedCallersHaveATenthOfTheCacheAndEvictOnlyTheirOwn(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{MaxSize: 200_000})
 	engines, err := fetched(t, d, block("e"), false)
 	if err != nil {
@@ -59,6 +60,7 @@ func TestUntrustedCallersHaveATenthOfTheCacheAndEvictOnlyTheirOwn(t *testing.T) 
 }
 
 func TestWhatUntrustedCallersHadFetchedGoesFirst(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{MaxSize: 1_000_000})
 	guest, err := fetched(t, d, block("g"), true)
 	if err != nil {
@@ -82,6 +84,7 @@ func TestWhatUntrustedCallersHadFetchedGoesFirst(t *testing.T) {
 }
 
 func TestWhatATrustedCallerAsksForIsItsOwnFromThenOn(t *testing.T) {
+	t.Parallel()
 	for name, use := range map[string]func(*Dir, digest.Digest) error{
 		"a blob that is stored": func(d *Dir, dgst digest.Digest) error {
 			b, err := d.Blob(dgst, false)
@@ -114,6 +117,7 @@ func TestWhatATrustedCallerAsksForIsItsOwnFromThenOn(t *testing.T) {
 }
 
 func TestABlobThatATrustedCallerJoinsIsItsOwn(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{MaxSize: 1_000_000})
 	content := block("j")
 	release := make(chan struct{})
@@ -147,7 +151,40 @@ func TestABlobThatATrustedCallerJoinsIsItsOwn(t *testing.T) {
 	}
 }
 
+// An untrusted caller begins to fetch what it has no room for, and an engine joins.
+func TestAnEngineIsNotBoundByTheShareOfTheCallerThatItJoins(t *testing.T) {
+	t.Parallel()
+	d := open(t, Limits{MaxSize: 100_000})
+	content := strings.Repeat("x", 30_000) // more than a tenth
+	release := make(chan struct{})
+	src := func(context.Context, int64) (Part, error) {
+		<-release
+		return Part{Body: io.NopCloser(strings.NewReader(content)), Total: int64(len(content))}, nil
+	}
+	want := Want{Digest: digest.FromString(content), By: "anonymous", Untrusted: true}
+	untrusted, engine := make(chan error, 1), make(chan error, 1)
+	go func() { _, err := take(d, want, src, 0, -1); untrusted <- err }()
+	for !d.Filling(want.Digest) {
+		time.Sleep(time.Millisecond)
+	}
+	trusted := want
+	trusted.Untrusted = false
+	go func() { _, err := take(d, trusted, src, 0, -1); engine <- err }()
+	close(release)
+	if err := <-engine; err != nil {
+		t.Errorf("the engine: %v", err)
+	}
+	if err := <-untrusted; err != nil && !errors.Is(err, ErrStorage) {
+		t.Errorf("the untrusted caller: %v", err)
+	}
+	d.running.Wait()
+	if !d.HasBlob(want.Digest) {
+		t.Error("the engine's blob is not stored")
+	}
+}
+
 func TestUntrustedCallersFetchABoundedNumberOfBlobsAtATime(t *testing.T) {
+	t.Parallel()
 	d := open(t, Limits{})
 	release := make(chan struct{})
 	results := make(chan error, maxUntrustedFills)
@@ -166,7 +203,7 @@ func TestUntrustedCallersFetchABoundedNumberOfBlobsAtATime(t *testing.T) {
 	}
 	for n := 0; n < maxUntrustedFills; {
 		d.mu.Lock()
-		n = d.guests
+		n = d.untrustedFills
 		d.mu.Unlock()
 	}
 	if _, err := d.Fill(t.Context(), Want{Digest: digest.FromString("more"), By: "a", Untrusted: true}, slow("more")); !errors.Is(err, ErrBusy) {
@@ -187,12 +224,13 @@ func TestUntrustedCallersFetchABoundedNumberOfBlobsAtATime(t *testing.T) {
 		t.Errorf("an engine has to wait for untrusted callers: %v", err)
 	}
 	d.running.Wait()
-	if d.guests != 0 || d.pendingUntrusted.Load() != 0 {
-		t.Errorf("afterwards %d fills and %d bytes are still counted", d.guests, d.pendingUntrusted.Load())
+	if d.untrustedFills != 0 || d.pendingUntrusted.Load() != 0 {
+		t.Errorf("afterwards %d fills and %d bytes are still counted", d.untrustedFills, d.pendingUntrusted.Load())
 	}
 }
 
 func TestABlobOfUnknownLengthCannotFillTheDisk(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		limits    Limits
 		untrusted bool

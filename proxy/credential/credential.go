@@ -1,31 +1,28 @@
-// Package credential holds what the daemon may log in to registries with, and
-// where it comes from.
+// Package credential provides the logins that the daemon has for registries.
 //
-// A source answers with the [Credential] for a registry and a repository in it,
-// or with the zero one, which means that none is known and the request goes out
-// anonymously. A credential that is there but cannot be used is an error, never
-// silently anonymous.
+// A source returns the [Credential] for a host and a repository, or the zero one, which means that
+// none is known and the request goes out anonymously. A credential that exists and cannot be used
+// is an error: the request is not sent anonymously then.
 package credential
 
 import "context"
 
 // Credential is one login. The zero value is anonymous.
 type Credential struct {
-	// Username is empty where only an identity token is known.
+	// Username is empty if only an identity token is known.
 	Username string
 
 	// Password is the password or access token that goes with Username.
 	Password Secret
 
-	// IdentityToken is an OAuth2 refresh token, Docker's "identitytoken". Where it
-	// is set the token endpoint is asked by POST with grant_type=refresh_token.
+	// IdentityToken is an OAuth2 refresh token, Docker's "identitytoken". With it the token
+	// endpoint is asked by POST with grant_type=refresh_token.
 	IdentityToken Secret
 
-	// Generation names this very material: it stays the same as long as the
-	// source answers with the same username and secrets, and changes with them.
-	// It gives nothing of them away and may be logged. Tokens and grants are kept
-	// by it. It is the kind of source and 16 hex digits, "store:0f3a…", keyed afresh
-	// for each process. Empty for the zero credential only.
+	// Generation names this very material: it stays the same as long as the source returns the same
+	// username and secrets, and changes with them. It reveals nothing of them and may be logged.
+	// Tokens are stored by it. It is the kind of source and 16 hex digits, "store:0f3a…", with a
+	// new key for each process. It is empty for the zero credential only.
 	Generation string
 }
 
@@ -34,11 +31,11 @@ func (c Credential) IsZero() bool {
 	return c.Username == "" && c.Password.IsZero() && c.IdentityToken.IsZero()
 }
 
-// Source knows credentials. Implementations are safe for concurrent use and
-// notice by themselves when what they read from has changed.
+// Source knows credentials. Implementations are safe for concurrent use, and notice when what they
+// read from has changed.
 type Source interface {
-	// Lookup answers with the credential for repository (which may be empty, for
-	// the registry as a whole) in registry (as a reference names it: "docker.io",
-	// "registry.corp.example:5000"). The longest matching namespace wins.
+	// Lookup returns the credential for repository (empty for the registry as a whole) in registry,
+	// which is the host and port of the upstream, or "docker.io" for Docker Hub. The longest
+	// matching namespace wins.
 	Lookup(ctx context.Context, registry, repository string) (Credential, error)
 }

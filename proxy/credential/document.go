@@ -34,12 +34,11 @@ type login struct {
 	RegistryToken Secret `json:"registrytoken"`
 }
 
-// parseDocument reads docker's config.json and containers' auth.json:
-// {"auths": {KEY: {...}}}. What else stands there is none of ours. An entry without
-// anything in it says that a credential helper has the login, which counts as none
-// here; one that is amiss is kept with its error, and does not spoil the others.
-// The entries come longest namespace first, in an order that is the same for the
-// same document.
+// parseDocument reads docker's config.json and containers' auth.json: {"auths": {KEY: {...}}}, and
+// ignores everything else in them. An entry without anything in it says that a credential helper
+// has the login, which counts as none here. An entry with a problem is returned with its error and
+// does not affect the others. The entries come longest namespace first, in an order that is the
+// same for the same document.
 func parseDocument(kind string, data []byte) ([]entry, error) {
 	var document struct {
 		Auths map[string]json.RawMessage `json:"auths"`
@@ -81,8 +80,8 @@ func (e entry) rank() string {
 	return "2"
 }
 
-// notJSON says where the trouble is and nothing of what stands there, which may be
-// a secret: encoding/json's own words quote it.
+// notJSON says where the problem is and quotes nothing, since it may be a secret. The errors of
+// encoding/json do quote.
 func notJSON(data []byte, err error) error {
 	var syntax *json.SyntaxError
 	var wrongType *json.UnmarshalTypeError
@@ -105,8 +104,7 @@ func line(data []byte, offset int64) int {
 	return 1 + bytes.Count(data[:min(max(offset, 0), int64(len(data)))], []byte("\n"))
 }
 
-// parseLogin follows docker: "auth" outdoes "username" and "password". Its errors
-// quote nothing.
+// parseLogin follows docker: "auth" beats "username" and "password". Its errors quote nothing.
 func parseLogin(value json.RawMessage) (Credential, error) {
 	var l login
 	if err := json.Unmarshal(value, &l); err != nil {
@@ -155,7 +153,7 @@ func decodeAuth(auth Secret) (username string, password Secret, err error) {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// find gives the login for repository in registry, or the zero one.
+// find returns the login for repository in registry, or the zero one.
 func find(entries []entry, registry, repository string) (Credential, error) {
 	registry = oci.CanonicalRegistry(registry)
 	for _, e := range entries {

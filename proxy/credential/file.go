@@ -4,19 +4,18 @@ import "context"
 
 const fileKind = "file"
 
-// File is a docker config.json or a containers auth.json that somebody else
-// writes. It must be a regular file of at most 1 MiB that belongs to root or to our
-// user, that no other can write to, and, where it holds secrets, not every user can
-// read; a symbolic link must stay in its folder.
+// File is a docker config.json or a containers auth.json that another program writes. It must be a
+// regular file of at most 1 MiB that belongs to root or to the daemon's user, that no other user
+// can write to, and, if it holds secrets, that not every user can read. A symbolic link must stay in
+// its folder.
 //
-// "auths" is read, with "auth", "username" and "password", or "identitytoken"; what
-// only a credential helper knows ("credsStore", "credHelpers") is not known here,
-// and a "registrytoken" alone is an error. Keys are as [ParseKey] has them, others
-// are passed over.
+// File reads "auths", with "auth", "username" and "password", or "identitytoken". It knows nothing
+// of what only a credential helper has ("credsStore", "credHelpers"). A "registrytoken" alone is an
+// error. Keys are as [ParseKey] reads them; others are ignored.
 //
-// A changed file is read again by the next Lookup. While it is in trouble the last
-// good content is served and Fault says what is wrong; until there is any, Lookup
-// gives the error itself. A file that is not there knows nothing.
+// A changed file is read again by the next Lookup. While it has a problem, the last good content is
+// used and Fault returns the problem; if there is none, Lookup returns the error. A missing file has
+// no logins.
 type File struct {
 	Path    string
 	content watched
@@ -27,8 +26,8 @@ func (f *File) Lookup(_ context.Context, registry, repository string) (Credentia
 	return f.content.lookup(f.place(), registry, repository)
 }
 
-// Fault says what is wrong with the file now, and how to mend it, or is nil. Where
-// the file is absent it is an fs.ErrNotExist.
+// Fault returns what is wrong with the file now, with what to do about it, or nil. If the file is
+// missing it returns an fs.ErrNotExist.
 func (f *File) Fault() error { return f.content.trouble(f.place()) }
 
 func (f *File) place() place { return place{fileKind, f.Path} }

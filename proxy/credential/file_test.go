@@ -178,7 +178,7 @@ func TestFileInTroubleKeepsTheLastGoodLoginAndShowsAFault(t *testing.T) {
 			}
 			write(t, f.Path, auths("quay.io", "me:three"))
 			if got := spell(mustLookup(t, f, "quay.io", "")); got != "me:three" || f.Fault() != nil {
-				t.Errorf("after the mend: %q, fault %v", got, f.Fault())
+				t.Errorf("after the fix: %q, fault %v", got, f.Fault())
 			}
 		})
 	}

@@ -45,15 +45,12 @@ func LookupFor(ctx context.Context, source Source, upstream *url.URL, repository
 	return Credential{}, nil
 }
 
-// otherSpelling returns the host of an upstream with its default port if it was written
-// without, and the other way round; "" for another port.
+// otherSpelling returns the host of an upstream that is written with its default port, without
+// it; "" for another upstream.
 func otherSpelling(upstream *url.URL) string {
 	port := map[string]string{"https": "443", "http": "80"}[upstream.Scheme]
-	switch upstream.Port() {
-	case "":
-		return oci.CanonicalRegistry(upstream.Host) + ":" + port
-	case port:
-		return oci.CanonicalRegistry(strings.TrimSuffix(upstream.Host, ":"+port))
+	if upstream.Port() != port {
+		return ""
 	}
-	return ""
+	return oci.CanonicalRegistry(strings.TrimSuffix(upstream.Host, ":"+port))
 }

@@ -32,9 +32,9 @@ func stampOf(info fs.FileInfo) stamp {
 	return stamp{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
 }
 
-// settled reports whether a later change would show in the stamp. File systems
-// keep times in steps, of 4 ms to 2 s, and two writes within one step look alike
-// (git calls such a file "racily clean").
+// settled reports whether a later change would show in the stamp. File systems store times in
+// steps, of 4 ms to 2 s, and two writes within one step look alike (git calls such a file "racily
+// clean").
 func (s stamp) settled(now time.Time) bool {
 	return now.Sub(time.Unix(s.ctime.Unix())) > 2*time.Second
 }
@@ -42,8 +42,8 @@ func (s stamp) settled(now time.Time) bool {
 // errBeingWritten is worth another try.
 var errBeingWritten = errors.New("it changed while it was read")
 
-// read gives the file's content and its state, which is nil where there is none to
-// remember. err says how to mend what is refused.
+// read returns the file's content and its state, which is nil if there is none to remember. err
+// says what to do about a file that is refused.
 func (p place) read() (data []byte, state fs.FileInfo, err error) {
 	// A root does not follow symlinks out of its folder, and does follow those
 	// within, which is how Kubernetes mounts a secret.
@@ -81,7 +81,7 @@ func (p place) read() (data []byte, state fs.FileInfo, err error) {
 	return data, after, nil
 }
 
-// explain adds the way out to an error of opening the file.
+// explain adds what to do to an error of opening the file.
 func (p place) explain(err error) error {
 	info, statErr := os.Lstat(p.path)
 	switch {

@@ -7,10 +7,9 @@ import (
 
 const redacted = "[redacted]"
 
-// Secret is a password or a token. However it is printed, formatted, logged or
-// marshalled, it says "[redacted]"; only Reveal gives the text away, so that a
-// search for Reveal finds every place that a secret can leave by. Secrets are
-// compared with Equal; == says whether they are copies of one another.
+// Secret is a password or a token. However it is printed, formatted, logged or marshalled, it reads
+// "[redacted]". Only Reveal returns the text, so that a search for Reveal finds every place where a
+// secret can leave. Compare secrets with Equal; == says whether they are copies of one another.
 type Secret struct {
 	// A pointer, because fmt calls no Format method on what it reaches through an
 	// unexported field, and prints the text of a string there but only the address
@@ -26,7 +25,7 @@ func NewSecret(text string) Secret {
 	return Secret{&text}
 }
 
-// Reveal gives the text.
+// Reveal returns the text.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""

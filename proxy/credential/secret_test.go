@@ -15,7 +15,7 @@ import (
 
 const canary = "c4n4ry-s3cr3t"
 
-// hidden is a struct of somebody else who keeps a credential to himself: fmt prints
+// hidden is a struct of another package with a credential in a field of its own: fmt prints
 // unexported fields without asking their methods.
 type hidden struct {
 	c  Credential

@@ -5,10 +5,10 @@ import (
 	"errors"
 )
 
-// Sources asks each source in turn; the first that knows a credential wins, with
-// its own longest namespace. A source in trouble does not keep the others from
-// answering, but where none of them knows, its error is the answer: whether the
-// request might go out anonymously only that source could have said.
+// Sources asks each source in turn. The first that knows a credential wins, with its own longest
+// namespace. A source with a problem does not prevent the others from answering. If none of them
+// knows a credential, its error is the result: only that source could have said whether the request
+// may go out anonymously.
 type Sources []Source
 
 // Lookup is [Source.Lookup].

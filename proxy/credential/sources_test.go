@@ -27,10 +27,10 @@ func TestFirstSourceThatKnowsWins(t *testing.T) {
 		err     error
 	}{
 		{"none", nil, "", nil},
-		{"nobody knows", Sources{nothing, nothing}, "", nil},
+		{"no source knows", Sources{nothing, nothing}, "", nil},
 		{"the first of two", Sources{nothing, knows("a"), knows("b")}, "a", nil},
 		{"behind one in trouble", Sources{fails, knows("a")}, "a", nil},
-		{"one in trouble and nobody knows: not anonymous", Sources{fails, nothing}, "", trouble},
+		{"one fails and no source knows: not anonymous", Sources{fails, nothing}, "", trouble},
 		{"one in trouble behind one that knows", Sources{knows("a"), fails}, "a", nil},
 	} {
 		c, err := tt.sources.Lookup(t.Context(), "quay.io", "a/b")

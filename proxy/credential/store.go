@@ -28,7 +28,7 @@ func (s *Store) Lookup(_ context.Context, registry, repository string) (Credenti
 	return s.content.lookup(s.place(), registry, repository)
 }
 
-// Fault says what is wrong with the store now, and how to mend it, or is nil.
+// Fault returns what is wrong with the store now, with what to do about it, or nil.
 func (s *Store) Fault() error {
 	if err := s.content.trouble(s.place()); !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// watched is a document as it was last read well. Every look-up compares the
-// file's stamp, so that a mended file serves from the next pull on (nexus#639).
+// watched is a document as it was last read. Every look-up compares the file's stamp, so that a
+// corrected file is used from the next pull on (nexus#639).
 type watched struct {
 	mu      sync.Mutex
 	seen    stamp   // the state that was read last, well or not; zero: read again
@@ -22,8 +22,8 @@ type watched struct {
 // attempts at a file that is being written to.
 const attempts = 3
 
-// lookup serves the last good content also while the file is in trouble; where
-// there was none yet it is an error, because the login that is asked for may be there.
+// lookup uses the last good content also while the file has a problem. If there is none yet it
+// returns the error, because the login that is asked for may be there.
 func (w *watched) lookup(p place, registry, repository string) (Credential, error) {
 	entries, err := w.current(p)
 	if err != nil {
@@ -36,7 +36,7 @@ func (w *watched) lookup(p place, registry, repository string) (Credential, erro
 	return c, nil
 }
 
-// current gives what is known after a look at the file.
+// current returns what is known after a look at the file.
 func (w *watched) current(p place) ([]entry, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -47,7 +47,7 @@ func (w *watched) current(p place) ([]entry, error) {
 	return w.entries, nil
 }
 
-// trouble gives what is amiss with the file now, the entries that are of no use included.
+// trouble returns what is wrong with the file now, including the entries that are of no use.
 func (w *watched) trouble(p place) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -55,13 +55,13 @@ func (w *watched) trouble(p place) error {
 	if w.fault != nil {
 		return w.fault
 	}
-	var amiss []error
+	var problems []error
 	for _, e := range w.entries {
 		if e.err != nil {
-			amiss = append(amiss, fmt.Errorf("credential file %s: the login for %s: %w", p.path, joinKey(e.registry, e.namespace), e.err))
+			problems = append(problems, fmt.Errorf("credential file %s: the login for %s: %w", p.path, joinKey(e.registry, e.namespace), e.err))
 		}
 	}
-	return errors.Join(amiss...)
+	return errors.Join(problems...)
 }
 
 func (w *watched) refresh(p place) {
@@ -82,8 +82,8 @@ func (w *watched) refresh(p place) {
 	case err == nil:
 		w.good, w.entries, w.fault = true, entries, nil
 	case errors.Is(err, fs.ErrNotExist):
-		// Taken away, and the logins with it. Not good: what appears here next has
-		// to be read well once before anybody goes without its logins.
+		// It was removed, and the logins with it. What appears here next must be read well once
+		// before a request goes without its login.
 		w.good, w.entries = false, nil
 		w.fault = fmt.Errorf("credential file: %w", err)
 	default:
@@ -91,8 +91,8 @@ func (w *watched) refresh(p place) {
 	}
 }
 
-// load reads and parses, again where the file is being written to. The stamp is
-// zero where the next look-up has to try again.
+// load reads and parses, again if the file is being written to. The stamp is zero if the next
+// look-up must try again.
 func (p place) load() (entries []entry, at stamp, err error) {
 	for range attempts {
 		data, state, err := p.read()

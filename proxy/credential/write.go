@@ -23,8 +23,8 @@ const (
 	lockRetry  = 20 * time.Millisecond
 )
 
-// change edits "auths" under a lock and replaces the file by the result. Whatever
-// else stands in the file stays.
+// change edits "auths" under a lock and replaces the file by the result. Everything else in the
+// file stays.
 func (s *Store) change(ctx context.Context, edit func(auths map[string]json.RawMessage) error) error {
 	dir := filepath.Dir(s.path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -61,7 +61,7 @@ func (s *Store) change(ctx context.Context, edit func(auths map[string]json.RawM
 	})
 }
 
-// lock takes the lock that closing folder gives back.
+// lock takes the lock, which closing folder releases.
 func lock(ctx context.Context, folder *os.File) error {
 	ctx, cancel := context.WithTimeout(ctx, lockWithin)
 	defer cancel()
@@ -83,7 +83,7 @@ func lock(ctx context.Context, folder *os.File) error {
 	}
 }
 
-// read gives the store's file as it is, under the rules of a look-up.
+// read returns the store's file as it is, under the rules of a look-up.
 func (s *Store) read() (document, auths map[string]json.RawMessage, err error) {
 	document, auths = map[string]json.RawMessage{}, map[string]json.RawMessage{}
 	data, _, err := s.place().read()
@@ -94,21 +94,21 @@ func (s *Store) read() (document, auths map[string]json.RawMessage, err error) {
 		return nil, nil, err
 	}
 	if err := json.Unmarshal(data, &document); err != nil {
-		return nil, nil, fmt.Errorf("%w (mend the file or move it away)", notJSON(data, err))
+		return nil, nil, fmt.Errorf("%w (repair the file or move it away)", notJSON(data, err))
 	}
 	if document == nil { // the file says null
 		document = map[string]json.RawMessage{}
 	}
 	if old, ok := document["auths"]; ok {
 		if err := json.Unmarshal(old, &auths); err != nil || auths == nil {
-			return nil, nil, errors.New(`its "auths" is not an object: mend the file or move it away`)
+			return nil, nil, errors.New(`its "auths" is not an object: repair the file or move it away`)
 		}
 	}
 	return document, auths, nil
 }
 
-// giveTo makes the folder's owner the file's: login is run by root, and the daemon
-// that reads it has a user of its own.
+// giveTo makes the folder's owner the file's: root runs login, and the daemon that reads the file
+// has a user of its own.
 func giveTo(folder, f *os.File) error {
 	info, err := folder.Stat()
 	if err != nil {

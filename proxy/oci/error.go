@@ -121,7 +121,7 @@ func AsError(err error) *Error {
 	return &Error{Code: Unavailable, Message: "the upstream could not be reached", Err: err}
 }
 
-// WriteError answers with err as the specification's error body. It also closes the
+// WriteError writes err as the specification's error body. It also closes the
 // connection of a client that sent what no registry client sends.
 func WriteError(w http.ResponseWriter, err error) {
 	e := AsError(err)

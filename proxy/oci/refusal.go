@@ -44,7 +44,7 @@ func (e *Error) ReadRefusal(resp *http.Response) {
 }
 
 // parseRefusal returns the errors of the specification that body holds, if it is valid,
-// and the reason that it gives, in one line.
+// and its reason, in one line.
 func parseRefusal(body []byte, mediaType string) (items []Item, reason string) {
 	var known struct {
 		Errors []Item `json:"errors"`

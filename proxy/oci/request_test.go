@@ -234,7 +234,7 @@ func FuzzParseRequest(f *testing.F) {
 		if err != nil {
 			var e *Error
 			if !errors.As(err, &e) || e.HTTPStatus() < 400 || e.Message == "" {
-				t.Fatalf("an error that cannot be told: %#v", err)
+				t.Fatalf("an error without a status or a message: %#v", err)
 			}
 			return
 		}

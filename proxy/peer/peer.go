@@ -1,13 +1,11 @@
-// Package peer says whose process is at the other end of a loopback TCP
-// connection, by asking the kernel (INET_DIAG over NETLINK_SOCK_DIAG, see
-// sock_diag(7)).
+// Package peer says which user's process is at the other end of a loopback TCP connection, by
+// asking the kernel (INET_DIAG over NETLINK_SOCK_DIAG, see sock_diag(7)).
 //
-// It looks at the peer's socket, not at its process: a socket keeps the uid and
-// the inode of whoever made it, also where it was inherited or passed on over a
-// unix socket, so what is known is who opened the connection and not who writes
-// to it now. By the same token a process of a trusted user that forwards other
-// people's connections to us (socat, a port forward run by root) lends them its
-// name.
+// It looks at the peer's socket, not at its process. A socket keeps the uid and the inode of the
+// process that made it, also if it was inherited or passed on over a Unix socket: what is known is
+// who opened the connection and not who writes to it now. For the same reason a trusted user's
+// process that forwards other people's connections (socat, a port forward that root runs) lends
+// them its name.
 package peer
 
 import (
@@ -29,11 +27,11 @@ var (
 	errNotLoopback = errors.New("not a loopback connection")
 )
 
-// Lookup asks the kernel for the socket at the other end of conn, of which only
-// the addresses are used. It is an error, and the caller therefore nobody, where
-// conn is not TCP between two loopback addresses, where there is no such socket,
-// and where it is not ESTABLISHED or has no inode: a peer that writes and closes
-// at once leaves a socket of uid 0 and inode 0 behind, which is not root's.
+// Lookup asks the kernel for the socket at the other end of conn, of which it uses the addresses
+// only. It returns an error, and the caller is then untrusted, if conn is not TCP between two
+// loopback addresses, if there is no such socket, or if it is not ESTABLISHED or has no inode: a
+// peer that writes and closes at once leaves a socket of uid 0 and inode 0 behind, which is not
+// root's.
 func Lookup(conn net.Conn) (Caller, error) {
 	theirs, err := endpoint(conn.RemoteAddr())
 	if err != nil {
@@ -75,15 +73,15 @@ type accepted struct {
 	err    error
 }
 
-// ConnContext is for [net/http.Server.ConnContext]. It looks up who is at the
-// other end of c at once, before anything is read, and remembers c for [Trusted].
+// ConnContext is for [net/http.Server.ConnContext]. It looks up who is at the other end of c at
+// once, before anything is read, and remembers c for [Trusted].
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	caller, err := Lookup(c)
 	return context.WithValue(ctx, contextKey{}, &accepted{c, caller, err})
 }
 
-// FromContext gives what [ConnContext] found when the connection was accepted.
-// It is for logs; whether to trust the caller is for [Trusted] to say.
+// FromContext returns what [ConnContext] found when the connection was accepted. It is for logs;
+// [Trusted] says whether to trust the caller.
 func FromContext(ctx context.Context) (Caller, error) {
 	a, ok := ctx.Value(contextKey{}).(*accepted)
 	if !ok {
@@ -92,9 +90,9 @@ func FromContext(ctx context.Context) (Caller, error) {
 	return a.caller, a.err
 }
 
-// Trusted reports whether the request of ctx comes over a connection that one of
-// uids opened. It was so when the connection was accepted, and is so now by a
-// second look at the same socket; anything amiss in either makes it false.
+// Trusted reports whether the request of ctx comes over a connection that one of uids opened. That
+// was so when the connection was accepted, and a second look at the same socket must confirm it. An
+// error in either makes it false.
 func Trusted(ctx context.Context, uids []uint32) bool {
 	a, ok := ctx.Value(contextKey{}).(*accepted)
 	if !ok || a.err != nil || !slices.Contains(uids, a.caller.UID) {

@@ -190,7 +190,7 @@ func dialAs(t *testing.T, uid uint32, addr string) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The binary lies in root's own folder, where nobody else may open it by name.
+	// The binary lies in root's own folder, where no other user may open it by name.
 	f, err := os.Open(exe)
 	if err != nil {
 		t.Fatal(err)
@@ -285,7 +285,7 @@ func hostAddress(t *testing.T) net.IP {
 		return ok && n.IP.IsGlobalUnicast()
 	})
 	if i < 0 {
-		t.Skip("this host has no address beside the loopback ones")
+		t.Skip("this host has no address except the loopback ones")
 	}
 	return addrs[i].(*net.IPNet).IP
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// body is an answer's body that fails when nothing comes for 30 s, so that an
-// upstream that falls silent is given up and another can be asked.
+// body is the body of a response. It fails if nothing comes for 30 s, so that another
+// upstream can be asked.
 type body struct {
 	io.ReadCloser
 	cancel context.CancelFunc

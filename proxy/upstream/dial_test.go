@@ -20,7 +20,7 @@ import (
 // dns answers every query over loopback UDP with the addresses set for its name.
 type dns struct {
 	conn *net.UDPConn
-	a    map[string][]string // name → addresses, taken from the front but for the last
+	a    map[string][]string // name → addresses, taken from the front, except the last
 }
 
 func newDNS(t *testing.T, names map[string][]string) *net.Resolver {

@@ -18,7 +18,7 @@ import (
 )
 
 // content is what the tests of this file compress.
-var content = []byte(strings.Repeat("a layer that somebody compressed on the way ", 5000))
+var content = []byte(strings.Repeat("a layer that a server compressed on the way ", 5000))
 
 func compressed(t *testing.T, open func(io.Writer) (io.WriteCloser, error), body []byte) []byte {
 	t.Helper()

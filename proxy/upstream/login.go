@@ -10,9 +10,9 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// Login asks the upstream whether it takes cred. nil means that it does; an error
-// with oci.Unauthorized that it does not. It asks for no repository: a registry may
-// refuse one that is not there, whoever asks.
+// Login asks the upstream whether it accepts cred. It returns nil if it does, and an error
+// with oci.Unauthorized if it does not. It asks for no repository: a registry may
+// refuse one that does not exist, whatever the login.
 func (u *Upstream) Login(ctx context.Context, cred credential.Credential) error {
 	status, err := u.ping(ctx, Request{})
 	if err != nil {
@@ -20,8 +20,8 @@ func (u *Upstream) Login(ctx context.Context, cred credential.Credential) error 
 	}
 	with := Request{Identity: Identity{Access: &auth.Access{Credential: cred}}}
 	if status == http.StatusOK {
-		// It lets anybody see /v2/. Artifactory and Nexus do that too where they are
-		// open to read, and still refuse a login that is wrong.
+		// Anyone may see /v2/. Artifactory and Nexus answer so if they are open to read, and
+		// still refuse a wrong login.
 		basic := http.Request{Header: http.Header{}}
 		basic.SetBasicAuth(cred.Username, cred.Password.Reveal())
 		with = Request{Identity: Identity{Authorization: credential.NewSecret(basic.Header.Get("Authorization"))}}

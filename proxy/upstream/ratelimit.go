@@ -2,8 +2,6 @@ package upstream
 
 import (
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -11,86 +9,61 @@ import (
 )
 
 const (
-	maxIdentities = 256
-	// defaultHold follows a 429 that does not say how long to wait: long enough for
-	// one pull's requests to be spared, short enough to matter to nobody.
+	maxHolds = 256
+	// defaultHold follows a 429 that does not say how long to wait: long enough to spare the
+	// requests of one pull, and too short to be noticed.
 	defaultHold = 5 * time.Second
 )
 
-// RateLimit is what an upstream last said of its limits (Docker Hub's
-// ratelimit-limit, ratelimit-remaining, docker-ratelimit-source).
-type RateLimit struct {
-	Limit, Remaining int           // pulls; -1 if not said
-	Window           time.Duration // 0 if not said
-	Source           string        // an address or an account
-	Seen             time.Time
-	RetryAt          time.Time // zero, or until when the upstream is not asked
+// holds remembers until when an upstream must not be asked in which identity: the Retry-After of
+// its 429s.
+type holds struct {
+	mu    sync.Mutex
+	until map[string]time.Time
 }
 
-// limits keeps the rate limits of one upstream by who asks.
-type limits struct {
-	mu   sync.Mutex
-	kept map[string]RateLimit
-}
-
-// note remembers what resp says.
-func (l *limits) note(identity string, resp *http.Response) {
-	limited := resp.StatusCode == http.StatusTooManyRequests
-	if !limited && resp.Header.Get("Ratelimit-Remaining") == "" && resp.Header.Get("Ratelimit-Limit") == "" {
+// note records what resp says.
+func (h *holds) note(identity string, resp *http.Response) {
+	if resp.StatusCode != http.StatusTooManyRequests {
 		return
 	}
 	now := time.Now()
-	r := RateLimit{Source: short(resp.Header.Get("Docker-Ratelimit-Source")), Seen: now}
-	r.Limit, r.Window = parseLimit(resp.Header.Get("Ratelimit-Limit"))
-	r.Remaining, _ = parseLimit(resp.Header.Get("Ratelimit-Remaining"))
-	if limited {
-		wait := auth.RetryAfter(resp.Header, now)
-		if wait == 0 {
-			wait = defaultHold
-		}
-		r.RetryAt = now.Add(wait)
+	wait := auth.RetryAfter(resp.Header, now)
+	if wait == 0 {
+		wait = defaultHold
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.kept == nil || len(l.kept) >= maxIdentities {
-		l.kept = map[string]RateLimit{}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.until == nil {
+		h.until = map[string]time.Time{}
 	}
-	l.kept[identity] = r
+	h.until[identity] = now.Add(wait)
+	h.bound(identity, now)
 }
 
-// held says for how long yet the upstream is not to be asked for identity.
-func (l *limits) held(identity string) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return time.Until(l.kept[identity].RetryAt)
-}
-
-func (l *limits) all() map[string]RateLimit {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	all := make(map[string]RateLimit, len(l.kept))
-	for k, v := range l.kept {
-		all[k] = v
+// bound removes holds if there are too many: those that are over, and then one of a client's own
+// token. A client that makes up tokens must not end the holds of others.
+func (h *holds) bound(newest string, now time.Time) {
+	if len(h.until) <= maxHolds {
+		return
 	}
-	return all
-}
-
-// parseLimit reads "100;w=21600": a count, and the seconds that it is for.
-func parseLimit(s string) (count int, window time.Duration) {
-	number, params, _ := strings.Cut(s, ";")
-	count, err := strconv.Atoi(strings.TrimSpace(number))
-	if err != nil || count < 0 {
-		return -1, 0
-	}
-	if w, ok := strings.CutPrefix(strings.TrimSpace(params), "w="); ok {
-		if seconds, err := strconv.ParseUint(w, 10, 31); err == nil {
-			window = time.Duration(seconds) * time.Second
+	victim := newest
+	for identity, until := range h.until {
+		switch {
+		case !now.Before(until):
+			delete(h.until, identity)
+		case identity != newest && auth.IsFingerprint(identity):
+			victim = identity
 		}
 	}
-	return count, window
+	if len(h.until) > maxHolds {
+		delete(h.until, victim)
+	}
 }
 
-func short(s string) string {
-	const most = 64
-	return s[:min(len(s), most)]
+// left returns for how long the upstream must not be asked in identity.
+func (h *holds) left(identity string) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Until(h.until[identity])
 }

@@ -26,8 +26,8 @@ const (
 	maxHeader = 64 << 10
 )
 
-// Via names this process in the Via header of requests to private upstreams, so
-// that a request which comes back to us is known (RFC 9110, 7.6.3).
+// Via names this process in the Via header of requests to private upstreams, so that a
+// request that comes back is recognised (RFC 9110, 7.6.3).
 var Via = "1.1 sidemirror-" + processName()
 
 func processName() string {
@@ -50,7 +50,7 @@ func newTransport(c Config, env *httpproxy.Config, tlsc *tls.Config, dial dialFu
 		TLSHandshakeTimeout:   c.Registry.DialTimeout,
 		ResponseHeaderTimeout: c.Registry.HeaderTimeout,
 		ForceAttemptHTTP2:     true,
-		// A connection that died without a word is found before it costs a pull.
+		// A dead connection is found before it costs a pull.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 
 		MaxIdleConns:           64,
@@ -58,12 +58,12 @@ func newTransport(c Config, env *httpproxy.Config, tlsc *tls.Config, dial dialFu
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxHeader,
 		ReadBufferSize:         64 << 10,
-		// Content is passed on and hashed as it is stored, not as a transport unpacks it.
+		// What is compressed is decoded in one place, see Upstream.decode.
 		DisableCompression: true,
 	}
 }
 
-// newRequest makes a request with those of the headers that go anywhere.
+// newRequest returns a request with those of the headers that may go to any host.
 func newRequest(ctx context.Context, method string, u *url.URL, from http.Header, userAgent string) *http.Request {
 	h := http.Header{}
 	for _, name := range []string{"Accept", "Range", "If-Range"} {
@@ -83,8 +83,8 @@ func tlsConfig(roots *x509.CertPool, client []tls.Certificate) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: client}
 }
 
-// loadRoots gives the system's certificates and those of the file at path; nil, the
-// system's, where there is no path.
+// loadRoots returns the system's certificates and those of the file at path. Without a path
+// it returns nil, which means the system's.
 func loadRoots(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil
@@ -98,7 +98,7 @@ func loadRoots(path string) (*x509.CertPool, error) {
 		pool = x509.NewCertPool()
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("reading ca: %s holds no PEM certificate", path)
+		return nil, fmt.Errorf("reading ca: %s contains no PEM certificate", path)
 	}
 	return pool, nil
 }
@@ -117,7 +117,7 @@ func loadClient(cert, key string) ([]tls.Certificate, error) {
 	}
 	pair, err := tls.X509KeyPair(c, k)
 	if err != nil {
-		return nil, fmt.Errorf("the client certificate %s and the key %s do not serve: %w", cert, key, err)
+		return nil, fmt.Errorf("the client certificate %s and the key %s cannot be used: %w", cert, key, err)
 	}
 	return []tls.Certificate{pair}, nil
 }
@@ -143,7 +143,7 @@ func readPEM(path string) ([]byte, error) {
 	return b, nil
 }
 
-// reason says in few words why a connection failed.
+// reason returns in a few words why a connection failed.
 func reason(err error) string {
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
 		if e.IsNotFound {
@@ -179,8 +179,8 @@ func reason(err error) string {
 	return "the connection failed"
 }
 
-// drain reads the little that is left of an answer, so that its connection can be
-// used again, and closes it.
+// drain reads the little that is left of a response, so that its connection can be used
+// again, and closes it.
 func drain(resp *http.Response) {
 	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
 	_ = resp.Body.Close()

@@ -70,7 +70,7 @@ type Upstream struct {
 	private     atomic.Bool // it is at a loopback or private address
 	health      health
 	realmHealth health // of a token server on another host
-	limits      limits
+	holds       holds
 
 	life       context.Context // ended by Close
 	end        context.CancelFunc
@@ -104,7 +104,7 @@ func New(c Config) (*Upstream, error) {
 	if clients != nil {
 		sum := sha256.Sum256(clients[0].Certificate[0])
 		u.certificate = hex.EncodeToString(sum[:8])
-		// An upstream that turns down whoever has no certificate is not out of reach.
+		// An upstream that refuses callers without a certificate is not out of reach.
 		u.plain = u.newClient(c, newTransport(c, env, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
 	}
 	u.realm = newTransport(c, env, tlsConfig(roots, nil), d.toRealm)
@@ -171,7 +171,7 @@ type Request struct {
 	Identity
 }
 
-// identity tells callers apart for the upstream's limits.
+// identity tells callers apart for the upstream's 429s.
 func (r Request) identity() string {
 	who := ""
 	if r.Access == nil {
@@ -190,7 +190,7 @@ func (r Request) identity() string {
 // without an error, except 429 and a redirect that cannot be followed. Until the
 // Retry-After of a 429 is over, nothing is asked. Errors are an [*oci.Error].
 func (u *Upstream) Do(ctx context.Context, r Request) (*http.Response, error) {
-	if wait := u.limits.held(r.identity()); wait > 0 {
+	if wait := u.holds.left(r.identity()); wait > 0 {
 		return nil, u.tooMany(wait)
 	}
 	resp, err := u.fetch(ctx, r)
@@ -247,7 +247,7 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 	if err != nil {
 		return nil, u.explain(ctx, u.url, err)
 	}
-	u.limits.note(r.identity(), resp)
+	u.holds.note(r.identity(), resp)
 	return resp, nil
 }
 
@@ -332,10 +332,6 @@ func (u *Upstream) Name() string { return u.name }
 
 // Host returns the upstream's host and port, for messages.
 func (u *Upstream) Host() string { return u.url.Host }
-
-// RateLimits returns what the upstream last said of its limits, by the generation of
-// the credential; "" is the anonymous one.
-func (u *Upstream) RateLimits() map[string]RateLimit { return u.limits.all() }
 
 // Close ends token exchanges and probes under way and drops idle connections. Responses
 // that are being read go on.

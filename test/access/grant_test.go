@@ -1,6 +1,8 @@
 package access
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -145,6 +147,50 @@ func TestAnUpstreamThatIsAwayDoesNotOpenWhatAnotherRefuses(t *testing.T) {
 			})
 			if a := s.DoWith(other, "GET", of(own.Host(), "manifests/v1"), nil); a.Status < 400 {
 				t.Errorf("a deleted tag is answered %d, Warning %q", a.Status, a.Header.Get("Warning"))
+			}
+		})
+	}
+}
+
+// What a client has just been sent is covered by the grant that this made, whoever it is.
+func TestWhatACallerWasSentIsNotAskedForAgain(t *testing.T) {
+	for name, relay := range map[string]bool{"daemon": false, "relay": true} {
+		t.Run(name, func(t *testing.T) {
+			own := quirky.New(t, private("Bearer"))
+			own.Add(repo, "v1", image)
+			o := harness.Options{Registries: []harness.Registry{{Name: own.Host(), Upstreams: []string{own.URL()}, Relay: relay}}}
+			header := http.Header{}
+			if !relay {
+				o.Logins = map[string]string{own.Host(): user + ":" + password}
+			}
+			s := harness.Start(t, o)
+			if relay {
+				basic := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+				a := s.Get("/v2/auth?service=sidemirror&scope=repository:"+repo+":pull&ns="+own.Host(), http.Header{"Authorization": {"Basic " + basic}})
+				var body struct{ Token string }
+				if err := json.Unmarshal(a.Body, &body); err != nil || body.Token == "" {
+					t.Fatalf("%d %s", a.Status, a.Body)
+				}
+				header.Set("Authorization", "Bearer "+body.Token)
+			}
+			content := map[string][]byte{
+				of(own.Host(), "manifests/"+image.Digest.String()): image.Bytes,
+				of(own.Host(), "blobs/"+layer.Digest.String()):     layer.Bytes,
+			}
+			for p, want := range content {
+				s.Get(p, header).Whole(t, p, want)
+			}
+			s.Eventually("the layer is stored", func() bool {
+				own.Forget()
+				s.Get(of(own.Host(), "blobs/"+layer.Digest.String()), header)
+				return own.Count(quirky.Registry, "GET", "/blobs/") == 0
+			})
+			own.Forget()
+			for p, want := range content {
+				s.Get(p, header).Whole(t, p, want)
+			}
+			if n := own.Count(quirky.Registry, "", "/v2/"); n != 0 {
+				t.Errorf("the upstream is asked %d times again", n)
 			}
 		})
 	}

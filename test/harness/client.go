@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Nobody is the user id of an untrusted user.
+// Nobody is the id of the user nobody, who is not trusted.
 const Nobody = 65534
 
 // Answer is a response read to its end.

@@ -119,7 +119,7 @@ func TestWatchWritesALinkedFileOnce(t *testing.T) {
 	each(t, []engine.Generation{engine.Built}, func(t *testing.T, g engine.Generation) {
 		own := registry.Start(t, registry.Options{})
 		r := newRig(t, rigOptions{generation: g})
-		for _, c := range farms {
+		for _, c := range farms[:3] {
 			t.Run(c.name, func(t *testing.T) {
 				r.farm(t, c.files, c.links, c.path, own)
 				const nearby = "/etc/containerd/certs.d/other.test/README"
@@ -134,7 +134,7 @@ func TestWatchWritesALinkedFileOnce(t *testing.T) {
 				// A change nearby makes it look once more.
 				applied := r.takeTree(t)
 				r.rewrite(t, nearby, func(string) string { return "nothing\n" })
-				time.Sleep(2 * time.Second) // more than its quiet period
+				time.Sleep(time.Second) // more than its quiet period
 				applied.ignore(r.takeTree(t), nearby)
 				r.sameTree(t, "a while later", applied)
 				watch.Stop()

@@ -24,7 +24,7 @@ const (
 // everything out.
 type obstacle struct {
 	name string
-	json string // daemon.json before apply; empty for none
+	json string // daemon.json before apply; empty for one by which Docker reads hosts.toml files
 
 	// make makes it, and returns what clears it, or nil.
 	make func(t *testing.T, r *rig) func()
@@ -106,7 +106,7 @@ const hubFolder = "/etc/containerd/certs.d/docker.io"
 
 var obstacles = []obstacle{
 	{name: "none", make: func(*testing.T, *rig) func() { return nil }},
-	{name: "comment in a daemon.json without sidemirror's entry", json: "{\"log-level\": \"info\"}\n", make: changing(daemonJSON, comment, uncomment)},
+	{name: "comment in a daemon.json without sidemirror's entry", make: changing(daemonJSON, comment, uncomment)},
 	{
 		// The running dockerd still has the mirror and cannot take the file: without the hosts.toml
 		// it would stop verifying TLS to Docker Hub.
@@ -158,8 +158,8 @@ func TestRevertTakesOutWhatItCanReach(t *testing.T) {
 		for _, o := range obstacles {
 			t.Run(o.name, func(t *testing.T) {
 				files := map[string]string{config: certsPath, ownTOML: fmt.Sprintf("# ours\n[host.%q]\n  capabilities = [\"pull\"]\n", own.URL)}
-				if o.json != "" {
-					files[daemonJSON] = o.json
+				if files[daemonJSON] = o.json; o.json == "" {
+					files[daemonJSON] = dockerJSON(g, `"log-level": "info"`)
 				}
 				r := newRig(t, rigOptions{generation: g, files: files})
 				first := r.takeTree(t)

@@ -1,4 +1,4 @@
-// Package process finds the programs that setup.sh installs and runs them beside
+// Package process finds the programs that setup.sh installs and runs them during
 // a test: on ports of their own, ended by their own id, their output kept where
 // the test fails.
 package process

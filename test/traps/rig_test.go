@@ -1,6 +1,6 @@
-// Package traps holds what others fell into (protocol.md §6) and what an attacker
-// would try (security.md §7), each shown with the real binary between a plain
-// client and an upstream that misbehaves on purpose.
+// Package traps shows what registries do wrong and what attackers try, each with the real binary
+// between a plain client and an upstream that misbehaves on purpose. docs/design/protocol.md and
+// docs/design/security.md say what is required.
 package traps
 
 import (

@@ -131,6 +131,7 @@ var (
 )
 
 func TestAnImageIsListedByEachOfItsNamesWithItsSizeOnDisk(t *testing.T) {
+	t.Parallel()
 	f := newFolder(t)
 	m := f.image(app, "1.0", linuxAMD64, "base", "layer")
 	f.tag(app, "latest", m, manifestType)
@@ -158,6 +159,7 @@ func TestAnImageIsListedByEachOfItsNamesWithItsSizeOnDisk(t *testing.T) {
 }
 
 func TestAnImageThatLacksALayerSaysSo(t *testing.T) {
+	t.Parallel()
 	f := newFolder(t)
 	m := f.image(app, "1.0", linuxAMD64, "base", "layer", "layer")
 	f.lose(digest.FromString("layer"))
@@ -179,6 +181,7 @@ func TestAnImageThatLacksALayerSaysSo(t *testing.T) {
 }
 
 func TestAnIndexHasThePlatformsThatWerePulled(t *testing.T) {
+	t.Parallel()
 	f := newFolder(t)
 	amd, arm := f.image(app, "", "{}", "amd"), f.image(app, "", "{}", "arm")
 	foreign := f.image(hidden, "", "{}", "s390x") // on disk, but not through this repository
@@ -203,6 +206,7 @@ func TestAnIndexHasThePlatformsThatWerePulled(t *testing.T) {
 }
 
 func TestHostileManifestsAreListedAndEndNothing(t *testing.T) {
+	t.Parallel()
 	f := newFolder(t)
 	for _, body := range []string{"", "[]", "{", `{"manifests":3}`, `{"manifests":[{"digest":"../../x"}]}`, `{"layers":[{"digest":"sha256:x","size":"many"}]}`} {
 		putManifest(t, f.Dir, app, body)
@@ -231,6 +235,7 @@ func byName(name string) inventory.Selection {
 }
 
 func TestWhatAnotherImageListsStays(t *testing.T) {
+	t.Parallel()
 	f := newFolder(t)
 	m := f.image(app, "1", linuxAMD64, "base", "one")
 	f.image(other, "2", "{}", "base", "two")
@@ -267,6 +272,7 @@ func TestWhatAnotherImageListsStays(t *testing.T) {
 }
 
 func TestOneOfTwoTagsOfAnImageFreesNothing(t *testing.T) {
+	t.Parallel()
 	f := newFolder(t)
 	m := f.image(app, "1", linuxAMD64, "base")
 	f.tag(app, "latest", m, manifestType)
@@ -279,6 +285,7 @@ func TestOneOfTwoTagsOfAnImageFreesNothing(t *testing.T) {
 }
 
 func TestPruningByAgeTakesWhatWasNotUsed(t *testing.T) {
+	t.Parallel()
 	f := newFolder(t)
 	f.used(f.image(app, "old", linuxAMD64, "base", "old"), 48*time.Hour)
 	f.used(f.image(app, "new", linuxAMD64, "base", "new"), time.Hour)
@@ -290,6 +297,7 @@ func TestPruningByAgeTakesWhatWasNotUsed(t *testing.T) {
 }
 
 func TestPruningToASizeTakesWhatWasUsedLongestAgoAndNoMore(t *testing.T) {
+	t.Parallel()
 	f := newFolder(t)
 	big := func(c string) string { return strings.Repeat(c, 10_000) }
 	for i, tag := range []string{"c", "a", "b"} {
@@ -307,6 +315,7 @@ func TestPruningToASizeTakesWhatWasUsedLongestAgoAndNoMore(t *testing.T) {
 }
 
 func TestAFolderThatWasEmptiedUnderUsIsFilledAgain(t *testing.T) {
+	t.Parallel()
 	for name, use := range map[string]func(*folder){
 		"blob":     func(f *folder) { f.blob("layer") },
 		"manifest": func(f *folder) { putManifest(t, f.Dir, app, "{}") },

@@ -15,6 +15,7 @@ import (
 )
 
 func TestVerifyRemovesWhatIsWrongAndNothingElse(t *testing.T) {
+	t.Parallel()
 	f := newFolder(t)
 	m := f.image(app, "1", linuxAMD64, "base", "flipped", "short", "long")
 	f.image(other, "1", linuxAMD64, "base")
@@ -57,6 +58,7 @@ func TestVerifyRemovesWhatIsWrongAndNothingElse(t *testing.T) {
 }
 
 func TestVerifyCountsAsNoUse(t *testing.T) {
+	t.Parallel()
 	f := newFolder(t)
 	m := f.image(app, "1", linuxAMD64, "base")
 	f.used(m, 1e15)
@@ -70,6 +72,7 @@ func TestVerifyCountsAsNoUse(t *testing.T) {
 }
 
 func TestVerifyCanBeStopped(t *testing.T) {
+	t.Parallel()
 	f := newFolder(t)
 	f.blob(strings.Repeat("x", 1<<20))
 	f.blob(strings.Repeat("y", 1<<20))

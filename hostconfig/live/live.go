@@ -1,4 +1,6 @@
-package engine
+// Package live is what runs on a host: the engines' daemons, what can be asked of them and what they
+// can be told.
+package live
 
 import (
 	"context"
@@ -8,8 +10,8 @@ import (
 	"github.com/sidemirror/sidemirror/internal/portowner"
 )
 
-// Running is what runs on this host, and what can be asked of it.
-type Running interface {
+// Host is what runs on the host, and what can be asked of it.
+type Host interface {
 	// Daemon returns the running daemon of an engine, authenticated, or nil.
 	Daemon(ctx context.Context, name string) Daemon
 
@@ -58,6 +60,23 @@ type Info struct {
 	ConfigPath      string
 	KnowsConfigPath bool
 }
+
+// Verb is what an engine can be told to do.
+type Verb string
+
+// The verbs. containerd dies of SIGHUP: it is only ever restarted.
+const (
+	Reload  Verb = "reload"
+	Restart Verb = "restart"
+)
+
+// Signal is what a running engine has to be told.
+type Signal struct {
+	Engine string `json:"engine"`
+	Verb   Verb   `json:"verb"`
+}
+
+func (s Signal) String() string { return string(s.Verb) + " " + s.Engine }
 
 // Units is the service manager that engines run under.
 type Units interface {
