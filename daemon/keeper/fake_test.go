@@ -59,6 +59,7 @@ func (*fakeHost) Lookup(context.Context, string) ([]netip.Addr, error) {
 func (*fakeHost) Reload(context.Context, string) error          { return errors.New("no such unit") }
 func (*fakeHost) Restart(context.Context, string) error         { return errors.New("no such unit") }
 func (*fakeHost) MainPID(context.Context, string) (int, error)  { return 0, nil }
+func (*fakeHost) Active(context.Context, string) (bool, error)  { return false, nil }
 func (f *fakeHost) ReopenSockets(context.Context) (bool, error) { f.reopened.Add(1); return true, nil }
 func (f *fakeHost) count() int                                  { f.mu.Lock(); defer f.mu.Unlock(); return f.reloads }
 func (f *fakeHost) path(name string) string                     { return filepath.Join(f.root, name) }

@@ -63,14 +63,24 @@ func (u Units) ProxyStatus(ctx context.Context) (string, error) {
 }
 
 // MainPID returns the process id of the main process of a service's unit. It is 0 if the unit does
-// not run or does not exist.
+// not run, does not exist, or is being stopped: a connection to the socket of a service that stops
+// waits until it has ended, and then makes systemd start it again.
 func (u Units) MainPID(ctx context.Context, unit string) (int, error) {
+	if state, err := u.property(ctx, unit, "Unit", "ActiveState"); err != nil || state == "deactivating" {
+		return 0, err
+	}
 	value, err := u.value(ctx, unit, "Service", "MainPID")
 	pid, ok := value.(uint32)
 	if err == nil && !ok {
 		err = fmt.Errorf("asking systemd about %s: its MainPID is %v", unit, value)
 	}
 	return int(pid), err
+}
+
+// Active reports whether a unit is active. A unit that does not exist is not.
+func (u Units) Active(ctx context.Context, unit string) (bool, error) {
+	state, err := u.property(ctx, unit, "Unit", "ActiveState")
+	return state == "active", err
 }
 
 // SocketAddresses returns the addresses at which systemd holds sockets open for the proxy; none

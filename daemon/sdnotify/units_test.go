@@ -172,12 +172,18 @@ func TestProxyStatusReturnsTheStatusLineOfTheUnit(t *testing.T) {
 
 func TestMainPIDOfAUnit(t *testing.T) {
 	const path = "/org/freedesktop/systemd1/unit/docker_2eservice MainPID"
+	const state = "/org/freedesktop/systemd1/unit/docker_2eservice ActiveState"
 	for name, test := range map[string]struct {
+		state string
 		value any
 		pid   int
 		fails bool
-	}{"runs": {uint32(4711), 4711, false}, "is stopped": {uint32(0), 0, false}, "is no number": {"4711", 0, true}} {
-		s := &systemd{properties: map[string]any{path: test.value}}
+	}{
+		"runs": {"active", uint32(4711), 4711, false}, "is reloaded": {"reloading", uint32(4711), 4711, false},
+		"is being stopped": {"deactivating", uint32(4711), 0, false}, "is stopped": {"inactive", uint32(0), 0, false},
+		"is no number": {"active", "4711", 0, true},
+	} {
+		s := &systemd{properties: map[string]any{path: test.value, state: test.state}}
 		pid, err := Units{s.dial}.MainPID(t.Context(), "docker.service")
 		s.wait.Wait()
 		if pid != test.pid || (err != nil) != test.fails {

@@ -24,7 +24,7 @@ import (
 // one. One that only prints something, as when it is asked for its version, is no daemon: to take it
 // for one would be to start Docker, by asking at its socket.
 var Query = process.Query{
-	Name: "dockerd", Units: []string{"docker.service"}, Socket: defaultSocket,
+	Name: "dockerd", Units: []string{"docker.service"}, Socket: defaultSocket, SocketUnits: []string{"docker.socket"},
 	Accept: func(p process.Process) bool {
 		pidfile := process.Flag(p.Args, "--pidfile", "-p")
 		usual := pidfile == "" || pidfile == "/var/run/docker.pid" || pidfile == "/run/docker.pid"

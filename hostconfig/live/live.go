@@ -85,6 +85,9 @@ type Units interface {
 	Reload(ctx context.Context, unit string) error
 	Restart(ctx context.Context, unit string) error
 
-	// MainPID returns the process id of a unit's main process, 0 if it has none.
+	// MainPID returns the process id of a unit's main process, 0 if it has none or is being stopped.
 	MainPID(ctx context.Context, unit string) (int, error)
+
+	// Active reports whether a unit is active.
+	Active(ctx context.Context, unit string) (bool, error)
 }

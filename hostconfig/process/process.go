@@ -26,8 +26,11 @@ type Process struct {
 
 // Manager is the service manager of the host.
 type Manager interface {
-	// MainPID returns the process id of a unit's main process, 0 if it has none.
+	// MainPID returns the process id of a unit's main process, 0 if it has none or is being stopped.
 	MainPID(ctx context.Context, unit string) (int, error)
+
+	// Active reports whether a unit is active.
+	Active(ctx context.Context, unit string) (bool, error)
 }
 
 // Finder finds engines on the running host. The zero value knows no service manager.
@@ -40,6 +43,11 @@ type Query struct {
 	Name   string   // of the program: "dockerd"
 	Units  []string // the units that run it, whatever program they start
 	Socket string   // the path that it listens at by default
+
+	// SocketUnits are the units by which the service manager listens at Socket in the engine's place.
+	// While one is active, a connection would start an engine that is stopped, and would be the
+	// manager's and not the engine's.
+	SocketUnits []string
 
 	// Accept reports whether the engine with these arguments is meant. Nil accepts all.
 	Accept func(p Process) bool
@@ -72,7 +80,7 @@ func (f Finder) authenticate(ctx context.Context, q Query, c candidate) *Process
 	if exe.known && !exe.safe {
 		return nil
 	}
-	if !f.isMainProcess(ctx, q, c) && !ownsSocket(ctx, q.Socket, c, exe.known) {
+	if !f.isMainProcess(ctx, q, c) && (f.listens(ctx, q) || !ownsSocket(ctx, q.Socket, c, exe.known)) {
 		return nil
 	}
 	if !alive(fd) {
@@ -90,6 +98,14 @@ func (f Finder) isMainProcess(ctx context.Context, q Query, c candidate) bool {
 	return slices.ContainsFunc(q.Units, func(unit string) bool {
 		pid, err := f.Manager.MainPID(ctx, unit)
 		return err == nil && pid == c.pid
+	})
+}
+
+// listens reports whether the service manager listens at q's socket itself.
+func (f Finder) listens(ctx context.Context, q Query) bool {
+	return f.Manager != nil && slices.ContainsFunc(q.SocketUnits, func(unit string) bool {
+		active, err := f.Manager.Active(ctx, unit)
+		return err == nil && active
 	})
 }
 

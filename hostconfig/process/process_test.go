@@ -146,7 +146,7 @@ func (s *stage) start(program, role string, uid int, args ...string) int {
 }
 
 func (s *stage) query() Query {
-	return Query{Name: s.name, Units: []string{"engine.service"}, Socket: s.socket}
+	return Query{Name: s.name, Units: []string{"engine.service"}, Socket: s.socket, SocketUnits: []string{"engine.socket"}}
 }
 
 // mainPID is a service manager with one unit.
@@ -157,6 +157,15 @@ func (m mainPID) MainPID(_ context.Context, unit string) (int, error) {
 		return 0, errors.New("no such unit")
 	}
 	return int(m), nil
+}
+
+func (mainPID) Active(context.Context, string) (bool, error) { return false, nil }
+
+// listening is a service manager that listens at the engine's socket in its place.
+type listening struct{ mainPID }
+
+func (listening) Active(_ context.Context, unit string) (bool, error) {
+	return unit == "engine.socket", nil
 }
 
 func (s *stage) find(m Manager) *Process {
@@ -171,6 +180,18 @@ func TestTheEngineIsFoundByItsUnitOrByItsSocket(t *testing.T) {
 		if p == nil || p.PID != pid || Flag(p.Args, "--config") != "/etc/engine.toml" || p.Program != filepath.Join(s.programs, "bin", s.name) || p.Started.IsZero() {
 			t.Errorf("by %s: %+v", name, p)
 		}
+	}
+}
+
+// With docker.socket a connection starts a Docker that was stopped.
+func TestASocketOfTheServiceManagersIsNotConnectedTo(t *testing.T) {
+	s := newStage(t)
+	pid := s.start(s.program("bin", "", 0o755, 0), "listen "+s.socket, 0)
+	if p := s.find(listening{mainPID(1)}); p != nil {
+		t.Errorf("a process that is not the unit's main process was believed by the manager's socket: %+v", p)
+	}
+	if p := s.find(listening{mainPID(pid)}); p == nil || p.PID != pid {
+		t.Errorf("the unit's main process was not believed: %+v", p)
 	}
 }
 
