@@ -25,7 +25,7 @@ fail() {
 }
 
 [ -n "${SIGNING_KEY:-}" ] || fail "SIGNING_KEY is not set; name a file with an armored private key (gpg --armor --export-secret-keys ID)"
-[ -r "$SIGNING_KEY" ] || fail "$SIGNING_KEY cannot be read; it must be an armored private key"
+{ [ -f "$SIGNING_KEY" ] && [ -r "$SIGNING_KEY" ]; } || fail "$SIGNING_KEY cannot be read; it must be an armored private key"
 case ${REPOSITORY_URL:-} in
 https://?* | http://?*) ;;
 *) fail "REPOSITORY_URL is not an http or https URL; set it to where the folder will be published" ;;

@@ -40,6 +40,9 @@ func TestProcessesThatOnlyLookLikeEnginesAreNotBelieved(t *testing.T) {
 			m.step("engines that are stopped", func(testing.TB) {
 				m.run("systemctl stop docker.socket docker.service containerd.service")
 				a.attack(etc, true)
+				if state := m.property("docker.service", "ActiveState"); state != "inactive" {
+					t.Errorf("Docker was stopped, and is %s", state)
+				}
 				m.startEngines()
 			})
 			m.step("upgrade", func(testing.TB) {
@@ -51,11 +54,15 @@ func TestProcessesThatOnlyLookLikeEnginesAreNotBelieved(t *testing.T) {
 				m.startEngines()
 				a.container()
 				a.attack(etc, true)
-				m.run("systemctl stop docker.socket docker.service")
+				// docker.socket still listens: a connection would start Docker.
+				m.run("systemctl stop docker.service")
 				if contained := a.contained(); len(contained) != 2 {
 					t.Errorf("without dockerd there run %q of the containers' engines", contained)
 				}
 				a.attack(etc, true)
+				if state := m.property("docker.service", "ActiveState"); state != "inactive" {
+					t.Errorf("Docker was stopped, and is %s", state)
+				}
 				m.startEngines()
 				a.attack(etc, true)
 				m.run("docker rm --force $(docker ps --quiet)")

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sidemirror/sidemirror/test/process"
 )
@@ -223,8 +224,15 @@ func change(t *testing.T, name, before, after string) (restore func()) {
 	if !strings.Contains(text, before) {
 		t.Fatalf("%s does not contain %q", name, before)
 	}
+	// Each write is an hour after the one before: HTTP's Last-Modified knows no more than seconds, and
+	// the server would say that the file has not changed.
+	at := time.Now()
 	write := func(text string) {
+		at = at.Add(time.Hour)
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(name, at, at); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -248,7 +256,8 @@ func TestReleaseSaysWhatIsMissing(t *testing.T) {
 		want string
 	}{
 		{"no key", []string{"SIGNING_KEY=", "REPOSITORY_URL=https://packages.example"}, "SIGNING_KEY is not set; name a file"},
-		{"no such file", []string{"SIGNING_KEY=/nonexistent", "REPOSITORY_URL=https://packages.example"}, "/nonexistent cannot be read"},
+		{"no such file", []string{"SIGNING_KEY=/nonexistent/key.asc", "REPOSITORY_URL=https://packages.example"}, "/nonexistent/key.asc cannot be read"},
+		{"a folder", []string{"SIGNING_KEY=/etc", "REPOSITORY_URL=https://packages.example"}, "/etc cannot be read"},
 		{"no URL", []string{"SIGNING_KEY=/etc/hostname", "REPOSITORY_URL="}, "REPOSITORY_URL is not an http or https URL"},
 		{"no scheme", []string{"SIGNING_KEY=/etc/hostname", "REPOSITORY_URL=packages.example"}, "REPOSITORY_URL is not an http or https URL"},
 		{"no key in it", []string{"SIGNING_KEY=/etc/hostname", "REPOSITORY_URL=https://packages.example"}, "gpg failed"},
