@@ -45,6 +45,16 @@ var Challenges = map[string]Challenge{
 	"no service, no scope": func(realm, _, _ string) []string {
 		return []string{fmt.Sprintf(`Bearer realm="%s"`, realm)}
 	},
+	// The rest is not RFC 9110's, and containerd accepts it.
+	"a semicolon at the end": func(realm, service, scope string) []string {
+		return []string{plainChallenge(realm, service, scope)[0] + ";"}
+	},
+	"values without quotes": func(realm, service, _ string) []string {
+		return []string{fmt.Sprintf(`Bearer realm=%s,service=%s`, realm, service)}
+	},
+	"the same parameters twice": func(realm, service, scope string) []string {
+		return []string{fmt.Sprintf(`%s,realm="%s",service="%s"`, plainChallenge(realm, service, scope)[0], realm, service)}
+	},
 }
 
 func plainChallenge(realm, service, scope string) []string {
