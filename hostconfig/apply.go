@@ -62,17 +62,13 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 	for _, p := range plan.Refused {
 		a.errs = append(a.errs, p)
 	}
-	for _, err := range j.Problems {
-		if !slices.ContainsFunc(a.errs, func(known error) bool { return known.Error() == err.Error() }) {
-			a.errs = append(a.errs, err)
-		}
-	}
+	a.report(j.Problems...)
 	t.InPlace = j.InPlace
 	if err := cmp.Or(j.Clean(), a.record(plan)); err != nil {
 		if !plan.restores() {
 			return a.result, err
 		}
-		a.errs = append(a.errs, err) // what is taken out needs no record
+		a.report(problem.Split(err)...) // what is taken out needs no record
 	}
 	signals := slices.Clone(plan.pending)
 	for _, c := range plan.Changes {
@@ -92,7 +88,29 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 	if err := a.finish(); err != nil {
 		a.errs = append(a.errs, err)
 	}
+	if j.Recovered() {
+		a.forgive(j.Problems)
+	}
 	return a.result, errors.Join(a.errs...)
+}
+
+// report adds errors that were not reported yet.
+func (a *applier) report(errs ...error) {
+	for _, err := range errs {
+		if !slices.ContainsFunc(a.errs, func(known error) bool { return known.Error() == err.Error() }) {
+			a.errs = append(a.errs, err)
+		}
+	}
+}
+
+// forgive makes warnings of the problems of a journal that was damaged and is not needed any more.
+func (a *applier) forgive(problems []error) {
+	for _, err := range problems {
+		warning := *problem.Coded(err, "journal-damaged")
+		warning.Hint = "nothing is left to do: every file is restored"
+		a.result.Warnings = append(a.result.Warnings, &warning)
+		a.errs = slices.DeleteFunc(a.errs, func(known error) bool { return known.Error() == err.Error() })
+	}
 }
 
 // restores reports whether a plan only takes entries out.

@@ -83,11 +83,11 @@ func TestRevertTakesEverythingOutWhateverBecameOfTheJournal(t *testing.T) {
 		"removed": {func(dir, _ string) error { return os.RemoveAll(dir) }, nil, false},
 		"cut in the middle": {func(dir, text string) error {
 			return os.WriteFile(dir+"/journal.json", []byte(text[:len(text)/2]), 0o600)
-		}, []string{"damaged journal", "original of a file that the rest of the journal does not name"}, false},
+		}, nil, false},
 		"cut at the end": {func(dir, text string) error {
 			return os.WriteFile(dir+"/journal.json", []byte(text[:len(text)-3]), 0o600)
-		}, []string{"damaged journal"}, false},
-		"emptied": {func(dir, _ string) error { return os.WriteFile(dir+"/journal.json", nil, 0o600) }, []string{"damaged journal"}, true},
+		}, nil, false},
+		"emptied": {func(dir, _ string) error { return os.WriteFile(dir+"/journal.json", nil, 0o600) }, nil, true},
 		"newer": {func(dir, text string) error {
 			return os.WriteFile(dir+"/journal.json", []byte(strings.Replace(text, `"version": 2`, `"version": 3, "registries": {}`, 1)), 0o600)
 		}, []string{"journal of version 3, which a newer sidemirror wrote", "hint: use that sidemirror"}, true},

@@ -250,6 +250,13 @@ func (j *Journal) Restored(data []byte) {
 	}
 }
 
+// Recovered reports whether a damaged journal has nothing left to tell: all entries are taken out,
+// and every original is accounted for.
+func (j *Journal) Recovered() bool {
+	settled := !j.closed && !j.unknown && len(j.lost) == 0
+	return settled && len(j.Problems) > 0 && len(j.Files) == 0 && len(j.Folders) == 0
+}
+
 // uses reports whether an entry names an original.
 func (j *Journal) uses(original string) bool {
 	return slices.ContainsFunc(j.Files, func(e *Entry) bool { return e.Original == original })
