@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -105,7 +107,7 @@ func (q *inquiries) run(key, groupKey string, i *inquiry, ask func(ctx context.C
 	defer q.wait.Done()
 	ctx, cancel := context.WithTimeout(upstream.Within(q.life, q.timeout), inquiryTimeout)
 	defer cancel()
-	i.answer = ask(ctx, i)
+	i.answer = safely(func() answer { return ask(ctx, i) })
 	i.timer.Stop()
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -120,6 +122,17 @@ func (q *inquiries) run(key, groupKey string, i *inquiry, ask func(ctx context.C
 	if g.running--; g.running == 0 {
 		delete(q.groups, groupKey)
 	}
+}
+
+// safely turns a panic into an error, as net/http does for handlers: it must not end the process and
+// with it every other pull.
+func safely(ask func() answer) (a answer) {
+	defer func() {
+		if p := recover(); p != nil {
+			a = answer{err: &oci.Error{Code: oci.Unavailable, Message: "sidemirror failed to ask the upstream", Err: fmt.Errorf("panic: %v\n%s", p, debug.Stack())}}
+		}
+	}()
+	return ask()
 }
 
 // isSlow records that i takes longer than freshness_timeout.

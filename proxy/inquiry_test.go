@@ -139,3 +139,20 @@ func TestBeyondTheLimitAnInquiryLastsNoLongerThanItsClientWaits(t *testing.T) {
 		t.Errorf("%d inquiries and %d groups are left", len(q.running), len(q.groups))
 	}
 }
+
+// A panic outside a handler would end the process.
+func TestAPanicInAnInquiryIsAnErrorOfItAlone(t *testing.T) {
+	q := newInquiries(time.Minute)
+	defer q.close()
+	r := asking(t.Context(), "library/alpine", "latest")
+	i := q.begin(r, func(context.Context, *inquiry) answer { panic("a fault") })
+	a := i.get(r, &accessLine{}, func(error) bool { return false })
+	var e *oci.Error
+	if !errors.As(a.err, &e) || e.Code != oci.Unavailable || e.Err == nil {
+		t.Errorf("%v", a.err)
+	}
+	i = q.begin(r, func(context.Context, *inquiry) answer { return answer{} })
+	if a := i.get(r, &accessLine{}, func(error) bool { return false }); a.err != nil {
+		t.Errorf("the next inquiry: %v", a.err)
+	}
+}
