@@ -188,8 +188,12 @@ func elsewhere(name string) string {
 		return `[registry."NAME"]`
 	}
 	for _, k := range keys {
-		if table, last, ok := cutLast(k.name); ok && last == name {
+		switch table, last, ok := cutLast(k.name); {
+		case last != name:
+		case ok:
 			return "[" + table + "]"
+		default:
+			return "the lines before the first [table] of the file"
 		}
 	}
 	return ""

@@ -129,6 +129,8 @@ func variableValue(field any, text string) value {
 	switch field.(type) {
 	case *bool:
 		return value{kind: unstable.Bool, text: text}
+	case *int:
+		return value{kind: unstable.Integer, text: text}
 	case *[]uint32:
 		elem = unstable.Integer
 	case *[]string, *[]netip.AddrPort, *[]*url.URL:
