@@ -21,10 +21,15 @@ type Content struct {
 	Used     time.Time
 
 	Untrusted bool // only untrusted callers have asked for it
+
+	partial string // where it is, without suffix, if it is a partial blob
 }
 
 // Path returns where the content is in the cache's folder.
 func (c Content) Path() string {
+	if c.partial != "" {
+		return c.partial + dataSuffix
+	}
 	if c.Manifest {
 		return contentPath("manifests", c.Digest)
 	}

@@ -161,7 +161,11 @@ func (d *Dir) makeRoom(ctx context.Context, extra int64, untrusted bool) (freed 
 		if d.isRead(c.Digest) || d.root.Remove(c.Path()) != nil {
 			continue
 		}
-		gone[c.Digest] = true
+		if c.partial == "" {
+			gone[c.Digest] = true
+		} else {
+			_ = d.root.Remove(c.partial + listSuffix) // without data it is of no use
+		}
 		freed += c.Size
 		files++
 		if c.Untrusted {
@@ -173,17 +177,20 @@ func (d *Dir) makeRoom(ctx context.Context, extra int64, untrusted bool) (freed 
 	return freed, files, d.forgetGone(gone)
 }
 
-// count walks through all content and sets the counters.
+// count walks through all content, partial blobs included, and sets the counters.
 func (d *Dir) count(ctx context.Context) (all []Content, err error) {
 	var used, untrusted int64
-	err = d.Walk(ctx, func(c Content) error {
+	add := func(c Content) error {
 		used += c.Size
 		if c.Untrusted {
 			untrusted += c.Size
 		}
 		all = append(all, c)
 		return nil
-	})
+	}
+	if err = d.Walk(ctx, add); err == nil {
+		err = d.walkPartials(add)
+	}
 	if err == nil {
 		d.used.Store(used)
 		d.usedUntrusted.Store(untrusted)
