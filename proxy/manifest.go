@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
@@ -29,8 +31,9 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 		return busy(err)
 	}
 	h := w.Header()
+	tag := etag(m.digest)
 	h.Set("Docker-Content-Digest", m.digest.String())
-	h.Set("ETag", strconv.Quote(m.digest.String()))
+	h.Set("ETag", tag)
 	h.Set("Vary", "Accept")
 	addWarnings(h, m.warning)
 	if m.stale {
@@ -39,7 +42,7 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	if r.Digest == "" {
 		w.line.digest = m.digest
 	}
-	if r.http.Header.Get("If-None-Match") == h.Get("ETag") {
+	if r.http.Header.Get("If-None-Match") == tag {
 		w.WriteHeader(http.StatusNotModified) // engines do not ask so, and would not take it
 		return nil
 	}
@@ -52,6 +55,9 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	_, err = w.Write(m.body)
 	return err
 }
+
+// etag returns the entity tag of content (RFC 9110, 8.8.3).
+func etag(dgst digest.Digest) string { return `"` + string(dgst) + `"` }
 
 func (p *Proxy) findManifest(w *response, r *request) (*manifest, error) {
 	switch {
