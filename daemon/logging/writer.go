@@ -4,13 +4,19 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/term"
 )
 
-// maxPending is how many bytes of lines wait for a slow reader of the log, before the next line
-// waits too.
-const maxPending = 1 << 20
+const (
+	// maxPending is how many bytes of lines wait for a slow reader of the log, before the next
+	// line waits too.
+	maxPending = 1 << 20
+
+	// gather is how long lines gather after a write. A line that comes later is written at once.
+	gather = 2 * time.Millisecond
+)
 
 // Writer writes to another writer, in order and in a goroutine of its own, so that a request does
 // not wait for its line, and lines of many requests go out together. Nothing is lost: a line waits
@@ -20,19 +26,22 @@ type Writer struct {
 	terminal bool
 
 	mu      sync.Mutex
-	changed sync.Cond // there is something pending, or nothing any more, or the end has come
 	pending []byte
+	taken   sync.Cond // pending was taken, or the end has come
 	closed  bool
-	ended   chan struct{}
+
+	wake   chan struct{} // a line is pending, or the end has come
+	ending chan struct{} // closed by Close
+	ended  chan struct{} // all is out
 }
 
 // NewWriter returns a writer to w. It must be closed.
 func NewWriter(w io.Writer) *Writer {
-	l := &Writer{to: w, ended: make(chan struct{})}
+	l := &Writer{to: w, wake: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
 	if f, ok := w.(*os.File); ok {
 		l.terminal = term.IsTerminal(int(f.Fd()))
 	}
-	l.changed.L = &l.mu
+	l.taken.L = &l.mu
 	go l.run()
 	return l
 }
@@ -42,42 +51,58 @@ func (l *Writer) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for !l.closed && len(l.pending) > 0 && len(l.pending)+len(b) > maxPending {
-		l.changed.Wait()
+		l.taken.Wait()
 	}
 	if l.closed {
 		<-l.ended // the lines before it are out
 		return l.to.Write(b)
 	}
+	if len(l.pending) == 0 {
+		l.wake <- struct{}{} // run has taken the one before
+	}
 	l.pending = append(l.pending, b...)
-	l.changed.Broadcast()
 	return len(b), nil
 }
 
-// Close writes what is pending and ends the goroutine.
+// Close writes what is pending and ends the goroutine. It must be called once.
 func (l *Writer) Close() error {
 	l.mu.Lock()
 	l.closed = true
-	l.changed.Broadcast()
+	l.taken.Broadcast()
 	l.mu.Unlock()
+	close(l.ending)
 	<-l.ended
 	return nil
 }
 
 func (l *Writer) run() {
 	defer close(l.ended)
+	pause := time.NewTimer(0)
+	defer pause.Stop()
 	var lines []byte
 	for {
-		l.mu.Lock()
-		for len(l.pending) == 0 && !l.closed {
-			l.changed.Wait()
-		}
-		if len(l.pending) == 0 {
-			l.mu.Unlock()
+		select {
+		case <-l.wake:
+		case <-l.ending:
+			_, _ = l.to.Write(l.take(nil))
 			return
 		}
-		lines, l.pending = l.pending, lines[:0]
-		l.changed.Broadcast()
-		l.mu.Unlock()
+		lines = l.take(lines[:0])
 		_, _ = l.to.Write(lines) // there is no log for a log that fails
+		pause.Reset(gather)
+		select {
+		case <-pause.C:
+		case <-l.ending:
+		}
 	}
+}
+
+// take returns what is pending, and has the next lines gather in spare.
+func (l *Writer) take(spare []byte) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lines := l.pending
+	l.pending = spare
+	l.taken.Broadcast()
+	return lines
 }
