@@ -32,9 +32,9 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	}
 	h := w.Header()
 	tag := etag(m.digest)
-	h.Set("Docker-Content-Digest", m.digest.String())
-	h.Set("ETag", tag)
-	h.Set("Vary", "Accept")
+	setHeader(h, "Docker-Content-Digest", m.digest.String())
+	setHeader(h, "Etag", tag)
+	setHeader(h, "Vary", "Accept")
 	addWarnings(h, m.warning)
 	if m.stale {
 		h.Add("Warning", staleWarning)
@@ -46,8 +46,8 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 		w.WriteHeader(http.StatusNotModified) // engines do not ask so, and would not take it
 		return nil
 	}
-	h.Set("Content-Type", m.mediaType)
-	h.Set("Content-Length", strconv.FormatInt(m.size, 10))
+	setHeader(h, "Content-Type", m.mediaType)
+	setHeader(h, "Content-Length", strconv.FormatInt(m.size, 10))
 	w.WriteHeader(http.StatusOK)
 	if r.http.Method == http.MethodHead {
 		return nil
