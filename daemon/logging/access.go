@@ -71,5 +71,5 @@ func (a *Access) Write(level logrus.Level, message string, fields []logline.Fiel
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	*buf = (*format)((*buf)[:0], level, logline.Line{Level: level.String(), Message: message, Fields: fields})
-	_, _ = a.out.Write(*buf)
+	a.out.later(*buf)
 }

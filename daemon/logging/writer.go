@@ -14,25 +14,28 @@ const (
 	// line waits too.
 	maxPending = 1 << 20
 
-	// gather is how long lines gather after a write. A line that comes later is written at once.
+	// gather is how long lines gather after those before them were written. One that comes later
+	// is written at once.
 	gather = 2 * time.Millisecond
 )
 
-// Writer writes to another writer, in order and in a goroutine of its own, so that a request does
-// not wait for its line, and lines of many requests go out together. Nothing is lost: a line waits
-// if too many do, and Close returns when all are out.
+// Writer writes lines to another writer, in order. Those of the access log it writes in a goroutine
+// of its own, so that a request does not wait for its line and lines of many requests go out
+// together. Nothing is lost: a line waits if too many do, and Close returns when all are out.
 type Writer struct {
 	to       io.Writer
 	terminal bool
+	writing  sync.Mutex // held while to is written to, and taken before mu
 
 	mu      sync.Mutex
 	pending []byte
+	spare   []byte
 	taken   sync.Cond // pending was taken, or the end has come
 	closed  bool
 
-	wake   chan struct{} // a line is pending, or the end has come
+	wake   chan struct{} // a line is pending
 	ending chan struct{} // closed by Close
-	ended  chan struct{} // all is out
+	ended  chan struct{}
 }
 
 // NewWriter returns a writer to w. It must be closed.
@@ -46,22 +49,31 @@ func NewWriter(w io.Writer) *Writer {
 	return l
 }
 
-// Write implements [io.Writer]. After Close it writes at once.
+// Write writes b after what is pending, and returns when it is out.
 func (l *Writer) Write(b []byte) (int, error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.pending = append(l.pending, b...)
+	l.mu.Unlock()
+	return len(b), l.flush()
+}
+
+// later has b written soon. After Close it is written at once.
+func (l *Writer) later(b []byte) {
+	l.mu.Lock()
 	for !l.closed && len(l.pending) > 0 && len(l.pending)+len(b) > maxPending {
 		l.taken.Wait()
 	}
-	if l.closed {
-		<-l.ended // the lines before it are out
-		return l.to.Write(b)
-	}
-	if len(l.pending) == 0 {
-		l.wake <- struct{}{} // run has taken the one before
-	}
 	l.pending = append(l.pending, b...)
-	return len(b), nil
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
+		_ = l.flush()
+		return
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default: // run has not seen the one before yet
+	}
 }
 
 // Close writes what is pending and ends the goroutine. It must be called once.
@@ -72,37 +84,44 @@ func (l *Writer) Close() error {
 	l.mu.Unlock()
 	close(l.ending)
 	<-l.ended
-	return nil
+	return l.flush()
 }
 
 func (l *Writer) run() {
 	defer close(l.ended)
 	pause := time.NewTimer(0)
 	defer pause.Stop()
-	var lines []byte
 	for {
 		select {
 		case <-l.wake:
 		case <-l.ending:
-			_, _ = l.to.Write(l.take(nil))
 			return
 		}
-		lines = l.take(lines[:0])
-		_, _ = l.to.Write(lines) // there is no log for a log that fails
+		_ = l.flush() // there is no log for a log that fails
 		pause.Reset(gather)
 		select {
 		case <-pause.C:
 		case <-l.ending:
+			return
 		}
 	}
 }
 
-// take returns what is pending, and has the next lines gather in spare.
-func (l *Writer) take(spare []byte) []byte {
+// flush writes what is pending.
+func (l *Writer) flush() error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	lines := l.pending
-	l.pending = spare
+	l.pending, l.spare = l.spare[:0], nil
 	l.taken.Broadcast()
-	return lines
+	l.mu.Unlock()
+	if len(lines) == 0 {
+		return nil
+	}
+	_, err := l.to.Write(lines)
+	l.mu.Lock()
+	l.spare = lines[:0]
+	l.mu.Unlock()
+	return err
 }

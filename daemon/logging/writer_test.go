@@ -37,7 +37,9 @@ func TestLinesComeOutInOrderAndAllOfThem(t *testing.T) {
 	for i := range writers { // together more than may be pending
 		wait.Go(func() {
 			for n := range each {
-				if _, err := w.Write([]byte(line(i, n))); err != nil {
+				if n%100 > 0 {
+					w.later([]byte(line(i, n)))
+				} else if _, err := w.Write([]byte(line(i, n))); err != nil {
 					t.Error(err)
 				}
 			}
@@ -46,9 +48,7 @@ func TestLinesComeOutInOrderAndAllOfThem(t *testing.T) {
 	close(to.open)
 	wait.Wait()
 	_ = w.Close()
-	if _, err := w.Write([]byte("after the end\n")); err != nil {
-		t.Error(err)
-	}
+	w.later([]byte("after the end\n"))
 	var next [writers]int
 	text, last, _ := strings.Cut(to.String(), "after the end\n")
 	for got := range strings.Lines(text) {
@@ -68,6 +68,23 @@ func TestLinesComeOutInOrderAndAllOfThem(t *testing.T) {
 	}
 }
 
+func TestOtherLinesAreOutWhenWriteReturns(t *testing.T) {
+	var to bytes.Buffer
+	w := NewWriter(&to)
+	defer w.Close()
+	for i := range 100 {
+		w.later([]byte("request\n"))
+		if _, err := w.Write([]byte("warning\n")); err != nil {
+			t.Fatal(err)
+		}
+		w.writing.Lock()
+		if got := strings.Count(to.String(), "request\nwarning\n"); got != i+1 {
+			t.Errorf("%d of %d pairs are out", got, i+1)
+		}
+		w.writing.Unlock()
+	}
+}
+
 func TestWhatIsPendingIsBounded(t *testing.T) {
 	to := &gate{open: make(chan struct{})}
 	w := NewWriter(to)
@@ -75,7 +92,7 @@ func TestWhatIsPendingIsBounded(t *testing.T) {
 	const lines = 12
 	var wait sync.WaitGroup
 	for range lines {
-		wait.Go(func() { _, _ = w.Write(third) })
+		wait.Go(func() { w.later(third) })
 	}
 	close(to.open)
 	wait.Wait()
