@@ -29,9 +29,9 @@ through sidemirror, and what prevents it, with a hint.
 
 The exit code is 0 if there is nothing to do, 2 if there are changes (files to write, engines
 to signal), and 1 if nothing of what is left to do can be done.`,
-		Example: `  sidemirror plan                           what apply would do on this host
-  sidemirror plan --restart-containerd      the same, with config_path set for Kubernetes
-  sidemirror plan --root /mnt/image --json  for the tree of an image, as JSON`,
+		Example: `  sudo sidemirror plan                           # what apply would do on this host
+  sudo sidemirror plan --restart-containerd      # the same, with config_path set for Kubernetes
+  sudo sidemirror plan --root /mnt/image --json  # for the tree of an image, as JSON`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, plan, err := f.plan(cmd.Context())

@@ -23,7 +23,7 @@ entry is removed, even if the engine itself could not read the file.
 revert needs no configuration. If sidemirror's journal is lost, it finds the entries by their
 marks, and the mirror in daemon.json by its address.`,
 		Example: `  sudo sidemirror revert
-  sidemirror revert --root /mnt/image  the tree of an image; no engine is signalled`,
+  sudo sidemirror revert --root /mnt/image  # the tree of an image; no engine is signalled`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()
