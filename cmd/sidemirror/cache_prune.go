@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/cache/inventory"
 )
 
@@ -32,7 +33,7 @@ prune also removes content that belongs to no image.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := selection(olderThan, toSize, args, time.Now())
 			if err != nil {
-				return flagError(cmd, err)
+				return misused(cmd, err)
 			}
 			return f.prune(cmd, s, dry)
 		},
@@ -75,11 +76,11 @@ func newCacheRemoveCommand(f *cacheFlags) *cobra.Command {
 		Long: `Remove images. A name without tag and digest means all stored images of that
 repository. Content that another image lists stays.`,
 		Example: `  sudo sidemirror cache rm alpine:3.20 ghcr.io/acme/app`,
-		Args:    cobra.MinimumNArgs(1),
+		Args:    someArgs("an image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := parseWanted(args)
 			if err != nil {
-				return flagError(cmd, err)
+				return misused(cmd, err)
 			}
 			return f.remove(cmd, names, dry)
 		},
@@ -111,7 +112,11 @@ func (f *cacheFlags) remove(cmd *cobra.Command, names []wanted, dry bool) error 
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("nothing is stored of %s (see \"sidemirror cache ls\")", strings.Join(missing, ", "))
+		return &problem.Problem{
+			Code: "image-not-stored",
+			Text: "nothing is stored of " + strings.Join(missing, ", "),
+			Hint: "\"sidemirror cache ls\" lists what is stored",
+		}
 	}
 	return nil
 }

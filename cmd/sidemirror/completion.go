@@ -4,6 +4,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// shells are those that there is a completion for.
+var shells = []string{"bash", "zsh", "fish"}
+
 func newCompletionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
@@ -20,9 +23,9 @@ For every new shell, as root:
 
   sidemirror completion bash >/usr/share/bash-completion/completions/sidemirror
   sidemirror completion zsh  >/usr/share/zsh/site-functions/_sidemirror
-  sidemirror completion fish >/usr/share/fish/vendor_completions.d/sidemirror.fish`,
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
-		ValidArgs: []string{"bash", "zsh", "fish"},
+  sidemirror completion fish >/etc/fish/completions/sidemirror.fish`,
+		Args:      choiceArg("a shell", shells...),
+		ValidArgs: shells,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root, w := cmd.Root(), cmd.OutOrStdout()
 			switch args[0] {

@@ -36,7 +36,7 @@ status line shows what it maintains, and problems. When it stops, the files stay
 they are. To restore them: sidemirror revert.`,
 		Example: `  sudo sidemirror watch                      # until Ctrl-C stops it
   sudo sidemirror watch --engine docker      # leaves containerd alone`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()
 			if err != nil {

@@ -10,6 +10,8 @@ import (
 	"unicode"
 
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/sidemirror/sidemirror/internal/spelling"
 )
 
 const (
@@ -108,10 +110,10 @@ func similarVariable(name string, known map[string]*variable) string {
 		names = append(names, n)
 	}
 	slices.Sort(names)
-	near := nearest(name, names)
+	near := spelling.Nearest(name, names)
 	ofRegistry := strings.HasPrefix(name, variablePrefix+"REGISTRY_")
 	// Variables of two registries are similar because of the parts that all share.
-	if near != "" && (!ofRegistry || editDistance(name, near) <= 2) {
+	if near != "" && (!ofRegistry || spelling.Distance(name, near) <= 2) {
 		return fmt.Sprintf("did you mean %s?", near)
 	}
 	if ofRegistry {
