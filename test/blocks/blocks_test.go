@@ -50,7 +50,7 @@ func TestTableMustKnowEveryBlockAndNoOther(t *testing.T) {
 		table  []Entry
 		blocks []Block
 	}{
-		"b.md:0: a block that the table does not know": {[]Entry{{Begins: "sudo one ", Exempt: "only the whole text counts"}, {Begins: "sudo one x", On: "h"}}, []Block{b}},
+		"b.md:0: a block that the table does not know":      {[]Entry{{Begins: "sudo one ", Exempt: "only the whole text counts"}, {Begins: "sudo one x", On: "h"}}, []Block{b}},
 		`no document has the block that begins with "gone"`: {[]Entry{{Begins: "gone", On: "h"}}, nil},
 		"must name a host or a reason":                      {[]Entry{{Begins: "sudo one"}}, []Block{a}},
 	} {
