@@ -23,7 +23,7 @@ func newManCommand() *cobra.Command {
 		Use:    "man FOLDER",
 		Short:  "Write the manual pages into a folder",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args:   oneArg("a folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			at, err := buildTime(os.Getenv("SOURCE_DATE_EPOCH"))
 			if err != nil {
