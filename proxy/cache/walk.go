@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -64,6 +63,7 @@ func ignoreErrno(err error) error {
 // fileInfo is what a walk needs to know of a file.
 type fileInfo struct {
 	size      int64
+	allocated int64 // bytes on disk
 	used      time.Time
 	untrusted bool
 	regular   bool
@@ -83,6 +83,7 @@ func (f folder) stat(name string) (fileInfo, error) {
 	}
 	return fileInfo{
 		size:      st.Size,
+		allocated: st.Blocks * 512,
 		used:      time.Unix(st.Mtim.Unix()),
 		untrusted: st.Mode&0o200 == 0,
 		regular:   st.Mode&unix.S_IFMT == unix.S_IFREG,
@@ -165,7 +166,6 @@ func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, 
 	if err != nil {
 		return err
 	}
-	defer runtime.KeepAlive(d)
 	for _, name := range []string{"blobs", "manifests"} {
 		err := top.each(name, func(algorithms folder, algorithm string) error {
 			return algorithms.each(algorithm, func(prefixes folder, prefix string) error {
@@ -204,6 +204,46 @@ func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, 
 		}
 	}
 	return nil
+}
+
+// eachPartial calls visit for the partial blobs that are at rest, with what they take on disk as
+// their size. Those that are being fetched count as reserved.
+func (d *Dir) eachPartial(ctx context.Context, p *pace, visit func(path string, i fileInfo) error) error {
+	top, err := d.top()
+	if err != nil {
+		return err
+	}
+	return top.each("partial", func(in folder, name string) error {
+		if err := errors.Join(ctx.Err(), p.step()); err != nil {
+			return err
+		}
+		dgst := digestOfPartial(name)
+		if dgst == "" || d.isRead(dgst) {
+			return nil
+		}
+		i, err := in.stat(name)
+		if err != nil || !i.regular {
+			return ignoreMissing(err)
+		}
+		i.size = i.allocated
+		return visit("partial/"+name, i)
+	})
+}
+
+// A partial blob is two files: its data, and the list of what of it is there.
+const (
+	partialData = ".data"
+	partialList = ".extents"
+)
+
+// digestOfPartial returns the digest of the data of a partial blob by its file's name,
+// "sha256-HEX-SOURCE.data"; "" for another file.
+func digestOfPartial(name string) digest.Digest {
+	parts := strings.Split(name, "-")
+	if len(parts) != 3 || !strings.HasSuffix(name, partialData) {
+		return ""
+	}
+	return digestOf(parts[0] + "/" + parts[1])
 }
 
 // isContentName reports whether a file below blobs or manifests has the name of content.
