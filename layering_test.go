@@ -84,7 +84,7 @@ var mayUse = map[string][]string{
 	// Leaves return errors. Their callers know whether an error is worth a line in the log.
 	"github.com/sirupsen/logrus": {"cmd/sidemirror/*.go", "daemon/*.go", "daemon/keeper/*.go", "daemon/logging/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
 	"github.com/spf13/cobra":     {"cmd/sidemirror/*.go"},
-	"github.com/spf13/pflag":     {"cmd/sidemirror/man.go"},
+	"github.com/spf13/pflag":     {"cmd/sidemirror/args.go", "cmd/sidemirror/complete.go", "cmd/sidemirror/man.go"},
 }
 
 // testOnly lists the modules that only tests of the product need. Other test dependencies belong to

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -325,17 +326,25 @@ type source func() (credential.Credential, error)
 
 func (s source) Lookup(context.Context, string, string) (credential.Credential, error) { return s() }
 
-func TestACredentialThatCannotBeReadIsNotAnonymous(t *testing.T) {
+func TestARefusalSaysThatACredentialCannotBeRead(t *testing.T) {
 	t.Parallel()
-	var asked atomic.Int32
-	g := newRig(t, func(c *Config) {
-		c.Credentials = source(func() (credential.Credential, error) { return credential.Credential{}, fmt.Errorf("half-written") })
-	}, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
-	if a := g.do(t, "GET", "/v2/library/a/manifests/v1"); a.StatusCode != http.StatusBadGateway || asked.Load() != 0 {
-		t.Errorf("%d, upstream asked %d times", a.StatusCode, asked.Load())
-	}
-	if !strings.Contains(g.log.String(), "half-written") {
-		t.Errorf("the log does not say why: %s", g.log)
+	unread := source(func() (credential.Credential, error) { return credential.Credential{}, errors.New("half-written") })
+	for status, explained := range map[int]bool{
+		http.StatusUnauthorized: true, http.StatusForbidden: true, http.StatusNotFound: true,
+		http.StatusTooManyRequests: false, http.StatusInternalServerError: false,
+	} {
+		var asked atomic.Int32
+		g := newRig(t, func(c *Config) { c.Credentials = unread }, func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			w.WriteHeader(status)
+		})
+		a := g.do(t, "GET", "/v2/library/a/manifests/v1")
+		if asked.Load() == 0 || strings.Contains(string(a.body), "cannot read one") != explained {
+			t.Errorf("upstream said %d and was asked %d times: %d %s", status, asked.Load(), a.StatusCode, a.body)
+		}
+		if strings.Contains(g.log.String(), "half-written") != explained {
+			t.Errorf("upstream said %d, and the log: %s", status, g.log)
+		}
 	}
 }
 
