@@ -38,7 +38,7 @@ func TestTheUpstreamCountsTransfersAndKeepsItsRate(t *testing.T) {
 	}
 	defer u.close()
 	u.add(img)
-	u.rate.Store(8 * mib)
+	u.network.rate.Store(8 * mib)
 	s := &server{process: &process{name: "upstream"}, address: u.address}
 	start := time.Now()
 	if err := s.fetch(t.Context(), s.blob(img.layers[0]), img.layers[0]); err != nil {
@@ -114,35 +114,6 @@ func TestEveryByteOfEveryClientCounts(t *testing.T) {
 	}
 }
 
-func TestThePullThatLatencyCostsIsSeen(t *testing.T) {
-	img := newImage("v1", 4, 1000)
-	u, err := newUpstream()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer u.close()
-	u.add(img)
-	far, stop, err := farAway(u.address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	s := &server{process: &process{name: "far away"}, address: far}
-	took, err := s.pull(t.Context(), img)
-	// The tag, the manifest, the configuration, and four layers three at once.
-	if err != nil || took < 5*latency {
-		t.Errorf("it took %v, %v", took, err)
-	}
-	if n := u.requests.Load(); n != 7 {
-		t.Errorf("the upstream saw %d requests, want 7", n)
-	}
-	s.address = u.address
-	img.tag = "v2"
-	if _, err := s.pull(t.Context(), img); err == nil || !strings.Contains(err.Error(), "404") {
-		t.Errorf("a tag that is not there gave %v", err)
-	}
-}
-
 func TestTheMedianIsTheMiddle(t *testing.T) {
 	for _, tt := range []struct {
 		values []float64
@@ -156,7 +127,7 @@ func TestTheMedianIsTheMiddle(t *testing.T) {
 
 func TestATableIsAlignedAlsoWithLettersOfMoreBytes(t *testing.T) {
 	var text strings.Builder
-	table{title: "T", head: []string{"a", "b"}, rows: [][]string{{"µµ", "1"}, {"xyz", "2"}}}.write(&text, true)
+	table{title: "T", head: []string{"a", "b"}, rows: [][]string{{"µµ", "1"}, {"xyz", "2"}}}.write(&text, "##")
 	want := "## T\n\n| a   | b |\n| --- | - |\n| µµ  | 1 |\n| xyz | 2 |\n\n"
 	if text.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", text.String(), want)

@@ -3,18 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 )
-
-// bootedTitle heads the section of RESULTS.md that -booted writes, which is its last one.
-const bootedTitle = "Booted systems"
 
 // bootedLimit bounds the benchmarks of test/boot.
 const bootedLimit = 15 * time.Minute
@@ -59,8 +54,10 @@ func runBooted(ctx context.Context, out string) error {
 	t.title = bootedTitle
 	t.note = fmt.Sprintf("`make bench-boot` wrote this section on %s in %.0f s: a trixie with systemd 257, Docker 26.1 and containerd 1.7, booted in a container.",
 		begun.UTC().Format("2006-01-02 15:04 UTC"), time.Since(begun).Seconds())
-	t.write(os.Stdout, false)
-	if err := replaceBooted(out, t); err != nil {
+	t.write(os.Stdout, "")
+	var section bytes.Buffer
+	t.write(&section, "##")
+	if err := replaceSection(out, bootedTitle, section.Bytes()); err != nil {
 		return err
 	}
 	return r.missed()
@@ -85,27 +82,4 @@ func judgeBooted(text string) (*report, error) {
 		r.judge(value <= f.most, f.what, fmt.Sprintf("%g s", f.most), fmt.Sprintf("%.2f s", value))
 	}
 	return r, nil
-}
-
-// replaceBooted replaces the section in a file of results.
-func replaceBooted(name string, t table) error {
-	rest, err := os.ReadFile(name)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	rest = bytes.TrimSuffix(rest, bootedSection(rest))
-	var text bytes.Buffer
-	text.Write(rest)
-	t.write(&text, true)
-	return os.WriteFile(name, text.Bytes(), 0o644)
-}
-
-// bootedSection returns the section in a file of results, which goes to its end. It is empty if
-// there is none.
-func bootedSection(results []byte) []byte {
-	at := strings.LastIndex(string(results), "\n## "+bootedTitle+"\n")
-	if at < 0 {
-		return nil
-	}
-	return results[at+1:]
 }

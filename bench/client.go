@@ -11,8 +11,11 @@ import (
 	"time"
 )
 
-// order is what a client process is to do. It comes on its standard input.
+// order is what a client process does. It comes on its standard input.
 type order struct {
+	// Pull, if not nil, is all that it does.
+	Pull *pullOrder
+
 	Address string // "127.0.0.1:80"
 	Path    string
 	Clients int // connections at once
@@ -22,6 +25,14 @@ type order struct {
 	// they leave in the middle of the body.
 	Rate    int64
 	Seconds float64
+}
+
+// String says what the order is about.
+func (o order) String() string {
+	if o.Pull != nil {
+		return fmt.Sprintf("pull of %s%s from %s", o.Pull.Tag, o.Pull.Digest, o.Pull.Server)
+	}
+	return fmt.Sprintf("%d clients of http://%s%s", o.Clients, o.Address, o.Path)
 }
 
 // account is what became of it.
@@ -56,7 +67,7 @@ func runClient(ctx context.Context, o order) (account, error) {
 	}
 	text, err := c.Output()
 	if err != nil {
-		return account{}, fmt.Errorf("%d clients of http://%s%s: %w", o.Clients, o.Address, o.Path, err)
+		return account{}, fmt.Errorf("%s: %w", o, err)
 	}
 	var a account
 	if err := json.Unmarshal(text, &a); err != nil {
@@ -74,7 +85,11 @@ func clientMain(ctx context.Context) error {
 	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil {
 		return fmt.Errorf("read the order: %w", err)
 	}
-	a, err := o.do(ctx)
+	do := o.do
+	if o.Pull != nil {
+		do = o.Pull.do
+	}
+	a, err := do(ctx)
 	if err != nil {
 		return err
 	}

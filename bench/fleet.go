@@ -16,7 +16,7 @@ type fleet struct {
 func (b *bench) fleet(ctx context.Context, images []*image, names ...string) (*fleet, error) {
 	f := &fleet{servers: map[string]*server{}, upstreams: map[string]*upstream{}}
 	for _, name := range names {
-		address := ""
+		var from *upstream
 		if name != nginxStatic && name != registry {
 			u, err := newUpstream()
 			if err != nil {
@@ -25,9 +25,9 @@ func (b *bench) fleet(ctx context.Context, images []*image, names ...string) (*f
 			}
 			u.add(images...)
 			f.upstreams[name] = u
-			address = u.address
+			from = u
 		}
-		s, err := b.start(ctx, name, address, images...)
+		s, err := b.start(ctx, name, from, images...)
 		if err != nil {
 			f.stop()
 			return nil, err

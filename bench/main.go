@@ -31,26 +31,64 @@ type bench struct {
 	tools  tools
 }
 
-// figures by the names that -only takes, in the order in which they are measured.
-var figures = []struct {
-	name    string
+// figure is something to measure. measure adds tables and verdicts to the bench.
+type figure struct {
+	name    string // that -only takes
 	measure func(*bench, context.Context) error
-}{
-	{"start", (*bench).start100k},
-	{"watch", (*bench).watch},
-	{"memory", (*bench).memory},
-	{"warm-blob", (*bench).warmBlob},
-	{"warm-manifest", (*bench).warmManifest},
-	{"cold-burst", (*bench).coldBurst},
-	{"first-byte", (*bench).firstByte},
-	{"pull", (*bench).pull},
 }
 
-// Bounds of a whole run.
-const (
-	longest      = 8 * time.Minute
-	longestQuick = 2 * time.Minute
-)
+// suite is what one target measures, in this order, and the part of RESULTS.md that it writes.
+type suite struct {
+	title   string // of a section, "" for the part before all sections
+	figures []figure
+	limit   time.Duration // of a whole run
+}
+
+var sideBySide = suite{
+	figures: []figure{
+		{"start", (*bench).start100k},
+		{"watch", (*bench).watch},
+		{"memory", (*bench).memory},
+		{"warm-blob", (*bench).warmBlob},
+		{"warm-manifest", (*bench).warmManifest},
+		{"cold-burst", (*bench).coldBurst},
+		{"first-byte", (*bench).firstByte},
+		{"pull", (*bench).pull},
+		{"cold-blob", (*bench).coldBlob},
+		{"lazy", (*bench).lazy},
+	},
+	limit: 15 * time.Minute,
+}
+
+var growth = suite{
+	title: growthTitle,
+	figures: []figure{
+		{"clients", (*bench).growingClients},
+		{"blob-size", (*bench).growingBlobs},
+		{"layers", (*bench).growingImages},
+	},
+	limit: 20 * time.Minute,
+}
+
+// names returns the figures' names.
+func (s suite) names() []string {
+	var names []string
+	for _, f := range s.figures {
+		names = append(names, f.name)
+	}
+	return names
+}
+
+// only returns the suite with these figures alone.
+func (s suite) only(names []string) (suite, error) {
+	for _, name := range names {
+		if !slices.Contains(s.names(), name) {
+			return suite{}, fmt.Errorf("there is no figure %q; these are: %s", name, strings.Join(s.names(), ", "))
+		}
+	}
+	s.figures = slices.DeleteFunc(slices.Clone(s.figures), func(f figure) bool { return !slices.Contains(names, f.name) })
+	return s, nil
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -67,23 +105,29 @@ func run(ctx context.Context) (err error) {
 		return clientMain(ctx)
 	}
 	b := &bench{}
-	var names []string
-	for _, f := range figures {
-		names = append(names, f.name)
-	}
-	only := flag.String("only", strings.Join(names, ","), "measure these `figures` alone")
-	out := flag.String("out", "", "write the results to this `file`; where all is measured and -quick is not given, RESULTS.md")
+	only := flag.String("only", "", "measure these `figures` alone, separated by commas")
+	out := flag.String("out", "", "write the results to this `file`; RESULTS.md if everything is measured without -quick")
 	in := flag.String("dir", "", "make the temporary folder in this `folder`, $TMPDIR by default")
-	flag.BoolVar(&b.quick, "quick", false, "fewer rounds, in less than two minutes")
-	flag.StringVar(&b.logs, "logs", "", "write what the servers print to files in this `folder` rather than to /dev/null")
-	flag.StringVar(&b.binary, "binary", "", "measure this `program` rather than build sidemirror")
-	booted := flag.Bool("booted", false, "measure booted systems instead, and write their section; needs root and what test/setup.sh installs")
+	flag.BoolVar(&b.quick, "quick", false, "fewer rounds and smaller blobs")
+	flag.StringVar(&b.logs, "logs", "", "write what the servers print to files in this `folder` instead of /dev/null")
+	flag.StringVar(&b.binary, "binary", "", "measure this `program` instead of building sidemirror")
+	grow := flag.Bool("growth", false, "measure how the cost grows with the work instead, and write that section")
+	booted := flag.Bool("booted", false, "measure booted systems instead, and write that section; needs root and what test/setup.sh installs")
 	flag.Parse()
 	if *booted {
 		return runBooted(ctx, cmp.Or(*out, "RESULTS.md"))
 	}
-	if *out == "" && !b.quick && *only == strings.Join(names, ",") {
+	s := sideBySide
+	if *grow {
+		s = growth
+	}
+	if *out == "" && !b.quick && *only == "" {
 		*out = "RESULTS.md"
+	}
+	if *only != "" {
+		if s, err = s.only(strings.Split(*only, ",")); err != nil {
+			return err
+		}
 	}
 	if b.dir, err = os.MkdirTemp(*in, "sidemirror-bench-"); err != nil {
 		return err
@@ -92,7 +136,7 @@ func run(ctx context.Context) (err error) {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	return b.run(ctx, strings.Split(*only, ","), *out)
+	return b.run(ctx, s, *out)
 }
 
 func (b *bench) prepare(ctx context.Context) error {
@@ -118,36 +162,27 @@ func (b *bench) prepare(ctx context.Context) error {
 	return err
 }
 
-// run measures the figures in only and writes the report to out, if that is not "".
-func (b *bench) run(ctx context.Context, only []string, out string) error {
+// run measures a suite and writes the report to out, if that is not "".
+func (b *bench) run(ctx context.Context, s suite, out string) error {
 	begun := time.Now()
-	limit := longest
-	if b.quick {
-		limit = longestQuick
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it takes longer than %v: the machine is too busy, or something hangs", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, s.limit, fmt.Errorf("it takes longer than %v: the machine is too busy, or something hangs", s.limit))
 	defer cancel()
 	facts, before := b.facts(ctx), useNow()
-	for _, f := range figures {
-		if !slices.Contains(only, f.name) {
-			continue
-		}
+	for _, f := range s.figures {
 		at, first := time.Now(), len(b.tables)
 		if err := f.measure(b, ctx); err != nil {
 			return fmt.Errorf("%s: %w", f.name, errors.Join(err, context.Cause(ctx)))
 		}
 		for _, t := range b.tables[first:] {
-			t.write(os.Stdout, false)
+			t.write(os.Stdout, "")
 		}
 		fmt.Printf("(%s, %.0f s)\n", f.name, time.Since(at).Seconds())
 	}
-	b.summary().write(os.Stdout, false)
+	b.summary().write(os.Stdout, "")
 	facts = append(facts, before.others())
 	fmt.Printf("\n%s: %s\n", facts[len(facts)-1][0], facts[len(facts)-1][1])
 	if out != "" {
-		var text bytes.Buffer
-		b.markdown(&text, facts, begun, time.Since(begun))
-		if err := writeResults(out, text.Bytes()); err != nil {
+		if err := b.save(out, s.title, facts, begun); err != nil {
 			return err
 		}
 		fmt.Println("\nwritten to", out)
@@ -155,13 +190,15 @@ func (b *bench) run(ctx context.Context, only []string, out string) error {
 	return b.missed()
 }
 
-// writeResults writes everything except the section of booted systems, which stays.
-func writeResults(name string, text []byte) error {
-	before, err := os.ReadFile(name)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+// save writes the report to its part of a file of results.
+func (b *bench) save(name, title string, facts [][2]string, begun time.Time) error {
+	var text bytes.Buffer
+	if title == "" {
+		b.markdown(&text, facts, begun, time.Since(begun))
+		return replaceFirst(name, text.Bytes())
 	}
-	return os.WriteFile(name, slices.Concat(text, bootedSection(before)), 0o644)
+	b.section(&text, title, facts, begun, time.Since(begun))
+	return replaceSection(name, title, text.Bytes())
 }
 
 // rounds is how often each server has its turn.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -52,7 +53,7 @@ func (b *bench) memory(ctx context.Context) error {
 			return err
 		}
 		o.Address, o.Path = s.address, s.blob(warm)
-		if m, err = s.under(ctx, o); err != nil {
+		if _, m, err = s.under(ctx, o); err != nil {
 			return err
 		}
 		row(name, "500 streams, warm", m)
@@ -60,10 +61,10 @@ func (b *bench) memory(ctx context.Context) error {
 			continue // nginx holds them all back, distribution fetches 500 times
 		}
 		most = m
-		u.rate.Store(32 * mib)
+		u.network.rate.Store(32 * mib)
 		o.Path = s.blob(img.layers[1])
-		m, err = s.under(ctx, o)
-		u.rate.Store(0)
+		_, m, err = s.under(ctx, o)
+		u.network.rate.Store(0)
 		if err != nil {
 			return err
 		}
@@ -78,24 +79,24 @@ func (b *bench) memory(ctx context.Context) error {
 	return nil
 }
 
-// under is the most that is resident while a client process does o.
-func (s *server) under(ctx context.Context, o order) (memory, error) {
-	done := make(chan error, 1)
+// under has a client process do o, and returns what it did and the most that was resident meanwhile.
+func (s *server) under(ctx context.Context, o order) (account, memory, error) {
+	type ending struct {
+		account account
+		err     error
+	}
+	done := make(chan ending, 1)
 	go func() {
-		_, err := runClient(ctx, o)
-		done <- err
+		a, err := runClient(ctx, o)
+		done <- ending{a, err}
 	}()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	var most memory
-	var fault error
+	most, fault := s.memory()
 	for {
 		select {
-		case err := <-done:
-			if err != nil {
-				return most, err
-			}
-			return most, fault
+		case end := <-done:
+			return end.account, most, errors.Join(end.err, fault)
 		case <-tick.C:
 			m, err := s.memory()
 			if err != nil {

@@ -56,8 +56,10 @@ func (r *report) summary() table {
 	return t
 }
 
-// write writes t with aligned columns. Markdown has the note too.
-func (t table) write(w io.Writer, markdown bool) {
+// write writes t with aligned columns. If heading, such as "##", is not empty, it writes Markdown,
+// which has the note too.
+func (t table) write(w io.Writer, heading string) {
+	markdown := heading != ""
 	widths := make([]int, len(t.head))
 	for _, row := range append([][]string{t.head}, t.rows...) {
 		for i, cell := range row {
@@ -67,7 +69,7 @@ func (t table) write(w io.Writer, markdown bool) {
 	edge, between := "", "  "
 	if markdown {
 		edge, between = "|", " | "
-		fmt.Fprintf(w, "## %s\n\n", t.title)
+		fmt.Fprintf(w, "%s %s\n\n", heading, t.title)
 		if t.note != "" {
 			fmt.Fprintf(w, "%s\n\n", wrap(t.note))
 		}
@@ -115,7 +117,20 @@ machines cannot.
 		machine.rows = append(machine.rows, f[:])
 	}
 	for _, t := range append([]table{r.summary()}, append(r.tables, machine)...) {
-		t.write(w, true)
+		t.write(w, "##")
+	}
+}
+
+// section writes the report as a section of the results.
+func (r *report) section(w io.Writer, title string, facts [][2]string, when time.Time, took time.Duration) {
+	fmt.Fprintf(w, "## %s\n\n", title)
+	text := fmt.Sprintf("`make bench-growth` wrote this section on %s in %.0f s.", when.UTC().Format("2006-01-02 15:04 UTC"), took.Seconds())
+	for _, f := range facts {
+		text += fmt.Sprintf(" %s: %s.", f[0], f[1])
+	}
+	fmt.Fprintf(w, "%s\n\n", wrap(text))
+	for _, t := range append([]table{r.summary()}, r.tables...) {
+		t.write(w, "###")
 	}
 }
 

@@ -33,6 +33,9 @@ const (
 type server struct {
 	*process
 	address string
+	dir     string // for what it writes
+	scheme  string // "http" if empty
+	ca      string // the authority of an https server
 	query   string // after every path
 }
 
@@ -67,9 +70,9 @@ func (s *server) fetch(ctx context.Context, path string, want *blob) error {
 	return nil
 }
 
-// start starts a server of the kind called name. Those that keep what they fetch get it
-// from upstream, a host:port; the others have images from the beginning.
-func (b *bench) start(ctx context.Context, name, upstream string, images ...*image) (*server, error) {
+// start starts a server of the kind called name. Those that store what they fetch get it from
+// upstream; the others, for which it is nil, have images from the beginning.
+func (b *bench) start(ctx context.Context, name string, upstream *upstream, images ...*image) (*server, error) {
 	dir, err := os.MkdirTemp(b.dir, strings.ReplaceAll(name, " ", "-")+"-")
 	if err != nil {
 		return nil, err
@@ -78,7 +81,7 @@ func (b *bench) start(ctx context.Context, name, upstream string, images ...*ima
 	if err != nil {
 		return nil, err
 	}
-	s := &server{address: address}
+	s := &server{address: address, dir: dir}
 	var env, argv []string
 	switch name {
 	case sidemirror:
@@ -91,7 +94,7 @@ func (b *bench) start(ctx context.Context, name, upstream string, images ...*ima
 			err = writeTree(dir, images)
 		}
 	case nginxCache:
-		argv, err = b.nginx(dir, fmt.Sprintf(nginxCacheServer, dir, upstream, address))
+		argv, err = b.nginx(dir, fmt.Sprintf(nginxCacheServer, dir, upstream.address, address))
 	case registry, registryPull:
 		env = []string{"OTEL_TRACES_EXPORTER=none"}
 		argv, err = b.distribution(dir, address, upstream)
@@ -124,7 +127,11 @@ func (b *bench) logOf(name string) string {
 }
 
 // sidemirror writes its configuration. Its cache is below dir.
-func (b *bench) sidemirror(dir, address, upstream string) ([]string, error) {
+func (b *bench) sidemirror(dir, address string, upstream *upstream) ([]string, error) {
+	ca := ""
+	if upstream.ca != "" {
+		ca = fmt.Sprintf("ca = %q\n", upstream.ca)
+	}
 	config := fmt.Sprintf(`listen = [%q]
 shutdown_timeout = "5s"
 [cache]
@@ -134,10 +141,10 @@ store = %q
 [trust]
 uids = [%d]
 [registry.%q]
-upstreams = ["http://%s"]
-[log]
+upstreams = ["%s://%s"]
+%s[log]
 level = "info"
-`, address, filepath.Join(dir, "cache"), filepath.Join(dir, "store.json"), os.Getuid(), namespace, upstream)
+`, address, filepath.Join(dir, "cache"), filepath.Join(dir, "store.json"), os.Getuid(), namespace, upstream.scheme, upstream.address, ca)
 	path := filepath.Join(dir, "config.toml")
 	return []string{b.binary, "serve", "--config", path}, os.WriteFile(path, []byte(config), 0o600)
 }
@@ -237,10 +244,10 @@ http:
 `
 
 // distribution writes its configuration. An upstream makes it a pull-through cache.
-func (b *bench) distribution(dir, address, upstream string) ([]string, error) {
+func (b *bench) distribution(dir, address string, upstream *upstream) ([]string, error) {
 	config := fmt.Sprintf(distributionConf, dir, address)
-	if upstream != "" {
-		config += "proxy:\n  remoteurl: http://" + upstream + "\n"
+	if upstream != nil {
+		config += "proxy:\n  remoteurl: http://" + upstream.address + "\n"
 	}
 	path := filepath.Join(dir, "config.yml")
 	return []string{b.tools.registry, "serve", path}, os.WriteFile(path, []byte(config), 0o600)

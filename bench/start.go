@@ -31,14 +31,14 @@ func (b *bench) start100k(ctx context.Context) error {
 		times = 5
 	}
 	// Once with nothing, for the layout to be made, and to compare with.
-	empty, emptyServed, err := b.startTimes(ctx, dir, u.address, times)
+	empty, emptyServed, err := b.startTimes(ctx, dir, u, times)
 	if err != nil {
 		return err
 	}
 	if err := fillKept(ctx, filepath.Join(dir, "cache/blobs/sha256"), kept); err != nil {
 		return err
 	}
-	full, fullServed, err := b.startTimes(ctx, dir, u.address, times)
+	full, fullServed, err := b.startTimes(ctx, dir, u, times)
 	// Now, and not while the next figure is measured.
 	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
 		return err
@@ -79,7 +79,7 @@ func fillKept(ctx context.Context, dir string, n int) error {
 }
 
 // startTimes starts sidemirror so many times in dir.
-func (b *bench) startTimes(ctx context.Context, dir, upstream string, times int) (ready, served []time.Duration, err error) {
+func (b *bench) startTimes(ctx context.Context, dir string, upstream *upstream, times int) (ready, served []time.Duration, err error) {
 	for range times {
 		r, s, err := b.startTime(ctx, dir, upstream)
 		if err != nil {
@@ -90,7 +90,7 @@ func (b *bench) startTimes(ctx context.Context, dir, upstream string, times int)
 	return ready, served, nil
 }
 
-func (b *bench) startTime(ctx context.Context, dir, upstream string) (ready, served time.Duration, err error) {
+func (b *bench) startTime(ctx context.Context, dir string, upstream *upstream) (ready, served time.Duration, err error) {
 	address, err := freeAddress()
 	if err != nil {
 		return 0, 0, err

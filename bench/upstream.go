@@ -1,10 +1,18 @@
 package main
 
 import (
-	"context"
-	"errors"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,15 +20,18 @@ import (
 	"time"
 )
 
-// upstream is a registry that serves images without asking who wants them, and
-// counts. Blobs go out at no more than rate bytes/s each, as a CDN's connection does.
+// upstream is a registry that serves images without asking who wants them, and counts. What it
+// sends goes through its network.
 type upstream struct {
 	address string
+	scheme  string // "http" or "https"
+	ca      string // of https: the path of the authority to trust
 	server  *http.Server
 	done    chan struct{}
 
-	rate     atomic.Int64 // 0: as fast as it goes
+	network  network
 	requests atomic.Int64 // all, HEAD and /v2/ too
+	sent     atomic.Int64 // bytes of blobs
 
 	mu        sync.Mutex
 	blobs     map[string]*blob
@@ -28,8 +39,28 @@ type upstream struct {
 	transfers map[string]int   // GETs of a blob, by digest
 }
 
-// newUpstream listens on a free port.
-func newUpstream() (*upstream, error) {
+// newUpstream listens on a free port and serves plain HTTP/1.1.
+func newUpstream() (*upstream, error) { return listenUpstream("http", nil) }
+
+// newSecureUpstream listens on a free port and serves HTTP/2 over TLS, or HTTP/1.1 if the client
+// prefers that. It writes the authority of its certificate to a file in dir.
+func newSecureUpstream(dir string) (*upstream, error) {
+	certificate, authority, err := selfSigned()
+	if err != nil {
+		return nil, err
+	}
+	ca := filepath.Join(dir, "upstream-ca.pem")
+	if err := os.WriteFile(ca, authority, 0o600); err != nil {
+		return nil, err
+	}
+	u, err := listenUpstream("https", &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12})
+	if err == nil {
+		u.ca = ca
+	}
+	return u, err
+}
+
+func listenUpstream(scheme string, secure *tls.Config) (*upstream, error) {
 	//nolint:noctx // listening on loopback does not block
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -37,15 +68,21 @@ func newUpstream() (*upstream, error) {
 	}
 	u := &upstream{
 		address:   l.Addr().String(),
+		scheme:    scheme,
 		done:      make(chan struct{}),
 		blobs:     make(map[string]*blob),
 		manifests: make(map[string]*blob),
 		transfers: make(map[string]int),
 	}
-	u.server = &http.Server{Handler: u, ReadHeaderTimeout: time.Minute}
+	u.server = &http.Server{Handler: u, ReadHeaderTimeout: time.Minute, TLSConfig: secure}
+	distant := distantListener{Listener: l, network: &u.network}
 	go func() {
 		defer close(u.done)
-		_ = u.server.Serve(l) // ErrServerClosed
+		if secure != nil {
+			_ = u.server.ServeTLS(distant, "", "") // ErrServerClosed
+			return
+		}
+		_ = u.server.Serve(distant) // ErrServerClosed
 	}()
 	return u, nil
 }
@@ -68,7 +105,14 @@ func (u *upstream) add(images ...*image) {
 	}
 }
 
-// transfersOf is how often the blob was fetched.
+// reset makes the counters zero.
+func (u *upstream) reset() {
+	u.requests.Store(0)
+	u.sent.Store(0)
+	u.network.most.Store(u.network.open.Load())
+}
+
+// transfersOf returns how often the blob was fetched.
 func (u *upstream) transfersOf(b *blob) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -78,6 +122,7 @@ func (u *upstream) transfersOf(b *blob) int {
 // ServeHTTP implements [http.Handler].
 func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.requests.Add(1)
+	time.Sleep(u.network.roundTrip())
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	if r.URL.Path == "/v2/" {
 		w.WriteHeader(http.StatusOK)
@@ -91,11 +136,14 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Content-Digest", what.digest)
 	w.Header().Set("Etag", strconv.Quote(what.digest))
 	w.Header().Set("Content-Type", mediaType)
-	content := paced{blobReader: what.reader(), rate: u.rate.Load(), start: time.Now(), ctx: r.Context()}
+	content := counted{blobReader: what.reader(), sent: &u.sent}
+	if mediaType == manifestType {
+		content.sent = new(atomic.Int64)
+	}
 	http.ServeContent(w, r, "", time.Time{}, &content)
 }
 
-// find gives what r asks for, and its type.
+// find returns what r asks for, and its type.
 func (u *upstream) find(r *http.Request) (what *blob, mediaType string, found bool) {
 	rest, _ := strings.CutPrefix(r.URL.Path, "/v2/"+repository+"/")
 	kind, name, _ := strings.Cut(rest, "/")
@@ -115,30 +163,42 @@ func (u *upstream) find(r *http.Request) (what *blob, mediaType string, found bo
 	return nil, "", false
 }
 
-// paced reads no faster than rate.
-type paced struct {
+// counted counts what is read.
+type counted struct {
 	*blobReader
-	rate  int64
-	start time.Time
-	sent  int64
-	ctx   context.Context
+
+	sent *atomic.Int64
 }
 
 // Read implements [io.Reader].
-func (p *paced) Read(to []byte) (int, error) {
-	n, err := p.blobReader.Read(to)
-	p.sent += int64(n)
-	if p.rate == 0 {
-		return n, err
-	}
-	due := p.start.Add(time.Duration(float64(p.sent) / float64(p.rate) * float64(time.Second)))
-	// A sleep of less is not worth its wake-up, nor as short as it was asked to be.
-	if early := time.Until(due); early > time.Millisecond {
-		select {
-		case <-p.ctx.Done():
-			return n, errors.Join(err, p.ctx.Err())
-		case <-time.After(early):
-		}
-	}
+func (c *counted) Read(to []byte) (int, error) {
+	n, err := c.blobReader.Read(to)
+	c.sent.Add(int64(n))
 	return n, err
+}
+
+// selfSigned returns a certificate for 127.0.0.1 and its authority, which is the certificate itself,
+// as PEM.
+func selfSigned() (tls.Certificate, []byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, nil, err
+	}
+	template := x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "sidemirror bench"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
+	if err != nil {
+		return tls.Certificate{}, nil, err
+	}
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, authority, nil
 }

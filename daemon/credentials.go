@@ -95,8 +95,8 @@ func (s *watchedSource) examine() {
 	switch {
 	case !changed:
 	case now != "":
-		s.log.WithField("error", now).Warn("credentials cannot be read; the ones read last stay in use")
+		s.log.WithField("error", now).Warn("logins cannot be read; those read last stay in use, and without them sidemirror asks anonymously")
 	default:
-		s.log.Info("credentials can be read again")
+		s.log.Info("logins can be read again")
 	}
 }

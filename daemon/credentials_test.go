@@ -39,7 +39,7 @@ func TestFaultOfACredentialFileIsLoggedOnce(t *testing.T) {
 	write(`{"auths":{"r.test":{"au`)
 	ask() // the last good content serves on
 	ask()
-	if n := strings.Count(b.String(), "the ones read last stay in use"); n != 1 || !strings.Contains(b.String(), path) || strings.Contains(b.String(), "again") {
+	if n := strings.Count(b.String(), "those read last stay in use"); n != 1 || !strings.Contains(b.String(), path) || strings.Contains(b.String(), "again") {
 		t.Errorf("said %d times: %s", n, &b)
 	}
 	write(`{"auths":{"r.test":{"auth":"dTpvdGhlcg=="}}}`)

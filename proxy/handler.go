@@ -49,13 +49,13 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 		p.page.ServeHTTP(w, r)
 		return nil
 	}
-	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	setHeader(w.Header(), "Docker-Distribution-Api-Version", "registry/2.0")
 	asked, err := oci.ParseRequest(r, p.routes)
 	if err != nil {
 		return p.withRoutes(err)
 	}
 	w.line.asked = asked
-	w.Header().Set("OCI-Namespace", asked.Registry)
+	setHeader(w.Header(), "Oci-Namespace", asked.Registry)
 	if full := oci.Complete(asked.Registry, asked.Repository); full != asked.Repository {
 		redirectTo(w, r, asked, full)
 		return nil
@@ -66,7 +66,25 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 	}
 	w.memory = req.memory
 	w.line.credential = req.generation()
-	return handlers[asked.Kind](p, w, req)
+	return withUnread(handlers[asked.Kind](p, w, req), req.caller.Unread())
+}
+
+// withUnread says in a refusal that a login could not be read. unread is the reason, or nil.
+func withUnread(err, unread error) error {
+	e, ok := errors.AsType[*oci.Error](err)
+	if unread == nil || !ok {
+		return err
+	}
+	switch e.Code {
+	case oci.Unauthorized, oci.Denied, oci.NameUnknown, oci.ManifestUnknown, oci.BlobUnknown:
+	default:
+		return err
+	}
+	explained := *e
+	explained.Message += "; sidemirror asked without a login, because it cannot read one: run sidemirror status"
+	explained.Passed = nil // they would be sent in place of the message
+	explained.Err = errors.Join(e.Err, unread)
+	return &explained
 }
 
 // redirectTo responds as the worker does to a Docker Hub name without "library/".
@@ -94,14 +112,11 @@ func (p *Proxy) admit(r *http.Request, asked oci.Request, trusted bool) (*reques
 	if reg == nil {
 		return nil, &oci.Error{Code: oci.RegistryUnknown, Message: "this registry is not configured, and others are served to trusted engines only"}
 	}
-	caller, err := p.policy.Identify(r, access.Target{
+	caller := p.policy.Identify(r, access.Target{
 		Repository: asked.Repository,
 		Upstreams:  reg.upstreams,
 		Relay:      reg.relay,
 	}, trusted)
-	if err != nil {
-		return nil, &oci.Error{Code: oci.Unavailable, Message: "the credential for this registry cannot be read; the log of sidemirror says why", Err: err}
-	}
 	return &request{
 		Request:  asked,
 		http:     r,

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/logline"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
@@ -28,6 +30,17 @@ type rig struct {
 	*httptest.Server
 	log    *bytes.Buffer
 	client *http.Client
+}
+
+// accessLog writes access lines through a logger.
+type accessLog struct{ log *logrus.Logger }
+
+func (a accessLog) Write(level logrus.Level, message string, fields []logline.Field) {
+	data := logrus.Fields{}
+	for _, f := range fields {
+		data[f.Name] = f.Value()
+	}
+	a.log.WithFields(data).Log(level, message)
 }
 
 // newRig serves Docker Hub from the upstreams given.
@@ -47,6 +60,7 @@ func newRig(t *testing.T, change func(*Config), upstreams ...http.HandlerFunc) *
 	g := &rig{log: &bytes.Buffer{}}
 	c := Config{Registries: []config.Registry{hub}, Default: "docker.io", TrustedUIDs: []uint32{uint32(os.Getuid())}, Log: logrus.New()}
 	c.Log.SetOutput(g.log)
+	c.AccessLog = accessLog{c.Log}
 	if change != nil {
 		change(&c)
 	}
@@ -312,17 +326,25 @@ type source func() (credential.Credential, error)
 
 func (s source) Lookup(context.Context, string, string) (credential.Credential, error) { return s() }
 
-func TestACredentialThatCannotBeReadIsNotAnonymous(t *testing.T) {
+func TestARefusalSaysThatACredentialCannotBeRead(t *testing.T) {
 	t.Parallel()
-	var asked atomic.Int32
-	g := newRig(t, func(c *Config) {
-		c.Credentials = source(func() (credential.Credential, error) { return credential.Credential{}, fmt.Errorf("half-written") })
-	}, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
-	if a := g.do(t, "GET", "/v2/library/a/manifests/v1"); a.StatusCode != http.StatusBadGateway || asked.Load() != 0 {
-		t.Errorf("%d, upstream asked %d times", a.StatusCode, asked.Load())
-	}
-	if !strings.Contains(g.log.String(), "half-written") {
-		t.Errorf("the log does not say why: %s", g.log)
+	unread := source(func() (credential.Credential, error) { return credential.Credential{}, errors.New("half-written") })
+	for status, explained := range map[int]bool{
+		http.StatusUnauthorized: true, http.StatusForbidden: true, http.StatusNotFound: true,
+		http.StatusTooManyRequests: false, http.StatusInternalServerError: false,
+	} {
+		var asked atomic.Int32
+		g := newRig(t, func(c *Config) { c.Credentials = unread }, func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			w.WriteHeader(status)
+		})
+		a := g.do(t, "GET", "/v2/library/a/manifests/v1")
+		if asked.Load() == 0 || strings.Contains(string(a.body), "cannot read one") != explained {
+			t.Errorf("upstream said %d and was asked %d times: %d %s", status, asked.Load(), a.StatusCode, a.body)
+		}
+		if strings.Contains(g.log.String(), "half-written") != explained {
+			t.Errorf("upstream said %d, and the log: %s", status, g.log)
+		}
 	}
 }
 

@@ -104,8 +104,9 @@ func (r *routes) lookup(name string) *registry {
 		reg.pool.Close()
 		delete(r.wild, old)
 	}
-	// The wildcard's timeouts count; its certificates are for no registry in particular.
-	timeouts := config.Registry{DialTimeout: r.any.DialTimeout, HeaderTimeout: r.any.HeaderTimeout}
+	// Of the wildcard's settings only these count: its certificates are for no registry in
+	// particular.
+	timeouts := config.Registry{DialTimeout: r.any.DialTimeout, HeaderTimeout: r.any.HeaderTimeout, Parallel: r.any.Parallel}
 	u := &url.URL{Scheme: "https", Host: name}
 	up, err := upstream.New(upstream.Config{
 		URL:          u,
@@ -117,7 +118,7 @@ func (r *routes) lookup(name string) *registry {
 	if err != nil { // it reads no certificate, so there is nothing to fail
 		return nil
 	}
-	reg := &registry{relay: r.any.Relay()}
+	reg := &registry{relay: r.any.Relay(), parallel: r.any.Parallel}
 	reg.add(up, u, true)
 	r.wild[name] = reg
 	return reg

@@ -35,13 +35,10 @@ func newCacheCommand(g *globals) *cobra.Command {
 		Long: `Show, prune, verify or remove what the daemon has stored. The daemon may be running:
 it finishes what it is sending, and fetches removed content again when an engine
 asks for it.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return flagError(cmd, errors.New("cache needs a command: ls, prune, verify or rm"))
-		},
+		RunE: runGroup,
 	}
 	cmd.PersistentFlags().StringVar(&f.dir, "dir", "", "use the cache in this `folder` (default: cache.dir of the configuration)")
-	cmd.PersistentFlags().BoolVar(&f.asJSON, "json", false, "print JSON")
+	cmd.PersistentFlags().BoolVar(&f.asJSON, "json", false, "print JSON, for programs")
 	cmd.AddCommand(newCacheListCommand(f), newCachePruneCommand(f), newCacheVerifyCommand(f), newCacheRemoveCommand(f))
 	return cmd
 }
@@ -91,7 +88,7 @@ func parseWanted(args []string) ([]wanted, error) {
 	for _, text := range args {
 		named, err := reference.ParseNormalizedNamed(text)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("%q is not an image name: %w", text, err)}
+			return nil, fmt.Errorf("%q is not an image name: %w", text, err)
 		}
 		w := wanted{text: text, repository: cache.Repository{Registry: reference.Domain(named), Name: reference.Path(named)}}
 		if t, ok := named.(reference.Tagged); ok {
@@ -136,7 +133,7 @@ each of them, and once in the sum. The time of the last use is exact to ten minu
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := parseWanted(args)
 			if err != nil {
-				return err
+				return misused(cmd, err)
 			}
 			d, err := f.open()
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/cache/inventory"
 )
 
@@ -26,13 +27,13 @@ is no larger than that, and names leave all other images.
 
 Content that several images share stays as long as one of them does. Without names,
 prune also removes content that belongs to no image.`,
-		Example: `  sidemirror cache prune --older-than 30d --dry-run
-  sidemirror cache prune --to-size 10GiB
-  sidemirror cache prune --older-than 1w ghcr.io/acme/app`,
+		Example: `  sudo sidemirror cache prune --older-than 30d --dry-run
+  sudo sidemirror cache prune --to-size 10GiB
+  sudo sidemirror cache prune --older-than 1w ghcr.io/acme/app`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := selection(olderThan, toSize, args, time.Now())
 			if err != nil {
-				return flagError(cmd, err)
+				return misused(cmd, err)
 			}
 			return f.prune(cmd, s, dry)
 		},
@@ -74,12 +75,12 @@ func newCacheRemoveCommand(f *cacheFlags) *cobra.Command {
 		Short: "Remove images",
 		Long: `Remove images. A name without tag and digest means all stored images of that
 repository. Content that another image lists stays.`,
-		Example: `  sidemirror cache rm alpine:3.20 ghcr.io/acme/app`,
-		Args:    cobra.MinimumNArgs(1),
+		Example: `  sudo sidemirror cache rm alpine:3.20 ghcr.io/acme/app`,
+		Args:    someArgs("an image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := parseWanted(args)
 			if err != nil {
-				return flagError(cmd, err)
+				return misused(cmd, err)
 			}
 			return f.remove(cmd, names, dry)
 		},
@@ -111,7 +112,11 @@ func (f *cacheFlags) remove(cmd *cobra.Command, names []wanted, dry bool) error 
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("nothing is stored of %s (see \"sidemirror cache ls\")", strings.Join(missing, ", "))
+		return &problem.Problem{
+			Code: "image-not-stored",
+			Text: "nothing is stored of " + strings.Join(missing, ", "),
+			Hint: "\"sidemirror cache ls\" lists what is stored",
+		}
 	}
 	return nil
 }

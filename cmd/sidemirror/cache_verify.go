@@ -20,7 +20,7 @@ func newCacheVerifyCommand(f *cacheFlags) *cobra.Command {
 and removed, so that the daemon fetches them again when an engine asks for them; the
 exit code is then 1. The command reads as fast as the disk can. The daemon may be
 running.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := f.open()
 			if err != nil {

@@ -4,11 +4,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// shells are those that there is a completion for.
+var shells = []string{"bash", "zsh", "fish"}
+
 func newCompletionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
 		Short: "Print a shell's completion script",
-		Long: `Print the script with which a shell completes sidemirror's commands and flags.
+		Long: `Print the script with which a shell completes sidemirror's commands and flags, and the
+engines, registries, stored images and platforms that they take. Only root can read the names
+of stored images and logins. bash needs the package bash-completion.
 
 For this shell only:
 
@@ -20,9 +25,9 @@ For every new shell, as root:
 
   sidemirror completion bash >/usr/share/bash-completion/completions/sidemirror
   sidemirror completion zsh  >/usr/share/zsh/site-functions/_sidemirror
-  sidemirror completion fish >/usr/share/fish/vendor_completions.d/sidemirror.fish`,
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
-		ValidArgs: []string{"bash", "zsh", "fish"},
+  sidemirror completion fish >/etc/fish/completions/sidemirror.fish`,
+		Args:      choiceArg("a shell", shells...),
+		ValidArgs: shells,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root, w := cmd.Root(), cmd.OutOrStdout()
 			switch args[0] {

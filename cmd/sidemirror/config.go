@@ -20,9 +20,9 @@ func newConfigCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Check the configuration, or show what is in force",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return flagError(cmd, errors.New("config needs a subcommand: check or show"))
+			return misused(cmd, errors.New("config needs a subcommand: check or show"))
 		},
 	}
 	cmd.AddCommand(newConfigCheckCommand(g), newConfigShowCommand(g))
@@ -30,7 +30,8 @@ func newConfigCommand(g *globals) *cobra.Command {
 }
 
 func newConfigCheckCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Report what is wrong with the configuration, if anything",
 		Long: `Read the configuration as "sidemirror serve" does, including the SIDEMIRROR_…
@@ -44,23 +45,53 @@ opens for sidemirror. Notes do not change the exit code.
 FILE may be a file that is going to replace the one in force.`,
 		Example: `  sidemirror config check
   sidemirror config check /tmp/new.toml`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOneArg("one file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := g.configPath
 			if len(args) == 1 {
 				path = args[0]
 			}
 			c, err := config.Load(path, os.Environ())
-			if err != nil {
+			if err != nil && asJSON {
+				return writeFaulty(cmd.OutOrStdout(), err)
+			} else if err != nil {
 				return err
 			}
-			if err := writeNotes(cmd.ErrOrStderr(), addressNotes(cmd.Context(), c, sdnotify.Units{}.SocketAddresses)); err != nil {
+			notes := addressNotes(cmd.Context(), c, sdnotify.Units{}.SocketAddresses)
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), checked{OK: true, File: c.File, Problems: []*problem.Problem{}, Notes: append([]*problem.Problem{}, notes...)})
+			}
+			if err := writeNotes(cmd.ErrOrStderr(), notes); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok %s\n", c.File)
 			return err
 		},
 	}
+	addJSON(cmd, &asJSON)
+	return cmd
+}
+
+// checked is what "sidemirror config check --json" prints. docs/json.md describes it.
+type checked struct {
+	OK       bool               `json:"ok"`
+	File     string             `json:"file,omitempty"` // if the configuration can be used
+	Problems []*problem.Problem `json:"problems"`
+	Notes    []*problem.Problem `json:"notes"`
+}
+
+// writeFaulty prints why a configuration cannot be used, as JSON, and returns the exit code.
+func writeFaulty(w io.Writer, err error) error {
+	out := checked{Notes: []*problem.Problem{}}
+	if faulty, ok := errors.AsType[*config.Error](err); ok {
+		out.Problems = faulty.Problems()
+	} else {
+		out.Problems = []*problem.Problem{problem.Coded(err, "config-invalid")}
+	}
+	if writeErr := writeJSON(w, out); writeErr != nil {
+		return writeErr
+	}
+	return exitSilently(exitCode(err))
 }
 
 // addressNotes returns what is worth knowing about the addresses of c. sockets returns where
@@ -97,7 +128,7 @@ func newConfigShowCommand(g *globals) *cobra.Command {
 		Long: `Print every value in force, in the format of the file. A comment says where each
 value comes from: the default, a line of the file, or a variable of the
 environment.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(g.configPath, os.Environ())
 			if err != nil {
@@ -109,6 +140,6 @@ environment.`,
 			return c.WriteTOML(cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
+	addJSON(cmd, &asJSON)
 	return cmd
 }

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strconv"
 	"time"
+
+	"github.com/spf13/cobra"
 )
 
 // bytesText formats a number of bytes for people, such as "3.4 MiB".
@@ -70,6 +72,11 @@ func parseAge(text string) (time.Duration, error) {
 		return 0, fmt.Errorf(`%q is not a duration; write a number and a unit, such as "12h", "30d" or "2w"`, text)
 	}
 	return d, nil
+}
+
+// addJSON adds the flag that every command with a result has.
+func addJSON(cmd *cobra.Command, asJSON *bool) {
+	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, for programs")
 }
 
 // writeJSON writes v as indented JSON.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +14,11 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
+
+// engineNames are the engines that --engine takes.
+var engineNames = []string{engine.Docker, engine.Containerd}
 
 // hostFlags are what plan, apply and revert have in common.
 type hostFlags struct {
@@ -41,8 +46,12 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 		return nil, fmt.Errorf("finding --root %s: %w", f.root, err)
 	}
 	for _, name := range f.engines {
-		if name != engine.Docker && name != engine.Containerd {
-			return nil, usageError{fmt.Errorf("--engine takes docker or containerd, not %q", name)}
+		if !slices.Contains(engineNames, name) {
+			return nil, usageError{&problem.Problem{
+				Code: "wrong-usage",
+				Text: fmt.Sprintf("--engine takes docker or containerd, not %q", name),
+				Hint: didYouMean(name, engineNames),
+			}}
 		}
 	}
 	h := &hostconfig.Host{Root: root, Present: f.engines}

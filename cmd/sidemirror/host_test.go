@@ -113,7 +113,7 @@ func TestRevertNeedsNoConfiguration(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "etc/sidemirror/config.toml"), []byte("listen = ["), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	command(t, exitUsage, "plan", "--root", root)
+	command(t, exitFailed, "plan", "--root", root)
 	command(t, 0, "revert", "--root", root)
 	if got, err := os.ReadFile(filepath.Join(root, "etc/docker/daemon.json")); err != nil || string(got) != "{}" {
 		t.Errorf("daemon.json is %q, %v", got, err)

@@ -1,13 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon"
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
@@ -27,7 +29,7 @@ const identityUser = "<token>"
 
 func newLoginCommand(g *globals) *cobra.Command {
 	var username string
-	var fromStdin bool
+	var fromStdin, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "login REGISTRY[/NAMESPACE]",
 		Short: "Store a login for a registry, after the registry has accepted it",
@@ -41,13 +43,13 @@ sidemirror asks for the password on the terminal, or reads it from standard inpu
 --password-stdin. There is no flag for it, because other users can read a command
 line. If the registry refuses the login or cannot be reached, nothing is stored, and
 an earlier login stays.`,
-		Example: `  sidemirror login docker.io -u me
-  pass show quay | sidemirror login quay.io/org -u org+robot --password-stdin`,
-		Args: cobra.ExactArgs(1),
+		Example: `  sudo sidemirror login docker.io -u alice
+  sudo sidemirror login ghcr.io/alice -u alice --password-stdin <token`,
+		Args: oneArg("a registry"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			registry, namespace, err := credential.ParseKey(args[0])
 			if err != nil {
-				return flagError(cmd, err)
+				return misused(cmd, err)
 			}
 			c, err := config.Load(g.configPath, os.Environ())
 			if err != nil {
@@ -59,13 +61,21 @@ an earlier login stays.`,
 			in := prompt{in: cmd.InOrStdin(), out: cmd.ErrOrStderr()}
 			given, err := in.credential(username, fromStdin)
 			if err != nil {
-				return flagError(cmd, err)
+				return misused(cmd, err)
 			}
-			return login(cmd, c, registry, namespace, given)
+			done, err := login(cmd.Context(), c, registry, namespace, given)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), done)
+			}
+			return done.write(cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	cmd.Flags().StringVarP(&username, "username", "u", "", "log in as this `user`")
 	cmd.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from standard input")
+	addJSON(cmd, &asJSON)
 	return cmd
 }
 
@@ -86,51 +96,75 @@ func served(c *config.Config, registry string) error {
 		}
 	}
 	if len(instead) > 0 {
-		return fmt.Errorf("%s is fetched from another host, and a login is sent only to the host that it is for; log in to that host: %s",
-			registry, strings.Join(instead, ", or "))
+		return &problem.Problem{
+			Code: "login-for-another-host",
+			Text: registry + " is fetched from another host, and a login is sent only to the host that it is for",
+			Hint: "log in to that host: " + strings.Join(instead, ", or "),
+		}
 	}
-	if slices.ContainsFunc(c.Registries, func(r config.Registry) bool { return r.Name == config.Wildcard }) {
+	if servesAll(c) {
 		return nil
 	}
-	return fmt.Errorf("registry %s is not configured, so the daemon would not use the login; add this to %s:\n\n[registry.%q]\nupstreams = [%q]",
-		registry, c.File, registry, "https://"+registry)
+	hint := didYouMeanRegistry(c, registry, loginNames(c))
+	if hint == "" {
+		hint = fmt.Sprintf("add this to %s:\n\n[registry.%q]\nupstreams = [%q]", c.File, registry, "https://"+registry)
+	}
+	return &problem.Problem{
+		Code: "registry-not-configured",
+		Text: fmt.Sprintf("registry %s is not configured, so the daemon would not use the login", registry),
+		Hint: hint,
+	}
+}
+
+// loggedIn is what "sidemirror login --json" prints. docs/json.md describes it.
+type loggedIn struct {
+	Name     string             `json:"name"` // the registry, with the namespace if there is one
+	Username string             `json:"username"`
+	Store    string             `json:"store"`
+	Notes    []*problem.Problem `json:"notes"`
 }
 
 // login checks the credential and stores it.
-func login(cmd *cobra.Command, c *config.Config, registry, namespace string, given credential.Credential) error {
+func login(ctx context.Context, c *config.Config, registry, namespace string, given credential.Credential) (*loggedIn, error) {
 	key := registry
 	if namespace != "" {
 		key += "/" + namespace
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), loginTimeout)
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
 	info, _ := debug.ReadBuildInfo()
 	if err := daemon.Login(ctx, c, registry, namespace, given, buildVersion(info)); err != nil {
+		what := "the login to %s could not be checked, and nothing was stored: %w"
 		if errors.Is(err, &oci.Error{Code: oci.Unauthorized}) || errors.Is(err, &oci.Error{Code: oci.Denied}) {
-			return fmt.Errorf("%s refused the login, and nothing was stored: %w", key, err)
+			what = "%s refused the login, and nothing was stored: %w"
 		}
-		return fmt.Errorf("the login to %s could not be checked, and nothing was stored: %w", key, err)
+		return nil, &problem.Problem{Code: "login-failed", Err: fmt.Errorf(what, key, err), Hint: didYouMeanRegistry(c, registry, loginNames(c))}
 	}
 	store := credential.OpenStore(c.Credentials.Store)
 	if err := store.Put(ctx, key, given); err != nil {
-		return explainStore(err)
+		return nil, explainStore(err)
 	}
-	who := given.Username
-	if who == "" {
-		who = "the owner of an identity token"
-	}
-	fmt.Fprintf(cmd.OutOrStdout(), "logged in to %s as %s\nstored in %s; the daemon uses it from the next pull on\n", key, who, c.Credentials.Store)
+	done := &loggedIn{Name: key, Username: given.Username, Store: c.Credentials.Store, Notes: []*problem.Problem{}}
 	for _, r := range c.Registries {
 		if r.Name == registry && r.ClientAuth == "relay" {
-			fmt.Fprintf(cmd.ErrOrStderr(), "note: registry.%q has client_auth = \"relay\": clients log in themselves, and this login is not used\n", registry)
+			text := fmt.Sprintf("registry.%q has client_auth = \"relay\": clients log in themselves, and this login is not used", registry)
+			done.Notes = append(done.Notes, &problem.Problem{Code: "login-not-used", Text: text})
 		}
 	}
-	return nil
+	return done, nil
+}
+
+func (l *loggedIn) write(w, notes io.Writer) error {
+	who := cmp.Or(l.Username, "the owner of an identity token")
+	if _, err := fmt.Fprintf(w, "logged in to %s as %s\nstored in %s; the daemon uses it from the next pull on\n", l.Name, who, l.Store); err != nil {
+		return err
+	}
+	return writeNotes(notes, l.Notes)
 }
 
 func explainStore(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w (run this as root)", err)
+		return &problem.Problem{Code: "permission", Err: err, Hint: "run this as root"}
 	}
 	return err
 }

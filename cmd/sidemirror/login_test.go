@@ -218,7 +218,7 @@ func TestLoginThatCannotBeMeantIsWrongUsage(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no registry":              {strings.NewReader("p"), nil, "arg"},
+		"no registry":              {strings.NewReader("p"), nil, "login needs a registry"},
 		"login in the name":        {strings.NewReader("p"), []string{"me:c4n4ry@quay.io"}, "HOST"},
 		"no user":                  {strings.NewReader("p"), []string{h.registry, "--password-stdin"}, "--username"},
 		"no terminal":              {strings.NewReader("p"), []string{h.registry, "-u", "me"}, "--password-stdin"},

@@ -17,7 +17,7 @@ import (
 // Exit codes. Done is 0.
 const (
 	exitFailed = 1 // sidemirror tried and failed; for status: there are problems
-	exitUsage  = 2 // wrong usage or configuration; for plan: there are changes to make
+	exitUsage  = 2 // wrong usage or configuration; for plan: there are changes to make, and nothing else
 )
 
 // globals are the flags that every subcommand has.
@@ -36,12 +36,18 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
+	if wrong, ok := errors.AsType[usageError](err); ok {
+		err = misused(cmd, wrong.err) // for the hint
+	}
 	if err.Error() != "" {
 		fmt.Fprintln(stderr, strings.TrimSuffix(problem.Format("sidemirror: ", err), "\n"))
+	}
+	if cmd.Name() == planName {
+		return planExitCode(err)
 	}
 	return exitCode(err)
 }
@@ -54,13 +60,6 @@ func exitCode(err error) int {
 	}
 	return exitFailed
 }
-
-// usageError is an error in the command line.
-type usageError struct{ err error }
-
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
-func (usageError) ExitCode() int   { return exitUsage }
 
 func newRootCommand() *cobra.Command {
 	g := new(globals)
@@ -77,8 +76,10 @@ that they ask it first. If it is stopped or broken, the engines fall back to the
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.PersistentFlags().StringVar(&g.configPath, "config", "", "configuration `file` (default $SIDEMIRROR_CONFIG, then /etc/sidemirror/config.toml)")
-	root.SuggestionsMinimumDistance = 2
+	root.Flags().Bool("version", false, "print the version, as the command version does")
 	root.SetFlagErrorFunc(flagError)
+	root.SetHelpFunc(showHelp)
+	root.SetHelpCommand(newHelpCommand())
 	root.AddCommand(
 		newServeCommand(g),
 		newPlanCommand(g),
@@ -95,38 +96,6 @@ that they ask it first. If it is stopped or broken, the engines fall back to the
 		newCompletionCommand(),
 		newManCommand(),
 	)
-	usageArgs(root)
+	completer{g}.complete(root)
 	return root
-}
-
-// runRoot is for a command line without a subcommand, or with an unknown one.
-func runRoot(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return cmd.Help()
-	}
-	text := fmt.Sprintf("unknown command %q", args[0])
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		text += fmt.Sprintf("; did you mean %q?", near[0])
-	}
-	return usageError{fmt.Errorf("%s (see \"sidemirror help\")", text)}
-}
-
-func flagError(cmd *cobra.Command, err error) error {
-	return usageError{fmt.Errorf("%w (see %q)", err, cmd.CommandPath()+" --help")}
-}
-
-// usageArgs turns the errors of each command's check of its arguments into usage errors: cobra's own
-// have no exit code.
-func usageArgs(cmd *cobra.Command) {
-	if check := cmd.Args; check != nil {
-		cmd.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return flagError(cmd, err)
-			}
-			return nil
-		}
-	}
-	for _, sub := range cmd.Commands() {
-		usageArgs(sub)
-	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -17,22 +18,34 @@ type exitSilently int
 func (exitSilently) Error() string   { return "" }
 func (e exitSilently) ExitCode() int { return int(e) }
 
+// planName is the name of the command whose exit code 2 means differences.
+const planName = "plan"
+
+// planExitCode returns the exit code of plan for err. A script has to tell differences from a command
+// line or a configuration that is wrong.
+func planExitCode(err error) int {
+	if code, ok := errors.AsType[exitSilently](err); ok {
+		return code.ExitCode()
+	}
+	return exitFailed
+}
+
 func newPlanCommand(g *globals) *cobra.Command {
 	f := &hostFlags{globals: g}
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "plan",
+		Use:   planName,
 		Short: "Show what apply would change on this host, and why",
 		Long: `Show as a diff, with reasons, what apply would change in the engines' configuration. plan
 changes nothing. It begins with the engines: their version and store, whether their pulls go
 through sidemirror, and what prevents it, with a hint.
 
 The exit code is 0 if there is nothing to do, 2 if there are changes (files to write, engines
-to signal), and 1 if nothing of what is left to do can be done.`,
-		Example: `  sidemirror plan                           what apply would do on this host
-  sidemirror plan --restart-containerd      the same, with config_path set for Kubernetes
-  sidemirror plan --root /mnt/image --json  for the tree of an image, as JSON`,
-		Args: cobra.NoArgs,
+to signal), and 1 if the plan cannot be made or nothing of what is left to do can be done.`,
+		Example: `  sudo sidemirror plan                       # what apply would do on this host
+  sudo sidemirror plan --restart-containerd  # for Kubernetes too
+  sudo sidemirror plan --root /mnt/image     # for the tree of an image`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, plan, err := f.plan(cmd.Context())
 			if err != nil {
@@ -56,7 +69,7 @@ to signal), and 1 if nothing of what is left to do can be done.`,
 	}
 	f.addRoot(cmd)
 	f.addEngines(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	addJSON(cmd, &asJSON)
 	return cmd
 }
 

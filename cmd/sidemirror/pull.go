@@ -20,6 +20,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/cmd/sidemirror/mirrorclient"
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 const maxJobs = 64
@@ -27,6 +28,7 @@ const maxJobs = 64
 func newPullCommand(g *globals) *cobra.Command {
 	var platforms []string
 	var jobs int
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "pull IMAGE…",
 		Short: "Fetch images into the cache ahead of time",
@@ -37,30 +39,31 @@ to no engine.
 If an image exists for several platforms, pull fetches the one for this host, with all
 its variants, or those that --platform names. The daemon uses its logins if you run
 this as root; otherwise you get what an anonymous client would get.`,
-		Example: `  sidemirror pull alpine:3.20 ghcr.io/acme/app@sha256:…
+		Example: `  sidemirror pull alpine:3.20 ghcr.io/acme/app:1.4
   sidemirror pull --platform linux/amd64,linux/arm64 registry.k8s.io/pause:3.10`,
-		Args: cobra.MinimumNArgs(1),
+		Args: someArgs("an image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			refs, err := parseImages(args)
 			if err != nil {
-				return flagError(cmd, err)
+				return misused(cmd, err)
 			}
 			want, err := parsePlatforms(platforms)
 			if err == nil && (jobs < 1 || jobs > maxJobs) {
 				err = fmt.Errorf("--jobs must be from 1 to %d", maxJobs)
 			}
 			if err != nil {
-				return flagError(cmd, err)
+				return misused(cmd, err)
 			}
 			c, err := config.Load(g.configPath, os.Environ())
 			if err != nil {
 				return err
 			}
-			return pullAll(cmd, c, refs, want, jobs)
+			return pullAll(cmd, c, refs, &puller{cmd: cmd, platforms: want, jobs: jobs, dir: c.Cache.Dir, quiet: asJSON})
 		},
 	}
 	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "fetch these `platforms`, such as linux/arm64, or \"all\" (default: this host's)")
 	cmd.Flags().IntVar(&jobs, "jobs", 4, "fetch up to this `number` of layers at once")
+	addJSON(cmd, &asJSON)
 	return cmd
 }
 
@@ -115,8 +118,19 @@ func platformText(p *v1.Platform) string {
 	return strings.Trim(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
 }
 
+// pulledJSON is an image in the output of "pull --json" (docs/json.md).
+type pulledJSON struct {
+	Name      string           `json:"name"`
+	Digest    digest.Digest    `json:"digest,omitempty"`
+	Platforms []string         `json:"platforms"`
+	Parts     int              `json:"parts"`
+	Bytes     int64            `json:"bytes"`
+	Pulled    bool             `json:"pulled"`
+	Problem   *problem.Problem `json:"problem,omitempty"`
+}
+
 // pullAll pulls one image after another. If one fails, it continues with the next.
-func pullAll(cmd *cobra.Command, c *config.Config, refs []reference.Named, want platforms, jobs int) error {
+func pullAll(cmd *cobra.Command, c *config.Config, refs []reference.Named, p *puller) error {
 	if c.Cache.Dir == "" {
 		return fmt.Errorf("the cache is off: cache.dir is \"\" in %s", c.File)
 	}
@@ -124,23 +138,48 @@ func pullAll(cmd *cobra.Command, c *config.Config, refs []reference.Named, want 
 	if err != nil {
 		return err
 	}
-	p := &puller{cmd: cmd, client: mirrorclient.New(base, jobs), platforms: want, jobs: jobs, dir: c.Cache.Dir}
+	p.client = mirrorclient.New(base, p.jobs)
 	defer p.client.Close()
+	images := []pulledJSON{}
 	failed := 0
 	for _, ref := range refs {
-		err := p.pull(cmd.Context(), ref)
+		im, err := p.pull(cmd.Context(), ref)
 		if _, ok := errors.AsType[*mirrorclient.NotRunningError](err); ok {
 			return err // the others would fail in the same way
 		}
+		result := pulledJSON{ref.String(), im.digest, append([]string{}, im.platformNames...), len(im.blobs), im.size, err == nil, nil}
 		if err != nil {
 			failed++
-			fmt.Fprintf(cmd.ErrOrStderr(), "sidemirror: pulling %s: %v\n", ref, err)
+			result.Problem = pullProblem(c, ref, err)
+			if !p.quiet {
+				fmt.Fprintln(cmd.ErrOrStderr(), problem.Format("sidemirror: ", result.Problem))
+			}
 		}
+		images = append(images, result)
+	}
+	if p.quiet {
+		if err := writeJSON(cmd.OutOrStdout(), map[string]any{"images": images}); err != nil {
+			return err
+		}
+		if failed > 0 {
+			return exitSilently(exitFailed)
+		}
+		return nil
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d of %s could not be pulled", failed, several(len(refs), "image"))
 	}
 	return nil
+}
+
+// pullProblem is why an image could not be pulled, with a hint if its registry may be misspelt.
+func pullProblem(c *config.Config, ref reference.Named, err error) *problem.Problem {
+	p := problem.Coded(err, "pull-failed")
+	p = &problem.Problem{Code: p.Code, Err: fmt.Errorf("pulling %s: %w", ref, err), Hint: problem.Hint(p)}
+	if near := didYouMeanRegistry(c, reference.Domain(ref), registryNames(c)); near != "" {
+		p.Hint = near
+	}
+	return p
 }
 
 // puller pulls images through the daemon.
@@ -150,6 +189,14 @@ type puller struct {
 	platforms platforms
 	jobs      int
 	dir       string // of the cache
+	quiet     bool   // print no lines: the result is JSON
+}
+
+// line prints a line for a person.
+func (p *puller) line(format string, args ...any) {
+	if !p.quiet {
+		fmt.Fprintf(p.cmd.OutOrStdout(), format+"\n", args...)
+	}
 }
 
 // Bounds of one image.
@@ -160,7 +207,7 @@ const (
 )
 
 // pull pulls one image: its manifests, and then the blobs that they list.
-func (p *puller) pull(ctx context.Context, ref reference.Named) error {
+func (p *puller) pull(ctx context.Context, ref reference.Named) (*pulled, error) {
 	begun := time.Now()
 	im := &pulled{puller: p, ref: ref, seen: map[digest.Digest]bool{}}
 	name := ""
@@ -170,13 +217,13 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) error {
 		name = t.Tag()
 	}
 	if err := im.manifest(ctx, name, "", 0); err != nil {
-		return err
+		return im, err
 	}
 	what := strings.Join(im.platformNames, ",")
 	if what != "" {
 		what += ", "
 	}
-	fmt.Fprintf(p.cmd.OutOrStdout(), "%s: %s%s, %s\n", ref, what, several(len(im.blobs), "part"), bytesText(im.size))
+	p.line("%s: %s%s, %s", ref, what, several(len(im.blobs), "part"), bytesText(im.size))
 	bar := newProgress(p.cmd.ErrOrStderr(), im.size, ref.String())
 	err := im.fetch(ctx, bar)
 	bar.end()
@@ -184,16 +231,17 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) error {
 		err = im.kept(ctx)
 	}
 	if err != nil {
-		return err
+		return im, err
 	}
-	fmt.Fprintf(p.cmd.OutOrStdout(), "%s: pulled in %v\n", ref, time.Since(begun).Round(time.Millisecond))
-	return nil
+	p.line("%s: pulled in %v", ref, time.Since(begun).Round(time.Millisecond))
+	return im, nil
 }
 
 // pulled is an image, as far as it has been read.
 type pulled struct {
 	*puller
 	ref           reference.Named
+	digest        digest.Digest // of what the name stands for
 	seen          map[digest.Digest]bool
 	manifests     int
 	blobs         []v1.Descriptor
@@ -209,6 +257,9 @@ func (im *pulled) manifest(ctx context.Context, name, platform string, depth int
 	m, err := im.client.Manifest(ctx, im.ref, name)
 	if err != nil {
 		return err
+	}
+	if depth == 0 {
+		im.digest = m.Digest
 	}
 	if len(m.Manifests) == 0 {
 		if platform != "" {
@@ -266,7 +317,7 @@ func (im *pulled) fetch(ctx context.Context, bar *progress) error {
 			if err := im.client.Blob(ctx, im.ref, b, bar.add); err != nil {
 				return fmt.Errorf("%s: %w", b.Digest, err)
 			}
-			if bar.bar == nil {
+			if bar.bar == nil && !im.quiet {
 				bar.line(im.cmd.OutOrStdout(), "  %s  %s", b.Digest, bytesText(b.Size))
 			}
 			return nil

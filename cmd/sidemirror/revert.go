@@ -22,9 +22,9 @@ entry is removed, even if the engine itself could not read the file.
 
 revert needs no configuration. If sidemirror's journal is lost, it finds the entries by their
 marks, and the mirror in daemon.json by its address.`,
-		Example: `  sudo sidemirror revert
-  sidemirror revert --root /mnt/image  the tree of an image; no engine is signalled`,
-		Args: cobra.NoArgs,
+		Example: `  sudo sidemirror revert                    # this host
+  sudo sidemirror revert --root /mnt/image  # the tree of an image`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()
 			if err != nil {
@@ -53,6 +53,6 @@ marks, and the mirror in daemon.json by its address.`,
 		},
 	}
 	f.addRoot(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	addJSON(cmd, &asJSON)
 	return cmd
 }

@@ -39,14 +39,30 @@ func TestWrongUsageIsToldFromFailure(t *testing.T) {
 		{[]string{"help", "serve"}, 0, ""},
 		{[]string{"frobnicate"}, 2, `unknown command "frobnicate"`},
 		{[]string{"serv"}, 2, `did you mean "serve"?`},
-		{[]string{"--nope"}, 2, "unknown flag: --nope"},
-		{[]string{"version", "--nope"}, 2, `(see "sidemirror version --help")`},
+		{[]string{"--nope"}, 2, "unknown flag --nope"},
+		{[]string{"version", "--nope"}, 2, "hint: sidemirror version --help"},
 		{[]string{"version", "now"}, 2, "now"},
 		{[]string{"serve", "now"}, 2, "now"},
 		{[]string{"config"}, 2, "check or show"},
 		{[]string{"config", "sho"}, 2, "sho"},
-		{[]string{"config", "check", "a", "b"}, 2, "accepts at most 1 arg"},
-		{[]string{"completion"}, 2, "accepts 1 arg"},
+		{[]string{"config", "check", "a", "b"}, 2, "config check takes one file and nothing else, but 2 arguments are given"},
+		{[]string{"completion"}, 2, "completion needs a shell"},
+		{[]string{"--version"}, 0, ""},
+		{[]string{"version", "--jsno"}, 2, `did you mean "--json"?`},
+		{[]string{"cache", "prun"}, 2, "unknown command \"cache prun\"\nhint: did you mean \"prune\"?"},
+		{[]string{"help", "serv"}, 2, `did you mean "serve"?`},
+		{[]string{"completion", "bsh"}, 2, `did you mean "bash"?`},
+		{[]string{"login", "ghcr.io", "c4n4ry"}, 2, "login takes a registry and nothing else, but 2 arguments are given"},
+		{[]string{"apply", "--engine", "dokcer"}, 2, `did you mean "docker"?`},
+		{[]string{"status", "--json=maybe"}, 2, `--json takes true or false, not "maybe"`},
+		{[]string{"pull", "--jobs", "many", "app"}, 2, `--jobs takes a number, not "many"`},
+		{[]string{"pull", "--jobs"}, 2, "--jobs needs a value (number)"},
+		{[]string{"version", "--=x"}, 2, "is not a flag"},
+		{[]string{"login", "-pc4n4ry", "ghcr.io"}, 2, "unknown flag -p"},
+		{[]string{"login", "--password=c4n4ry", "ghcr.io"}, 2, "unknown flag --password"},
+		{[]string{"plan", "--nope"}, 1, "unknown flag --nope"},
+		{[]string{"plan", "now"}, 1, `plan takes no argument, but "now" is given`},
+		{[]string{"plan", "--config", bad}, 1, "lisen"},
 		{[]string{"completion", "powershell"}, 2, "powershell"},
 		{[]string{"config", "check", bad}, 2, bad + `:1:1: unknown key "lisen"`},
 		{[]string{"config", "show", "--config", bad}, 2, "lisen"},
@@ -58,6 +74,9 @@ func TestWrongUsageIsToldFromFailure(t *testing.T) {
 			_, stderr, code := invoke(t, tt.args...)
 			if code != tt.code || !strings.Contains(stderr, tt.want) {
 				t.Errorf("exit %d, want %d; it said %q, want %q", code, tt.code, stderr, tt.want)
+			}
+			if strings.Contains(stderr, "c4n4ry") {
+				t.Errorf("what may be a password is repeated: %s", stderr)
 			}
 			if (code == 0) != (stderr == "") {
 				t.Errorf("exit %d and on standard error %q", code, stderr)
@@ -84,6 +103,13 @@ func TestEveryShellHasACompletion(t *testing.T) {
 		if out, _, code := invoke(t, "completion", shell); code != 0 || !strings.Contains(out, "sidemirror") {
 			t.Errorf("%s: exit %d, %d bytes", shell, code, len(out))
 		}
+	}
+}
+
+func TestVersionFlagPrintsWhatTheCommandPrints(t *testing.T) {
+	want, _, _ := invoke(t, "version")
+	if out, _, code := invoke(t, "--version"); code != 0 || out != want {
+		t.Errorf("exit %d: %q, want %q", code, out, want)
 	}
 }
 

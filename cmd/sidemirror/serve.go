@@ -34,7 +34,7 @@ it at once.
 If systemd hands over sockets (sd_listen_fds(3)), they are served instead of the
 addresses in listen. The exit code is 1 if it cannot listen, and 2 if it has no
 configuration that can be used.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := noCoreDumps(); err != nil {
 				return err

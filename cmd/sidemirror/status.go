@@ -48,9 +48,9 @@ comes with a hint.
 
 The exit code is 0 if there is no problem, and 1 if there is one.`,
 		Example: `  sudo sidemirror status
-  sidemirror status --short
-  sidemirror status --json | jq '.engines[].mirror'`,
-		Args: cobra.NoArgs,
+  sudo sidemirror status --short
+  sudo sidemirror status --json | jq '.engines[].mirror'`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON && short {
 				return usageError{errors.New("--json and --short exclude each other")}
@@ -87,7 +87,7 @@ The exit code is 0 if there is no problem, and 1 if there is one.`,
 	}
 	f.addRoot(cmd)
 	f.addEngines(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	addJSON(cmd, &asJSON)
 	cmd.Flags().BoolVar(&short, "short", false, "print at most three lines: what is configured, the worst problem, how to undo it")
 	return cmd
 }

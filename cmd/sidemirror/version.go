@@ -16,14 +16,30 @@ import (
 var version, commit string
 
 func newVersionCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print version, commit, Go and platform",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON {
+				return writeVersionJSON(cmd.OutOrStdout())
+			}
 			return printVersion(cmd.OutOrStdout())
 		},
 	}
+	addJSON(cmd, &asJSON)
+	return cmd
+}
+
+func writeVersionJSON(w io.Writer) error {
+	info, _ := debug.ReadBuildInfo()
+	return writeJSON(w, struct {
+		Version  string `json:"version"`
+		Commit   string `json:"commit"`
+		Go       string `json:"go"`
+		Platform string `json:"platform"`
+	}{buildVersion(info), buildCommit(info), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
 }
 
 func printVersion(w io.Writer) error {

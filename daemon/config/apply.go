@@ -8,6 +8,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/sidemirror/sidemirror/internal/problem"
+	"github.com/sidemirror/sidemirror/internal/spelling"
 )
 
 // loader makes a Config out of settings.
@@ -169,7 +170,7 @@ func (l *loader) reportUnknown(s setting, depth int, known []string) {
 		return
 	}
 	var hint string
-	if near := nearest(s.path[depth], known); near != "" {
+	if near := spelling.Nearest(s.path[depth], known); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	} else if other := elsewhere(s.path[depth]); other != "" {
 		hint = "it belongs in " + other
@@ -187,8 +188,12 @@ func elsewhere(name string) string {
 		return `[registry."NAME"]`
 	}
 	for _, k := range keys {
-		if table, last, ok := cutLast(k.name); ok && last == name {
+		switch table, last, ok := cutLast(k.name); {
+		case last != name:
+		case ok:
 			return "[" + table + "]"
+		default:
+			return "the lines before the first [table] of the file"
 		}
 	}
 	return ""

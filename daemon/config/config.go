@@ -73,6 +73,10 @@ type Config struct {
 		// FreshnessTimeout (freshness_timeout) is how long to wait for the registry before
 		// stored content is served instead. Default 5 s.
 		FreshnessTimeout time.Duration
+
+		// Prefetch (prefetch) makes sidemirror fetch the layers of an image that an engine will
+		// ask for next. Default true.
+		Prefetch bool
 	}
 
 	// Trust is [trust].
@@ -153,9 +157,13 @@ type Registry struct {
 	// DialTimeout (dial_timeout) limits the time to connect, including TLS. Default 5 s.
 	DialTimeout time.Duration
 
-	// HeaderTimeout (header_timeout) limits the wait for the headers of a response. Default
-	// 10 s.
+	// HeaderTimeout (header_timeout) limits the wait for the headers of a response on behalf of
+	// an engine that can fall back to the registry. Default 25 s: containerd waits 30 s.
 	HeaderTimeout time.Duration
+
+	// Parallel (parallel, from 1 to 16) is how many connections to an upstream fetch one large
+	// blob at most. With 1 there is only ever one. Default 8.
+	Parallel int
 
 	// Named reports whether the file or the environment names this registry. sidemirror
 	// probes its upstreams at the start then.
@@ -182,6 +190,7 @@ func Default() *Config {
 	c.Cache.MinFree = Free{Percent: 10}
 	c.Cache.MaxStale = 7 * 24 * time.Hour
 	c.Cache.FreshnessTimeout = 5 * time.Second
+	c.Cache.Prefetch = true
 	c.Trust.UIDs = []uint32{0}
 	c.Engine.Docker.Enabled = true
 	c.Engine.Containerd.Enabled = true
@@ -192,7 +201,7 @@ func Default() *Config {
 
 // NewRegistry returns the registry called name with every other key at its default.
 func NewRegistry(name string) Registry {
-	r := Registry{Name: name, ClientAuth: "daemon", DialTimeout: 5 * time.Second, HeaderTimeout: 10 * time.Second}
+	r := Registry{Name: name, ClientAuth: "daemon", DialTimeout: 5 * time.Second, HeaderTimeout: 25 * time.Second, Parallel: 8}
 	switch name {
 	case Wildcard:
 	case oci.DockerHub:

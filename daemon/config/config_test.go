@@ -63,6 +63,7 @@ key = "/etc/ssl/me.key"
 realms = ["https://sso.corp.example"]
 dial_timeout = "2s"
 header_timeout = "500ms"
+parallel = 3
 
 [registry."*"]
 
@@ -77,6 +78,7 @@ min_free = "2.5%"
 max_stale = "720h"
 tag_ttl = "90s"
 freshness_timeout = "2s"
+prefetch = false
 
 [trust]
 uids = [0, 1_000, 0x3e9]
@@ -102,6 +104,8 @@ func TestEveryKeyIsSet(t *testing.T) {
 		"certificates": corp.CA == "/etc/ssl/corp.pem" && corp.Cert == "/etc/ssl/me.pem" && corp.Key == "/etc/ssl/me.key",
 		"realms":       corp.Realms[0] == "https://sso.corp.example",
 		"timeouts":     corp.DialTimeout == 2*time.Second && corp.HeaderTimeout == 500*time.Millisecond,
+		"parallel":     corp.Parallel == 3 && hub.Parallel == 8,
+		"prefetch":     !c.Cache.Prefetch,
 		"any":          c.Registry("*") != nil && c.Registry("*").Upstreams == nil,
 		"credentials":  c.Credentials.Files[0] == "/root/.docker/config.json" && c.Credentials.Store == "/srv/credentials.json",
 		"cache":        c.Cache.Dir == "/srv/cache" && c.Cache.MaxSize == 3<<39 && c.Cache.MinFree == Free{Percent: 2.5},
@@ -163,3 +167,33 @@ func TestShownConfigurationIsTheSameWhenLoaded(t *testing.T) {
 		t.Errorf("%v in %s", err, js.String())
 	}
 }
+
+func TestParallelIsANumberFromOneToSixteen(t *testing.T) {
+	for text, ok := range map[string]bool{
+		"1": true, "16": true, "0x10": true, "0": false, "17": false, "-1": false, "99999999999999999999": false,
+		"\"8\"": false, "1.5": false, "true": false, "[8]": false,
+	} {
+		for what, err := range map[string]error{
+			"the file":     second(Load(writeConfig(t, "[registry.\"ghcr.io\"]\nparallel = "+text+"\n"), nil)),
+			"the variable": second(Load("", []string{"SIDEMIRROR_REGISTRY_GHCR_IO_PARALLEL=" + text})),
+		} {
+			if (err == nil) != ok {
+				t.Errorf("%s in %s: %v", text, what, err)
+			}
+		}
+	}
+	c, err := Load("", []string{"SIDEMIRROR_REGISTRY_GHCR_IO_PARALLEL=2", "SIDEMIRROR_CACHE_PREFETCH=false"})
+	if err != nil || c.Registry("ghcr.io").Parallel != 2 || c.Cache.Prefetch {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	var shown bytes.Buffer
+	if err := c.WriteTOML(&shown); err != nil {
+		t.Fatal(err)
+	}
+	again := mustLoad(t, shown.String())
+	if again.Registry("ghcr.io").Parallel != 2 || again.Registry("quay.io").Parallel != 8 || again.Cache.Prefetch {
+		t.Errorf("what is shown does not mean the same:\n%s", shown.String())
+	}
+}
+
+func second(_ *Config, err error) error { return err }

@@ -34,6 +34,7 @@ var keys = []key[Config]{
 	{name: "cache.max_stale", field: func(c *Config) any { return (*age)(&c.Cache.MaxStale) }},
 	{name: "cache.tag_ttl", field: func(c *Config) any { return (*age)(&c.Cache.TagTTL) }},
 	{name: "cache.freshness_timeout", field: func(c *Config) any { return &c.Cache.FreshnessTimeout }, check: checkNotZero},
+	{name: "cache.prefetch", field: func(c *Config) any { return &c.Cache.Prefetch }},
 	{name: "trust.uids", field: func(c *Config) any { return &c.Trust.UIDs }},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
@@ -53,6 +54,7 @@ var registryKeys = []key[Registry]{
 	{name: "realms", field: func(r *Registry) any { return &r.Realms }, check: checkRealm},
 	{name: "dial_timeout", field: func(r *Registry) any { return &r.DialTimeout }, check: checkNotZero},
 	{name: "header_timeout", field: func(r *Registry) any { return &r.HeaderTimeout }, check: checkNotZero},
+	{name: "parallel", field: func(r *Registry) any { return &r.Parallel }},
 }
 
 // isKeyName reports whether the last part of a dotted key is the name of a known key.
@@ -85,6 +87,8 @@ func set(field any, v value, check func(string) error) *wrongValue {
 		return setText(p, v, `a string in quotes`, checked(check))
 	case *bool:
 		return setScalar(p, v, unstable.Bool, "true or false", strconv.ParseBool)
+	case *int:
+		return setScalar(p, v, unstable.Integer, "a whole number, as 8", parseParallel)
 	case *time.Duration:
 		return setText(p, v, `a duration in quotes, as "30s" or "2m"`, func(text string) (time.Duration, error) {
 			return parseDuration(text, check)

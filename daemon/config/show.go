@@ -74,12 +74,14 @@ func (c *Config) WriteJSON(w io.Writer) error {
 	return e.Encode(top)
 }
 
-// plain returns what field points at, as a text, a boolean, or a list of texts or numbers.
+// plain returns what field points at, as a text, a boolean, a number, or a list of texts or numbers.
 func plain(field any) any {
 	switch p := field.(type) {
 	case *string:
 		return *p
 	case *bool:
+		return *p
+	case *int:
 		return *p
 	case *time.Duration:
 		return p.String()

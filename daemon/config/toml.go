@@ -56,9 +56,64 @@ func syntax(src source, data []byte) *fault {
 		return nil
 	case errors.As(err, &decode):
 		line, column := decode.Position()
-		return &fault{at: origin{offset: src.offset(line, column)}, text: strings.TrimPrefix(decode.Error(), "toml: ")}
+		at := src.offset(line, column)
+		if f := repeated(src, data, at); f != nil {
+			return f
+		}
+		return &fault{at: origin{offset: at}, text: strings.TrimPrefix(decode.Error(), "toml: ")}
 	}
 	return &fault{text: strings.TrimPrefix(err.Error(), "toml: ")}
+}
+
+// repeated returns a fault if the file has the key or table at offset twice. It names the line of
+// the first one, which may be far above what was pasted below it.
+func repeated(src source, data []byte, offset int) *fault {
+	all := settings(data)
+	second := slices.IndexFunc(all, func(s setting) bool { return s.offset == offset })
+	if second < 0 {
+		return nil
+	}
+	this := all[second]
+	for _, s := range all[:second] {
+		if len(s.path) < len(this.path) || !slices.Equal(s.path[:len(this.path)], this.path) {
+			continue
+		}
+		line, _ := src.position(s.offset)
+		f := &fault{at: origin{offset: offset}, secret: true}
+		switch table := this.value.kind == unstable.Table; {
+		case len(s.path) == len(this.path) && table != (s.value.kind == unstable.Table):
+			f.text = fmt.Sprintf("%s is both a key and a table; the first is on line %d", dotted(this.path), line)
+			f.hint = "remove one of the two lines"
+		case len(s.path) > len(this.path):
+			f.text = fmt.Sprintf("%s is a table already, by the key on line %d", dotted(this.path), line)
+			f.hint = "write all keys of the table in the same way"
+		case table:
+			f.text = fmt.Sprintf("the table [%s] is there twice; the first is on line %d", dotted(this.path), line)
+			f.hint = fmt.Sprintf("move these keys below line %d, and remove this line", line)
+		default:
+			f.text = fmt.Sprintf("%s is set twice; the first time is on line %d", dotted(this.path), line)
+			f.hint = "remove one of the two lines"
+		}
+		return f
+	}
+	return nil
+}
+
+// dotted returns a path as TOML has it.
+func dotted(path []string) string {
+	parts := make([]string, len(path))
+	for i, part := range path {
+		parts[i] = part
+		if part == "" || strings.ContainsFunc(part, func(r rune) bool { return !isBare(r) }) {
+			parts[i] = quote(part)
+		}
+	}
+	return strings.Join(parts, ".")
+}
+
+// isBare reports whether a key with r needs no quotes.
+func isBare(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 }
 
 func keyParts(n *unstable.Node) int {

@@ -79,6 +79,17 @@ func checkNotZero(text string) error {
 	return nil
 }
 
+// maxParallel limits the connections of one blob, as upstream limits those to one host.
+const maxParallel = 16
+
+func parseParallel(text string) (int, error) {
+	n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 0, 64)
+	if err != nil || n < 1 || n > maxParallel {
+		return 0, wrong(quote(text)+" is out of range", fmt.Sprintf("write a number from 1, which is a single connection, to %d", maxParallel))
+	}
+	return int(n), nil
+}
+
 func parseUID(text string) (uint32, error) {
 	n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 0, 64)
 	// 2^32-1 is the kernel's "no user" ((uid_t)-1).

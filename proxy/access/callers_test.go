@@ -101,10 +101,7 @@ func caller(t *testing.T, p Policy, trusted, relay bool, authorization string) C
 	if authorization != "" {
 		r.Header.Set("Authorization", authorization)
 	}
-	c, err := p.Identify(r, Target{Repository: repo.Name, Upstreams: upstreams, Relay: relay}, trusted)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := p.Identify(r, Target{Repository: repo.Name, Upstreams: upstreams, Relay: relay}, trusted)
 	return c
 }
 

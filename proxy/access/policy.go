@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -50,42 +51,43 @@ type Upstream struct {
 // Trusts reports whether the request of ctx comes from a trusted engine.
 func (p Policy) Trusts(ctx context.Context) bool { return peer.Trusted(ctx, p.TrustedUIDs) }
 
-// Identify returns who asks for t, given that the caller is trusted or not. An error means
-// that a credential exists and cannot be read: the caller is not served as anonymous then.
-func (p Policy) Identify(r *http.Request, t Target, trusted bool) (Caller, error) {
+// Identify returns who asks for t, given that the caller is trusted or not. Where a login may
+// exist and cannot be read, the upstream is asked without one, since public content needs none.
+// [Caller.Unread] then returns the reason.
+func (p Policy) Identify(r *http.Request, t Target, trusted bool) Caller {
 	c := Caller{Trusted: trusted, identities: make([]named, 0, len(t.Upstreams))}
 	for _, u := range t.Upstreams {
 		id, err := p.identity(r, t, u, trusted)
 		if err != nil {
-			return Caller{}, err
+			c.unread = errors.Join(c.unread, err)
 		}
 		c.identities = append(c.identities, named{u.Name, id})
 	}
-	return c, nil
+	return c
 }
 
-func (p Policy) identity(r *http.Request, t Target, u Upstream, trusted bool) (Identity, error) {
-	id := Identity{name: anonymous}
+// identity returns the identity in which u is asked, and why a login for u could not be read.
+func (p Policy) identity(r *http.Request, t Target, u Upstream, trusted bool) (id Identity, unread error) {
+	id = Identity{name: anonymous}
 	switch {
 	case t.Relay && u.Home:
 		id = clientIdentity(r.Header.Get("Authorization"))
 	case !t.Relay && trusted && p.Credentials != nil:
 		cred, err := credential.LookupFor(r.Context(), p.Credentials, u.URL, t.Repository)
-		if err != nil {
-			return Identity{}, err
-		}
+		unread = err
 		id = daemonIdentity(cred, p.Name)
 	}
 	if trusted && u.Certificate != "" {
 		id = id.withCertificate(u.Certificate)
 	}
-	return id, nil
+	return id, unread
 }
 
 // Caller is who sent a request, and in which identity each upstream is asked for it.
 type Caller struct {
 	Trusted    bool
 	identities []named
+	unread     error
 }
 
 type named struct {
@@ -103,6 +105,10 @@ func (c Caller) At(upstream string) Identity {
 	}
 	return Identity{name: anonymous}
 }
+
+// Unread returns why a login that may exist for one of the upstreams could not be read; nil if
+// none is missing.
+func (c Caller) Unread() error { return c.unread }
 
 // Name returns a name that two callers share only if every upstream is asked for both in the
 // same identity.

@@ -42,8 +42,8 @@ func TestOfSeveralUpstreamsOnlyTheOneThatALoginIsForGetsIt(t *testing.T) {
 		t.Error("in relay mode a mirror gets the header of the registry's client")
 	}
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
-	all, err := Policy{Credentials: everywhere(login("a")), Name: plainName}.Identify(r, Target{Upstreams: upstreams, Relay: true}, true)
-	if err != nil || !all.At(mirror).Credential.IsZero() || !all.At(hub).Credential.IsZero() {
+	all := Policy{Credentials: everywhere(login("a")), Name: plainName}.Identify(r, Target{Upstreams: upstreams, Relay: true}, true)
+	if !all.At(mirror).Credential.IsZero() || !all.At(hub).Credential.IsZero() {
 		t.Error("in relay mode a login of the daemon's is used")
 	}
 	if id := e.At("https://unknown.example"); !id.Credential.IsZero() {
@@ -56,10 +56,7 @@ func TestAClientCertificateIsACredentialOfTrustedCallersOnly(t *testing.T) {
 	certified := func(trusted, relay bool, fingerprint string) Identity {
 		r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
 		u := []Upstream{{Name: hub, URL: parsed(hub), Home: true, Certificate: fingerprint}}
-		c, err := (Policy{Name: plainName}).Identify(r, Target{Upstreams: u, Relay: relay}, trusted)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := (Policy{Name: plainName}).Identify(r, Target{Upstreams: u, Relay: relay}, trusted)
 		return c.At(hub)
 	}
 	for _, relay := range []bool{false, true} {
@@ -82,9 +79,9 @@ func TestAClientCertificateIsACredentialOfTrustedCallersOnly(t *testing.T) {
 func TestWithoutRecordsALoginIsNamedByItsGeneration(t *testing.T) {
 	t.Parallel()
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
-	c, err := Policy{Credentials: login("a")}.Identify(r, Target{Upstreams: upstreams[:1]}, true)
-	if err != nil || c.At(hub).Recorded() != "store:a" {
-		t.Errorf("%q, %v", c.At(hub).Recorded(), err)
+	c := Policy{Credentials: login("a")}.Identify(r, Target{Upstreams: upstreams[:1]}, true)
+	if c.At(hub).Recorded() != "store:a" {
+		t.Errorf("%q", c.At(hub).Recorded())
 	}
 }
 
@@ -98,22 +95,35 @@ func TestAClientsAuthorizationIsUsedInRelayModeOnly(t *testing.T) {
 	}
 }
 
-// broken is a credential source that cannot be read.
-type broken struct{}
+// half is a credential source that knows one login and cannot read the others.
+type half struct{ source }
 
-func (broken) Lookup(context.Context, string, string) (credential.Credential, error) {
+func (h half) Lookup(ctx context.Context, registry, repository string) (credential.Credential, error) {
+	if c, _ := h.source.Lookup(ctx, registry, repository); !c.IsZero() {
+		return c, nil
+	}
 	return credential.Credential{}, errors.New("half-written")
 }
 
-func TestACredentialThatCannotBeReadIsAnError(t *testing.T) {
+func TestACredentialThatCannotBeReadLeavesItsUpstreamAnonymous(t *testing.T) {
 	t.Parallel()
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
-	target := Target{Upstreams: upstreams[:1]}
-	if _, err := (Policy{Credentials: broken{}}).Identify(r, target, true); err == nil {
-		t.Error("a trusted engine is served as anonymous")
+	p := Policy{Credentials: half{login("a")}, Name: plainName}
+	c := p.Identify(r, Target{Upstreams: upstreams}, true)
+	if c.At(hub).Credential.Username != "a" || c.At(mirror).name != anonymous {
+		t.Errorf("Docker Hub is asked as %q and the mirror as %q", c.At(hub).name, c.At(mirror).name)
 	}
-	if _, err := (Policy{Credentials: broken{}}).Identify(r, target, false); err != nil {
-		t.Errorf("an untrusted caller is refused for a credential that it would not get: %v", err)
+	if err := c.Unread(); err == nil || err.Error() != "half-written" {
+		t.Errorf("the reason is %v", err)
+	}
+	for what, err := range map[string]error{
+		"an upstream whose login can be read": p.Identify(r, Target{Upstreams: upstreams[:1]}, true).Unread(),
+		"an untrusted caller":                 p.Identify(r, Target{Upstreams: upstreams}, false).Unread(),
+		"relay mode, at the registry itself":  p.Identify(r, Target{Upstreams: upstreams[:1], Relay: true}, true).Unread(),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"strings"
 	"sync"
 
@@ -20,9 +19,6 @@ import (
 )
 
 const (
-	dataSuffix = ".data"
-	listSuffix = ".extents"
-
 	// claimStep is how many bytes are written before the list says so: what a killed process loses.
 	claimStep = 1 << 20
 
@@ -47,6 +43,10 @@ type Partial struct {
 	file   *os.File
 	leave  func()
 
+	booking   sync.Mutex // of room and reserved
+	room      *reservation
+	allocates bool // the file system sets room aside
+
 	mu        sync.Mutex
 	list      *os.File
 	lines     int
@@ -54,8 +54,6 @@ type Partial struct {
 	fresh     extent.Set // written, and not yet claimed by the list
 	reserved  extent.Set
 	untrusted bool
-	counted   int64 // bytes that the folder counts as used
-	pending   int64 // bytes of the untrusted callers' share that are reserved
 }
 
 // partialPath returns where the partial blob of a source is, without suffix.
@@ -92,6 +90,9 @@ func (d *Dir) CreatePartial(dgst digest.Digest, source string, size int64, untru
 	p := d.newPartial(dgst, source)
 	p.Size, p.untrusted = size, untrusted
 	if err := p.create(); err != nil {
+		if p.room != nil {
+			p.room.release()
+		}
 		p.release()
 		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
 	}
@@ -110,7 +111,7 @@ func (d *Dir) newPartial(dgst digest.Digest, source string) *Partial {
 
 // load opens the files and reads the list.
 func (p *Partial) load() error {
-	file, err := p.dir.root.OpenFile(p.name+dataSuffix, os.O_RDWR, 0)
+	file, err := p.dir.root.OpenFile(p.name+partialData, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrPermission) { // of an untrusted caller: mode 0400, to a process that is not root
 		file, err = p.reopenWritable()
 	}
@@ -135,17 +136,21 @@ func (p *Partial) load() error {
 	}
 	p.present.Remove(extent.Extent{Start: info.Size(), End: max(p.Size, info.Size()) + 1})
 	p.untrusted = isUntrusted(info)
-	p.counted = p.present.Bytes()
 	p.reserved = p.present.Clone()
+	now, err := p.dir.stat(p.name + partialData)
+	if err != nil {
+		return err
+	}
+	p.room = p.dir.resume(p.name+partialData, now.allocated, p.untrusted)
 	return nil
 }
 
 // reopenWritable opens the data of an untrusted caller, whose mode marks it and does not protect it.
 func (p *Partial) reopenWritable() (*os.File, error) {
-	if err := p.dir.root.Chmod(p.name+dataSuffix, fileMode); err != nil {
+	if err := p.dir.root.Chmod(p.name+partialData, fileMode); err != nil {
 		return nil, err
 	}
-	file, err := p.dir.root.OpenFile(p.name+dataSuffix, os.O_RDWR, 0)
+	file, err := p.dir.root.OpenFile(p.name+partialData, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +158,7 @@ func (p *Partial) reopenWritable() (*os.File, error) {
 }
 
 func (d *Dir) readList(name string) ([]byte, error) {
-	f, err := d.root.Open(name + listSuffix)
+	f, err := d.root.Open(name + partialList)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +174,10 @@ func (d *Dir) readList(name string) ([]byte, error) {
 func (p *Partial) create() error {
 	p.remove() // what may be left of a process that was killed between the two
 	var err error
-	if p.file, err = p.dir.createPartial(p.name+dataSuffix, os.O_RDWR); err != nil {
+	if p.room, err = p.dir.reserve(context.Background(), 0, p.untrusted); err != nil {
+		return err
+	}
+	if p.file, err = p.dir.createPartial(p.name+partialData, os.O_RDWR); err != nil {
 		return err
 	}
 	if err := unix.Flock(int(p.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -188,13 +196,13 @@ func (p *Partial) create() error {
 }
 
 func (p *Partial) remove() {
-	_ = p.dir.root.Remove(p.name + listSuffix)
-	_ = p.dir.root.Remove(p.name + dataSuffix)
+	_ = p.dir.root.Remove(p.name + partialList)
+	_ = p.dir.root.Remove(p.name + partialData)
 }
 
 // rewriteList writes the list anew, as short as it can be. p.mu is held, or p not shared yet.
 func (p *Partial) rewriteList() error {
-	temp := p.name + listSuffix + ".new"
+	temp := p.name + partialList + ".new"
 	_ = p.dir.root.Remove(temp)
 	f, err := p.dir.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, fileMode)
 	if err != nil {
@@ -202,7 +210,7 @@ func (p *Partial) rewriteList() error {
 	}
 	_, err = f.Write(formatList(p.Size, bootID(), &p.present, false))
 	if err == nil {
-		err = p.dir.root.Rename(temp, p.name+listSuffix)
+		err = p.dir.root.Rename(temp, p.name+partialList)
 	}
 	if err != nil {
 		f.Close()
@@ -233,66 +241,62 @@ func (p *Partial) Full() bool {
 
 // Reserve makes sure that the bytes of e can be stored, so that a full disk shows before they come.
 func (p *Partial) Reserve(ctx context.Context, e extent.Extent) error {
-	p.mu.Lock()
+	p.booking.Lock()
+	defer p.booking.Unlock()
 	missing := e.Len()
-	for gap := e; ; {
-		there := p.reserved.RunFrom(gap.Start)
-		if there >= e.End {
-			missing -= e.End - gap.Start
-			break
+	for at := e.Start; at < e.End; {
+		run := min(p.reserved.RunFrom(at), e.End)
+		missing -= run - at
+		if at = run; at < e.End {
+			gap, _ := p.reserved.Missing(extent.Extent{Start: at, End: e.End})
+			at = gap.End
 		}
-		missing -= there - gap.Start
-		next, ok := p.reserved.Missing(extent.Extent{Start: there, End: e.End})
-		if !ok || next.End >= e.End {
-			break
-		}
-		gap.Start = next.End
 	}
-	untrusted, total := p.untrusted, p.reserved.Bytes()+missing
-	p.mu.Unlock()
 	if missing <= 0 {
 		return nil
 	}
-	if limit := p.dir.limits.Load().MaxSize; limit > 0 && total > limit {
-		return fmt.Errorf("%w: it is longer than the cache's max_size", ErrStorage)
-	}
-	if err := p.dir.reserve(ctx, missing, untrusted); err != nil {
+	if err := p.room.grow(ctx, missing); err != nil {
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	err := unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, e.Start, e.Len())
+	p.allocates = err == nil
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
 		return fmt.Errorf("%w: reserving %d bytes: %w", ErrStorage, missing, err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.reserved.Add(e)
-	if p.untrusted {
-		p.pending += missing
-		p.dir.pendingUntrusted.Add(missing)
+	if p.allocates {
+		p.room.wrote(missing)
 	}
+	p.reserved.Add(e)
 	return nil
+}
+
+// ready makes sure that there is room for e, which may not be reserved.
+func (p *Partial) ready(ctx context.Context, e extent.Extent) error {
+	p.booking.Lock()
+	there := p.reserved.Covers(e)
+	if there && !p.allocates {
+		p.room.wrote(e.Len())
+	}
+	p.booking.Unlock()
+	if there {
+		return nil
+	}
+	return p.Reserve(ctx, p.step(e))
 }
 
 // WriteAt stores bytes. An error is ErrStorage.
 func (p *Partial) WriteAt(ctx context.Context, b []byte, off int64) error {
 	e := extent.Extent{Start: off, End: off + int64(len(b))}
-	p.mu.Lock()
-	room := p.reserved.Covers(e)
-	p.mu.Unlock()
-	if !room {
-		if err := p.Reserve(ctx, p.step(e)); err != nil {
-			return err
-		}
+	if err := p.ready(ctx, e); err != nil {
+		return err
 	}
 	if _, err := p.file.WriteAt(b, off); err != nil {
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before := p.present.Bytes()
 	p.present.Add(e)
 	p.fresh.Add(e)
-	p.count(p.present.Bytes() - before)
 	if p.fresh.Bytes() >= claimStep {
 		p.claim()
 	}
@@ -310,17 +314,6 @@ func (p *Partial) step(e extent.Extent) extent.Extent {
 		e.End = min(e.End, max(p.Size, e.Start))
 	}
 	return e
-}
-
-// count counts n more bytes as used. p.mu is held.
-func (p *Partial) count(n int64) {
-	p.counted += n
-	p.dir.grew(n, p.untrusted)
-	if p.untrusted {
-		done := min(n, p.pending)
-		p.pending -= done
-		p.dir.pendingUntrusted.Add(-done)
-	}
 }
 
 // claim appends to the list what is written since the last time. A list that cannot be written
@@ -341,7 +334,7 @@ func (p *Partial) ReadAt(b []byte, off int64) (int, error) { return p.file.ReadA
 
 // Open returns the data once more, with an offset of its own. It may be committed meanwhile.
 func (p *Partial) Open() (*os.File, error) {
-	f, err := p.dir.root.Open(p.name + dataSuffix)
+	f, err := p.dir.root.Open(p.name + partialData)
 	if err != nil {
 		f, err = p.dir.root.Open(contentPath("blobs", p.digest))
 	}
@@ -353,15 +346,12 @@ func (p *Partial) Open() (*os.File, error) {
 
 // Trust makes it the trusted callers' own.
 func (p *Partial) Trust() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.untrusted || p.file.Chmod(fileMode) != nil {
-		return
+	p.booking.Lock()
+	defer p.booking.Unlock()
+	if p.untrusted && p.file != nil && p.file.Chmod(fileMode) == nil {
+		p.untrusted = false
+		p.room.trust()
 	}
-	p.untrusted = false
-	p.dir.usedUntrusted.Add(-p.counted)
-	p.dir.pendingUntrusted.Add(-p.pending)
-	p.pending = 0
 }
 
 // Sync brings what is present to the disk, so that it counts also after the machine went down.
@@ -389,12 +379,13 @@ func (p *Partial) Sync() error {
 func (p *Partial) Commit() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	err := p.dir.commit(p.file, p.name+dataSuffix, contentPath("blobs", p.digest))
+	err := p.dir.commit(p.file, p.name+partialData, contentPath("blobs", p.digest))
 	if err != nil {
 		p.discard()
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
-	_ = p.dir.root.Remove(p.name + listSuffix)
+	_ = p.dir.root.Remove(p.name + partialList)
+	p.room.commit(contentPath("blobs", p.digest), p.present.Bytes())
 	p.release()
 	return nil
 }
@@ -410,11 +401,9 @@ func (p *Partial) discard() {
 	if p.file != nil {
 		p.remove()
 	}
-	p.dir.used.Add(-p.counted)
-	if p.untrusted {
-		p.dir.usedUntrusted.Add(-p.counted)
+	if p.room != nil {
+		p.room.release()
 	}
-	p.counted = 0
 	p.release()
 }
 
@@ -425,7 +414,7 @@ func (p *Partial) Close() error {
 	if p.file == nil {
 		return nil
 	}
-	if p.present.Count() == 0 {
+	if p.present.Count() == 0 || p.Size < 0 {
 		p.discard()
 		return nil
 	}
@@ -433,6 +422,11 @@ func (p *Partial) Close() error {
 		p.claim()
 	}
 	p.giveBack()
+	if now, err := p.dir.stat(p.name + partialData); err == nil {
+		p.room.commit(p.name+partialData, now.allocated)
+	} else {
+		p.room.release()
+	}
 	p.release()
 	return nil
 }
@@ -448,8 +442,6 @@ func (p *Partial) giveBack() {
 }
 
 func (p *Partial) release() {
-	p.dir.pendingUntrusted.Add(-p.pending)
-	p.pending = 0
 	if p.file != nil {
 		p.file.Close()
 	}
@@ -472,14 +464,14 @@ func (d *Dir) Clear() error {
 		there[name] = true
 	}
 	for _, name := range names {
-		base, isData := strings.CutSuffix(name, dataSuffix)
-		if isData && there[base+listSuffix] && d.usable("partial/"+base) {
+		base, isData := strings.CutSuffix(name, partialData)
+		if isData && there[base+partialList] && d.usable("partial/"+base) {
 			continue
 		}
-		if base, isList := strings.CutSuffix(name, listSuffix); isList && there[base+dataSuffix] {
+		if base, isList := strings.CutSuffix(name, partialList); isList && there[base+partialData] {
 			continue // it goes or stays with its data
 		}
-		_ = ignoreMissing(d.root.Remove("partial/" + base + listSuffix))
+		_ = ignoreMissing(d.root.Remove("partial/" + base + partialList))
 		if err := d.root.Remove("partial/" + name); ignoreMissing(err) != nil {
 			return err
 		}
@@ -504,44 +496,4 @@ func (d *Dir) partialNames() ([]string, error) {
 	}
 	defer folder.Close()
 	return folder.Readdirnames(-1)
-}
-
-// walkPartials calls visit for the partial blobs.
-func (d *Dir) walkPartials(visit func(Content) error) error {
-	names, err := d.partialNames()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		base, isData := strings.CutSuffix(name, dataSuffix)
-		algorithm, rest, _ := strings.Cut(base, "-")
-		encoded, _, _ := strings.Cut(rest, "-")
-		dgst, err := digest.Parse(algorithm + ":" + encoded)
-		if !isData || err != nil {
-			continue
-		}
-		info, err := d.root.Stat("partial/" + name)
-		if err != nil {
-			continue
-		}
-		var st unix.Stat_t
-		size := info.Size()
-		if d.statPartial(name, &st) == nil {
-			size = st.Blocks * 512
-		}
-		c := Content{Digest: dgst, Size: size, Used: info.ModTime(), Untrusted: isUntrusted(info), partial: path.Join("partial", base)}
-		if err := visit(c); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *Dir) statPartial(name string, st *unix.Stat_t) error {
-	folder, err := d.root.Open("partial")
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	return unix.Fstatat(int(folder.Fd()), name, st, unix.AT_SYMLINK_NOFOLLOW)
 }

@@ -1,8 +1,8 @@
 // Package credential provides the logins that the daemon has for registries.
 //
 // A source returns the [Credential] for a host and a repository, or the zero one, which means that
-// none is known and the request goes out anonymously. A credential that exists and cannot be used
-// is an error: the request is not sent anonymously then.
+// none is known and the request goes out anonymously. A credential that may exist and cannot be
+// read is an error. The request then goes out anonymously too, and the error is a problem to show.
 package credential
 
 import "context"

@@ -7,8 +7,7 @@ import (
 
 // Sources asks each source in turn. The first that knows a credential wins, with its own longest
 // namespace. A source with a problem does not prevent the others from answering. If none of them
-// knows a credential, its error is the result: only that source could have said whether the request
-// may go out anonymously.
+// knows a credential, its error is the result: that source might have had one.
 type Sources []Source
 
 // Lookup is [Source.Lookup].

@@ -81,6 +81,9 @@ func (t *transfer) carry(c *conn, part Part, ahead bool) error {
 		t.all.requests.Add(1)
 		var err error
 		part, err = c.source.Open(c.ctx, r, Options{Only: t.from, Separate: c.extra, Resume: true, Ahead: ahead})
+		if t.isEnd(r.Start, err) {
+			return t.ends(r.Start)
+		}
 		if err != nil && c.extra && !errors.Is(err, ErrNoConnection) {
 			return &singleError{err}
 		}
@@ -284,6 +287,13 @@ func (t *transfer) ends(off int64) error {
 		t.check()
 	}
 	return nil
+}
+
+// isEnd reports whether err says that a blob of unknown size ends at off.
+func (t *transfer) isEnd(off int64, err error) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.size < 0 && isEnd(err, off)
 }
 
 // sized records the size when it turns out. t.mu is held.

@@ -164,7 +164,7 @@ func (m *stream) copySized(ctx context.Context, deliver func([]byte) error, end 
 // copyUnsized delivers a blob of unknown size. It holds a part back until the next one has come.
 func (m *stream) copyUnsized(ctx context.Context, deliver func([]byte) error) error {
 	buf, held := make([]byte, streamBuffer), make([]byte, 0, streamBuffer)
-	for {
+	for m.size < 0 || m.read < m.size { // the size may turn out
 		n, err := m.next(ctx, buf, -1)
 		if errors.Is(err, io.EOF) {
 			break
@@ -276,6 +276,9 @@ func (m *stream) position(ctx context.Context, end int64) error {
 	}
 	m.all.requests.Add(1)
 	part, err := m.want.Source.Open(ctx, r, Options{Only: m.from, Without: m.used, Resume: m.read > m.start})
+	if isEnd(err, m.read) && m.size < 0 && !m.unsure {
+		return io.EOF // nothing was missing but the end
+	}
 	if err != nil {
 		return err
 	}
@@ -288,6 +291,12 @@ func (m *stream) position(ctx context.Context, end int64) error {
 		return nil
 	}
 	return m.skip()
+}
+
+// isEnd reports whether err says that a blob ends at off.
+func isEnd(err error, off int64) bool {
+	var none *UnsatisfiableError
+	return errors.As(err, &none) && none.Size == off
 }
 
 // skip reads up to the next byte to read. What was read before is compared by its hash: two bodies

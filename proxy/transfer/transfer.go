@@ -30,9 +30,10 @@ type transfer struct {
 	sum     *prefix
 
 	// Under all.mu.
-	users int  // readers, and callers that wait for opened
-	guest bool // counted as an untrusted caller's
-	idle  bool // counted as lingering
+	users   int  // readers, and callers that wait for opened
+	trusted bool // a trusted caller wants it
+	guest   bool // counted as an untrusted caller's
+	idle    bool // counted as lingering
 
 	mu       sync.Mutex
 	isOpen   bool
@@ -64,7 +65,7 @@ type transfer struct {
 
 func newTransfer(s *Transfers, want Want, names []string) *transfer {
 	t := &transfer{
-		all: s, want: want, names: names, users: 1, guest: want.Untrusted,
+		all: s, want: want, names: names, users: 1, trusted: !want.Untrusted, guest: want.Untrusted,
 		gone: make(chan struct{}), opened: make(chan struct{}), progress: make(chan struct{}),
 		size: -1, admitted: map[string]func(string){}, piece: minPiece, ramp: newRamp(1),
 	}
@@ -108,6 +109,7 @@ func (t *transfer) join(want Want) (bool, error) {
 		t.all.lingering--
 	}
 	if !want.Untrusted {
+		t.trusted = true
 		t.all.settle(t)
 		if t.partial != nil && t.isOpen && !t.done {
 			t.partial.Trust()
@@ -181,11 +183,17 @@ func (t *transfer) lapse() {
 // open finds what is present of the blob, or asks an upstream.
 func (t *transfer) open() {
 	c, part, err := t.first()
+	t.all.mu.Lock()
 	t.mu.Lock()
+	trusted := t.trusted
+	t.all.mu.Unlock()
 	if err == nil && t.life.Err() != nil {
 		err = context.Canceled // all have left
 	}
 	t.isOpen = true
+	if err == nil && trusted {
+		t.partial.Trust() // a trusted caller has joined meanwhile
+	}
 	if err != nil {
 		t.openErr, t.closing, t.err = err, true, err
 		close(t.opened)
@@ -254,7 +262,7 @@ func (t *transfer) first() (*conn, Part, error) {
 	if t.size >= 0 && err != nil {
 		return nil, part, err
 	}
-	if t.partial, err = t.all.dir.CreatePartial(t.want.Digest, part.From, part.Total, t.want.Untrusted); err != nil {
+	if t.partial, err = t.all.dir.CreatePartial(t.want.Digest, part.From, part.Total, t.isUntrusted()); err != nil {
 		return nil, part, err
 	}
 	end := part.End
@@ -273,6 +281,13 @@ func (t *transfer) first() (*conn, Part, error) {
 		return nil, part, ErrMismatch
 	}
 	return t.newConn(part.Start, end, t.want), part, nil
+}
+
+// isUntrusted reports whether only untrusted callers want the blob so far.
+func (t *transfer) isUntrusted() bool {
+	t.all.mu.Lock()
+	defer t.all.mu.Unlock()
+	return !t.trusted
 }
 
 // resume uses a partial blob. If the caller has not shown that it may have the blob, the upstream

@@ -63,6 +63,7 @@ type Registry struct {
 	Relay                      bool
 	CA, Cert, Key              string
 	DialTimeout, HeaderTimeout time.Duration
+	Parallel                   int // 0: the default
 }
 
 // toml is the configuration file that o stands for.
@@ -120,6 +121,9 @@ func (r Registry) toml(b *strings.Builder) {
 		if d.value != 0 {
 			fmt.Fprintf(b, "%s = %s\n", d.key, strconv.Quote(d.value.String()))
 		}
+	}
+	if r.Parallel != 0 {
+		fmt.Fprintf(b, "parallel = %d\n", r.Parallel)
 	}
 }
 

@@ -47,6 +47,7 @@ func TestCommandLine(t *testing.T) {
 			e.Setenv("DAEMON", filepath.Join(daemon.Dir(), "config.toml"))
 			e.Setenv("IMAGE", "r.test/alice/app:v1")
 			e.Setenv("DIGEST", image.Digest)
+			e.Setenv("UPSTREAM", upstream.URL.Host)
 			e.Setenv("PORT", strconv.Itoa(process.FreePort(t)))
 			return nil
 		},

@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -52,17 +53,21 @@ func New(base string, connections int) *Client {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // NotRunningError says that no daemon responds where one should.
-type NotRunningError struct {
-	base string
-	err  error
+type NotRunningError struct{ problem *problem.Problem }
+
+func notRunning(base string, err error) *NotRunningError {
+	return &NotRunningError{&problem.Problem{
+		Code: "proxy-not-running",
+		Text: "the daemon does not answer at " + base,
+		Hint: `start it with "systemctl start sidemirror", or run "sidemirror serve" in another terminal`,
+		Err:  err,
+	}}
 }
 
-func (e *NotRunningError) Error() string {
-	return fmt.Sprintf("the daemon does not answer at %s: start it with \"systemctl start sidemirror\", or \"sidemirror serve\" in another terminal (%v)", e.base, e.err)
-}
+func (e *NotRunningError) Error() string { return e.problem.Error() }
 
-// Unwrap returns the cause.
-func (e *NotRunningError) Unwrap() error { return e.err }
+// Unwrap returns the problem, which has a hint.
+func (e *NotRunningError) Unwrap() error { return e.problem }
 
 // get asks for something of a repository. The response is a 200, and the caller closes it.
 func (c *Client) get(ctx context.Context, of reference.Named, what string) (*http.Response, error) {
@@ -77,12 +82,12 @@ func (c *Client) get(ctx context.Context, of reference.Named, what string) (*htt
 	resp, err := c.http.Do(req)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil, &NotRunningError{c.base, syscall.ECONNREFUSED}
+		return nil, notRunning(c.base, syscall.ECONNREFUSED)
 	case err != nil:
 		return nil, fmt.Errorf("asking the daemon: %w", err)
 	case resp.Header.Get("OCI-Namespace") == "" && resp.Header.Get("Docker-Distribution-Api-Version") == "":
 		_ = resp.Body.Close()
-		return nil, &NotRunningError{c.base, fmt.Errorf("another program responds there, with status %d", resp.StatusCode)}
+		return nil, notRunning(c.base, fmt.Errorf("another program responds there, with status %d", resp.StatusCode))
 	case resp.StatusCode != http.StatusOK:
 		defer resp.Body.Close()
 		return nil, refusal(resp, registry)
@@ -102,9 +107,13 @@ func refusal(resp *http.Response, registry string) error {
 	text := printable(said.Errors[0].Message)
 	if resp.StatusCode == http.StatusUnauthorized {
 		if resp.Header.Get("WWW-Authenticate") != "" {
-			return fmt.Errorf("clients of %s log in themselves (client_auth = \"relay\"), and this command has no login; pull it with an engine", registry)
+			return &problem.Problem{
+				Code: "clients-log-in",
+				Text: fmt.Sprintf("clients of %s log in themselves (client_auth = \"relay\"), and this command has no login", registry),
+				Hint: "pull it with an engine",
+			}
 		}
-		return fmt.Errorf("%s (log in with \"sidemirror login %s\", and run this as root)", text, registry)
+		return &problem.Problem{Code: "login-needed", Text: text, Hint: fmt.Sprintf("log in with \"sidemirror login %s\", and run this as root", registry)}
 	}
 	return errors.New(text)
 }
@@ -121,6 +130,7 @@ func printable(text string) string {
 
 // Manifest is what is read of a manifest or of an index.
 type Manifest struct {
+	Digest    digest.Digest   `json:"-"`
 	Manifests []v1.Descriptor `json:"manifests"`
 	Config    v1.Descriptor   `json:"config"`
 	Layers    []v1.Descriptor `json:"layers"`
@@ -153,6 +163,7 @@ func (c *Client) Manifest(ctx context.Context, of reference.Named, name string) 
 	if err := json.Unmarshal(body, &m); err != nil {
 		return nil, fmt.Errorf("the manifest %s cannot be read: %w", name, err)
 	}
+	m.Digest = want
 	return &m, nil
 }
 

@@ -1,16 +1,19 @@
-package config
+// Package spelling finds the name that a misspelt one probably means.
+package spelling
 
 import "strings"
 
-// nearest returns the candidate that is most similar to name, or "" if none is similar.
-func nearest(name string, candidates []string) string {
-	const longest = 64
+// longest is the longest name that is compared: the work grows with the product of the lengths.
+const longest = 64
+
+// Nearest returns the candidate that is most similar to name, or "" if none is similar.
+func Nearest(name string, candidates []string) string {
 	best, least := "", 1<<30
 	for _, c := range candidates {
 		if len(name) > longest || len(c) > longest {
 			continue
 		}
-		if d := editDistance(strings.ToLower(name), strings.ToLower(c)); d < least {
+		if d := Distance(strings.ToLower(name), strings.ToLower(c)); d < least {
 			best, least = c, d
 		}
 	}
@@ -20,8 +23,8 @@ func nearest(name string, candidates []string) string {
 	return best
 }
 
-// editDistance returns Levenshtein's distance. The exchange of two neighbours counts as one.
-func editDistance(a, b string) int {
+// Distance returns Levenshtein's distance. The exchange of two neighbours counts as one.
+func Distance(a, b string) int {
 	var before []int
 	row := make([]int, len(b)+1)
 	for j := range row {
