@@ -66,8 +66,9 @@ func (t *transfer) attach(c *conn, part Part) {
 	ahead := t.want.Ahead && !slices.ContainsFunc(t.readers, func(r *Reader) bool { return !r.want.Ahead })
 	t.active.Go(func() {
 		err := t.carry(c, part, ahead)
+		ended := c.ctx.Err() != nil
 		c.cancel()
-		t.ended(c, err)
+		t.ended(c, err, ended)
 	})
 }
 
@@ -92,6 +93,7 @@ func (t *transfer) carry(c *conn, part Part, ahead bool) error {
 		}
 	}
 	defer part.Body.Close()
+	defer context.AfterFunc(c.ctx, func() { _ = part.Body.Close() })()
 	if err := t.fits(c, part); err != nil {
 		return err
 	}
@@ -109,6 +111,9 @@ func (t *transfer) carry(c *conn, part Part, ahead bool) error {
 			b = buf[:min(int64(len(buf)), end-off)]
 		}
 		n, err := part.Body.Read(b)
+		if c.ctx.Err() != nil {
+			return c.ctx.Err()
+		}
 		if n > 0 {
 			if err := t.store(c, b[:n], off); err != nil {
 				return err
@@ -314,8 +319,8 @@ func (t *transfer) adapt(wait, took time.Duration) {
 	}
 }
 
-// ended decides how to go on when a connection has ended.
-func (t *transfer) ended(c *conn, err error) {
+// ended decides how to go on when a connection has ended; canceled says that the transfer ended it.
+func (t *transfer) ended(c *conn, err error, canceled bool) {
 	t.mu.Lock()
 	t.conns = slices.DeleteFunc(t.conns, func(other *conn) bool { return other == c })
 	var single *singleError
@@ -323,7 +328,7 @@ func (t *transfer) ended(c *conn, err error) {
 	case t.err != nil || t.done || t.checking:
 		t.mu.Unlock()
 		return
-	case err == nil, c.ctx.Err() != nil && !errors.Is(err, ErrMismatch) && !errors.Is(err, cache.ErrStorage):
+	case err == nil, canceled && !errors.Is(err, ErrMismatch) && !errors.Is(err, cache.ErrStorage):
 		t.schedule()
 	case errors.Is(err, cache.ErrStorage), errors.Is(err, ErrMismatch) && !errors.As(err, &single):
 		t.mu.Unlock()

@@ -108,8 +108,11 @@ func (m *stream) copyTo(ctx context.Context, w io.Writer, start, at, end int64) 
 		} else {
 			err = m.copySized(ctx, deliver, end)
 		}
+		if !errors.Is(err, ErrMismatch) {
+			return sent, err
+		}
 		// As long as nothing is delivered, another upstream may do better.
-		if !errors.Is(err, ErrMismatch) || m.delivered > start || !m.another() {
+		if another := m.another(); m.delivered > start || !another {
 			return sent, err
 		}
 		m.reset(start)

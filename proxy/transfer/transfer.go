@@ -111,7 +111,7 @@ func (t *transfer) join(want Want) (bool, error) {
 	if !want.Untrusted {
 		t.trusted = true
 		t.all.settle(t)
-		if t.partial != nil && t.isOpen && !t.done {
+		if t.isOpen && !t.done {
 			t.partial.Trust()
 		}
 	}

@@ -157,7 +157,10 @@ func (s *Transfers) open(ctx context.Context, want Want, without []string) (*Rea
 			if errors.Is(err, cache.ErrStorage) {
 				return s.openStream(ctx, want, without)
 			}
-			return nil, err
+			if without = append(slices.Clone(without), t.from); !mayDoBetter(err) || len(s.candidates(want, without)) == 0 {
+				return nil, err
+			}
+			continue
 		}
 		t.leave(nil)
 		if errors.Is(err, errClosed) || ctx.Err() != nil {
@@ -175,6 +178,12 @@ func (s *Transfers) open(ctx context.Context, want Want, without []string) (*Rea
 			return nil, err
 		}
 	}
+}
+
+// mayDoBetter reports whether another upstream may do better than one that failed with err.
+func mayDoBetter(err error) bool {
+	var none *UnsatisfiableError
+	return !errors.Is(err, errClosed) && !errors.Is(err, context.Canceled) && !errors.As(err, &none)
 }
 
 // errBusy says that too many blobs are fetched for untrusted callers already.
