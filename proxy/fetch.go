@@ -44,7 +44,7 @@ func (f *fetch) Open(ctx context.Context, r transfer.Range, o transfer.Options) 
 	q.Separate, q.Ahead = o.Separate, o.Ahead
 	pool := f.pool(o)
 	if len(pool) == 1 {
-		q.Target = f.target(pool[0])
+		q.Target = f.target(pool[0], !o.Separate)
 	}
 	resp, u, err := f.request.send(ctx, pool, q)
 	f.mu.Lock()
@@ -78,14 +78,15 @@ func (f *fetch) pool(o transfer.Options) upstream.Pool {
 	})
 }
 
-// target returns what is remembered of where an upstream redirects.
-func (f *fetch) target(u *upstream.Upstream) *upstream.Target {
+// target returns what is remembered of where an upstream redirects; if anew is true, nothing: a
+// connection that broke off may have had a URL for one use.
+func (f *fetch) target(u *upstream.Upstream, anew bool) *upstream.Target {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.targets == nil {
 		f.targets = map[*upstream.Upstream]*upstream.Target{}
 	}
-	if f.targets[u] == nil {
+	if f.targets[u] == nil || anew {
 		f.targets[u] = &upstream.Target{}
 	}
 	return f.targets[u]

@@ -138,7 +138,11 @@ func (t *transfer) fits(c *conn, part Part) error {
 	defer t.mu.Unlock()
 	switch {
 	case part.Start > c.at:
-		return errors.New("the upstream sent another range than was asked for")
+		err := errors.New("the upstream sent another range than was asked for")
+		if c.extra {
+			return &singleError{err}
+		}
+		return err
 	case part.Total >= 0 && t.size >= 0 && part.Total != t.size:
 		if c.extra {
 			return &singleError{fmt.Errorf("the size is %d now, and was %d", part.Total, t.size)}
@@ -315,7 +319,7 @@ func (t *transfer) adapt(wait, took time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if took < 8*wait {
-		t.piece = min(2*t.piece, maxPiece)
+		t.piece = min(2*t.piece, t.all.sizes.mostPiece)
 	}
 }
 

@@ -65,6 +65,10 @@ func (t *transfer) newReader(want Want) (*Reader, error) {
 		}
 		r.wants = t.spread(wants)
 	}
+	if !r.isWhole() && t.partial.Full() {
+		file.Close()
+		return nil, fmt.Errorf("%w: it is in too many parts", cache.ErrStorage)
+	}
 	if _, known := t.admitted[want.By]; known && t.admitted[want.By] == nil {
 		t.admitted[want.By] = want.Verified
 	}
@@ -79,7 +83,7 @@ func (t *transfer) newReader(want Want) (*Reader, error) {
 
 // many reports whether a caller's blob is fetched over several connections. t.mu is held.
 func (t *transfer) many(want Want) bool {
-	return want.Parallel > 1 && !want.Ahead && t.size > manyAbove && !t.all.single.has(t.from)
+	return want.Parallel > 1 && !want.Ahead && t.size > t.all.sizes.many && !t.all.single.has(t.from)
 }
 
 // spread returns what to fetch for a reader of these parts: with short gaps, and with what follows
@@ -115,7 +119,7 @@ func (r *Reader) isWhole() bool { return len(r.want.Ranges) == 0 }
 
 // isLong reports whether the reader wants so much that several connections fetch it. t.mu is held.
 func (r *Reader) isLong() bool {
-	return r.isWhole() || len(r.wants) == 1 && r.wants[0].Len() > manyAbove
+	return r.isWhole() || len(r.wants) == 1 && r.wants[0].Len() > r.all.sizes.many
 }
 
 // front returns from where on a reader that wants much misses bytes. t.mu is held.

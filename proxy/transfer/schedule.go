@@ -7,21 +7,8 @@ import (
 )
 
 const (
-	// manyAbove is how large a blob must be to be fetched over several connections.
-	manyAbove = 16 << 20
-
-	// An added connection fetches minPiece bytes, and up to maxPiece if the round trip is long. At
-	// the end of a blob pieces are shorter, so that all connections end together, and not shorter
-	// than lastPiece.
-	minPiece  = 8 << 20
-	maxPiece  = 32 << 20
-	lastPiece = 1 << 20
-
 	// readAhead is what is fetched beyond a range whose reader reads on from where another ended.
 	readAhead = 256 << 10
-
-	// nearby is how far behind a connection may be to be waited for.
-	nearby = 1 << 20
 
 	// bridge is how long a gap between two ranges of one reader is fetched too, because that is
 	// quicker than another request.
@@ -31,6 +18,22 @@ const (
 	// engine that asks for several at once must not be slower than without sidemirror.
 	forRanges = 8
 )
+
+// sizes say what is large enough for several connections. Tests have smaller ones.
+type sizes struct {
+	// many is how large a blob must be to be fetched over several connections.
+	many int64
+
+	// An added connection fetches piece bytes, and up to mostPiece if the round trip is long. At the
+	// end of a blob pieces are shorter, so that all connections end together, and not shorter than
+	// lastPiece.
+	piece, mostPiece, lastPiece int64
+
+	// nearby is how far behind a connection may be to be waited for.
+	nearby int64
+}
+
+var defaultSizes = sizes{many: 16 << 20, piece: 8 << 20, mostPiece: 32 << 20, lastPiece: 1 << 20, nearby: 1 << 20}
 
 // schedule opens connections for what the readers miss. t.mu is held.
 func (t *transfer) schedule() {
@@ -134,11 +137,11 @@ func (t *transfer) urgent(r *Reader, claimed *extent.Set) (extent.Extent, bool) 
 // detach shortens a connection that will not reach off soon, so that another one can begin there.
 // t.mu is held.
 func (t *transfer) detach(off int64, claimed *extent.Set) {
-	if t.size <= manyAbove || !t.ranged {
+	if t.size <= t.all.sizes.many || !t.ranged {
 		return
 	}
 	for _, c := range t.conns {
-		if !c.stalled && c.at+nearby < off && off < c.end {
+		if !c.stalled && c.at+t.all.sizes.nearby < off && off < c.end {
 			claimed.Remove(extent.Extent{Start: off, End: c.end})
 			for _, e := range t.have.All() {
 				claimed.Add(e)
@@ -202,8 +205,8 @@ func (t *transfer) cut(r *Reader, off int64, claimed *extent.Set) (extent.Extent
 		return gap, ok
 	}
 	left := t.size - off
-	piece := min(t.piece, max(left/int64(2*t.ramp.allowed), lastPiece))
-	if gap.End = min(gap.End, gap.Start+piece); t.size-gap.End < lastPiece/2 {
+	piece := min(t.piece, max(left/int64(2*t.ramp.allowed), t.all.sizes.lastPiece))
+	if gap.End = min(gap.End, gap.Start+piece); t.size-gap.End < t.all.sizes.lastPiece/2 {
 		if rest, ok := claimed.Missing(extent.Extent{Start: gap.Start, End: t.size}); ok && rest.End == t.size {
 			gap.End = t.size // no request for a few bytes
 		}

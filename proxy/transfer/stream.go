@@ -268,7 +268,7 @@ func (m *stream) position(ctx context.Context, end int64) error {
 		if m.off == m.read && !m.unsure {
 			return nil
 		}
-		if m.off <= m.start && (m.unsure || !m.part.Ranged || m.start-m.off < nearby) {
+		if m.off <= m.start && (m.unsure || !m.part.Ranged || m.start-m.off < m.all.sizes.nearby) {
 			return m.skip()
 		}
 		m.close()

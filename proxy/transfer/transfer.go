@@ -67,7 +67,7 @@ func newTransfer(s *Transfers, want Want, names []string) *transfer {
 	t := &transfer{
 		all: s, want: want, names: names, users: 1, trusted: !want.Untrusted, guest: want.Untrusted,
 		gone: make(chan struct{}), opened: make(chan struct{}), progress: make(chan struct{}),
-		size: -1, admitted: map[string]func(string){}, piece: minPiece, ramp: newRamp(1),
+		size: -1, admitted: map[string]func(string){}, piece: s.sizes.piece, ramp: newRamp(1),
 	}
 	t.life, t.end = context.WithCancel(context.Background())
 	return t

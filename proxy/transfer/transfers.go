@@ -75,8 +75,9 @@ type Stats struct {
 // Transfers are the transfers into one cache folder. It is safe for concurrent use.
 type Transfers struct {
 	dir       *cache.Dir // nil: nothing is stored
-	condemned lapses     // upstreams and digests
-	single    lapses     // upstreams that get one connection for each blob
+	sizes     sizes
+	condemned lapses // upstreams and digests
+	single    lapses // upstreams that get one connection for each blob
 
 	fetched, refused, requests atomic.Int64
 
@@ -92,6 +93,7 @@ type Transfers struct {
 func New(dir *cache.Dir) *Transfers {
 	return &Transfers{
 		dir:       dir,
+		sizes:     defaultSizes,
 		condemned: lapses{last: condemnedFor},
 		single:    lapses{last: singleFor},
 		running:   map[digest.Digest][]*transfer{},
