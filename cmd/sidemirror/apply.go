@@ -31,8 +31,8 @@ A file that cannot be changed is reported with the reason, and does not keep sid
 changing the others. If a run is killed, the next one completes or undoes it. The exit code
 is 0 if every file is as planned.`,
 		Example: `  sudo sidemirror apply
-  sudo sidemirror apply --restart-containerd  so that Kubernetes pulls so too
-  sudo sidemirror apply --engine containerd   leaves Docker as it is`,
+  sudo sidemirror apply --restart-containerd  # for Kubernetes too
+  sudo sidemirror apply --engine containerd   # leaves Docker as it is`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, plan, err := f.plan(cmd.Context())

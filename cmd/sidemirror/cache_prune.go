@@ -27,9 +27,9 @@ is no larger than that, and names leave all other images.
 
 Content that several images share stays as long as one of them does. Without names,
 prune also removes content that belongs to no image.`,
-		Example: `  sidemirror cache prune --older-than 30d --dry-run
-  sidemirror cache prune --to-size 10GiB
-  sidemirror cache prune --older-than 1w ghcr.io/acme/app`,
+		Example: `  sudo sidemirror cache prune --older-than 30d --dry-run
+  sudo sidemirror cache prune --to-size 10GiB
+  sudo sidemirror cache prune --older-than 1w ghcr.io/acme/app`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := selection(olderThan, toSize, args, time.Now())
 			if err != nil {
@@ -75,7 +75,7 @@ func newCacheRemoveCommand(f *cacheFlags) *cobra.Command {
 		Short: "Remove images",
 		Long: `Remove images. A name without tag and digest means all stored images of that
 repository. Content that another image lists stays.`,
-		Example: `  sidemirror cache rm alpine:3.20 ghcr.io/acme/app`,
+		Example: `  sudo sidemirror cache rm alpine:3.20 ghcr.io/acme/app`,
 		Args:    someArgs("an image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := parseWanted(args)

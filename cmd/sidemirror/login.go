@@ -43,8 +43,8 @@ sidemirror asks for the password on the terminal, or reads it from standard inpu
 --password-stdin. There is no flag for it, because other users can read a command
 line. If the registry refuses the login or cannot be reached, nothing is stored, and
 an earlier login stays.`,
-		Example: `  sidemirror login docker.io -u me
-  pass show quay | sidemirror login quay.io/org -u org+robot --password-stdin`,
+		Example: `  sudo sidemirror login docker.io -u alice
+  sudo sidemirror login ghcr.io/alice -u alice --password-stdin <token`,
 		Args: oneArg("a registry"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			registry, namespace, err := credential.ParseKey(args[0])

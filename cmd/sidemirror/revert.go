@@ -22,8 +22,8 @@ entry is removed, even if the engine itself could not read the file.
 
 revert needs no configuration. If sidemirror's journal is lost, it finds the entries by their
 marks, and the mirror in daemon.json by its address.`,
-		Example: `  sudo sidemirror revert               this host
-  sidemirror revert --root /mnt/image  the tree of an image, with no signal`,
+		Example: `  sudo sidemirror revert                    # this host
+  sudo sidemirror revert --root /mnt/image  # the tree of an image`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()

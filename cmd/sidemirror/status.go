@@ -48,8 +48,8 @@ comes with a hint.
 
 The exit code is 0 if there is no problem, and 1 if there is one.`,
 		Example: `  sudo sidemirror status
-  sidemirror status --short
-  sidemirror status --json | jq '.engines[].mirror'`,
+  sudo sidemirror status --short
+  sudo sidemirror status --json | jq '.engines[].mirror'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON && short {
