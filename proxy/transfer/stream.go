@@ -42,6 +42,9 @@ func newStream(s *Transfers, want Want, used []string) *stream {
 
 // openStream opens a blob past the cache. What its reader reads later ends with ctx too.
 func (s *Transfers) openStream(ctx context.Context, want Want, used []string) (*Reader, error) {
+	if want.Ahead { // there is no client to send it to
+		return nil, cache.ErrStorage
+	}
 	names := s.candidates(want, used)
 	if len(names) == 0 {
 		return nil, ErrMismatch
