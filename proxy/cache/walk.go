@@ -174,8 +174,21 @@ func (p *pace) step() error {
 	return nil
 }
 
-// eachContent calls visit for all content. The path is relative to the cache's folder.
-func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, manifest bool, i fileInfo) error) error {
+// place is where a file is: in which folder of the cache's, and its name there.
+type place struct{ folder, name string }
+
+func (p place) path() string { return p.folder + "/" + p.name }
+
+func (p place) isManifest() bool { return strings.HasPrefix(p.folder, "manifests/") }
+
+// digest returns the digest of content.
+func (p place) digest() digest.Digest {
+	parts := strings.Split(p.folder, "/")
+	return digest.NewDigestFromEncoded(digest.Algorithm(parts[1]), p.name)
+}
+
+// eachContent calls visit for all content.
+func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(at place, i fileInfo) error) error {
 	top, err := d.top()
 	if err != nil {
 		return err
@@ -192,6 +205,7 @@ func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, 
 				if err != nil {
 					return err
 				}
+				in := name + "/" + algorithm + "/" + prefix
 				for _, file := range names {
 					if err := errors.Join(ctx.Err(), p.step()); err != nil {
 						return err
@@ -206,7 +220,7 @@ func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, 
 						}
 						continue
 					}
-					if err := visit(name+"/"+algorithm+"/"+prefix+"/"+file, name == "manifests", i); err != nil {
+					if err := visit(place{in, file}, i); err != nil {
 						return err
 					}
 				}
@@ -222,7 +236,7 @@ func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, 
 
 // eachPartial calls visit for the partial blobs that are at rest, with what they take on disk as
 // their size. Those that are being fetched count as reserved.
-func (d *Dir) eachPartial(ctx context.Context, p *pace, visit func(path string, i fileInfo) error) error {
+func (d *Dir) eachPartial(ctx context.Context, p *pace, visit func(at place, i fileInfo) error) error {
 	top, err := d.top()
 	if err != nil {
 		return err
@@ -240,7 +254,7 @@ func (d *Dir) eachPartial(ctx context.Context, p *pace, visit func(path string, 
 			return ignoreMissing(err)
 		}
 		i.size = i.allocated
-		return visit("partial/"+name, i)
+		return visit(place{"partial", name}, i)
 	})
 }
 
@@ -263,7 +277,15 @@ func digestOfPartial(name string) digest.Digest {
 // isContentName reports whether a file below blobs or manifests has the name of content.
 func isContentName(algorithm, prefix, file string) bool {
 	a := digest.Algorithm(algorithm)
-	return a.Available() && strings.HasPrefix(file, prefix) && a.Validate(file) == nil
+	if !a.Available() || len(file) != 2*a.Size() || len(prefix) != 2 || file[:2] != prefix {
+		return false
+	}
+	for i := range len(file) {
+		if c := file[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // each opens the folder called name and calls visit with it and each of its entries, in order. A
