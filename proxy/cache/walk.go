@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -34,11 +35,18 @@ func (f folder) sub(name string) (folder, error) { return openFolder(f.fd, name)
 
 func (f folder) close() { _ = unix.Close(f.fd) }
 
+// entryBuffers are for entries of folders as the kernel has them.
+var entryBuffers = sync.Pool{New: func() any { return new([entryBuffer]byte) }}
+
+const entryBuffer = 32 << 10
+
 // names returns the names of the entries, in no order.
 func (f folder) names() ([]string, error) {
 	var all []string
-	for buf := make([]byte, 8<<10); ; {
-		n, err := unix.ReadDirent(f.fd, buf)
+	buf := entryBuffers.Get().(*[entryBuffer]byte)
+	defer entryBuffers.Put(buf)
+	for {
+		n, err := unix.ReadDirent(f.fd, buf[:])
 		if err == unix.EINTR {
 			continue
 		}
@@ -46,9 +54,6 @@ func (f folder) names() ([]string, error) {
 			return all, ignoreErrno(err)
 		}
 		_, _, all = unix.ParseDirent(buf[:n], -1, all)
-		if len(buf) < 256<<10 {
-			buf = make([]byte, 2*len(buf)) // a large folder, in fewer calls
-		}
 	}
 }
 
