@@ -26,7 +26,7 @@ func TestFirstContactOnAStockDockerHost(t *testing.T) {
 	out := m.run("apt-get install --yes --no-install-recommends --quiet " + inside(p.deb))
 	lines := postinst(out)
 	want := []string{
-		"sidemirror: docker pulls through sidemirror from Docker Hub only; pull other registries as localhost:305/ghcr.io/… (1 file)",
+		"sidemirror: docker pulls through sidemirror from Docker Hub only (1 file); pull other registries as localhost:305/ghcr.io/…",
 		"sidemirror: to undo it: apt remove sidemirror",
 	}
 	if strings.Join(lines, "\n") != strings.Join(want, "\n") {
