@@ -201,7 +201,7 @@ func (m *machine) listenInFile(t testing.TB) {
 	m.unwell(t, "systemd opens the sockets, and not at 127.0.0.1:205", "systemctl edit sidemirror.socket")
 	for _, command := range []string{"config check", "plan", "apply"} {
 		out, err := m.try("sidemirror " + command)
-		if err == nil || !strings.Contains(out, "config.toml:1:11: listen: systemd opens the sockets, and not at 127.0.0.1:205") ||
+		if err == nil || !strings.Contains(out, "config.toml:1:1: listen: systemd opens the sockets, and not at 127.0.0.1:205") ||
 			!strings.Contains(out, `hint: remove listen, and change the addresses with "systemctl edit sidemirror.socket"`) {
 			t.Errorf("%s: %v\n%s", command, err, out)
 		}
@@ -245,8 +245,8 @@ func (m *machine) unreadable(t testing.TB) {
 	check("[registry.\"ghcr.io\"]\nca = \"/root/ca.pem\"\n", 2, "/root/ca.pem")
 	check("[credentials]\nfiles = [\"/run/credentials/sidemirror.service/x.json\"]\n", 0, "does not run")
 	m.run("rm -r /root/.docker /root/ca.pem /home/ca.pem /tmp/ca.pem /etc/sidemirror/ca.pem /etc/sidemirror/logins.json")
-	m.write(file, good, 0o600)
-	m.run("systemctl start sidemirror.service")
+	m.write(file, good, 0o644)
+	m.run("systemctl start sidemirror.service; chmod 600 " + file)
 	out, err := m.try("sidemirror config check")
 	if err == nil || !strings.Contains(out, file+": permission denied") {
 		t.Errorf("a configuration file that the service cannot read: %v\n%s", err, out)
