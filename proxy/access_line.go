@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -67,12 +68,14 @@ func (p *Proxy) logAccess(l *accessLine, err error) {
 	if gone := ctx.Err() != nil; !gone && (l.status >= 500 || err != nil && l.status < 400) {
 		level = logrus.WarnLevel
 	}
-	var room [maxFields]logline.Field
-	p.accessLog.Write(level, "request", l.fields(room[:0], err))
+	room := fieldsRoom.Get().(*[]logline.Field)
+	defer fieldsRoom.Put(room)
+	*room = l.fields((*room)[:0], err)
+	p.accessLog.Write(level, "request", *room)
+	clear(*room) // what they refer to can be collected
 }
 
-// maxFields is how many fields a line can have.
-const maxFields = 16
+var fieldsRoom = sync.Pool{New: func() any { return new([]logline.Field) }}
 
 // fields appends the line's fields to all.
 func (l *accessLine) fields(all []logline.Field, err error) []logline.Field {
