@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"strings"
 	"sync"
 	"time"
 
@@ -285,6 +286,9 @@ func (e *eviction) remove(v victim) {
 	case err != nil || !now.used.Equal(v.written) || now.untrusted != v.untrusted:
 		return
 	default:
+		if list, ok := strings.CutSuffix(v.path, partialData); ok {
+			_ = d.root.Remove(list + partialList) // without it the data counts as nothing
+		}
 		if err := d.root.Remove(v.path); ignoreMissing(err) != nil {
 			return
 		}

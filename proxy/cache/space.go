@@ -87,6 +87,20 @@ func (d *Dir) reserve(ctx context.Context, size int64, untrusted bool) (*reserva
 	return r, r.grow(ctx, max(size, 0))
 }
 
+// resume takes over what a partial blob at rest has on disk, as its reservation: size bytes, which
+// count as stored until now. What is fetched next is set aside by grow.
+func (d *Dir) resume(name string, size int64, untrusted bool) *reservation {
+	s := &d.space
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.add(name, size, untrusted, -1)
+	s.reserved += size
+	if untrusted {
+		s.reservedUntrusted += size
+	}
+	return &reservation{dir: d, untrusted: untrusted, reserved: size, written: size}
+}
+
 // grow sets n bytes more aside.
 func (r *reservation) grow(ctx context.Context, n int64) error {
 	d := r.dir
@@ -142,7 +156,8 @@ func (r *reservation) trust() {
 	s.reservedUntrusted -= r.reserved
 }
 
-// commit turns the reservation into stored content, which has so many bytes and that path.
+// commit turns the reservation into stored content, which has that path and so many bytes: a blob,
+// or a partial blob that is not being fetched any more, with what it takes on disk.
 func (r *reservation) commit(name string, size int64) {
 	if r.done {
 		return

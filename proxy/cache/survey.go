@@ -77,7 +77,7 @@ func (d *Dir) survey(ctx context.Context, p *pace) error {
 	defer func() { d.victims.gone = nil }()
 	now := time.Now()
 	d.space.begin()
-	err := d.eachContent(ctx, p, func(name string, manifest bool, i fileInfo) error {
+	see := func(name string, i fileInfo, outlives time.Duration) {
 		d.space.count(name, i)
 		at := i.used
 		if at.After(now) {
@@ -88,13 +88,22 @@ func (d *Dir) survey(ctx context.Context, p *pace) error {
 				at = seen.used
 			}
 		}
-		last := at
+		found.add(victim{path: name, size: i.size, written: at, lastUse: at.Add(outlives).UnixNano(), untrusted: i.untrusted})
+	}
+	err := d.eachContent(ctx, p, func(name string, manifest bool, i fileInfo) error {
 		if manifest {
-			last = last.Add(manifestsOutlive)
+			see(name, i, manifestsOutlive)
+		} else {
+			see(name, i, 0)
 		}
-		found.add(victim{path: name, size: i.size, written: at, lastUse: last.UnixNano(), untrusted: i.untrusted})
 		return nil
 	})
+	if err == nil {
+		err = d.eachPartial(ctx, p, func(name string, i fileInfo) error {
+			see(name, i, 0)
+			return nil
+		})
+	}
 	if err != nil {
 		return err
 	}
@@ -182,6 +191,9 @@ func (d *Dir) enterArrivals() {
 	for _, name := range arrived {
 		if i, err := d.stat(name); err == nil && i.untrusted && !known[name] {
 			known[name] = true
+			if strings.HasPrefix(name, "partial/") {
+				i.size = i.allocated
+			}
 			d.victims.list = append(d.victims.list, victim{name, i.size, i.used, i.used.UnixNano(), true})
 		}
 	}
@@ -197,8 +209,11 @@ func (d *Dir) stat(name string) (fileInfo, error) {
 	return top.stat(name)
 }
 
-// digestOfPath returns the digest of content by its path; "" if it is none.
+// digestOfPath returns the digest of content, or of a partial blob, by its path; "" if it is none.
 func digestOfPath(name string) digest.Digest {
+	if partial, ok := strings.CutPrefix(name, "partial/"); ok {
+		return digestOfPartial(partial)
+	}
 	parts := strings.Split(name, "/")
 	if len(parts) != 4 {
 		return ""
