@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/live", "hostconfig/hostfs"},
 	"daemon/listener":              {},
 	"daemon/logging":               {},
-	"daemon/proxycheck":            {"daemon/listener"},
+	"daemon/proxycheck":            {"daemon/listener", "daemon/sdnotify"},
 	"daemon/sdnotify":              {"daemon/sdnotify/sdnotifytest"},
 	"daemon/sdnotify/sdnotifytest": {},
 	"daemon/web":                   {"daemon/config"},
@@ -84,7 +84,7 @@ var mayUse = map[string][]string{
 	// Leaves return errors. Their callers know whether an error is worth a line in the log.
 	"github.com/sirupsen/logrus": {"cmd/sidemirror/*.go", "daemon/*.go", "daemon/keeper/*.go", "daemon/logging/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
 	"github.com/spf13/cobra":     {"cmd/sidemirror/*.go"},
-	"github.com/spf13/pflag":     {"cmd/sidemirror/args.go", "cmd/sidemirror/man.go"},
+	"github.com/spf13/pflag":     {"cmd/sidemirror/args.go", "cmd/sidemirror/complete.go", "cmd/sidemirror/man.go"},
 }
 
 // testOnly lists the modules that only tests of the product need. Other test dependencies belong to

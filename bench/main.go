@@ -27,8 +27,10 @@ type bench struct {
 	dir    string // for all that the servers write
 	logs   string // where the servers' lines go, "" for /dev/null
 	binary string // sidemirror's
-	user   string
-	tools  tools
+
+	environment []string // of sidemirror, in addition
+	user        string
+	tools       tools
 }
 
 // figure is something to measure. measure adds tables and verdicts to the bench.
@@ -114,6 +116,7 @@ func run(ctx context.Context) (err error) {
 	grow := flag.Bool("growth", false, "measure how the cost grows with the work instead, and write that section")
 	engines := flag.Bool("engines", false, "measure pulls by whole engines instead, and write that section; needs root and what test/setup.sh installs")
 	booted := flag.Bool("booted", false, "measure booted systems instead, and write that section; needs root and what test/setup.sh installs")
+	profile := flag.String("profile", "", "measure nothing, and write a profile for the compiler to this `file`: make pgo")
 	flag.Parse()
 	if *booted {
 		return runBooted(ctx, cmp.Or(*out, "RESULTS.md"))
@@ -139,6 +142,9 @@ func run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	if err := b.prepare(ctx); err != nil {
 		return err
+	}
+	if *profile != "" {
+		return b.writeProfile(ctx, *profile)
 	}
 	return b.run(ctx, s, *out)
 }

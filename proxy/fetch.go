@@ -27,7 +27,8 @@ func (f *fetch) open(ctx context.Context, offset int64) (cache.Part, error) {
 	if offset > 0 {
 		want = byteRange{some: true, first: offset, last: -1}
 		q.Header.Set("Range", want.header())
-		q.Patient = true // a fill that is under way is worth asking again for
+		// A fill that is under way is worth asking again for.
+		q.Patient, q.HeaderTimeout = true, upstream.BodyPause
 	}
 	resp, u, err := f.request.send(ctx, f.pool, q)
 	if err != nil {

@@ -65,7 +65,7 @@ var artifactManifests = []string{
 func (r *request) fetchManifest(ctx context.Context, l *accessLine, how manifestQuery) (*manifest, *upstream.Upstream, error) {
 	q := r.query(how.method)
 	if how.impatient {
-		q.Patient = false
+		q.Patient, q.HeaderTimeout = false, 0
 	}
 	get := manifestQuery{method: http.MethodGet, impatient: how.impatient}
 	pool := r.registry.pool

@@ -73,6 +73,9 @@ func (r *request) query(method string) upstream.Request {
 		Header:  http.Header{},
 		Patient: !r.mirror,
 	}
+	if q.Patient {
+		q.HeaderTimeout = upstream.Unlimited
+	}
 	switch r.Kind {
 	case oci.Manifest:
 		q.Header.Set("Accept", strings.Join(r.upstreamAccept(), ", "))

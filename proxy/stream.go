@@ -73,7 +73,9 @@ func newHash(d digest.Digest) hash.Hash { return d.Algorithm().Hash() }
 
 func (b *blob) ask(rangeHeader string) (*http.Response, *upstream.Upstream, error) {
 	q := b.request.query(http.MethodGet)
-	q.Patient = q.Patient || b.body != nil // a blob that is under way is worth asking again for
+	if b.body != nil { // a blob that is under way is worth asking again for
+		q.Patient, q.HeaderTimeout = true, upstream.BodyPause
+	}
 	if rangeHeader != "" {
 		q.Header.Set("Range", rangeHeader)
 	}

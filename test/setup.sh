@@ -34,9 +34,10 @@ lacking() {
 		docker-registry:docker-registry skopeo:skopeo podman:podman systemd:systemd-analyze \
 		rpm:rpm rpm2cpio:rpm2cpio cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc shellcheck:shellcheck \
 		mmdebstrap:mmdebstrap systemd-container:systemd-nspawn \
-		gnupg:gpg reprepro:reprepro createrepo-c:createrepo_c dnf:dnf; do
+		gnupg:gpg reprepro:reprepro createrepo-c:createrepo_c dnf:dnf zsh:zsh fish:fish; do
 		command -v "${pair#*:}" >/dev/null || printf '%s ' "${pair%%:*}"
 	done
+	[ -e /usr/share/bash-completion/bash_completion ] || printf 'bash-completion '
 	# From trixie on the docker command is a package of its own.
 	if ! command -v docker >/dev/null && apt-cache show docker-cli >/dev/null 2>&1; then
 		printf 'docker-cli '

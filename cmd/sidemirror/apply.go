@@ -31,8 +31,8 @@ A file that cannot be changed is reported with the reason, and does not keep sid
 changing the others. If a run is killed, the next one completes or undoes it. The exit code
 is 0 if every file is as planned.`,
 		Example: `  sudo sidemirror apply
-  sudo sidemirror apply --restart-containerd  so that Kubernetes pulls so too
-  sudo sidemirror apply --engine containerd   leaves Docker as it is`,
+  sudo sidemirror apply --restart-containerd  # for Kubernetes too
+  sudo sidemirror apply --engine containerd   # leaves Docker as it is`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, plan, err := f.plan(cmd.Context())
@@ -46,7 +46,7 @@ is 0 if every file is as planned.`,
 				plan.Engines, plan.Notes = after.Engines, after.Notes
 			}
 			if asJSON {
-				err = writeResultJSON(cmd.OutOrStdout(), result, plan.Engines)
+				err = writeAppliedJSON(cmd.OutOrStdout(), result, plan.Engines)
 			} else {
 				err = f.writeApplied(cmd.OutOrStdout(), result, plan, failed != nil)
 			}
@@ -112,16 +112,25 @@ func (p *printer) result(r hostconfig.Result) {
 	}
 }
 
-func writeResultJSON(w io.Writer, r hostconfig.Result, engines []engine.State) error {
-	return writeJSON(w, struct {
-		Engines  []engine.State     `json:"engines,omitempty"` // not of revert
-		Written  []string           `json:"written"`
-		Restored []string           `json:"restored"`
-		Signals  []live.Signal      `json:"signals"`
-		Probed   []string           `json:"probed"`
-		Warnings []*problem.Problem `json:"warnings"`
-	}{
-		engines, append([]string{}, r.Written...), append([]string{}, r.Restored...), append([]live.Signal{}, r.Signals...),
+// resultJSON is a result in the output of "apply --json" and "revert --json".
+type resultJSON struct {
+	Written  []string           `json:"written"`
+	Restored []string           `json:"restored"`
+	Signals  []live.Signal      `json:"signals"`
+	Probed   []string           `json:"probed"`
+	Warnings []*problem.Problem `json:"warnings"`
+}
+
+func newResultJSON(r hostconfig.Result) resultJSON {
+	return resultJSON{
+		append([]string{}, r.Written...), append([]string{}, r.Restored...), append([]live.Signal{}, r.Signals...),
 		append([]string{}, r.Probed...), append([]*problem.Problem{}, r.Warnings...),
-	})
+	}
+}
+
+func writeAppliedJSON(w io.Writer, r hostconfig.Result, engines []engine.State) error {
+	return writeJSON(w, struct {
+		Engines []engine.State `json:"engines"`
+		resultJSON
+	}{append([]engine.State{}, engines...), newResultJSON(r)})
 }

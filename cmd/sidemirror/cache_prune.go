@@ -27,9 +27,9 @@ is no larger than that, and names leave all other images.
 
 Content that several images share stays as long as one of them does. Without names,
 prune also removes content that belongs to no image.`,
-		Example: `  sidemirror cache prune --older-than 30d --dry-run
-  sidemirror cache prune --to-size 10GiB
-  sidemirror cache prune --older-than 1w ghcr.io/acme/app`,
+		Example: `  sudo sidemirror cache prune --older-than 30d --dry-run
+  sudo sidemirror cache prune --to-size 10GiB
+  sudo sidemirror cache prune --older-than 1w ghcr.io/acme/app`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := selection(olderThan, toSize, args, time.Now())
 			if err != nil {
@@ -64,7 +64,7 @@ func selection(olderThan, toSize string, args []string, now time.Time) (inventor
 		s.DownTo = max(int64(size), 1) // 0 would mean no limit
 	}
 	names, err := parseWanted(args)
-	s.Match = anyOf(names)
+	s.Match, s.In = anyOf(names), repositoriesOf(names)
 	return s, err
 }
 
@@ -75,7 +75,7 @@ func newCacheRemoveCommand(f *cacheFlags) *cobra.Command {
 		Short: "Remove images",
 		Long: `Remove images. A name without tag and digest means all stored images of that
 repository. Content that another image lists stays.`,
-		Example: `  sidemirror cache rm alpine:3.20 ghcr.io/acme/app`,
+		Example: `  sudo sidemirror cache rm alpine:3.20 ghcr.io/acme/app`,
 		Args:    someArgs("an image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := parseWanted(args)
@@ -93,7 +93,7 @@ repository. Content that another image lists stays.`,
 // the others have been removed.
 func (f *cacheFlags) remove(cmd *cobra.Command, names []wanted, dry bool) error {
 	found := make([]bool, len(names))
-	err := f.prune(cmd, inventory.Selection{Match: func(i inventory.Image) bool {
+	err := f.prune(cmd, inventory.Selection{In: repositoriesOf(names), Match: func(i inventory.Image) bool {
 		chosen := false
 		for n, w := range names {
 			if w.is(i) {

@@ -11,7 +11,9 @@ func newCompletionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
 		Short: "Print a shell's completion script",
-		Long: `Print the script with which a shell completes sidemirror's commands and flags.
+		Long: `Print the script with which a shell completes sidemirror's commands and flags, and the
+engines, registries, stored images and platforms that they take. Only root can read the names
+of stored images and logins. bash needs the package bash-completion.
 
 For this shell only:
 

@@ -96,5 +96,6 @@ that they ask it first. If it is stopped or broken, the engines fall back to the
 		newCompletionCommand(),
 		newManCommand(),
 	)
+	completer{g}.complete(root)
 	return root
 }

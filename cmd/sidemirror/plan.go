@@ -42,9 +42,9 @@ through sidemirror, and what prevents it, with a hint.
 
 The exit code is 0 if there is nothing to do, 2 if there are changes (files to write, engines
 to signal), and 1 if the plan cannot be made or nothing of what is left to do can be done.`,
-		Example: `  sidemirror plan                           what apply would do on this host
-  sidemirror plan --restart-containerd      with config_path set for Kubernetes
-  sidemirror plan --root /mnt/image --json  for the tree of an image, as JSON`,
+		Example: `  sudo sidemirror plan                       # what apply would do on this host
+  sudo sidemirror plan --restart-containerd  # for Kubernetes too
+  sudo sidemirror plan --root /mnt/image     # for the tree of an image`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, plan, err := f.plan(cmd.Context())

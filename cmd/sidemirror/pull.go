@@ -39,7 +39,7 @@ to no engine.
 If an image exists for several platforms, pull fetches the one for this host, with all
 its variants, or those that --platform names. The daemon uses its logins if you run
 this as root; otherwise you get what an anonymous client would get.`,
-		Example: `  sidemirror pull alpine:3.20 ghcr.io/acme/app@sha256:…
+		Example: `  sidemirror pull alpine:3.20 ghcr.io/acme/app:1.4
   sidemirror pull --platform linux/amd64,linux/arm64 registry.k8s.io/pause:3.10`,
 		Args: someArgs("an image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,6 +58,9 @@ this as root; otherwise you get what an anonymous client would get.`,
 			if err != nil {
 				return err
 			}
+			// If listen names other addresses than systemd's sockets, a proxy may have been started there
+			// by hand.
+			_ = useSockets(cmd.Context(), c)
 			return pullAll(cmd, c, refs, &puller{cmd: cmd, platforms: want, jobs: jobs, dir: c.Cache.Dir, quiet: asJSON})
 		},
 	}

@@ -34,8 +34,8 @@ foreground, as the unit sidemirror-hosts.service does. It starts with what
 Every ten minutes it examines the host even if no change was reported. The unit's
 status line shows what it maintains, and problems. When it stops, the files stay as
 they are. To restore them: sidemirror revert.`,
-		Example: `  sudo sidemirror watch                      until Ctrl-C stops it
-  sudo sidemirror watch --engine docker      leaves containerd alone`,
+		Example: `  sudo sidemirror watch                      # until Ctrl-C stops it
+  sudo sidemirror watch --engine docker      # leaves containerd alone`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := f.host()

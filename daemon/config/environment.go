@@ -22,15 +22,20 @@ const (
 // maxVariable limits the value of a variable, in bytes. The kernel allows 128 KiB.
 const maxVariable = 64 << 10
 
-// environment returns sidemirror's variables. Kubernetes and Docker's links give every container
-// variables about a service called sidemirror; they are left out.
+// foreign reports whether a variable, without the prefix, is for others. Kubernetes and Docker's links
+// give every container variables about a service called sidemirror. A shell's completion has two.
+func foreign(name string) bool {
+	return slices.Contains([]string{"NAME", "PORT", "ACTIVE_HELP", "COMPLETION_DESCRIPTIONS"}, name) ||
+		strings.HasPrefix(name, "PORT_") || strings.HasPrefix(name, "SERVICE_") || strings.HasPrefix(name, "ENV_")
+}
+
+// environment returns sidemirror's variables.
 func environment(environ []string) (map[string]string, error) {
 	vars := make(map[string]string)
 	for _, entry := range environ {
 		name, text, _ := strings.Cut(entry, "=")
 		rest, ours := strings.CutPrefix(name, variablePrefix)
-		if !ours || rest == "NAME" || rest == "PORT" || strings.HasPrefix(rest, "PORT_") ||
-			strings.HasPrefix(rest, "SERVICE_") || strings.HasPrefix(rest, "ENV_") {
+		if !ours || foreign(rest) {
 			continue
 		}
 		if len(text) > maxVariable {

@@ -25,6 +25,14 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 	}
 }
 
+// cobra's script for fish sets the first of them, and a user who wants no descriptions the second.
+func TestVariablesOfTheCompletionAreIgnored(t *testing.T) {
+	environ := []string{"SIDEMIRROR_ACTIVE_HELP=0", "SIDEMIRROR_COMPLETION_DESCRIPTIONS=0"}
+	if _, err := Load(writeConfig(t, ""), environ); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFaultyVariableIsNamed(t *testing.T) {
 	for _, tt := range []struct{ file, entry, want string }{
 		{"", "SIDEMIRROR_LOG_LEVL=info", "SIDEMIRROR_LOG_LEVL: unknown variable\nhint: did you mean SIDEMIRROR_LOG_LEVEL?"},

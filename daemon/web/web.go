@@ -86,6 +86,9 @@ func Handler(info Info) http.Handler {
 	})
 }
 
+// dockerHub is the registry whose images have short names.
+const dockerHub = "docker.io"
+
 // view is what the templates show.
 type view struct {
 	Info
@@ -104,6 +107,13 @@ type view struct {
 
 	// Example is a registry other than Default, to show the prefix form.
 	Example string
+
+	// Hub means that names without a registry are those of Docker Hub here, Other that the page can
+	// show how to pull from another registry.
+	Hub, Other bool
+
+	// Image is one that the commands of other clients pull.
+	Image string
 }
 
 func newView(info Info, r *http.Request, lang language, css []byte) view {
@@ -132,6 +142,21 @@ func newView(info Info, r *http.Request, lang language, css []byte) view {
 		if reg.Name != info.Default && reg.Name != config.Wildcard && (v.Example == "" || reg.Name == "ghcr.io") {
 			v.Example = reg.Name
 		}
+	}
+	switch {
+	case v.Own != nil:
+		v.Hub = v.Own.Name == dockerHub
+		v.Other = !v.Hub
+	case len(info.Registries) > 0:
+		v.Hub, v.Other = info.Default == dockerHub, v.Example != ""
+	}
+	switch {
+	case v.Hub:
+		v.Image = "library/redis:latest"
+	case v.Own != nil:
+		v.Image = "owner/image:tag"
+	default:
+		v.Image = v.Example + "/owner/image:tag"
 	}
 	return v
 }

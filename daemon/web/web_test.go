@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
+	"html"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -48,18 +49,20 @@ func TestEveryCommandUsesTheHostOfTheRequest(t *testing.T) {
 		_, body := get(t, served, "GET", "mirror.example.lan:305", "/", "Accept-Language", lang)
 		for _, want := range []string{
 			"docker pull mirror.example.lan:305/ghcr.io/owner/image:tag",
-			"docker pull mirror.example.lan:305/library/busybox",
-			"docker tag mirror.example.lan:305/library/busybox busybox",
+			"docker pull mirror.example.lan:305/redis<",
+			"docker pull mirror.example.lan:305/library/redis<",
+			"docker pull mirror.example.lan:305/bitnami/redis<",
+			"docker tag mirror.example.lan:305/redis redis",
+			"ctr images pull --plain-http mirror.example.lan:305/library/redis:latest",
 			"docker rmi mirror.example.lan:305/ghcr.io/owner/image:tag",
-			`"registry-mirrors": ["http://mirror.example.lan:305"]`,
+			`path, mirror = "/etc/docker/daemon.json", "http://mirror.example.lan:305"`,
 			`[host."http://mirror.example.lan:305"]`,
 			`capabilities = ["pull", "resolve"]`,
 			`"insecure-registries": ["mirror.example.lan:305"]`,
-			"/etc/containerd/certs.d/docker.io/hosts.toml",
+			"/etc/containerd/certs.d/docker.io <", "/etc/docker/certs.d/docker.io <",
 			"sidemirror revert", "quay.io", "docker.example.lan", "v1.2.3",
 		} {
-			// In HTML text " may also be written as an entity.
-			if !strings.Contains(strings.ReplaceAll(body, "&#34;", `"`), want) {
+			if !strings.Contains(html.UnescapeString(body), want) {
 				t.Errorf("%s page lacks %s", lang, want)
 			}
 		}
@@ -110,7 +113,7 @@ func TestNameAndSchemeFollowTheRequest(t *testing.T) {
 
 func TestHostOfOneRegistryShowsNoPrefix(t *testing.T) {
 	_, body := get(t, served, "GET", "Docker.Example.lan:305", "/", "Accept-Language", "en")
-	if !strings.Contains(body, "docker pull Docker.Example.lan:305/library/busybox") {
+	if !strings.Contains(body, "docker pull Docker.Example.lan:305/library/redis") {
 		t.Error("page lacks the pull by the registry's own host")
 	}
 	if strings.Contains(body, "Docker.Example.lan:305/ghcr.io") {

@@ -16,6 +16,9 @@ import (
 // maxCodings bounds how often a response may be compressed.
 const maxCodings = 3
 
+// maxName bounds the name of a coding in a message.
+const maxName = 40
+
 // encoded reports whether resp says that its content is compressed. Every request asks
 // for the content as it is, and some servers compress it all the same.
 func encoded(resp *http.Response) bool { return len(codings(resp)) > 0 }
@@ -61,10 +64,9 @@ func (u *Upstream) decode(method string, resp *http.Response) (*http.Response, e
 }
 
 func (u *Upstream) refuseEncoding(name string) error {
-	const most = 40
 	return &oci.Error{
 		Code:    oci.Unavailable,
-		Message: fmt.Sprintf("%s sent content compressed as %q, which was not asked for and cannot be decoded", u.url.Host, name[:min(len(name), most)]),
+		Message: fmt.Sprintf("%s sent content compressed as %q, which was not asked for and cannot be decoded", u.url.Host, name[:min(len(name), maxName)]),
 	}
 }
 

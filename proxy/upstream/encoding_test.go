@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -98,6 +100,91 @@ func TestContentThatIsCompressedUnaskedIsDecoded(t *testing.T) {
 				t.Errorf("the length of the compressed content, %d, is taken for that of the content", resp.ContentLength)
 			}
 		})
+	}
+}
+
+// Layers are often gzip themselves, and servers label them so. Only the digest tells.
+func TestTheDigestTellsWhetherABlobMustBeDecoded(t *testing.T) {
+	layer := zipped(t, content)
+	broken := bytes.Clone(layer)
+	broken[len(broken)/2] ^= 1
+	for _, tt := range []struct {
+		name, encoding string
+		sent           []byte
+		want           []byte // nil: neither what is sent nor what it decodes to has the digest
+	}{
+		{"compressed on the way", "gzip", zipped(t, content), content},
+		{"a gzip layer compressed once more", "gzip", zipped(t, layer), layer},
+		{"a gzip layer that is labelled", "gzip", layer, layer},
+		{"a layer that is labelled and no gzip", "gzip", content, content},
+		{"a zstd layer that is labelled", "zstd", []byte("\x28\xb5\x2f\xfd and so on"), []byte("\x28\xb5\x2f\xfd and so on")},
+		{"more codings than are decoded", "gzip, gzip, gzip, gzip", layer, layer},
+		{"neither", "gzip", zipped(t, []byte("another blob")), nil},
+		{"neither, and unknown", "br", []byte("another blob"), nil},
+		{"broken", "gzip", broken, nil},
+		{"cut", "gzip", layer[:len(layer)/2], nil},
+		{"with something after it", "gzip", append(zipped(t, content), "rest"...), nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u := compressing(t, tt.encoding, tt.sent)
+			dgst := digest.FromBytes(tt.want)
+			if tt.want == nil {
+				dgst = digest.FromBytes(content)
+			}
+			for _, span := range []string{"", "bytes=1-3", ""} {
+				r := anonymous("/v2/o/i/blobs/" + dgst.String())
+				if span != "" {
+					r.Header.Set("Range", span)
+				}
+				resp, err := u.Do(context.Background(), r)
+				if tt.want == nil {
+					if err == nil {
+						resp.Body.Close()
+					}
+					if e := oci.AsError(err); err == nil || e.HTTPStatus() != http.StatusBadGateway || !strings.Contains(e.Message, "digest") {
+						t.Errorf("range %q: %v", span, err)
+					}
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				want := tt.want
+				if resp.StatusCode == http.StatusPartialContent {
+					want = want[1:4]
+				}
+				if err != nil || resp.StatusCode/100 != 2 || !bytes.Equal(body, want) || encoded(resp) {
+					t.Errorf("range %q: status %d, %d bytes, %v, %v", span, resp.StatusCode, len(body), resp.Header, err)
+				}
+				if resp.ContentLength >= 0 && resp.ContentLength != int64(len(want)) {
+					t.Errorf("range %q: a length of %d", span, resp.ContentLength)
+				}
+			}
+		})
+	}
+}
+
+func TestTheLengthOfALabelledBlobIsLearnedWithoutReadingIt(t *testing.T) {
+	layer := zipped(t, content)
+	var sent atomic.Int64
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		if r.Header.Get("Range") == "" {
+			sent.Add(1)
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(layer))
+	})
+	r := anonymous("/v2/o/i/blobs/" + digest.FromBytes(layer).String())
+	r.Method = http.MethodHead
+	resp, err := newUpstream(t, Config{URL: mustURL(s.URL)}).Do(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if sent.Load() > 1 { // the HEAD itself
+		t.Errorf("the blob was fetched %d times", sent.Load()-1)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/oci"
@@ -24,7 +25,9 @@ func (p Pool) Do(ctx context.Context, r Request, as func(*Upstream) Identity) (*
 	var missing *http.Response
 	var missedBy *Upstream
 	failed := &poolError{}
+	started := time.Now()
 	for u, end := range p.admitted(ctx, r.Patient) {
+		r.others, r.elapsed = u != p[len(p)-1], time.Since(started)
 		if as != nil {
 			r.Identity = as(u)
 		}

@@ -22,16 +22,22 @@ type holds struct {
 	until map[string]time.Time
 }
 
-// note records what resp says.
-func (h *holds) note(identity string, resp *http.Response) {
+// note records what resp, the response to r, says. A 429 that does not say how long to wait, to a
+// connection that would only make a transfer quicker, may be about the number of connections: it
+// must not keep other requests waiting.
+func (h *holds) note(r Request, resp *http.Response) {
 	if resp.StatusCode != http.StatusTooManyRequests {
 		return
 	}
 	now := time.Now()
 	wait := auth.RetryAfter(resp.Header, now)
 	if wait == 0 {
+		if r.Separate {
+			return
+		}
 		wait = defaultHold
 	}
+	identity := r.identity()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.until == nil {

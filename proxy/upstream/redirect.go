@@ -44,6 +44,9 @@ func (u *Upstream) follow(ctx context.Context, r Request, resp *http.Response) (
 		}
 		at = next
 	}
+	if !own && resp.StatusCode/100 == 2 {
+		r.Target.remember(at)
+	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
 		drain(resp)
 		return nil, u.refuse("answered %d to a request without conditions", resp.StatusCode)
@@ -94,7 +97,9 @@ func (u *Upstream) fetchRedirect(ctx context.Context, r Request, to *url.URL, ow
 		drain(resp)
 		transport = u.client(r.Identity).watched
 	}
-	resp, err := transport.RoundTrip(newRequest(ctx, r.Method, to, r.Header, u.userAgent))
+	resp, err := r.carried(ctx, to, func() (*http.Response, error) {
+		return transport.RoundTrip(newRequest(ctx, r.Method, to, r.Header, u.userAgent))
+	})
 	if err != nil {
 		return nil, u.explain(ctx, &url.URL{Host: to.Host}, err)
 	}
@@ -105,7 +110,7 @@ func (u *Upstream) fetchRedirect(ctx context.Context, r Request, to *url.URL, ow
 func (u *Upstream) headByGet(ctx context.Context, r Request, to *url.URL, own bool, refused *http.Response) (*http.Response, error) {
 	drain(refused)
 	r.Method, r.Header = http.MethodGet, r.Header.Clone()
-	r.Header.Set("Range", "bytes=0-0")
+	r.Header.Set("Range", firstByte)
 	resp, err := u.fetchRedirect(ctx, r, to, own)
 	if err != nil {
 		return nil, err

@@ -46,10 +46,9 @@ func newTransport(c Config, env *httpproxy.Config, tlsc *tls.Config, dial dialFu
 		Proxy:       func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
 		DialContext: dial,
 
-		TLSClientConfig:       tlsc,
-		TLSHandshakeTimeout:   c.Registry.DialTimeout,
-		ResponseHeaderTimeout: c.Registry.HeaderTimeout,
-		ForceAttemptHTTP2:     true,
+		TLSClientConfig:     tlsc,
+		TLSHandshakeTimeout: c.Registry.DialTimeout,
+		ForceAttemptHTTP2:   true,
 		// A dead connection is found before it costs a pull.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 

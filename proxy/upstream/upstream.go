@@ -4,10 +4,10 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,13 +20,10 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
-	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const (
-	bodyTimeout = 30 * time.Second // how long a body may pause
-
 	// longestRealmBackoff is shorter than that of an upstream: a client that pulls by
 	// prefix has no other way to a token.
 	longestRealmBackoff = 10 * time.Second
@@ -51,7 +48,9 @@ type Config struct {
 	// reached, and with nil when it can be reached again.
 	Changed func(err error)
 
-	resolver *net.Resolver // for tests
+	// For tests; 0 and nil mean what the constants and the system say.
+	resolver                   *net.Resolver
+	bodyPause, headerOfSeveral time.Duration
 }
 
 // Upstream is one server that content is fetched from.
@@ -62,10 +61,14 @@ type Upstream struct {
 
 	certificate string // fingerprint of the client certificate
 
-	own      *client         // to the upstream itself, with the client certificate if there is one
-	plain    *client         // the same without the certificate; nil if there is none
-	realm    *http.Transport // to a token server on another host
-	redirect *http.Transport // to where it redirects: checked, and without client certificate
+	own      *client     // to the upstream itself, with the client certificate if there is one
+	plain    *client     // the same without the certificate; nil if there is none
+	realm    connections // to a token server on another host
+	redirect connections // to where it redirects: checked, and without client certificate
+
+	bodyPause               time.Duration
+	header, headerOfSeveral time.Duration // how long a response header may take
+	encodings               encodings
 
 	private     atomic.Bool // it is at a loopback or private address
 	health      health
@@ -86,6 +89,8 @@ func New(c Config) (*Upstream, error) {
 		url: c.URL, name: strings.TrimSuffix(c.URL.Redacted(), "/"), userAgent: c.UserAgent,
 		health:      health{changed: c.Changed, longest: longestBackoff},
 		realmHealth: health{longest: longestRealmBackoff},
+		bodyPause:   cmp.Or(c.bodyPause, BodyPause),
+		header:      c.Registry.HeaderTimeout, headerOfSeveral: cmp.Or(c.headerOfSeveral, headerOfSeveral),
 	}
 	u.life, u.end = context.WithCancel(context.Background())
 	u.private.Store(isPrivateLiteral(c.URL.Hostname()))
@@ -100,27 +105,27 @@ func New(c Config) (*Upstream, error) {
 		return nil, err
 	}
 	d := dialer{Config: c, proxies: proxyAddresses(env), upstream: u}
-	u.own = u.newClient(c, newTransport(c, env, tlsConfig(roots, clients), d.toUpstream), &u.health)
+	u.own = u.newClient(c, newConnections(c, env, tlsConfig(roots, clients), d.toUpstream), &u.health)
 	if clients != nil {
 		sum := sha256.Sum256(clients[0].Certificate[0])
 		u.certificate = hex.EncodeToString(sum[:8])
 		// An upstream that refuses callers without a certificate is not out of reach.
-		u.plain = u.newClient(c, newTransport(c, env, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
+		u.plain = u.newClient(c, newConnections(c, env, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
 	}
-	u.realm = newTransport(c, env, tlsConfig(roots, nil), d.toRealm)
-	u.redirect = newTransport(c, env, tlsConfig(roots, nil), d.toRedirect)
+	u.realm = newConnections(c, env, tlsConfig(roots, nil), d.toRealm)
+	u.redirect = newConnections(c, env, tlsConfig(roots, nil), d.toRedirect)
 	return u, nil
 }
 
 // client is one way to an upstream: what it learns, challenges and tokens, stays with it.
 type client struct {
-	transport *http.Transport
-	watched   watched
-	auth      *auth.Transport
+	connections
+	watched watched
+	auth    *auth.Transport
 }
 
-func (u *Upstream) newClient(c Config, t *http.Transport, h *health) *client {
-	made := &client{transport: t, watched: watched{transport: t, health: h, patience: c.Registry.HeaderTimeout}}
+func (u *Upstream) newClient(c Config, by connections, h *health) *client {
+	made := &client{connections: by, watched: watched{transport: by, health: h, patience: c.Registry.HeaderTimeout}}
 	if h == &u.health {
 		made.watched.suspect = u.suspect
 	}
@@ -145,87 +150,6 @@ func (u *Upstream) client(id Identity) *client {
 // with the certificate; "" if there is none.
 func (u *Upstream) Certificate() string { return u.certificate }
 
-// Identity is in whose name an upstream is asked.
-type Identity struct {
-	// Access, if not nil, is on whose behalf sidemirror answers challenges. If it is nil the
-	// client answers them, with an Authorization of its own.
-	Access        *auth.Access
-	Authorization credential.Secret
-
-	// Certificate means that the upstream may see the client certificate. It is a credential
-	// of the daemon's like its login.
-	Certificate bool
-}
-
-// Request is what is asked of an upstream.
-type Request struct {
-	Method string // GET or HEAD
-	Path   string // "/v2/library/alpine/manifests/3.20"
-	Query  url.Values
-	Header http.Header // Accept, Range, If-Range
-
-	// Patient says that the client has no other server to ask: an upstream that was out
-	// of reach a moment ago is tried all the same.
-	Patient bool
-
-	Identity
-}
-
-// identity tells callers apart for the upstream's 429s.
-func (r Request) identity() string {
-	var who string
-	if r.Access == nil {
-		who = auth.Fingerprint(r.Authorization.Reveal())
-	} else {
-		who = r.Access.Credential.Generation
-	}
-	if r.Certificate {
-		who += " with certificate"
-	}
-	return who
-}
-
-// Do asks the upstream, follows its redirects and decodes what it compressed unasked.
-// The response's body fails if it pauses for 30 s. A response of any status is returned
-// without an error, except 429 and a redirect that cannot be followed. Until the
-// Retry-After of a 429 is over, nothing is asked. Errors are an [*oci.Error].
-func (u *Upstream) Do(ctx context.Context, r Request) (*http.Response, error) {
-	if wait := u.holds.left(r.identity()); wait > 0 {
-		return nil, u.tooMany(wait)
-	}
-	resp, err := u.fetch(ctx, r)
-	if err != nil || !encoded(resp) {
-		return r.censored(resp, err)
-	}
-	if resp.StatusCode == http.StatusPartialContent {
-		// A range of compressed bytes is of no use: the whole must be decoded.
-		drain(resp)
-		r.Header = r.Header.Clone()
-		r.Header.Del("Range")
-		if resp, err = u.fetch(ctx, r); err != nil {
-			return nil, err
-		}
-	}
-	return r.censored(u.decode(r.Method, resp))
-}
-
-// fetch asks the upstream and follows its redirects.
-func (u *Upstream) fetch(ctx context.Context, r Request) (*http.Response, error) {
-	target := auth.Join(u.url, r.Path)
-	target.RawQuery = r.Query.Encode()
-	ctx, cancel := context.WithCancel(ctx)
-	resp, err := u.ask(ctx, r, target)
-	if err == nil {
-		resp, err = u.settle(ctx, r, resp)
-	}
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	resp.Body = newBody(resp.Body, cancel)
-	return resp, nil
-}
-
 // ask sends r to target, a URL of the upstream's own origin, with what it takes to be
 // authorized there.
 func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.Response, error) {
@@ -243,11 +167,13 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 		}
 		req = req.WithContext(auth.WithAccess(ctx, access))
 	}
-	resp, err := u.client(r.Identity).auth.RoundTrip(req)
+	resp, err := r.carried(ctx, target, func() (*http.Response, error) {
+		return u.client(r.Identity).auth.RoundTrip(req)
+	})
 	if err != nil {
 		return nil, u.explain(ctx, u.url, err)
 	}
-	u.holds.note(r.identity(), resp)
+	u.holds.note(r, resp)
 	return resp, nil
 }
 
@@ -287,35 +213,6 @@ func (u *Upstream) settle(ctx context.Context, r Request, resp *http.Response) (
 	return resp, nil
 }
 
-func (u *Upstream) tooMany(wait time.Duration) *oci.Error {
-	return &oci.Error{Code: oci.TooManyRequests, RetryAfter: wait, Message: u.url.Host + " answered that it is asked too often (429)"}
-}
-
-// explain turns a transport's error into one that says what happened to which host and
-// holds nothing secret.
-func (u *Upstream) explain(ctx context.Context, target *url.URL, err error) error {
-	if e, ok := errors.AsType[*oci.Error](err); ok {
-		return e
-	}
-	if ctx.Err() != nil { // the client left, or its deadline passed
-		return &oci.Error{
-			Code: oci.Unavailable, Status: http.StatusGatewayTimeout,
-			Message: target.Host + " did not answer in time", Err: ctx.Err(),
-		}
-	}
-	return unreachable(target.Host, err)
-}
-
-// unreachable returns the error that err, a transport's, means for a request to host.
-func unreachable(host string, err error) *oci.Error {
-	e := &oci.Error{Code: oci.Unavailable, Message: host + " cannot be reached: " + reason(err), Err: auth.Redact(err)}
-	if isTimeout(err) {
-		e.Status = http.StatusGatewayTimeout
-		e.Message = host + " did not answer in time"
-	}
-	return e
-}
-
 // Relay asks the upstream's token server on behalf of a client, see
 // [auth.Transport.Relay].
 func (u *Upstream) Relay(ctx context.Context, in auth.TokenRequest, id Identity) (*auth.Relayed, error) {
@@ -345,10 +242,10 @@ func (u *Upstream) Close() {
 		u.plain.auth.Close()
 	}
 	u.background.Wait()
-	u.own.transport.CloseIdleConnections()
+	u.own.closeIdle()
 	if u.plain != nil {
-		u.plain.transport.CloseIdleConnections()
+		u.plain.closeIdle()
 	}
-	u.realm.CloseIdleConnections()
-	u.redirect.CloseIdleConnections()
+	u.realm.closeIdle()
+	u.redirect.closeIdle()
 }

@@ -38,9 +38,12 @@ func (w watched) watch(ctx context.Context, connected *atomic.Bool) (stop func()
 	if w.suspect == nil {
 		return func() bool { return true }
 	}
-	within, ok := ctx.Value(withinKey{}).(time.Duration)
-	if !ok || w.patience > 0 && w.patience < within {
-		within = w.patience
+	within := w.patience
+	if limit, ok := ctx.Value(headersKey{}).(time.Duration); ok && limit > 0 {
+		within = limit
+	}
+	if own, ok := ctx.Value(withinKey{}).(time.Duration); ok && (within == 0 || own < within) {
+		within = own
 	}
 	if within == 0 {
 		return func() bool { return true }
@@ -71,6 +74,7 @@ func (w watched) RoundTrip(req *http.Request) (*http.Response, error) {
 	case err == nil:
 		w.health.answered()
 	case errors.Is(req.Context().Err(), context.Canceled):
+	case isSeparate(req.Context()): // the server may take one connection and refuse more
 	case !connected.Load(), w.probe, isTimeout(err) && w.health.isSilent():
 		w.health.failed(unreachable(req.URL.Host, err), started, connected.Load())
 	}
@@ -119,7 +123,7 @@ func (u *Upstream) probe(within time.Duration) {
 	ctx, cancel := context.WithTimeout(u.life, within)
 	defer cancel()
 	req := newRequest(ctx, http.MethodGet, auth.Join(u.url, "/v2/"), nil, u.userAgent)
-	if resp, err := (watched{transport: u.own.transport, health: &u.health, probe: true}).RoundTrip(req); err == nil {
+	if resp, err := (watched{transport: u.own.connections, health: &u.health, probe: true}).RoundTrip(req); err == nil {
 		drain(resp)
 	}
 }

@@ -29,7 +29,20 @@ const (
 	bookworm suite = "bookworm" // systemd 252, containerd 1.6, Docker 20.10
 	trixie   suite = "trixie"   // systemd 257, containerd 1.7, Docker 26.1
 	sid      suite = "sid"      // the newest, whatever that is
+
+	// people is trixie with the programs that the documentation's readers have: sudo, and other
+	// clients of registries.
+	people suite = "trixie+people"
 )
+
+// peoplesPackages are those that people has in addition.
+var peoplesPackages = []string{"sudo", "curl", "git", "gnupg", "jq", "make", "podman", "python3"}
+
+// release is the name that Debian has for the suite.
+func (s suite) release() string {
+	name, _, _ := strings.Cut(string(s), "+")
+	return name
+}
 
 // engines are the packages that make a container host.
 func (s suite) engines() []string {
@@ -42,6 +55,9 @@ func (s suite) engines() []string {
 // recipe is the command line that makes a root, without its last word, the folder.
 func (s suite) recipe() []string {
 	packages := append([]string{"systemd", "systemd-sysv", "dbus", "iproute2", "ca-certificates", "kmod", "procps", "e2fsprogs", "rpm"}, s.engines()...)
+	if s == people {
+		packages = append(packages, peoplesPackages...)
+	}
 	return []string{
 		"mmdebstrap", "--mode=root", "--variant=minbase", "--include=" + strings.Join(packages, ","),
 		`--aptopt=Acquire::Languages "none"`,
@@ -56,7 +72,7 @@ func (s suite) recipe() []string {
 		`--customize-hook=chroot "$1" systemd-machine-id-setup`,
 		// All files of sidemirror's package must be unpacked.
 		`--customize-hook=rm -f "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap" "$1/etc/resolv.conf"`,
-		string(s),
+		s.release(),
 	}
 }
 

@@ -1,0 +1,53 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"time"
+
+	"golang.org/x/net/http/httpproxy"
+)
+
+// connections are the connections to one kind of host. Requests share those of shared, also by
+// HTTP/2. A request that is to be separate has a TCP connection of its own while it is under way.
+type connections struct {
+	shared, separate *http.Transport
+	headers          time.Duration // how long a response header may take
+}
+
+func newConnections(c Config, env *httpproxy.Config, t *tls.Config, dial dialFunc) connections {
+	made := connections{newTransport(c, env, t, dial), newTransport(c, env, t.Clone(), dial), c.Registry.HeaderTimeout}
+	// HTTP/2 would carry all requests on one connection.
+	made.separate.ForceAttemptHTTP2, made.separate.HTTP2 = false, nil
+	made.separate.Protocols = new(http.Protocols)
+	made.separate.Protocols.SetHTTP1(true)
+	return made
+}
+
+type separateKey struct{}
+
+// separately returns a context for requests that have a TCP connection of their own.
+func separately(ctx context.Context) context.Context {
+	return context.WithValue(ctx, separateKey{}, true)
+}
+
+func isSeparate(ctx context.Context) bool { return ctx.Value(separateKey{}) != nil }
+
+// RoundTrip implements [http.RoundTripper].
+func (c connections) RoundTrip(req *http.Request) (*http.Response, error) {
+	limit := c.headers
+	if of, ok := req.Context().Value(headersKey{}).(time.Duration); ok {
+		limit = of
+	}
+	if isSeparate(req.Context()) {
+		return awaitHeader(c.separate, req, limit)
+	}
+	return awaitHeader(c.shared, req, limit)
+}
+
+// closeIdle closes the connections that no request uses.
+func (c connections) closeIdle() {
+	c.shared.CloseIdleConnections()
+	c.separate.CloseIdleConnections()
+}
