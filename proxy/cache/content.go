@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,8 +87,7 @@ func (d *Dir) forgetGone(gone map[digest.Digest]bool) error {
 		return nil
 	}
 	ctx := context.Background()
-	found, known, err := d.Holders(ctx, gone)
-	if err != nil || !known {
+	if !d.HoldersKnown() {
 		return d.Records(ctx, func(r Record) error {
 			if (r.Kind == KindBlob || r.Kind == KindManifest) && gone[r.Digest()] {
 				return d.RemoveRecord(r)
@@ -94,11 +95,7 @@ func (d *Dir) forgetGone(gone map[digest.Digest]bool) error {
 			return nil
 		})
 	}
-	var errs []error
-	for _, r := range found {
-		errs = append(errs, d.RemoveRecord(r))
-	}
-	return errors.Join(errs...)
+	return d.forgetEvicted(ctx, slices.Collect(maps.Keys(gone)))
 }
 
 func ignoreMissing(err error) error {

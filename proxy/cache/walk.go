@@ -75,46 +75,60 @@ func (f folder) stat(name string) (fileInfo, error) {
 	for {
 		err := unix.Fstatat(f.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if err == nil {
-			break
+			return infoOf(&st), nil
 		}
 		if err != unix.EINTR {
 			return fileInfo{}, &fs.PathError{Op: "stat", Path: name, Err: err}
 		}
 	}
+}
+
+func infoOf(st *unix.Stat_t) fileInfo {
 	return fileInfo{
 		size:      st.Size,
 		allocated: st.Blocks * 512,
 		used:      time.Unix(st.Mtim.Unix()),
 		untrusted: st.Mode&0o200 == 0,
 		regular:   st.Mode&unix.S_IFMT == unix.S_IFREG,
-	}, nil
+	}
 }
 
 // read reads at most so many bytes of the file called name.
 func (f folder) read(name string, most int64) ([]byte, error) {
+	data, _, err := f.readInfo(name, most)
+	return data, err
+}
+
+// readInfo is read, and returns what the file is too.
+func (f folder) readInfo(name string, most int64) ([]byte, fileInfo, error) {
 	fd, err := unix.Openat(f.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		return nil, fileInfo{}, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
 	defer unix.Close(fd)
-	data := make([]byte, 0, 4<<10)
-	for int64(len(data)) < most {
-		if len(data) == cap(data) {
-			data = slices.Grow(data, cap(data))
-		}
-		room := data[len(data):min(int64(cap(data)), most)]
-		n, err := unix.Read(fd, room)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fileInfo{}, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	i := infoOf(&st)
+	if !i.regular {
+		return nil, i, &fs.PathError{Op: "read", Path: name, Err: fs.ErrInvalid}
+	}
+	// What is written into the cache is renamed into place: a file does not grow.
+	data := make([]byte, min(i.size, most))
+	for at := 0; at < len(data); {
+		n, err := unix.Read(fd, data[at:])
 		switch {
 		case err == unix.EINTR:
 		case err != nil:
-			return nil, &fs.PathError{Op: "read", Path: name, Err: err}
+			return nil, i, &fs.PathError{Op: "read", Path: name, Err: err}
 		case n == 0:
-			return data, nil
+			return data[:at], i, nil
 		default:
-			data = data[:len(data)+n]
+			at += n
 		}
 	}
-	return data, nil
+	return data, i, nil
 }
 
 // pace makes a walk in the background cost a pull nothing: it works in short slices, and rests
@@ -276,6 +290,14 @@ func (f folder) each(name string, visit func(folder, string) error) error {
 // ignoreNoFolder returns nil for an entry that is gone, or is no folder: another program's file.
 func ignoreNoFolder(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil
+	}
+	return err
+}
+
+// ignoreNotRegular returns nil for a file that is gone, or is something else than a file.
+func ignoreNotRegular(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) || errors.Is(err, unix.ELOOP) {
 		return nil
 	}
 	return err
