@@ -28,6 +28,7 @@ type status struct {
 	Pending []string           `json:"pending"` // files that are not as planned and can be changed
 	Signals []live.Signal      `json:"signals"` // what running engines still need
 	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
+	Notes   []*problem.Problem `json:"notes,omitempty"`
 
 	mirror string // sidemirror's URL
 	unused bool   // no configuration is in force, so that engines use the registries directly
@@ -108,6 +109,11 @@ func newStatus(plan hostconfig.Plan) *status {
 	for _, c := range plan.Changes {
 		s.Pending = append(s.Pending, c.Path)
 	}
+	for _, what := range plan.Notes {
+		if what.Path != plan.Mirror { // the status looks at the proxy itself
+			s.Notes = append(s.Notes, what)
+		}
+	}
 	s.OK = len(s.problems()) == 0
 	return s
 }
@@ -171,7 +177,7 @@ func (s *status) write(w io.Writer) error {
 	for _, what := range problems {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
-	p.notes(s.Engines)
+	p.notes(s.Engines, s.Notes...)
 	if len(problems) == 0 {
 		p.paint(green, "no problems found")
 	}
