@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ import (
 )
 
 // followLimit bounds one block: some of them build the program.
-const followLimit = 8 * time.Minute
+const followLimit = 5 * time.Minute
 
 // reader is a person on a host who does what the documentation says: ann, who may use sudo and
 // Docker, at a terminal.
@@ -38,11 +39,17 @@ const prepare = `set -e
 useradd --create-home --shell /bin/bash ann
 usermod --append --groups docker ann
 mkdir -p /etc/sudoers.d
+printf "127.0.1.1 $(uname -n)\n" >>/etc/hosts
 printf 'ann ALL=(ALL) NOPASSWD: ALL\nDefaults env_keep += "SYSTEMD_EDITOR SYSTEMD_PAGER"\n' >/etc/sudoers.d/ann
-printf '#!/bin/sh\ncat /srv/pasted >"$1"\n' >/srv/editor
+printf '#!/bin/sh\nfor file; do :; done\ncat /srv/pasted >"$file"\n' >/srv/editor
 chmod 755 /srv/editor
 mkdir -p /home/ann/sidemirror/dist
 chown -R ann: /home/ann`
+
+// images are those that the documentation pulls, and others for the table, since an engine does not
+// fetch twice what it has.
+const images = "library/redis:latest,1.4,3.20 library/alpine:3.20 bitnami/redis:latest,tag,1.4,3.20 " +
+	"owner/image:latest,tag,1.4,3.20 acme/app:latest,1.4 pause:3.10"
 
 // proxy is an HTTP proxy at the address that the documentation has. It writes the first line of each
 // request into /srv/proxied.
@@ -86,8 +93,9 @@ func newReader(t *testing.T, host, deb string) *reader {
 	m.write("/etc/docker/daemon.json", daemonJSON, 0o640)
 	m.carry(deb, process.Path(t, "crane"))
 	m.run(prepare)
-	for _, repository := range []string{"library/redis", "library/alpine", "bitnami/redis", "owner/image", "acme/app"} {
-		for _, tag := range []string{"latest", "tag", "3.20", "1.4"} {
+	for _, image := range strings.Fields(images) {
+		repository, tags, _ := strings.Cut(image, ":")
+		for tag := range strings.SplitSeq(tags, ",") {
 			r.net.public.Push(t, repository, tag, registry.Shape{Index: true, Size: 1 << 14})
 		}
 	}
@@ -125,10 +133,12 @@ func (r *reader) follow(t testing.TB, task blocks.Task) {
 				t.Errorf("%s:%d: %v, but\n%s", b.Document, b.Line, err, out)
 			}
 		}
+		r.after(task)
 	case "service":
 		m.write("/srv/block", commands+"\n", 0o755)
 		m.run("systemd-run --quiet --collect --unit=block --working-directory=/home/ann/sidemirror --setenv=HOME=/root bash -e /srv/block")
 		m.owner.Cleanup(func() { _, _ = m.try("systemctl stop block") })
+		r.after(task)
 	case "configuration":
 		r.configure(t, task)
 	case "drop-in":
@@ -136,9 +146,14 @@ func (r *reader) follow(t testing.TB, task blocks.Task) {
 	default:
 		t.Fatalf("%q is not a way to follow a block", task.As)
 	}
+}
+
+// after waits until what the block does shows.
+func (r *reader) after(task blocks.Task) {
+	r.m.t.Helper()
 	if task.After != "" {
-		m.eventually(firstLine(task.After), func() error {
-			_, err := m.try("set -e\n" + task.After)
+		r.m.eventually(firstLine(task.After), func() error {
+			_, err := r.m.try("set -e\n" + r.fill(task.After))
 			return err
 		})
 	}
@@ -162,17 +177,43 @@ func (r *reader) types(t testing.TB, task blocks.Task, commands string) (output 
 	cmd := m.shell(ctx, fmt.Sprintf("cd %s && export SYSTEMD_EDITOR=/srv/editor SYSTEMD_PAGER=cat TERM=dumb %s && "+
 		"exec setpriv --reuid %s --regid %[3]s --init-groups script --quiet --return --echo never --command 'bash -e /srv/block' /dev/null",
 		folder, r.environment(as), as))
-	cmd.Stdin = strings.NewReader(r.fill(task.Types))
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	if cmd.ProcessState == nil || ctx.Err() != nil {
-		t.Fatalf("%s: %v\n%s", commands, err, &out)
+	keyboard, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	if r.password != "" && strings.Contains(out.String(), r.password) {
+	screen := &typist{keyboard: keyboard, lines: strings.SplitAfter(r.fill(task.Types), "\n")}
+	cmd.Stdout, cmd.Stderr = screen, screen
+	err = cmd.Run()
+	output = screen.seen.String()
+	if cmd.ProcessState == nil || ctx.Err() != nil {
+		t.Fatalf("%s: %v\n%s", commands, err, output)
+	}
+	if strings.Contains(output, r.password) {
 		t.Errorf("%s prints the password", firstLine(commands))
 	}
-	return out.String(), cmd.ProcessState.ExitCode()
+	return output, cmd.ProcessState.ExitCode()
+}
+
+// typist reads what a terminal shows, and types the next line when it asks for one: what is typed
+// before goes to the program that runs then.
+type typist struct {
+	keyboard io.Writer
+	lines    []string
+	seen     bytes.Buffer
+	answered int // how much was seen when the last line was typed
+}
+
+// asks is the end of what a program shows when it waits for a login.
+var asks = regexp.MustCompile(`(?i)(username|password)[^\n]*: $`)
+
+func (s *typist) Write(p []byte) (int, error) {
+	s.seen.Write(p)
+	if len(s.lines) > 0 && asks.Match(s.seen.Bytes()[s.answered:]) {
+		time.Sleep(time.Second / 4) // the program switches the echo off after it has asked
+		_, _ = io.WriteString(s.keyboard, s.lines[0])
+		s.lines, s.answered = s.lines[1:], s.seen.Len()
+	}
+	return len(p), nil
 }
 
 // fill puts the login that the registries know into a text of the table.
@@ -200,12 +241,7 @@ func (r *reader) configure(t testing.TB, task blocks.Task) {
 	if out, err := m.try("sidemirror config check"); err != nil {
 		t.Errorf("%s: %v\n%s", where(task.Blocks), err, out)
 	}
-	if task.After != "" {
-		m.eventually(firstLine(task.After), func() error {
-			_, err := m.try("set -e\n" + task.After)
-			return err
-		})
-	}
+	r.after(task)
 	m.run("cat /srv/config.before >" + file)
 }
 
@@ -228,12 +264,7 @@ func (r *reader) dropIn(t testing.TB, task blocks.Task, text string) {
 	if err := m.active(task.Unit); err != nil {
 		t.Errorf("%s: %v", where(task.Blocks), err)
 	}
-	if task.After != "" {
-		m.eventually(firstLine(task.After), func() error {
-			_, err := m.try("set -e\n" + task.After)
-			return err
-		})
-	}
+	r.after(task)
 	m.run("rm -r /etc/systemd/system/" + task.Unit + ".d && systemctl daemon-reload && systemctl restart " + task.Unit)
 }
 
