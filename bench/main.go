@@ -27,8 +27,10 @@ type bench struct {
 	dir    string // for all that the servers write
 	logs   string // where the servers' lines go, "" for /dev/null
 	binary string // sidemirror's
-	user   string
-	tools  tools
+
+	environment []string // of sidemirror, in addition
+	user        string
+	tools       tools
 }
 
 // figure is something to measure. measure adds tables and verdicts to the bench.
@@ -112,10 +114,15 @@ func run(ctx context.Context) (err error) {
 	flag.StringVar(&b.logs, "logs", "", "write what the servers print to files in this `folder` instead of /dev/null")
 	flag.StringVar(&b.binary, "binary", "", "measure this `program` instead of building sidemirror")
 	grow := flag.Bool("growth", false, "measure how the cost grows with the work instead, and write that section")
+	engines := flag.Bool("engines", false, "measure pulls by whole engines instead, and write that section; needs root and what test/setup.sh installs")
 	booted := flag.Bool("booted", false, "measure booted systems instead, and write that section; needs root and what test/setup.sh installs")
+	profile := flag.String("profile", "", "measure nothing, and write a profile for the compiler to this `file`: make pgo")
 	flag.Parse()
 	if *booted {
 		return runBooted(ctx, cmp.Or(*out, "RESULTS.md"))
+	}
+	if *engines {
+		return runEngines(ctx, b.binary, cmp.Or(*out, "RESULTS.md"))
 	}
 	s := sideBySide
 	if *grow {
@@ -135,6 +142,9 @@ func run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	if err := b.prepare(ctx); err != nil {
 		return err
+	}
+	if *profile != "" {
+		return b.writeProfile(ctx, *profile)
 	}
 	return b.run(ctx, s, *out)
 }

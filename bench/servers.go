@@ -85,7 +85,7 @@ func (b *bench) start(ctx context.Context, name string, upstream *upstream, imag
 	var env, argv []string
 	switch name {
 	case sidemirror:
-		env = []string{"HOME=" + dir}
+		env = append([]string{"HOME=" + dir}, b.environment...)
 		argv, err = b.sidemirror(dir, address, upstream)
 		s.query = "?ns=" + namespace
 	case nginxStatic:

@@ -44,10 +44,11 @@ func findTools() (tools, error) {
 	return t, nil
 }
 
-// build makes the binary that users get, in dir.
-func build(ctx context.Context, dir string) (string, error) {
+// build makes the binary that users get, in dir, with more flags.
+func build(ctx context.Context, dir string, flags ...string) (string, error) {
 	path := filepath.Join(dir, "sidemirror")
-	c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./cmd/sidemirror")
+	argv := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", path}, flags...)
+	c := exec.CommandContext(ctx, "go", append(argv, "./cmd/sidemirror")...)
 	c.Dir = ".."
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 	if out, err := c.CombinedOutput(); err != nil {

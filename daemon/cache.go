@@ -13,12 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 )
 
 // caches are the cache folders that are open: the one in force and, after a reload with another
 // cache.dir, those that requests still use.
 type caches struct {
+	access proxy.AccessLog // of the services that it makes
+
 	mu   sync.Mutex
 	open []*cacheFolder
 	// For the status line: the folder in force, or why there is none.
@@ -64,13 +67,13 @@ func (s *caches) newService(c *config.Config, at []netip.AddrPort, version strin
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
 func (f *cacheFolder) serve(s *caches, c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	if f == nil {
-		p, err := newProxy(c, at, version, log, nil)
+		p, err := newProxy(c, at, version, log, s.access, nil)
 		if err != nil {
 			return nil, err
 		}
 		return p, nil
 	}
-	p, err := newProxy(c, at, version, log, f.Dir)
+	p, err := newProxy(c, at, version, log, s.access, f.Dir)
 	if err != nil {
 		s.release(f)
 		return nil, err

@@ -54,6 +54,7 @@ type daemon struct {
 	build      func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error)
 	checkPort  func(netip.AddrPort) *problem.Problem
 	log        *logrus.Logger
+	access     *logging.Access // set by run
 	toJournal  bool
 	retryEvery time.Duration
 
@@ -86,6 +87,11 @@ func (d *daemon) run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	d.work = work
+	out := logging.NewWriter(d.log.Out)
+	defer out.Close()
+	d.log.SetOutput(out)
+	d.access = logging.NewAccess(d.log, out)
+	d.caches.access = d.access
 	d.configureLog(config.Default())
 	handedOver, err := sdnotify.Sockets()
 	if err != nil {
@@ -183,4 +189,7 @@ func (d *daemon) notify(err error) {
 
 func (d *daemon) configureLog(c *config.Config) {
 	logging.Configure(d.log, c.Log.Level, c.Log.Format, d.toJournal)
+	if d.access != nil { // run has begun
+		d.access.Configure()
+	}
 }

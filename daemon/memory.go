@@ -16,11 +16,19 @@ const (
 	// memoryShare is the part of a cgroup's limit that the heap may use: the kernel counts
 	// sockets and the page cache there too.
 	memoryShare = 0.75
+
+	// garbage is by how many percent of what is in use the heap may grow before the collector
+	// runs. Little is in use, so that the default of 100 would have it run a hundred times a
+	// second while many manifests are asked for.
+	garbage = 300
 )
 
 // limitMemory sets the soft limit of the heap, so that the garbage collector works harder before
-// the kernel kills the process. GOMEMLIMIT in the environment has precedence.
+// the kernel kills the process. GOMEMLIMIT and GOGC in the environment have precedence.
 func limitMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit("/proc/self/cgroup", "/sys/fs/cgroup"))
 	}

@@ -22,7 +22,7 @@ import (
 // as c configures it, whether it accepts cred. The error is proxy.Proxy's: an *oci.Error if the
 // upstream or its token server refused. version is sent in the User-Agent.
 func Login(ctx context.Context, c *config.Config, registry, namespace string, cred credential.Credential, version string) error {
-	p, err := newProxy(c, c.Listen, version, nil, nil)
+	p, err := newProxy(c, c.Listen, version, nil, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -47,9 +47,9 @@ func (p *registryProxy) Trouble() string {
 	return strings.Join(list, "; ")
 }
 
-// newProxy makes the proxy that c describes, for the addresses at. log may be nil. If store is nil,
-// the proxy stores nothing.
-func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, store *cache.Dir) (*registryProxy, error) {
+// newProxy makes the proxy that c describes, for the addresses at. log and access may be nil. If
+// store is nil, the proxy stores nothing.
+func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, store *cache.Dir) (*registryProxy, error) {
 	sources := credentials(c, log)
 	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version}
 	settings := proxy.Config{
@@ -63,6 +63,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 		Freshness:   proxy.Freshness{Timeout: c.Cache.FreshnessTimeout, TagTTL: c.Cache.TagTTL, MaxStale: c.Cache.MaxStale},
 		Version:     version,
 		Log:         log,
+		AccessLog:   access,
 	}
 	p, err := proxy.New(settings)
 	if err != nil {

@@ -102,7 +102,7 @@ give_back() {
 			systemctl --quiet disable "$unit" 2>/dev/null || :
 		done
 	fi
-	"$PREFIX/bin/sidemirror" revert ||
+	"$PREFIX/bin/sidemirror" revert --files-only ||
 		fail "not every file was restored, so nothing is removed; do what it says above, and run this again"
 	rmdir /var/lib/sidemirror-hosts 2>/dev/null || :
 }

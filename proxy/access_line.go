@@ -3,11 +3,13 @@ package proxy
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/internal/logline"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
@@ -43,57 +45,70 @@ func (l *accessLine) answeredBy(u *upstream.Upstream) {
 	}
 }
 
+// AccessLog writes the line that each request leaves.
+type AccessLog interface {
+	// Write writes a line at level, for the time at. It does not retain the fields, which are in
+	// the order of their names.
+	Write(at time.Time, level logrus.Level, message string, fields []logline.Field)
+}
+
 // logAccess writes the one line that each request leaves.
 func (p *Proxy) logAccess(l *accessLine, err error) {
+	if p.accessLog == nil {
+		return
+	}
 	if l.status == 0 { // what net/http sends for a handler that sends nothing
 		l.status = http.StatusOK
 	}
+	ctx := l.http.Context()
 	level := logrus.InfoLevel
-	if l.http.Context().Value(unloggedKey{}) != nil && err == nil {
+	if err == nil && ctx.Value(unloggedKey{}) != nil {
 		level = logrus.DebugLevel
 	}
-	if gone := l.http.Context().Err() != nil; !gone && (l.status >= 500 || err != nil && l.status < 400) {
+	if gone := ctx.Err() != nil; !gone && (l.status >= 500 || err != nil && l.status < 400) {
 		level = logrus.WarnLevel
 	}
-	if !p.log.IsLevelEnabled(level) {
-		return
-	}
-	fields := l.fields()
-	if err != nil {
-		fields["error"] = err.Error()
-	}
-	// WithFields would copy them all.
-	(&logrus.Entry{Logger: p.log, Data: fields}).Log(level, "request")
+	room := fieldsRoom.Get().(*[]logline.Field)
+	defer fieldsRoom.Put(room)
+	took := time.Since(l.started)
+	*room = l.fields((*room)[:0], took, err)
+	p.accessLog.Write(l.started.Add(took), level, "request", *room)
+	clear(*room) // what they refer to can be collected
 }
 
-func (l *accessLine) fields() logrus.Fields {
-	fields := logrus.Fields{
-		"method":   l.http.Method,
-		"status":   l.status,
-		"bytes":    l.bytes,
-		"duration": time.Since(l.started).Round(time.Microsecond),
-	}
-	set := func(name, value string) {
+var fieldsRoom = sync.Pool{New: func() any { return new([]logline.Field) }}
+
+// fields appends the line's fields to all.
+func (l *accessLine) fields(all []logline.Field, took time.Duration, err error) []logline.Field {
+	text := func(name, value string) {
 		if value != "" {
-			fields[name] = value
+			all = append(all, logline.Text(name, value))
 		}
 	}
-	set("registry", l.asked.Registry)
-	set("repository", l.asked.Repository)
-	set("reference", l.asked.Tag)
-	set("digest", string(l.asked.Digest+l.digest)) // never both
-	set("upstream", l.upstream)
-	set("cache", l.cache)
-	set("credential", l.credential)
+	all = append(all, logline.Int("bytes", l.bytes))
+	text("cache", l.cache)
+	text("credential", l.credential)
+	text("digest", string(l.asked.Digest+l.digest)) // never both
+	all = append(all, logline.Duration("duration", took.Round(time.Microsecond)))
+	if err != nil {
+		text("error", err.Error())
+	}
+	if l.asked.Kind != 0 {
+		text("kind", l.asked.Kind.String())
+	}
+	text("method", l.http.Method)
 	if l.asked.Kind == 0 {
-		set("path", clip(l.http.URL.EscapedPath()))
-	} else {
-		set("kind", l.asked.Kind.String())
+		text("path", clip(l.http.URL.EscapedPath()))
 	}
+	text("reference", l.asked.Tag)
+	text("registry", l.asked.Registry)
+	text("repository", l.asked.Repository)
+	all = append(all, logline.Int("status", int64(l.status)))
 	if caller, err := peer.FromContext(l.http.Context()); err == nil {
-		fields["uid"] = caller.UID
+		all = append(all, logline.Int("uid", int64(caller.UID)))
 	}
-	return fields
+	text("upstream", l.upstream)
+	return all
 }
 
 // clip bounds what a caller can put into a log line.

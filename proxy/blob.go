@@ -133,7 +133,7 @@ func (r *request) describeBlob(ctx context.Context, l *accessLine, patient bool)
 func (r *request) blobHeader(h http.Header) {
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Docker-Content-Digest", r.Digest.String())
-	h.Set("ETag", strconv.Quote(r.Digest.String()))
+	h.Set("ETag", etag(r.Digest))
 	h.Set("Accept-Ranges", "bytes")
 }
 

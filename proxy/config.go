@@ -45,6 +45,9 @@ type Config struct {
 
 	// Log, if nil, discards.
 	Log *logrus.Logger
+
+	// AccessLog, if not nil, writes the line that each request leaves.
+	AccessLog AccessLog
 }
 
 // Freshness bounds how old a response from the cache may be.

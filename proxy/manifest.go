@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
@@ -29,9 +31,10 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 		return busy(err)
 	}
 	h := w.Header()
-	h.Set("Docker-Content-Digest", m.digest.String())
-	h.Set("ETag", strconv.Quote(m.digest.String()))
-	h.Set("Vary", "Accept")
+	tag := etag(m.digest)
+	setHeader(h, "Docker-Content-Digest", m.digest.String())
+	setHeader(h, "Etag", tag)
+	setHeader(h, "Vary", "Accept")
 	addWarnings(h, m.warning)
 	if m.stale {
 		h.Add("Warning", staleWarning)
@@ -39,12 +42,12 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	if r.Digest == "" {
 		w.line.digest = m.digest
 	}
-	if r.http.Header.Get("If-None-Match") == h.Get("ETag") {
+	if r.http.Header.Get("If-None-Match") == tag {
 		w.WriteHeader(http.StatusNotModified) // engines do not ask so, and would not take it
 		return nil
 	}
-	h.Set("Content-Type", m.mediaType)
-	h.Set("Content-Length", strconv.FormatInt(m.size, 10))
+	setHeader(h, "Content-Type", m.mediaType)
+	setHeader(h, "Content-Length", strconv.FormatInt(m.size, 10))
 	w.WriteHeader(http.StatusOK)
 	if r.http.Method == http.MethodHead {
 		return nil
@@ -52,6 +55,9 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	_, err = w.Write(m.body)
 	return err
 }
+
+// etag returns the entity tag of content (RFC 9110, 8.8.3).
+func etag(dgst digest.Digest) string { return `"` + string(dgst) + `"` }
 
 func (p *Proxy) findManifest(w *response, r *request) (*manifest, error) {
 	switch {

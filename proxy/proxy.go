@@ -42,6 +42,7 @@ type Proxy struct {
 	freshness Freshness
 	inquiries *inquiries
 	log       *logrus.Logger
+	accessLog AccessLog // nil: none
 }
 
 // New makes a Proxy. It dials nothing. It fails if a certificate that c names cannot be read.
@@ -69,6 +70,7 @@ func New(c Config) (*Proxy, error) {
 		freshness: c.Freshness,
 		inquiries: newInquiries(c.Freshness.Timeout),
 		log:       c.Log,
+		accessLog: c.AccessLog,
 	}
 	if c.Cache != nil {
 		p.policy.Name = c.Cache.Identity

@@ -14,11 +14,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/logline"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
@@ -29,6 +31,17 @@ type rig struct {
 	*httptest.Server
 	log    *bytes.Buffer
 	client *http.Client
+}
+
+// accessLog writes access lines through a logger.
+type accessLog struct{ log *logrus.Logger }
+
+func (a accessLog) Write(_ time.Time, level logrus.Level, message string, fields []logline.Field) {
+	data := logrus.Fields{}
+	for _, f := range fields {
+		data[f.Name] = f.Value()
+	}
+	a.log.WithFields(data).Log(level, message)
 }
 
 // newRig serves Docker Hub from the upstreams given.
@@ -48,6 +61,7 @@ func newRig(t *testing.T, change func(*Config), upstreams ...http.HandlerFunc) *
 	g := &rig{log: &bytes.Buffer{}}
 	c := Config{Registries: []config.Registry{hub}, Default: "docker.io", TrustedUIDs: []uint32{uint32(os.Getuid())}, Log: logrus.New()}
 	c.Log.SetOutput(g.log)
+	c.AccessLog = accessLog{c.Log}
 	if change != nil {
 		change(&c)
 	}

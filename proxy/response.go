@@ -77,3 +77,7 @@ func (l lateHeader) begin() {
 		l.WriteHeader(l.status)
 	}
 }
+
+// setHeader sets a header whose name is in its canonical form already, which [http.Header.Set] would
+// work out for each response.
+func setHeader(h http.Header, name, value string) { h[name] = []string{value} }

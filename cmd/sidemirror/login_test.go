@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
@@ -62,7 +63,8 @@ func newHost(t *testing.T, upstream, more string) host {
 		store:    filepath.Join(dir, "state", "credentials.json"),
 		registry: strings.TrimPrefix(upstream, "http://"),
 	}
-	text := fmt.Sprintf("credentials.store = %q\n[registry.%q]\nupstreams = [%q]\n%s", h.store, h.registry, upstream, more)
+	// The Docker of the machine that runs the tests is none of theirs.
+	text := fmt.Sprintf("engine.docker.enabled = false\ncredentials.store = %q\n[registry.%q]\nupstreams = [%q]\n%s", h.store, h.registry, upstream, more)
 	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -290,5 +292,16 @@ func TestStoreInTroubleFailsTheCommandThatNeedsIt(t *testing.T) {
 		if code != exitFailed || !strings.Contains(errs, h.store) {
 			t.Errorf("%s: exit %d: %s", args[0], code, errs)
 		}
+	}
+}
+
+func TestLoginSaysThatDockerUsesItInAnotherWay(t *testing.T) {
+	old := engine.State{Engine: "docker", Version: "26.1.5", HubOnly: true}
+	note := noteHubOnly([]engine.State{{Engine: "containerd"}, old}, "http://127.0.0.1:305", "ghcr.io")
+	if note == nil || !strings.Contains(note.Text, "docker 26.1.5 pulls through sidemirror from Docker Hub only") || note.Hint != "pull as localhost:305/ghcr.io/…" {
+		t.Errorf("%+v", note)
+	}
+	if note := noteHubOnly([]engine.State{{Engine: "docker"}, {Engine: "containerd"}}, "http://127.0.0.1:305", "ghcr.io"); note != nil {
+		t.Errorf("a Docker that mirrors every registry: %+v", note)
 	}
 }

@@ -82,61 +82,15 @@ func manPage(cmd *cobra.Command, date string) string {
 		}
 	}
 	p(".SH OPTIONS\n%s", manFlags(cmd))
-	if !cmd.HasParent() {
-		p("%s", strings.TrimSpace(manRoot))
-	}
+	p("%s", manSection("EXIT STATUS", "B", exits(cmd)))
+	p("%s", manSection("ENVIRONMENT", "B", variables(cmd)))
+	p("%s", manSection("FILES", "I", usedFiles(cmd)))
 	if cmd.Example != "" {
 		p(".SH EXAMPLES\n%s", verbatim(strings.Split(cmd.Example, "\n")))
 	}
 	p(".SH SEE ALSO\n%s", seeAlso(cmd))
 	return b.String()
 }
-
-// manRoot is what only the page of the program itself has.
-const manRoot = `
-.SH EXIT STATUS
-.TP
-0
-done
-.TP
-1
-sidemirror tried and failed, and says on standard error what happened and what to do; for
-.BR sidemirror\-status (1):
-there are problems
-.TP
-2
-wrong usage or configuration; for
-.BR sidemirror\-plan (1):
-there is something to do
-.SH ENVIRONMENT
-.TP
-.B SIDEMIRROR_CONFIG
-the configuration file, unless
-.B \-\-config
-names one
-.TP
-.BI SIDEMIRROR_ KEY
-any key of the configuration; it overrides the file; see
-.BR sidemirror\-config.toml (5)
-.TP
-.B NO_COLOR
-no colours on the terminal
-.TP
-.BR HTTPS_PROXY ", " HTTP_PROXY ", " NO_PROXY
-the proxy for connections to registries
-.SH FILES
-.TP
-.I /etc/sidemirror/config.toml
-the configuration; without it the defaults apply
-.TP
-.I /var/lib/sidemirror/
-the logins
-.TP
-.I /var/lib/sidemirror\-hosts/
-what was in the engines' files before
-.TP
-.I /var/cache/sidemirror/
-what was pulled; may be removed at any time`
 
 func synopsis(cmd *cobra.Command) string {
 	if cmd.HasAvailableSubCommands() {
@@ -205,15 +159,21 @@ func seeAlso(cmd *cobra.Command) string {
 	return strings.Join(lines, "\n")
 }
 
-// roffText sets a help text: paragraphs, and lines that are indented by two blanks verbatim.
+// roffText sets a help text as wrapText does: paragraphs, lists, and what stays as it is.
 func roffText(text, otherwise string) string {
 	if text == "" {
 		text = otherwise
 	}
 	var out []string
 	for part := range strings.SplitSeq(strings.TrimSpace(text), "\n\n") {
-		if len(out) > 0 {
+		if len(out) > 0 && !strings.HasPrefix(part, bullet) {
 			out = append(out, ".PP")
+		}
+		if items := paragraphParts(part); strings.HasPrefix(part, bullet) {
+			for _, item := range items {
+				out = append(out, `.IP \(bu 2`, roff(strings.Join(strings.Fields(strings.TrimPrefix(item, bullet)), " ")))
+			}
+			continue
 		}
 		lines := strings.Split(part, "\n")
 		if slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, "  ") }) {

@@ -22,7 +22,8 @@ func TestEveryCommandAndFlagHasItsPage(t *testing.T) {
 			return
 		}
 		pages++
-		wants(t, string(text), ".TH "+strings.ToUpper(pageName(cmd))+" 1 2001-09-09 ", ".SH NAME\n", ".SH SEE ALSO\n")
+		wants(t, string(text), ".TH "+strings.ToUpper(pageName(cmd))+" 1 2001-09-09 ", ".SH NAME\n", ".SH SEE ALSO\n",
+			".SH EXIT STATUS\n.TP\n.B \"0\"\n", ".SH ENVIRONMENT\n.TP\n.B ", ".SH FILES\n.TP\n.I ")
 		for _, line := range strings.Split(cmd.Flags().FlagUsages(), "\n") {
 			if _, name, ok := strings.Cut(line, "--"); ok {
 				name, _, _ = strings.Cut(name, " ")
@@ -44,11 +45,12 @@ func TestEveryCommandAndFlagHasItsPage(t *testing.T) {
 
 func TestPagesSayWhatTheHelpSays(t *testing.T) {
 	for text, want := range map[string]string{
-		"One line.\n\nSecond -x.":           "One line.\n.PP\nSecond \\-x.",
-		".dot and 'quote":                   `\&.dot and 'quote`,
-		`back\slash, well-known --a-b`:      `back\eslash, well-known \-\-a\-b`,
-		"As is:\n\n  a   b-c\n  .d":         "As is:\n.PP\n.nf\n  a   b\\-c\n  .d\n.fi",
-		"see sidemirror-plan, pre-arranged": "see sidemirror\\-plan, pre-arranged",
+		"One line.\n\nSecond -x.":               "One line.\n.PP\nSecond \\-x.",
+		".dot and 'quote":                       `\&.dot and 'quote`,
+		`back\slash, well-known --a-b`:          `back\eslash, well-known \-\-a\-b`,
+		"As is:\n\n  a   b-c\n  .d":             "As is:\n.PP\n.nf\n  a   b\\-c\n  .d\n.fi",
+		"A list:\n\n  - one\n    line\n  - two": "A list:\n.IP \\(bu 2\none line\n.IP \\(bu 2\ntwo",
+		"see sidemirror-plan, pre-arranged":     "see sidemirror\\-plan, pre-arranged",
 	} {
 		if got := roffText(text, ""); got != want {
 			t.Errorf("%q\ngot  %q\nwant %q", text, got, want)

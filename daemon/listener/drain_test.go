@@ -28,7 +28,7 @@ func dialed(t *testing.T, l *Limiter) (server *limitedConn, client net.Conn) {
 	if s == nil {
 		t.Fatal("there is no slot")
 	}
-	return &limitedConn{TCPConn: conn, stall: time.Minute, slot: s}, client
+	return newLimitedConn(conn, time.Minute, s), client
 }
 
 // A request that has arrived and was not read yet would be lost if its connection counted as silent.

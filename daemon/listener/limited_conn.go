@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,12 @@ type limitedConn struct {
 	stall  time.Duration
 	header headerScanner // net/http has one reader at a time
 	slot   *slot
+	raw    syscall.RawConn // nil if the connection is closed already
+}
+
+func newLimitedConn(tcp *net.TCPConn, stall time.Duration, s *slot) *limitedConn {
+	raw, _ := tcp.SyscallConn()
+	return &limitedConn{TCPConn: tcp, stall: stall, slot: s, raw: raw}
 }
 
 // Read scans the headers of requests as they come in. After a header that must be refused it
@@ -42,9 +49,11 @@ func (c *limitedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Write writes b. Nearly every response fits into the kernel's buffer, and then no deadline is
+// needed.
 func (c *limitedConn) Write(b []byte) (int, error) {
-	written := 0
-	for {
+	written := c.writeNow(b)
+	for written < len(b) {
 		n, again, err := c.withDeadline(func() (int64, error) {
 			n, err := c.TCPConn.Write(b[written:])
 			return int64(n), err
@@ -54,6 +63,22 @@ func (c *limitedConn) Write(b []byte) (int, error) {
 			return written, err
 		}
 	}
+	return written, nil
+}
+
+// writeNow writes what the kernel takes of b without waiting. It returns no error: the next write
+// has it too.
+func (c *limitedConn) writeNow(b []byte) (written int) {
+	if c.raw == nil {
+		return 0
+	}
+	_ = c.raw.Write(func(fd uintptr) bool {
+		if n, err := unix.Write(int(fd), b); err == nil {
+			written = n
+		}
+		return true
+	})
+	return written
 }
 
 // ReadFrom sends a file by sendfile(2). It copies other sources, so that the wait for them
@@ -97,13 +122,12 @@ func (c *limitedConn) withDeadline(write func() (int64, error)) (n int64, again 
 // unacknowledged returns how many bytes the kernel holds that the client's kernel has not
 // received, or 0 if that is unknown.
 func (c *limitedConn) unacknowledged() int {
-	raw, err := c.SyscallConn()
-	if err != nil {
+	if c.raw == nil {
 		return 0
 	}
 	held := 0
 	// If the connection is closed this fails, and so will the next write.
-	_ = raw.Control(func(fd uintptr) { held, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	_ = c.raw.Control(func(fd uintptr) { held, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
 	return held
 }
 

@@ -61,7 +61,7 @@ func (l limitedListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if slot := l.limiter.acquire(tcp); slot != nil {
-			return &limitedConn{TCPConn: tcp, stall: l.stall, slot: slot}, nil
+			return newLimitedConn(tcp, l.stall, slot), nil
 		}
 		_ = tcp.Close()
 	}

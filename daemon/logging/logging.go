@@ -26,7 +26,9 @@ func Configure(l *logrus.Logger, level, format string, toJournal bool) {
 		l.SetFormatter(journalFormatter{&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true}})
 	default:
 		// https://no-color.org: set to anything at all.
-		l.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: os.Getenv("NO_COLOR") != ""})
+		plain := os.Getenv("NO_COLOR") != ""
+		w, _ := l.Out.(*Writer) // logrus recognises no terminal behind it
+		l.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: plain, ForceColors: w != nil && w.terminal && !plain})
 	}
 }
 

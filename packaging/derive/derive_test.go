@@ -92,7 +92,7 @@ func TestConfigurationPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = ".SH DESCRIPTION\nAbout.\n.PP\n.nf\n  cmd \\-x\n.fi\n.PP\nMore.\n.TP\n.B a = \\(dqx\\(dq\nWhat a is.\n.SH [t]\n.TP\n.B b = 1\nWhat b\\-c is.\n.SH SEE ALSO\n"
+	const want = ".SH DESCRIPTION\nAbout.\n.PP\n.nf\n  cmd \\-x\n.fi\n.PP\nMore.\n.TP\n.B a = \\(dqx\\(dq\nWhat a is.\n.SH [t]\n.TP\n.B b = 1\nWhat b\\-c is.\n.SH EXIT STATUS\n"
 	if _, rest, _ := strings.Cut(page, "toml\n.SH DESCRIPTION"); !strings.HasPrefix(".SH DESCRIPTION"+rest, want) {
 		t.Errorf("%s", page)
 	}

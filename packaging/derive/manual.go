@@ -57,12 +57,37 @@ func makeConfigPage(text string, at time.Time) (string, error) {
 	if keys == 0 {
 		return "", errors.New("config.toml: no key in it")
 	}
+	b.WriteString(configSections)
 	b.WriteString(".SH SEE ALSO\n.BR sidemirror (1),\n.BR sidemirror\\-config\\-check (1),\n.BR sidemirror\\-config\\-show (1),\n.BR sidemirror.service (8)\n")
 	return b.String(), nil
 }
 
-// paragraph sets lines of prose: empty ones begin a new paragraph, those that stand
-// in by blanks are left as they are.
+// configSections are what every manual page has.
+const configSections = `.SH EXIT STATUS
+.BR sidemirror\-config\-check (1)
+exits with 0 if a file can be used, and with 2 if not.
+.SH ENVIRONMENT
+.TP
+.B SIDEMIRROR_CONFIG
+Another file.
+.TP
+.B SIDEMIRROR_<KEY>
+The value of a key, which overrides the file.
+The name is that of the key in capital letters, with _ for every other character:
+SIDEMIRROR_LOG_LEVEL for log.level.
+The elements of a list have commas between them.
+.SH FILES
+.TP
+.I /etc/sidemirror/config.toml
+The file that is read if no other is named.
+If it is missing, the defaults apply.
+.TP
+.I /var/lib/sidemirror/
+The last valid configuration, which stays in force if the file is faulty.
+`
+
+// paragraph sets lines of prose: empty ones begin a new paragraph, and indented ones are left as they
+// are.
 func paragraph(lines []string) string {
 	var b strings.Builder
 	asIs, apart := false, false

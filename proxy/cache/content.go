@@ -1,12 +1,13 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,30 +41,20 @@ func contentPath(folder string, dgst digest.Digest) string {
 
 // Walk calls visit for all content, in no order.
 func (d *Dir) Walk(ctx context.Context, visit func(Content) error) error {
-	for _, folder := range []string{"blobs", "manifests"} {
-		err := fs.WalkDir(d.root.FS(), folder, func(name string, e fs.DirEntry, err error) error {
-			if err != nil || ctx.Err() != nil {
-				return cmp.Or(ctx.Err(), ignoreMissing(err))
-			}
-			if e.IsDir() {
-				return nil
-			}
-			algorithm, hex := path.Base(path.Dir(path.Dir(name))), path.Base(name)
-			dgst, err := digest.Parse(algorithm + ":" + hex)
-			if err != nil {
-				return nil // another program's file
-			}
-			info, err := e.Info()
-			if err != nil {
-				return ignoreMissing(err)
-			}
-			return visit(Content{Digest: dgst, Manifest: folder == "manifests", Size: info.Size(), Used: info.ModTime(), Untrusted: isUntrusted(info)})
-		})
-		if err != nil {
-			return err
-		}
+	return d.eachContent(ctx, nil, func(name string, manifest bool, i fileInfo) error {
+		return visit(Content{Digest: digestOfPath(name), Manifest: manifest, Size: i.size, Used: i.used, Untrusted: i.untrusted})
+	})
+}
+
+// Stored looks at content; fs.ErrNotExist if it is not stored.
+func (d *Dir) Stored(dgst digest.Digest, manifest bool) (Content, error) {
+	c := Content{Digest: dgst, Manifest: manifest}
+	i, err := d.stat(c.Path())
+	if err == nil && !i.regular {
+		err = fs.ErrNotExist
 	}
-	return nil
+	c.Size, c.Used, c.Untrusted = i.size, i.used, i.untrusted
+	return c, err
 }
 
 // OpenContent opens content without counting that as a use.
@@ -83,23 +74,28 @@ func (d *Dir) RemoveContent(ctx context.Context, all []Content) (map[digest.Dige
 			continue
 		}
 		gone[c.Digest] = true
+		d.recent.drop(c.Digest)
 	}
-	d.recent.drop(gone)
 	errs = append(errs, d.forgetGone(gone), ctx.Err())
 	return gone, errors.Join(errs...)
 }
 
-// forgetGone removes the holdings of removed content.
+// forgetGone removes the holdings of removed content. If it is not known which those are, it reads
+// through all records.
 func (d *Dir) forgetGone(gone map[digest.Digest]bool) error {
 	if len(gone) == 0 {
 		return nil
 	}
-	return d.Records(context.Background(), func(r Record) error {
-		if (r.Kind == KindBlob || r.Kind == KindManifest) && gone[r.Digest()] {
-			return d.RemoveRecord(r)
-		}
-		return nil
-	})
+	ctx := context.Background()
+	if !d.HoldersKnown() {
+		return d.Records(ctx, func(r Record) error {
+			if (r.Kind == KindBlob || r.Kind == KindManifest) && gone[r.Digest()] {
+				return d.RemoveRecord(r)
+			}
+			return nil
+		})
+	}
+	return d.forgetEvicted(ctx, slices.Collect(maps.Keys(gone)))
 }
 
 func ignoreMissing(err error) error {

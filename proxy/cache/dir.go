@@ -8,6 +8,8 @@
 //	blobs/sha256/2c/2c26b46b…                       a blob, whole and verified
 //	manifests/sha256/9f/9f86d081…                   a manifest, likewise
 //	partial/…                                       what is being fetched
+//	USAGE                                           how much there is, for the next start
+//	holders/2c                                      which repositories hold the digests 2c…
 //	repositories/docker.io/library/alpine/
 //	    _tags/3.20                                  what the tag meant, and when
 //	    _manifests/sha256/9f86d081…                 a manifest it holds, and its type
@@ -62,12 +64,21 @@ type Dir struct {
 	key  []byte // of identities
 
 	limits   atomic.Pointer[Limits]
+	folder   *os.File      // the root, for walks
 	eviction chan struct{} // asks Keep to make room
+	sweeping chan struct{} // asks Keep to look at the records
+	keeping  atomic.Bool   // Keep runs
 
-	// As last counted, and since: bytes of content, and blocks of records.
-	used, usedUntrusted       atomic.Int64
-	records, recordsUntrusted atomic.Int64
-	pendingUntrusted          atomic.Int64 // bytes that fills for untrusted callers have reserved
+	space    space
+	promised int64 // the account on disk allows so much; under space.mu
+	dirty    bool  // this process has written the account; under space.mu
+
+	victims victims // for Keep alone
+
+	holding    sync.Mutex // of the lines in the folder of holders
+	rebuilding *holdersBuild
+
+	surveys, sweeps atomic.Int64 // how many there were
 
 	mu             sync.Mutex
 	fills          map[digest.Digest]*fill
@@ -93,6 +104,7 @@ func Open(path string, limits Limits) (*Dir, error) {
 	d := &Dir{
 		root:     root,
 		eviction: make(chan struct{}, 1),
+		sweeping: make(chan struct{}, 1),
 		fills:    map[digest.Digest]*fill{},
 		reading:  map[digest.Digest]int{},
 	}
@@ -101,7 +113,12 @@ func Open(path string, limits Limits) (*Dir, error) {
 		root.Close()
 		return nil, fmt.Errorf("making the cache folder private: %w", err)
 	}
+	if d.folder, err = root.Open("."); err != nil {
+		root.Close()
+		return nil, fmt.Errorf("opening the cache folder: %w", err)
+	}
 	if err := d.prepare(path); err != nil {
+		d.folder.Close()
 		root.Close()
 		return nil, err
 	}
@@ -131,6 +148,7 @@ func closeToOthers(root *os.Root) error {
 
 func (d *Dir) prepare(path string) error {
 	version, err := d.root.ReadFile("VERSION")
+	isNew := errors.Is(err, fs.ErrNotExist)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && len(version) == 0:
 		// A first start that was killed, or found the disk full, leaves it empty.
@@ -146,9 +164,17 @@ func (d *Dir) prepare(path string) error {
 		return fmt.Errorf("reading the cache's key: %w", err)
 	}
 	for _, folder := range []string{"blobs", "manifests", "partial", "repositories"} {
-		if err := d.root.Mkdir(folder, folderMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := d.root.Mkdir(folder, folderMode)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("writing in the cache folder: %w", err)
 		}
+		isNew = isNew && err == nil
+	}
+	if isNew && d.root.Mkdir(holdersFolder, folderMode) == nil {
+		_ = d.markHolders(holdersFolder) // or the first sweep writes it
+	}
+	if err := d.loadUsage(isNew); err != nil {
+		return fmt.Errorf("reading the cache's account: %w", err)
 	}
 	return nil
 }
@@ -201,7 +227,8 @@ func (d *Dir) Close() error {
 	}
 	d.mu.Unlock()
 	d.running.Wait()
-	return d.root.Close()
+	d.settleUsage()
+	return errors.Join(d.folder.Close(), d.root.Close())
 }
 
 // Blob is a stored blob. It must be closed.
@@ -260,7 +287,8 @@ func (d *Dir) leave(dgst digest.Digest) {
 
 // touch records that a file was used.
 func (d *Dir) touch(name string, last time.Time) {
-	if now := time.Now(); now.Sub(last) > useResolution {
+	now := time.Now()
+	if age := now.Sub(last); age < 0 || age > useResolution {
 		// In a folder that cannot be written uses are not recorded, and content is served all the
 		// same.
 		_ = d.root.Chtimes(name, now, now)

@@ -207,7 +207,7 @@ func TestEvictionFreesTheDiskOldestFirstAndForgets(t *testing.T) { // distributi
 		t.Fatal(err)
 	}
 	d.limits.Store(&Limits{MaxSize: int64(3*size + size/2)})
-	freed, files, err := d.makeRoom(context.Background(), 0, false)
+	freed, files, err := d.evict(t.Context(), nil)
 	if err != nil || files != 2 || freed != int64(2*size) {
 		t.Errorf("freed %d bytes in %d files, %v", freed, files, err)
 	}

@@ -80,9 +80,8 @@ type fill struct {
 	opened  chan struct{} // closed when the source has answered
 	openErr error         // settled then
 
-	trusted  atomic.Bool // a trusted caller wants it
-	reserved int64       // bytes of the untrusted callers' share
-	room     int64       // bytes that there is room for, if the size is unknown
+	trusted atomic.Bool // a trusted caller wants it
+	room    *reservation
 
 	name  string
 	file  *os.File
@@ -252,7 +251,8 @@ func (f *fill) open(ctx context.Context, src Source) (Part, error) {
 // create makes the partial file and reserves room for all of it, so that a full disk shows before
 // the first byte and not in the middle.
 func (f *fill) create(ctx context.Context) error {
-	if err := f.reserve(ctx, f.total.Load()); err != nil {
+	var err error
+	if f.room, err = f.dir.reserve(ctx, f.total.Load(), !f.trusted.Load()); err != nil {
 		return err
 	}
 	f.name = f.dir.partialName(f.want.Digest.Encoded()[:16])
@@ -267,6 +267,7 @@ func (f *fill) create(ctx context.Context) error {
 			_ = f.dir.root.Remove(f.name)
 			return fmt.Errorf("reserving %d bytes: %w", f.total.Load(), err)
 		}
+		f.room.wrote(f.total.Load())
 	}
 	f.file = file
 	return nil
@@ -283,7 +284,10 @@ func (f *fill) commit() error {
 	if err := f.dir.commit(f.file, f.name, contentPath("blobs", f.want.Digest)); err != nil {
 		return err
 	}
-	f.dir.grew(f.written.Load(), untrusted)
+	if !untrusted {
+		f.room.trust()
+	}
+	f.room.commit(contentPath("blobs", f.want.Digest), f.written.Load())
 	return f.file.Close()
 }
 
@@ -296,7 +300,9 @@ func (f *fill) discard() {
 }
 
 func (f *fill) forget() {
-	f.dir.pendingUntrusted.Add(-f.reserved)
+	if f.room != nil {
+		f.room.release()
+	}
 	f.dir.mu.Lock()
 	defer f.dir.mu.Unlock()
 	if f.want.Untrusted {

@@ -12,34 +12,22 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// reserve makes sure that size more bytes (-1: unknown) can be stored.
-func (f *fill) reserve(ctx context.Context, size int64) error {
-	untrusted := !f.trusted.Load()
-	if err := f.dir.reserve(ctx, size, untrusted); err != nil {
-		return err
-	}
-	if untrusted && size > 0 {
-		f.reserved += size
-		f.dir.pendingUntrusted.Add(size)
-	}
-	return nil
-}
-
 // grow makes sure, for content of unknown size, that there is room for the next bytes too.
 func (f *fill) grow(ctx context.Context, n int64) error {
-	if f.total.Load() >= 0 || f.written.Load()+n <= f.room {
+	if f.total.Load() >= 0 || f.written.Load()+n <= f.room.reserved {
 		return nil
 	}
 	step := max(n, growth)
 	if limit := f.dir.limits.Load().MaxSize; limit > 0 {
-		if step = max(n, min(step, limit/32)); f.room+step > limit {
-			return fmt.Errorf("%w: it is longer than the cache's max_size", ErrStorage)
-		}
+		step = max(n, min(step, limit/32))
 	}
-	if err := f.reserve(ctx, step); err != nil {
+	if f.trusted.Load() {
+		f.room.trust()
+	}
+	f.room.wrote(f.written.Load() - f.room.written)
+	if err := f.room.grow(ctx, step); err != nil {
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
-	f.room += step
 	return nil
 }
 

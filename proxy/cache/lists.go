@@ -52,7 +52,8 @@ func (d *Dir) boundLists(r Repository) error {
 	}
 	written := make(map[string]time.Time, len(entries))
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil {
+		// A time that is still to come says nothing, and counts as long ago.
+		if info, err := e.Info(); err == nil && isPast(info.ModTime()) {
 			written[e.Name()] = info.ModTime()
 		}
 	}

@@ -1,27 +1,15 @@
 package cache
 
 import (
-	"container/list"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/sidemirror/sidemirror/proxy/oci"
-)
-
-const (
-	recentBytes = 8 << 20 // of manifests in memory
-
-	// recentCheck is for how long a manifest in memory is served without a look at
-	// the disk, from which another process may have removed it.
-	recentCheck = time.Second
 )
 
 // Manifest is a stored manifest, to the byte. It is shared and must not be changed.
@@ -36,7 +24,7 @@ type Manifest struct {
 func (d *Dir) Manifest(r Repository, dgst digest.Digest, untrusted bool) (*Manifest, error) {
 	m, due := d.recent.get(r, dgst)
 	if due && !d.stillThere(r, dgst, untrusted) {
-		d.recent.drop(map[digest.Digest]bool{dgst: true})
+		d.recent.drop(dgst)
 	} else if m != nil {
 		return m, nil
 	}
@@ -96,15 +84,13 @@ func (d *Dir) PutManifest(r Repository, dgst digest.Digest, body []byte, h Holdi
 	case err == nil && !h.Untrusted:
 		d.promote(name, info)
 	case errors.Is(err, fs.ErrNotExist):
-		if h.Untrusted {
-			if err := d.reserveShare(context.Background(), int64(len(body))); err != nil {
-				return err
-			}
+		if err := d.admitManifest(int64(len(body)), h.Untrusted); err != nil {
+			return err
 		}
 		if err := d.writeDurably(name, body, h.Untrusted); err != nil {
 			return err
 		}
-		d.grew(int64(len(body)), h.Untrusted)
+		d.grew(name, int64(len(body)), h.Untrusted)
 	}
 	if err := d.HoldManifest(r, dgst, h); err != nil {
 		return err
@@ -134,77 +120,4 @@ func (d *Dir) writeDurably(name string, body []byte, untrusted bool) (err error)
 		}
 	}
 	return d.commit(f, temp, name)
-}
-
-// recent holds the manifests that were used last in memory, by the repository they were asked for
-// in.
-type recent struct {
-	mu    sync.Mutex
-	byKey map[recentKey]*list.Element
-	order list.List // of *recentEntry, the latest first
-	bytes int
-}
-
-type recentKey struct {
-	repository Repository
-	digest     digest.Digest
-}
-
-type recentEntry struct {
-	key     recentKey
-	m       *Manifest
-	checked time.Time // when it was last seen on disk
-}
-
-// get returns a manifest, nil if it is not in memory, and whether the caller must check that it is
-// still on disk.
-func (c *recent) get(r Repository, dgst digest.Digest) (m *Manifest, due bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e := c.byKey[recentKey{r, dgst}]
-	if e == nil {
-		return nil, false
-	}
-	c.order.MoveToFront(e)
-	entry := e.Value.(*recentEntry)
-	if now := time.Now(); now.Sub(entry.checked) > recentCheck {
-		entry.checked, due = now, true
-	}
-	return entry.m, due
-}
-
-func (c *recent) put(r Repository, m *Manifest) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	key := recentKey{r, m.Digest}
-	if c.byKey == nil {
-		c.byKey = map[recentKey]*list.Element{}
-	}
-	if e := c.byKey[key]; e != nil {
-		c.order.MoveToFront(e)
-		return
-	}
-	c.byKey[key] = c.order.PushFront(&recentEntry{key, m, time.Now()})
-	for c.bytes += len(m.Body); c.bytes > recentBytes; {
-		c.remove(c.order.Back())
-	}
-}
-
-func (c *recent) remove(e *list.Element) {
-	entry := c.order.Remove(e).(*recentEntry)
-	delete(c.byKey, entry.key)
-	c.bytes -= len(entry.m.Body)
-}
-
-// drop forgets manifests that are gone from the disk.
-func (c *recent) drop(gone map[digest.Digest]bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for e := c.order.Front(); e != nil; {
-		next := e.Next()
-		if gone[e.Value.(*recentEntry).key.digest] {
-			c.remove(e)
-		}
-		e = next
-	}
 }

@@ -1,14 +1,11 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"io"
-	"io/fs"
 	"os"
 	"path"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -36,23 +33,10 @@ type Record struct {
 // Digest returns the digest that a holding is about; "" for another kind of record.
 func (r Record) Digest() digest.Digest { return digestOf(r.Name) }
 
-// Records calls visit for each record of each repository, sorted by path.
+// Records calls visit for each record of each repository.
 func (d *Dir) Records(ctx context.Context, visit func(Record) error) error {
-	return d.walkRecords(ctx, func(r Record, _ fs.DirEntry) error { return visit(r) })
-}
-
-func (d *Dir) walkRecords(ctx context.Context, visit func(Record, fs.DirEntry) error) error {
-	return fs.WalkDir(d.root.FS(), "repositories", func(name string, e fs.DirEntry, err error) error {
-		if err != nil || ctx.Err() != nil {
-			return cmp.Or(ctx.Err(), ignoreMissing(err))
-		}
-		before, after, ok := strings.Cut(strings.TrimPrefix(name, "repositories/"), "/_")
-		registry, repository, inRegistry := strings.Cut(before, "/")
-		if e.IsDir() || !ok || !inRegistry {
-			return nil
-		}
-		kind, rest, _ := strings.Cut(after, "/")
-		return visit(Record{Repository{registry, repository}, RecordKind("_" + kind), rest, name}, e)
+	return d.eachRepository(ctx, func(r Repository, f folder, kinds []string) error {
+		return f.eachRecord(ctx, r, kinds, func(rec Record, _ folder, _ string) error { return visit(rec) })
 	})
 }
 
@@ -69,6 +53,25 @@ func (d *Dir) CheckRecord(r Record) error {
 
 // RemoveRecord removes a record. One that is missing already is no error.
 func (d *Dir) RemoveRecord(r Record) error { return ignoreMissing(d.root.Remove(r.Path)) }
+
+// removeCounted removes a record and takes it out of the account.
+func (d *Dir) removeCounted(r Record) error {
+	i, err := d.stat(r.Path)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	if err := d.RemoveRecord(r); err != nil {
+		return err
+	}
+	s := &d.space
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records = max(s.records-recordBlocks(i.size), 0)
+	if i.untrusted {
+		s.recordsUntrusted = max(s.recordsUntrusted-recordBlocks(i.size), 0)
+	}
+	return nil
+}
 
 func (d *Dir) readRecord(name string, into any) error { return d.readFile(name, maxRecord, into) }
 

@@ -69,7 +69,7 @@ func (d *Dir) SetTag(r Repository, tag string, m Meaning) error {
 		if oci.MediaType(old.MediaType) != oci.MediaType(m.MediaType) || old.By != m.By {
 			continue
 		}
-		if old.Digest == m.Digest && old.Upstream == m.Upstream && !old.Since.IsZero() {
+		if old.Digest == m.Digest && old.Upstream == m.Upstream && isPast(old.Since) {
 			m.Since = old.Since
 		}
 		all = slices.Delete(all, i, i+1)
@@ -78,6 +78,10 @@ func (d *Dir) SetTag(r Repository, tag string, m Meaning) error {
 	all = slices.Insert(all, 0, m)
 	return d.writeRecord(tagPath(r, tag), all[:min(len(all), maxMeanings)], m.Untrusted)
 }
+
+// isPast reports whether a time that was read from disk can be believed: a clock that was ahead
+// leaves times that are still to come.
+func isPast(t time.Time) bool { return !t.IsZero() && !t.After(time.Now()) }
 
 func tagPath(r Repository, tag string) string { return path.Join(r.folder(), string(KindTag), tag) }
 
@@ -105,7 +109,7 @@ func (h *holdings) UnmarshalJSON(data []byte) error {
 func (h holdings) with(add Holding) holdings {
 	for i, old := range h {
 		if old.Upstream == add.Upstream && old.By == add.By {
-			if !old.Since.IsZero() {
+			if isPast(old.Since) {
 				add.Since = old.Since
 			}
 			h = slices.Delete(h, i, i+1)
@@ -137,18 +141,24 @@ func (d *Dir) HoldBlob(r Repository, dgst digest.Digest, learned Learned) error 
 // HoldManifest records that the repository holds the manifest, as of that media type.
 func (d *Dir) HoldManifest(r Repository, dgst digest.Digest, h Holding) error {
 	err := d.hold(r, KindManifest, dgst, h)
-	d.recent.drop(map[digest.Digest]bool{dgst: true}) // its holdings have changed
+	d.recent.drop(dgst) // its holdings have changed
 	return err
 }
 
 func (d *Dir) hold(r Repository, kind RecordKind, dgst digest.Digest, h Holding) error {
 	known := d.holdings(r, kind, dgst)
 	for _, old := range known {
-		if old.Upstream == h.Upstream && old.By == h.By && old.MediaType == h.MediaType && !old.Since.IsZero() {
+		if old.Upstream == h.Upstream && old.By == h.By && old.MediaType == h.MediaType && isPast(old.Since) {
 			return nil
 		}
 	}
-	return d.writeRecord(holdingPath(r, kind, dgst), known.with(h), h.Untrusted)
+	if err := d.writeRecord(holdingPath(r, kind, dgst), known.with(h), h.Untrusted); err != nil {
+		return err
+	}
+	if known == nil {
+		d.noteHolder(r, kind, dgst)
+	}
+	return nil
 }
 
 func holdingPath(r Repository, kind RecordKind, dgst digest.Digest) string {

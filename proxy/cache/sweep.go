@@ -2,40 +2,43 @@ package cache
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"io/fs"
+	"path"
 	"slices"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 )
 
 const (
-	// recordBlock is what a small file takes on disk, in bytes. Records are counted in blocks,
-	// with one more for the name.
-	recordBlock = 4096
-
 	// recordShare is which part of max_size records may take: one in so many.
 	recordShare = 10
 
-	minRecordBlocks     = 4096
+	minRecordBlocks     = 512
 	defaultRecordBlocks = 1 << 18 // without a max_size
 
 	// spareTime is for how long a record stays that is about nothing stored: a pull that is
 	// under way writes records before its content is whole.
 	spareTime = time.Hour
+
+	// maxCandidates is how many records one pass over all of them can choose to remove because
+	// there are too many.
+	maxCandidates = 16384
 )
 
 var errRecordsFull = errors.New("there is no room for more records")
 
-// recordCost returns how many blocks a record of so many bytes takes.
-func recordCost(size int64) int64 { return 1 + (size+recordBlock-1)/recordBlock }
+// recordBlocks returns how many blocks a file of so many bytes takes.
+func recordBlocks(size int64) int64 { return max((size+blockSize-1)/blockSize, 1) }
+
+// recordCost returns how many blocks a new record of so many bytes takes at most, with its part of
+// the folders. A sweep counts folders by themselves.
+func recordCost(size int64) int64 { return 1 + recordBlocks(size) }
 
 // recordLimit returns how many blocks all records may take, and those of untrusted callers.
 func (d *Dir) recordLimit() (all, untrusted int64) {
 	all = defaultRecordBlocks
 	if limit := d.limits.Load().MaxSize; limit > 0 {
-		all = max(limit/recordShare/recordBlock, minRecordBlocks)
+		all = max(limit/recordShare/blockSize, minRecordBlocks)
 	}
 	return all, all / untrustedShare
 }
@@ -44,20 +47,22 @@ func (d *Dir) recordLimit() (all, untrusted int64) {
 // room for it.
 func (d *Dir) admitRecord(blocks int64, untrusted bool) error {
 	limit, share := d.recordLimit()
-	full := d.records.Add(blocks) > limit && blocks > 0
-	if untrusted && d.recordsUntrusted.Add(blocks) > share && blocks > 0 {
-		full = true
+	s := &d.space
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if blocks > 0 && (s.records+blocks > limit || untrusted && s.recordsUntrusted+blocks > share) {
+		d.sweepNow()
+		return errRecordsFull
 	}
-	if !full {
-		return nil
-	}
-	d.records.Add(-blocks)
+	s.records += blocks
 	if untrusted {
-		d.recordsUntrusted.Add(-blocks)
+		s.recordsUntrusted += blocks
 	}
-	d.evictNow()
-	return errRecordsFull
+	return nil
 }
+
+// recordsUnknown reports whether the records must be counted.
+func (d *Dir) recordsUnknown() bool { return d.countUnknown() || !d.HoldersKnown() }
 
 // sweptRecord is a record as a sweep sees it.
 type sweptRecord struct {
@@ -70,45 +75,170 @@ type sweptRecord struct {
 
 // sweepRecords removes the records that are of no use any more, and if there are still too
 // many, those of untrusted callers and the oldest. It removes the folders of repositories
-// without records.
-func (d *Dir) sweepRecords(ctx context.Context) error {
-	all, err := d.surveyRecords(ctx)
-	if err != nil {
+// without records. It takes the same memory whatever the number of records.
+func (d *Dir) sweepRecords(ctx context.Context, p *pace) error {
+	d.sweeps.Add(1)
+	s := &sweep{dir: d, pace: p, now: time.Now()}
+	rebuild := d.startHolders()
+	defer rebuild.abandon()
+	s.holding = rebuild.swept
+	if err := s.run(ctx, s.expire); err != nil {
 		return err
 	}
-	var blocks, untrusted int64
-	for _, r := range all {
-		blocks += r.blocks
-		if r.untrusted {
-			untrusted += r.blocks
-		}
-	}
+	rebuild.finish(s.holdings)
 	limit, share := d.recordLimit()
-	most, mostUntrusted := lowered(blocks, limit), lowered(untrusted, share)
-	slices.SortFunc(all, compareUse)
-	now := time.Now()
-	left := map[Repository]int{}
-	for _, r := range all {
-		over := blocks > most || r.untrusted && untrusted > mostUntrusted
-		if !over && !d.expired(r, now) || d.RemoveRecord(r.Record) != nil {
-			left[r.Repository]++
-			continue
+	most, mostUntrusted := lowered(s.blocks, limit), lowered(s.untrusted, share)
+	s.holding = nil
+	for s.blocks > most || s.untrusted > mostUntrusted {
+		s.candidates = nil
+		choose := &sweep{dir: d, pace: p, now: s.now}
+		if err := choose.run(ctx, func(r sweptRecord) bool {
+			choose.choose(r)
+			return false
+		}); err != nil {
+			return err
 		}
-		left[r.Repository] += 0
-		blocks -= r.blocks
-		if r.untrusted {
-			untrusted -= r.blocks
+		slices.SortFunc(choose.candidates, compareUse)
+		removed := 0
+		for _, r := range choose.candidates {
+			over := s.blocks > most || r.untrusted && s.untrusted > mostUntrusted
+			if !over || d.RemoveRecord(r.Record) != nil {
+				continue
+			}
+			removed++
+			s.blocks -= r.blocks
+			if r.untrusted {
+				s.untrusted -= r.blocks
+			}
+		}
+		if removed == 0 {
+			break
 		}
 	}
-	d.records.Store(blocks)
-	d.recordsUntrusted.Store(untrusted)
-	var errs []error
-	for r, n := range left {
-		if n == 0 {
-			errs = append(errs, d.RemoveRepository(r))
+	// What was written meanwhile is counted at the next sweep.
+	d.space.mu.Lock()
+	defer d.space.mu.Unlock()
+	d.space.records, d.space.recordsUntrusted = s.blocks, s.untrusted
+	return nil
+}
+
+// sweep is one pass over all records.
+type sweep struct {
+	dir     *Dir
+	pace    *pace
+	now     time.Time
+	holding func(Record) // called for each record of a holding that stays, if not nil
+
+	blocks, untrusted int64
+	holdings          int64
+	candidates        []sweptRecord
+}
+
+// run calls remove for each record, and removes those for which it returns true.
+func (s *sweep) run(ctx context.Context, remove func(sweptRecord) bool) error {
+	return s.dir.eachRepository(ctx, func(r Repository, f folder, kinds []string) error {
+		left, holds := 0, false
+		s.blocks += int64(len(kinds)) + 1 // folders
+		// What the repository holds is known before what depends on it.
+		slices.SortFunc(kinds, func(a, b string) int { return kindRank(a) - kindRank(b) })
+		err := f.eachRecord(ctx, r, kinds, func(rec Record, in folder, name string) error {
+			if err := s.pace.step(); err != nil {
+				return err
+			}
+			i, err := in.stat(name)
+			if err != nil || !i.regular {
+				return ignoreMissing(err)
+			}
+			swept := sweptRecord{Record: rec, blocks: recordBlocks(i.size), written: i.used, untrusted: i.untrusted}
+			if swept.written.After(s.now) {
+				// A clock was wrong. From now on its age counts.
+				_ = s.dir.root.Chtimes(rec.Path, s.now, s.now)
+				swept.written = s.now
+			}
+			swept.useful = s.dir.isUseful(rec, in, name, holds)
+			holds = holds || swept.useful
+			if remove(swept) && s.dir.RemoveRecord(rec) == nil {
+				return nil
+			}
+			left++
+			s.keep(swept)
+			return nil
+		})
+		if err == nil && left == 0 {
+			s.dir.removeEmpty(r, f, kinds)
+		}
+		return err
+	})
+}
+
+// kindRank orders the kinds of record: first what a repository holds.
+func kindRank(kind string) int {
+	if k := RecordKind(kind); k == KindBlob || k == KindManifest {
+		return 0
+	}
+	return 1
+}
+
+// keep counts a record that stays.
+func (s *sweep) keep(r sweptRecord) {
+	s.blocks += r.blocks
+	if r.untrusted {
+		s.untrusted += r.blocks
+	}
+	if r.Kind == KindBlob || r.Kind == KindManifest {
+		s.holdings++
+		if s.holding != nil {
+			s.holding(r.Record)
 		}
 	}
-	return errors.Join(errs...)
+}
+
+// isUseful reports whether a record is about something that is stored. holds says that its
+// repository holds something that is.
+func (d *Dir) isUseful(r Record, in folder, name string, holds bool) bool {
+	switch r.Kind {
+	case KindBlob, KindManifest:
+		dgst := r.Digest()
+		_, err := d.stat(Content{Digest: dgst, Manifest: r.Kind == KindManifest}.Path())
+		return dgst != "" && err == nil
+	case KindTag:
+		data, err := in.read(name, maxRecord)
+		var all []Meaning
+		if err != nil || json.Unmarshal(data, &all) != nil {
+			return false
+		}
+		return slices.ContainsFunc(all, func(m Meaning) bool {
+			if m.Digest.Validate() != nil {
+				return false
+			}
+			_, err := d.stat(contentPath("manifests", m.Digest))
+			return err == nil
+		})
+	case KindList, KindGrant:
+		return holds
+	}
+	return false
+}
+
+// expire reports whether a record is of no use any more.
+func (s *sweep) expire(r sweptRecord) bool {
+	age := s.now.Sub(r.written)
+	maxAge := s.dir.limits.Load().MaxAge
+	if r.Kind == KindList && !r.untrusted {
+		return maxAge > 0 && age > maxAge
+	}
+	if (r.Kind == KindList || r.Kind == KindGrant) && maxAge > 0 && age > maxAge {
+		return true
+	}
+	return !r.useful && age > spareTime
+}
+
+// choose enters a record among those that are missed least.
+func (s *sweep) choose(r sweptRecord) {
+	if s.candidates = append(s.candidates, r); len(s.candidates) == 2*maxCandidates {
+		slices.SortFunc(s.candidates, compareUse)
+		s.candidates = s.candidates[:maxCandidates]
+	}
 }
 
 // lowered returns how much may stay of n: all of it while there is room within limit, and
@@ -140,53 +270,22 @@ func compareUse(a, b sweptRecord) int {
 	return a.written.Compare(b.written)
 }
 
-// expired reports whether a record is of no use any more.
-func (d *Dir) expired(r sweptRecord, now time.Time) bool {
-	age := now.Sub(r.written)
-	maxAge := d.limits.Load().MaxAge
-	if r.Kind == KindList && !r.untrusted {
-		return maxAge > 0 && age > maxAge
-	}
-	if (r.Kind == KindList || r.Kind == KindGrant) && maxAge > 0 && age > maxAge {
-		return true
-	}
-	return !r.useful && age > spareTime
-}
-
-// surveyRecords returns all records, with whether they are about something that is stored.
-func (d *Dir) surveyRecords(ctx context.Context) ([]sweptRecord, error) {
-	stored := map[digest.Digest]bool{}
-	err := d.Walk(ctx, func(c Content) error {
-		stored[c.Digest] = true
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	var all []sweptRecord
-	holds := map[Repository]bool{}
-	err = d.walkRecords(ctx, func(r Record, e fs.DirEntry) error {
-		info, err := e.Info()
-		if err != nil {
-			return ignoreMissing(err)
+// removeEmpty removes the folders of a repository that has no records, and those around it that
+// are empty then. A record that is written at this moment stays.
+func (d *Dir) removeEmpty(r Repository, f folder, kinds []string) {
+	for _, kind := range kinds {
+		if inner, err := f.sub(kind); err == nil {
+			names, _ := inner.names()
+			inner.close()
+			for _, name := range names {
+				_ = d.root.Remove(path.Join(r.folder(), kind, name))
+			}
 		}
-		s := sweptRecord{
-			Record: r, blocks: recordCost(info.Size()), written: info.ModTime(), untrusted: isUntrusted(info),
-		}
-		switch r.Kind {
-		case KindBlob, KindManifest:
-			s.useful = stored[r.Digest()]
-			holds[r.Repository] = holds[r.Repository] || s.useful
-		case KindTag:
-			s.useful = slices.ContainsFunc(d.Tag(r.Repository, r.Name), func(m Meaning) bool { return stored[m.Digest] })
-		}
-		all = append(all, s)
-		return nil
-	})
-	for i := range all {
-		if k := all[i].Kind; k == KindList || k == KindGrant {
-			all[i].useful = holds[all[i].Repository]
+		_ = d.root.Remove(path.Join(r.folder(), kind))
+	}
+	for _, outer := range r.folders() {
+		if d.root.Remove(outer) != nil {
+			return // another repository is in it
 		}
 	}
-	return all, err
 }

@@ -1,9 +1,7 @@
 package cache
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 )
 
@@ -33,47 +31,15 @@ func (d *Dir) untrustedLimit() (int64, error) {
 	return int64(st.Blocks) * st.Bsize / untrustedShare, err
 }
 
-// shortOfShare returns how many bytes of what untrusted callers have stored must go so that
-// extra more, if they are for an untrusted caller, are within its share.
-func (d *Dir) shortOfShare(extra int64, untrusted bool) (int64, error) {
-	limit, err := d.untrustedLimit()
-	if err != nil {
-		return 0, err
-	}
-	used := d.usedUntrusted.Load()
-	if untrusted {
-		used += extra + d.pendingUntrusted.Load()
-	}
-	if used <= limit {
-		return 0, nil
-	}
-	return used - int64(lowMark*float64(limit)), nil
-}
-
-// reserveShare makes sure that size more bytes are within the share of untrusted callers.
-func (d *Dir) reserveShare(ctx context.Context, size int64) error {
-	limit, err := d.untrustedLimit()
-	if err != nil {
-		return err
-	}
-	fits := func() bool { return d.usedUntrusted.Load()+d.pendingUntrusted.Load()+size <= limit }
-	if fits() {
-		return nil
-	}
-	if size <= limit {
-		if _, _, err := d.makeRoom(ctx, size, true); err != nil {
-			return err
-		}
-	}
-	if !fits() {
-		return fmt.Errorf("%d bytes more are not within the share of the cache that untrusted callers have", size)
-	}
-	return nil
-}
-
 // promote makes what an untrusted caller had fetched the trusted callers' own.
 func (d *Dir) promote(name string, info fs.FileInfo) {
 	if isUntrusted(info) && d.root.Chmod(name, fileMode) == nil {
-		d.usedUntrusted.Add(-info.Size())
+		s := &d.space
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.usedUntrusted = max(s.usedUntrusted-info.Size(), 0)
+		if s.tally != nil {
+			s.tally.untrusted -= info.Size()
+		}
 	}
 }

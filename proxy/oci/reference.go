@@ -12,21 +12,77 @@ import (
 // The grammars of OCI Distribution 1.1, "Pulling manifests", and of a registry's
 // name in distribution/reference. Go's regular expressions match in linear time.
 var (
-	repositoryGrammar = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagGrammar        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
-	registryGrammar   = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?$`)
+	tagGrammar      = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	registryGrammar = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?$`)
 )
 
 // ValidRegistry reports whether name can be that of a registry: a host name, an IPv4
 // address or an IPv6 address in brackets, with or without a port.
 func ValidRegistry(name string) bool {
-	return len(name) <= MaxName && registryGrammar.MatchString(name)
+	return len(name) <= MaxName && (plainHost(name) || registryGrammar.MatchString(name))
 }
 
-// ValidRepository reports whether name can be that of a repository.
-func ValidRepository(name string) bool {
-	return len(name) <= MaxName && repositoryGrammar.MatchString(name)
+// plainHost reports whether name is a host name without a port, in lower-case letters and digits:
+// nearly every registry's is, and each request is checked.
+func plainHost(name string) bool {
+	letters := 0 // in the label so far
+	for i := range len(name) {
+		switch c := name[i]; {
+		case alphanumeric(c):
+			letters++
+		case c == '.' && letters > 0:
+			letters = 0
+		default:
+			return false
+		}
+	}
+	return letters > 0
 }
+
+// ValidRepository reports whether name can be that of a repository: components that are separated
+// by slashes, each of lower-case letters and digits with separators between them. A separator is a
+// dot, one or two underscores, or any number of hyphens.
+func ValidRepository(name string) bool {
+	if len(name) > MaxName {
+		return false
+	}
+	for component := range strings.SplitSeq(name, "/") {
+		if !validComponent(component) {
+			return false
+		}
+	}
+	return true
+}
+
+func validComponent(c string) bool {
+	for {
+		n := 0
+		for n < len(c) && alphanumeric(c[n]) {
+			n++
+		}
+		if n == 0 || n == len(c) {
+			return n > 0
+		}
+		c = c[n:]
+		if n = separator(c); n == 0 {
+			return false
+		}
+		c = c[n:]
+	}
+}
+
+// separator returns the length of the separator that s starts with, 0 for none.
+func separator(s string) int {
+	switch {
+	case strings.HasPrefix(s, "__"):
+		return 2
+	case s[0] == '.', s[0] == '_':
+		return 1
+	}
+	return len(s) - len(strings.TrimLeft(s, "-"))
+}
+
+func alphanumeric(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
 
 // looksLikeRegistry reports whether the first component of a path means a registry, by
 // the rule that every engine applies to a reference.
@@ -61,10 +117,29 @@ func (req *Request) parseReference(reference string) error {
 }
 
 func (req *Request) parseDigest(s string) error {
+	if canonical(s) {
+		req.Digest = digest.Digest(s)
+		return nil
+	}
 	d, err := digest.Parse(s)
 	if err != nil {
 		return &Error{Code: DigestInvalid, Message: "the digest is not valid: want sha256:… or sha512:… in lower-case hexadecimal", Err: err}
 	}
 	req.Digest = d
 	return nil
+}
+
+// canonical reports whether s is a well-formed digest of the algorithm that nearly every one has. It
+// saves the regular expressions of [digest.Parse].
+func canonical(s string) bool {
+	hex, ok := strings.CutPrefix(s, "sha256:")
+	if !ok || len(hex) != 64 {
+		return false
+	}
+	for i := range len(hex) {
+		if c := hex[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }

@@ -108,7 +108,10 @@ func checkShape(r *http.Request) (string, url.Values, error) {
 	if r.URL.Host != "" || r.URL.Opaque != "" || r.URL.Scheme != "" {
 		return "", nil, malformed("the request target must be a path, not a whole URL")
 	}
-	path := unescape.Replace(r.URL.EscapedPath())
+	path := r.URL.EscapedPath()
+	if strings.Contains(path, "%") {
+		path = unescape.Replace(path)
+	}
 	if strings.ContainsAny(path, `%\`) {
 		return "", nil, malformed("the path must not contain \\ or an escape other than those of \":\", \"@\", \"[\" and \"]\"")
 	}
@@ -172,19 +175,28 @@ func (req *Request) parsePath(path, method string) error {
 	if err := allow(method, http.MethodGet, http.MethodHead); err != nil {
 		return err
 	}
-	parts := strings.Split(path, "/")
-	n := len(parts)
 	if path == "_catalog" || strings.Contains(path, "/blobs/uploads") {
 		return &Error{Code: Unsupported, Message: "sidemirror is a mirror to pull from: it serves neither catalogs nor pushes"}
 	}
-	if n < 3 {
+	rest, reference, _ := cutLast(path)
+	repository, kind, ok := cutLast(rest)
+	if !ok {
 		return &Error{Code: NotFound, Message: "nothing is served at this path"}
 	}
-	req.Repository = strings.Join(parts[:n-2], "/")
+	req.Repository = repository
 	if !ValidRepository(req.Repository) {
 		return &Error{Code: NameInvalid, Message: "the repository's name is not valid"}
 	}
-	return req.parseContent(parts[n-2], parts[n-1])
+	return req.parseContent(kind, reference)
+}
+
+// cutLast cuts a path around its last slash.
+func cutLast(path string) (before, after string, found bool) {
+	i := strings.LastIndexByte(path, '/')
+	if i < 0 {
+		return "", path, false
+	}
+	return path[:i], path[i+1:], true
 }
 
 // parseContent reads the last two components of a path.

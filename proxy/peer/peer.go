@@ -10,11 +10,15 @@ package peer
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/internal/sockdiag"
 )
@@ -25,13 +29,13 @@ type Caller = sockdiag.Socket
 var (
 	errNotTCP      = errors.New("not a TCP connection")
 	errNotLoopback = errors.New("not a loopback connection")
+	errEnded       = errors.New("the connection has ended")
 )
 
-// Lookup asks the kernel for the socket at the other end of conn, of which it uses the addresses
-// only. It returns an error, and the caller is then untrusted, if conn is not TCP between two
-// loopback addresses, if there is no such socket, or if it is not ESTABLISHED or has no inode: a
-// peer that writes and closes at once leaves a socket of uid 0 and inode 0 behind, which is not
-// root's.
+// Lookup asks the kernel for the socket at the other end of conn. It returns an error, and the
+// caller is then untrusted, if conn is not TCP between two loopback addresses, if there is no such
+// socket, if either end is not ESTABLISHED, or if the socket has no inode: a peer that writes and
+// closes at once leaves a socket of uid 0 and inode 0 behind, which is not root's.
 func Lookup(conn net.Conn) (Caller, error) {
 	theirs, err := endpoint(conn.RemoteAddr())
 	if err != nil {
@@ -45,6 +49,15 @@ func Lookup(conn net.Conn) (Caller, error) {
 	caller, err := sockdiag.Connection(theirs, ours)
 	if err != nil {
 		return Caller{}, fmt.Errorf("who is at %v: %w", theirs, err)
+	}
+	// While sidemirror's own end is ESTABLISHED, the kernel has no other connection between these
+	// two addresses, so that the socket found is at the other end of conn. A peer that sends a
+	// request and resets the connection frees its port: the kernel then finds the socket of the
+	// process that uses the port next, and still hands over what the first one sent.
+	if own, err := ownEnd(conn); err != nil {
+		return Caller{}, fmt.Errorf("who is at %v: %w", theirs, err)
+	} else if !established(own) {
+		return Caller{}, fmt.Errorf("who is at %v: %w", theirs, errEnded)
 	}
 	return caller, nil
 }
@@ -68,7 +81,7 @@ type contextKey struct{}
 
 // accepted is a connection and who was at its other end before it was read from.
 type accepted struct {
-	conn   net.Conn
+	own    syscall.RawConn // sidemirror's end
 	caller Caller
 	err    error
 }
@@ -76,8 +89,35 @@ type accepted struct {
 // ConnContext is for [net/http.Server.ConnContext]. It looks up who is at the other end of c at
 // once, before anything is read, and remembers c for [Trusted].
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	caller, err := Lookup(c)
-	return context.WithValue(ctx, contextKey{}, &accepted{c, caller, err})
+	a := new(accepted)
+	if a.caller, a.err = Lookup(c); a.err == nil {
+		a.own, a.err = ownEnd(c)
+	}
+	return context.WithValue(ctx, contextKey{}, a)
+}
+
+func ownEnd(c net.Conn) (syscall.RawConn, error) {
+	tcp, ok := c.(syscall.Conn)
+	if !ok {
+		return nil, errNotTCP
+	}
+	return tcp.SyscallConn()
+}
+
+// established reports whether a TCP socket is in state ESTABLISHED (tcp(7), TCP_INFO). It costs one
+// system call, and asking sock_diag again would cost two that take ten times as long.
+func established(own syscall.RawConn) bool {
+	state := 0
+	err := own.Control(func(fd uintptr) {
+		// The state is the first byte of struct tcp_info; the kernel writes as many bytes of it as
+		// there is room for, and an int has room for four.
+		if v, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			var b [4]byte
+			binary.NativeEndian.PutUint32(b[:], uint32(v))
+			state = int(b[0])
+		}
+	})
+	return err == nil && state == unix.BPF_TCP_ESTABLISHED
 }
 
 // FromContext returns what [ConnContext] found when the connection was accepted. It is for logs;
@@ -91,13 +131,9 @@ func FromContext(ctx context.Context) (Caller, error) {
 }
 
 // Trusted reports whether the request of ctx comes over a connection that one of uids opened. That
-// was so when the connection was accepted, and a second look at the same socket must confirm it. An
-// error in either makes it false.
+// was so when the connection was accepted, and the connection must still be ESTABLISHED: then the
+// socket that was found is still at its other end. An error in either makes it false.
 func Trusted(ctx context.Context, uids []uint32) bool {
 	a, ok := ctx.Value(contextKey{}).(*accepted)
-	if !ok || a.err != nil || !slices.Contains(uids, a.caller.UID) {
-		return false
-	}
-	now, err := Lookup(a.conn)
-	return err == nil && now == a.caller
+	return ok && a.err == nil && slices.Contains(uids, a.caller.UID) && established(a.own)
 }

@@ -66,7 +66,7 @@ func scripts(t *testing.T, deb, rpm format) {
 	}
 }
 
-// manual has mandoc look at every page; what it says of style alone is its own.
+// manual runs mandoc on every page. What mandoc reports about style alone is left out.
 func manual(t *testing.T, deb format) {
 	program := process.Path(t, "mandoc")
 	for _, name := range files(t, filepath.Join(deb.unpacked, "usr/share/man")) {
@@ -75,6 +75,11 @@ func manual(t *testing.T, deb format) {
 		if to, ok := strings.CutPrefix(text, ".so "); ok {
 			gunzip(t, filepath.Join(deb.unpacked, "usr/share/man", strings.TrimSpace(to)+".gz"))
 			continue
+		}
+		for _, section := range []string{"EXIT STATUS", "ENVIRONMENT", "FILES", "SEE ALSO"} {
+			if !strings.Contains(text, "\n.SH "+section+"\n") {
+				t.Errorf("%s has no section %s", name, section)
+			}
 		}
 		cmd := exec.CommandContext(t.Context(), program, "-Tlint", "-Wwarning")
 		cmd.Stdin = strings.NewReader(text)
