@@ -109,6 +109,16 @@ const manifestType = "application/vnd.oci.image.manifest.v1+json"
 
 // newImage makes an image of n layers of size bytes each.
 func newImage(tag string, n int, size int64) *image {
+	i := &image{tag: tag, config: dataBlob([]byte(`{"architecture":"amd64","os":"linux","config":{"Labels":{"tag":"` + tag + `"}}}`))}
+	for range n {
+		i.layers = append(i.layers, newBlob(size))
+	}
+	i.seal()
+	return i
+}
+
+// seal makes the manifest of an image that has its configuration and layers.
+func (i *image) seal() {
 	type descriptor struct {
 		MediaType string `json:"mediaType"`
 		Digest    string `json:"digest"`
@@ -120,11 +130,8 @@ func newImage(tag string, n int, size int64) *image {
 		Config        descriptor   `json:"config"`
 		Layers        []descriptor `json:"layers"`
 	}{SchemaVersion: 2, MediaType: manifestType}
-	i := &image{tag: tag, config: dataBlob([]byte(`{"architecture":"amd64","os":"linux","config":{"Labels":{"tag":"` + tag + `"}}}`))}
 	m.Config = descriptor{"application/vnd.oci.image.config.v1+json", i.config.digest, i.config.size}
-	for range n {
-		b := newBlob(size)
-		i.layers = append(i.layers, b)
+	for _, b := range i.layers {
 		m.Layers = append(m.Layers, descriptor{"application/vnd.oci.image.layer.v1.tar+gzip", b.digest, b.size})
 	}
 	data, err := json.Marshal(m)
@@ -132,5 +139,4 @@ func newImage(tag string, n int, size int64) *image {
 		panic(err) // a struct of strings and numbers
 	}
 	i.manifest = dataBlob(data)
-	return i
 }
