@@ -23,13 +23,12 @@ const (
 )
 
 const (
-	// repository is the one that the upstream has, and namespace the registry that
-	// it is to sidemirror.
+	// repository is the upstream's only one, and namespace is the upstream's name as a registry.
 	repository = "bench/app"
 	namespace  = "bench.test"
 )
 
-// server is a running one.
+// server is a running server.
 type server struct {
 	*process
 	address string
@@ -45,8 +44,7 @@ func (s *server) path(kind, name string) string {
 	return "/v2/" + repository + "/" + kind + "/" + name + s.query
 }
 
-// fetch asks once for what is at path, by a client of the ordinary kind, and reads
-// it to its end: a benchmark of wrong bytes would be none.
+// fetch gets what is at path once, and checks its digest: figures of wrong bytes would mean nothing.
 func (s *server) fetch(ctx context.Context, path string, want *blob) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -118,7 +116,7 @@ func (b *bench) start(ctx context.Context, name string, upstream *upstream, imag
 	return s, nil
 }
 
-// logOf is where a server writes its lines.
+// logOf returns the file that a server's output goes to.
 func (b *bench) logOf(name string) string {
 	if b.logs == "" {
 		return os.DevNull
@@ -149,9 +147,8 @@ level = "info"
 	return []string{b.binary, "serve", "--config", path}, os.WriteFile(path, []byte(config), 0o600)
 }
 
-// Debian's nginx.conf has sendfile and tcp_nopush on and an access log in the
-// ordinary format; so has this. Both kinds keep a connection for more requests
-// than the default, which would have wrk connect anew now and then.
+// nginxConf has sendfile and tcp_nopush on and an access log in the ordinary format, as Debian's
+// has. A connection may have more requests than by default, or wrk would connect anew now and then.
 const nginxConf = `daemon off;
 user %s;
 worker_processes auto;
@@ -175,7 +172,7 @@ http {
 
 const nginxStaticServer = `server { listen %s; root %s/root; }`
 
-// What has a digest is kept; a tag is asked for each time, as sidemirror and
+// nginx stores what has a digest, and asks the upstream for a tag each time, as sidemirror and
 // distribution do.
 const nginxCacheServer = `proxy_cache_path %s/cache levels=1:2 keys_zone=content:16m max_size=20g inactive=1d use_temp_path=off;
 	upstream registry { server %s; keepalive 16; }

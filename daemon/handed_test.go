@@ -148,7 +148,7 @@ func TestAllSocketsOfSystemdAreServed(t *testing.T) {
 	wantAnswer(t, at4, "child")
 	wantAnswer(t, at6, "child")
 	h.leave()
-	if log := h.log.String(); !strings.Contains(log, "["+at4+" "+at6+"]") || strings.Contains(log, "not open at") {
+	if log := h.log.String(); !strings.Contains(log, "["+at4+" "+at6+"]") || strings.Contains(log, "systemd opens the sockets") {
 		t.Errorf("it does not say that it serves %s and %s, or that something is missing:\n%s", at4, at6, log)
 	}
 }

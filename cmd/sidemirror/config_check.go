@@ -150,11 +150,12 @@ func (k *configCheck) run(ctx context.Context) (*config.Config, error) {
 // caller can become that user, and else as the caller.
 func (k *configCheck) asTheService(ctx context.Context, c *config.Config) (problems []*problem.Problem, err error) {
 	service, found, findErr := k.systemd.Proxy(ctx)
-	if findErr != nil || !found || service.UID == uint32(os.Geteuid()) {
+	found = found && findErr == nil
+	switch uid := os.Geteuid(); {
+	case found && service.UID == uint32(uid), !found && uid == 0:
 		return k.provision(c, false)
-	}
-	if os.Geteuid() != 0 {
-		k.note("what the user of the service can read was not checked", "run as root")
+	case uid != 0:
+		k.note("what only the user of the service can read was not checked", "run as root")
 		problems, err = k.provision(c, false)
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, nil // the service may be allowed to

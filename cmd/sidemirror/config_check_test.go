@@ -33,6 +33,9 @@ func checkText(t *testing.T, systemd serviceManager, text string) (notes string,
 	if !strings.Contains(text, "listen") {
 		text = "listen = ['127.0.0.1:305']\n" + text
 	}
+	if !strings.Contains(text, "[credentials]") {
+		text += "\n[credentials]\nstore = '/etc/no-store.json'\n"
+	}
 	text += "\n[cache]\ndir = ''\n"
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -57,7 +60,7 @@ func TestConfigCheckExitCodes(t *testing.T) {
 		"right, with systemd":               {held, "", 0, ""},
 		"an unknown key":                    {fakeManager{}, "lissten = 1", 2, "did you mean"},
 		"a certificate that is missing":     {fakeManager{}, "[registry.'ghcr.io']\nca = '/etc/no-ca.pem'", 2, "no such file"},
-		"logins that are missing":           {fakeManager{}, "[credentials]\nfiles = ['/etc/no-logins.json']", 1, "no such file"},
+		"logins that are missing":           {fakeManager{}, "[credentials]\nstore = '/etc/no-store.json'\nfiles = ['/etc/no-logins.json']", 1, "no such file"},
 		"an address that this host has not": {fakeManager{}, "listen = ['127.0.0.1:305', '192.0.2.7:305']", 1, "192.0.2.7"},
 		"any address, with systemd's sockets": {fakeManager{open: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.7:305")}},
 			"listen = ['192.0.2.7:305']", 0, ""},

@@ -70,7 +70,11 @@ func (s *status) configured() string {
 	case len(through) > 0 && s.Proxy != nil && !s.Proxy.Answers:
 		return list(through) + verb(through, " is", " are") + " set up to pull through sidemirror, which does not serve (" + several(len(pulling), "file") + ")"
 	case len(through) > 0:
-		return s.pulls(whole, hubOnly, partly) + " (" + several(len(pulling), "file") + ")"
+		text := pulls(whole, hubOnly, partly) + " (" + several(len(pulling), "file") + ")"
+		if len(hubOnly) > 0 {
+			text += "; " + engine.OtherRegistries(s.mirror)
+		}
+		return text
 	case len(prepared) == 0:
 		return "no container engine pulls through sidemirror yet"
 	}
@@ -79,7 +83,7 @@ func (s *status) configured() string {
 
 // pulls says which engines pull through sidemirror as a whole, which can do so from Docker Hub only,
 // and which do so only partly.
-func (s *status) pulls(whole, hubOnly, partly []string) string {
+func pulls(whole, hubOnly, partly []string) string {
 	var parts []string
 	add := func(engines []string, text string) {
 		if len(engines) > 0 {
@@ -87,8 +91,8 @@ func (s *status) pulls(whole, hubOnly, partly []string) string {
 		}
 	}
 	add(whole, "through sidemirror")
-	add(hubOnly, "through sidemirror from Docker Hub only; "+engine.OtherRegistries(s.mirror))
 	add(partly, "only partly through sidemirror")
+	add(hubOnly, "through sidemirror from Docker Hub only")
 	return strings.Join(parts, "; ")
 }
 
