@@ -1,5 +1,5 @@
 // Command bench measures sidemirror next to nginx and distribution, on one machine and in one run,
-// and says which of the numbers to reach it reaches.
+// and reports which of the numbers to reach it reaches.
 package main
 
 import (
@@ -68,6 +68,7 @@ var growth = suite{
 		{"clients", (*bench).growingClients},
 		{"blob-size", (*bench).growingBlobs},
 		{"layers", (*bench).growingImages},
+		{"cache", (*bench).growingCache},
 	},
 	limit: 20 * time.Minute,
 }
@@ -162,7 +163,9 @@ func (b *bench) prepare(ctx context.Context) error {
 		if b.logs, err = filepath.Abs(b.logs); err != nil {
 			return err
 		}
-		return os.MkdirAll(b.logs, 0o700)
+		if err = os.MkdirAll(b.logs, 0o700); err != nil {
+			return err
+		}
 	}
 	if b.binary != "" {
 		b.binary, err = filepath.Abs(b.binary)

@@ -41,8 +41,8 @@ func contentPath(folder string, dgst digest.Digest) string {
 
 // Walk calls visit for all content, in no order.
 func (d *Dir) Walk(ctx context.Context, visit func(Content) error) error {
-	return d.eachContent(ctx, nil, func(name string, manifest bool, i fileInfo) error {
-		return visit(Content{Digest: digestOfPath(name), Manifest: manifest, Size: i.size, Used: i.used, Untrusted: i.untrusted})
+	return d.eachContent(ctx, nil, func(at place, i fileInfo) error {
+		return visit(Content{Digest: at.digest(), Manifest: at.isManifest(), Size: i.size, Used: i.used, Untrusted: i.untrusted})
 	})
 }
 

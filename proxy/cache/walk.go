@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -34,11 +35,18 @@ func (f folder) sub(name string) (folder, error) { return openFolder(f.fd, name)
 
 func (f folder) close() { _ = unix.Close(f.fd) }
 
+// entryBuffers are for entries of folders as the kernel has them.
+var entryBuffers = sync.Pool{New: func() any { return new([entryBuffer]byte) }}
+
+const entryBuffer = 32 << 10
+
 // names returns the names of the entries, in no order.
 func (f folder) names() ([]string, error) {
 	var all []string
-	for buf := make([]byte, 8<<10); ; {
-		n, err := unix.ReadDirent(f.fd, buf)
+	buf := entryBuffers.Get().(*[entryBuffer]byte)
+	defer entryBuffers.Put(buf)
+	for {
+		n, err := unix.ReadDirent(f.fd, buf[:])
 		if err == unix.EINTR {
 			continue
 		}
@@ -46,9 +54,6 @@ func (f folder) names() ([]string, error) {
 			return all, ignoreErrno(err)
 		}
 		_, _, all = unix.ParseDirent(buf[:n], -1, all)
-		if len(buf) < 256<<10 {
-			buf = make([]byte, 2*len(buf)) // a large folder, in fewer calls
-		}
 	}
 }
 
@@ -174,8 +179,21 @@ func (p *pace) step() error {
 	return nil
 }
 
-// eachContent calls visit for all content. The path is relative to the cache's folder.
-func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, manifest bool, i fileInfo) error) error {
+// place is where a file is: in which folder of the cache's, and its name there.
+type place struct{ folder, name string }
+
+func (p place) path() string { return p.folder + "/" + p.name }
+
+func (p place) isManifest() bool { return strings.HasPrefix(p.folder, "manifests/") }
+
+// digest returns the digest of content.
+func (p place) digest() digest.Digest {
+	parts := strings.Split(p.folder, "/")
+	return digest.NewDigestFromEncoded(digest.Algorithm(parts[1]), p.name)
+}
+
+// eachContent calls visit for all content.
+func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(at place, i fileInfo) error) error {
 	top, err := d.top()
 	if err != nil {
 		return err
@@ -192,6 +210,7 @@ func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, 
 				if err != nil {
 					return err
 				}
+				in := name + "/" + algorithm + "/" + prefix
 				for _, file := range names {
 					if err := errors.Join(ctx.Err(), p.step()); err != nil {
 						return err
@@ -206,7 +225,7 @@ func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, 
 						}
 						continue
 					}
-					if err := visit(name+"/"+algorithm+"/"+prefix+"/"+file, name == "manifests", i); err != nil {
+					if err := visit(place{in, file}, i); err != nil {
 						return err
 					}
 				}
@@ -222,7 +241,7 @@ func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, 
 
 // eachPartial calls visit for the partial blobs that are at rest, with what they take on disk as
 // their size. Those that are being fetched count as reserved.
-func (d *Dir) eachPartial(ctx context.Context, p *pace, visit func(path string, i fileInfo) error) error {
+func (d *Dir) eachPartial(ctx context.Context, p *pace, visit func(at place, i fileInfo) error) error {
 	top, err := d.top()
 	if err != nil {
 		return err
@@ -240,7 +259,7 @@ func (d *Dir) eachPartial(ctx context.Context, p *pace, visit func(path string, 
 			return ignoreMissing(err)
 		}
 		i.size = i.allocated
-		return visit("partial/"+name, i)
+		return visit(place{"partial", name}, i)
 	})
 }
 
@@ -263,7 +282,15 @@ func digestOfPartial(name string) digest.Digest {
 // isContentName reports whether a file below blobs or manifests has the name of content.
 func isContentName(algorithm, prefix, file string) bool {
 	a := digest.Algorithm(algorithm)
-	return a.Available() && strings.HasPrefix(file, prefix) && a.Validate(file) == nil
+	if !a.Available() || len(file) != 2*a.Size() || len(prefix) != 2 || file[:2] != prefix {
+		return false
+	}
+	for i := range len(file) {
+		if c := file[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // each opens the folder called name and calls visit with it and each of its entries, in order. A
