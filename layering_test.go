@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/live", "hostconfig/hostfs"},
 	"daemon/listener":              {},
 	"daemon/logging":               {},
-	"daemon/proxycheck":            {"daemon/listener"},
+	"daemon/proxycheck":            {"daemon/listener", "daemon/sdnotify"},
 	"daemon/sdnotify":              {"daemon/sdnotify/sdnotifytest"},
 	"daemon/sdnotify/sdnotifytest": {},
 	"daemon/web":                   {"daemon/config"},
