@@ -69,6 +69,9 @@ how to pull from the registry with this login.`,
 			}
 			in := prompt{in: cmd.InOrStdin(), out: cmd.ErrOrStderr()}
 			given, err := in.credential(username, fromStdin)
+			if err == nil {
+				err = credential.Check(given) // before the registry is asked
+			}
 			if err != nil {
 				return misused(cmd, err)
 			}
@@ -184,7 +187,11 @@ func login(ctx context.Context, c *config.Config, registry, namespace string, gi
 		if errors.Is(err, &oci.Error{Code: oci.Unauthorized}) || errors.Is(err, &oci.Error{Code: oci.Denied}) {
 			what = "%s refused the login, and nothing was stored: %w"
 		}
-		return nil, &problem.Problem{Code: "login-failed", Err: fmt.Errorf(what, key, err), Hint: didYouMeanRegistry(c, registry, loginNames(c))}
+		hint := didYouMeanRegistry(c, registry, loginNames(c))
+		if refusal, ok := errors.AsType[*oci.Error](err); ok && refusal.RetryAfter > 0 {
+			hint = fmt.Sprintf("try again in %v, which is how long the registry asks to wait", refusal.RetryAfter)
+		}
+		return nil, &problem.Problem{Code: "login-failed", Err: fmt.Errorf(what, key, err), Hint: hint}
 	}
 	store := credential.OpenStore(c.Credentials.Store)
 	if err := store.Put(ctx, key, given); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -156,6 +157,45 @@ func TestLoginToARegistryThatIsAwayIsNotCalledRefused(t *testing.T) {
 	}
 }
 
+func TestLoginPassesOnWhatTheRegistrySays(t *testing.T) {
+	for name, tt := range map[string]struct {
+		status int
+		header http.Header
+		body   string
+		want   []string
+	}{
+		"busy": {429, http.Header{"Retry-After": {"90"}}, `{"errors":[{"code":"TOOMANYREQUESTS","message":"too many failed logins"}]}`,
+			[]string{"could not be checked", "too many failed logins", "try again in 1m30s"}},
+		"refused with a reason": {403, nil, `{"errors":[{"code":"DENIED","message":"the account is locked"}]}`,
+			[]string{"refused the login", "the account is locked"}},
+		"failing": {503, http.Header{"Content-Type": {"text/plain"}}, "down for maintenance", []string{"could not be checked", "503"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Authorization") == "" {
+					w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				maps.Copy(w.Header(), tt.header)
+				w.WriteHeader(tt.status)
+				_, _ = io.WriteString(w, tt.body)
+			}))
+			defer srv.Close()
+			h := newHost(t, srv.URL, "")
+			code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", h.registry, "-u", "me", "--password-stdin")
+			if code != exitFailed {
+				t.Errorf("exit %d", code)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(errs, want) {
+					t.Errorf("%q is not in %q", want, errs)
+				}
+			}
+		})
+	}
+}
+
 func TestUnknownRegistrySaysWhatToConfigure(t *testing.T) {
 	h := newHost(t, "http://127.0.0.1:1", "")
 	code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", "registry.corp.example:5000/org", "-u", "me", "--password-stdin")
@@ -226,6 +266,7 @@ func TestLoginThatCannotBeMeantIsWrongUsage(t *testing.T) {
 		"no terminal":              {strings.NewReader("p"), []string{h.registry, "-u", "me"}, "--password-stdin"},
 		"no terminal and no user":  {strings.NewReader("p"), []string{h.registry}, "--username"},
 		"empty password":           {strings.NewReader("\n"), []string{h.registry, "-u", "me", "--password-stdin"}, "empty"},
+		"colon in the user":        {strings.NewReader("p"), []string{h.registry, "-u", "a:b", "--password-stdin"}, "the username has a colon"},
 		"endless password":         {endless{}, []string{h.registry, "-u", "me", "--password-stdin"}, "longer than 65536 bytes"},
 		"password on command line": {strings.NewReader(""), []string{h.registry, "-u", "me", "--password", "x"}, "unknown flag"},
 	} {
