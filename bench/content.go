@@ -14,17 +14,15 @@ import (
 
 const mib = 1 << 20
 
-// blob is content that is made as it is read, so that gigabytes of it need neither
-// disk nor memory.
+// blob is content that is generated when it is read, so that gigabytes need neither disk nor memory.
 type blob struct {
 	digest string
 	size   int64
 	stamp  uint64
-	data   []byte // instead, where it is small and given
+	data   []byte // the content itself, if it is small
 }
 
-// page repeats through every blob; each copy is stamped with the blob's number and
-// its own.
+// page is repeated through every blob. Each copy is stamped with the blob's number and its own.
 var page = func() []byte {
 	p := make([]byte, 64<<10)
 	_, _ = rand.NewChaCha8([32]byte{'s', 'i', 'd', 'e'}).Read(p) // it never fails
@@ -33,11 +31,11 @@ var page = func() []byte {
 
 var stamps atomic.Uint64
 
-// newBlob makes one that no other is like.
+// newBlob makes a blob that differs from all others.
 func newBlob(size int64) *blob {
 	b := &blob{size: size, stamp: stamps.Add(1)}
 	h := sha256.New()
-	_, _ = io.Copy(h, b.reader()) // neither of the two ever fails
+	_, _ = io.Copy(h, b.reader()) // neither of the two can fail
 	b.digest = "sha256:" + hex.EncodeToString(h.Sum(nil))
 	return b
 }
@@ -72,7 +70,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// fill copies what the blob has at offset, at most to the end of the page.
+// fill copies the blob's bytes at offset, at most to the end of the page, and returns how many.
 func (b *blob) fill(p []byte, offset int64) int {
 	at := int(offset % int64(len(page)))
 	n := copy(p, page[at:])

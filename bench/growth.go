@@ -266,7 +266,7 @@ func (b *bench) grownPulls(ctx context.Context, s *server, u *upstream, tag stri
 		if err := pause(ctx, 20*time.Millisecond); err != nil {
 			return nil, 0, err
 		}
-		t, _, err := w.get(s.blob(layer), "", time.Now())
+		t, _, err := w.get(s.blob(layer), time.Now())
 		if err != nil {
 			return nil, 0, err
 		}

@@ -1,5 +1,5 @@
 // Command bench measures sidemirror next to nginx and distribution, on one machine and in one run,
-// and says which of the numbers to reach it reaches.
+// and reports which of the numbers to reach it reaches.
 package main
 
 import (

@@ -89,7 +89,7 @@ func (b *bench) serveForProfile(ctx context.Context, f *fleet, s *server, img *i
 	defer w.close()
 	for range 3 { // cold at first, and stored then
 		for _, layer := range img.layers {
-			if _, _, err := w.get(s.blob(layer), "", time.Now()); err != nil {
+			if _, _, err := w.get(s.blob(layer), time.Now()); err != nil {
 				return err
 			}
 		}

@@ -28,7 +28,7 @@ listed.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := parseWanted(args)
 			if err != nil {
-				return err
+				return misused(cmd, err)
 			}
 			d, err := f.open()
 			if err != nil {
