@@ -181,6 +181,16 @@ func (p *pace) step() error {
 	return nil
 }
 
+// pause waits, or returns the error of ctx if that ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return ctx.Err() // of two that are ready select takes either
+	}
+}
+
 // place is where a file is: in which folder of the cache's, and its name there.
 type place struct{ folder, name string }
 
