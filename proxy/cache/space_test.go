@@ -146,7 +146,7 @@ func TestAStartAfterAnOrderlyEndNeedsNoCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	d = reopened(t, path, Limits{MaxSize: 1 << 20})
-	defer d.Close()
+	t.Cleanup(func() { d.Close() }) // after Keep has ended
 	if d.countUnknown() || d.recordsUnknown() || d.Used() != used || used != 7 {
 		t.Errorf("%d bytes of %d; it must be counted: %v", d.Used(), used, d.countUnknown())
 	}
