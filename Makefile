@@ -8,7 +8,7 @@ export GOTOOLCHAIN ?= $(shell packaging/toolchain.sh)
 
 LINT = go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run
 
-.PHONY: build files install uninstall packages release demo test test-engines test-boot lint fuzz bench bench-growth bench-boot clean help
+.PHONY: build files install uninstall packages release demo test test-engines test-boot lint fuzz bench bench-growth bench-engines pgo bench-boot clean help
 
 build: ## Build the one static binary, bin/sidemirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
@@ -64,6 +64,14 @@ bench: ## Measure next to nginx and distribution, on this machine; writes bench/
 bench-growth: ## Measure how the cost grows with the work; writes a section of bench/RESULTS.md
 	bench/setup.sh
 	cd bench && go run . -growth
+
+bench-engines: ## Measure pulls by containerd, Docker and podman; root; writes a section of bench/RESULTS.md
+	test/setup.sh
+	cd bench && go run . -engines
+
+pgo: ## Profile sidemirror under load, for the compiler; writes cmd/sidemirror/default.pgo
+	bench/setup.sh
+	cd bench && go run . -profile ../cmd/sidemirror/default.pgo
 
 bench-boot: ## Measure the packages on a booted system; root; writes a section of bench/RESULTS.md
 	test/setup.sh

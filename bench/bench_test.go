@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -47,20 +48,21 @@ func TestTheUpstreamCountsTransfersAndKeepsItsRate(t *testing.T) {
 	if took := time.Since(start); took < 200*time.Millisecond {
 		t.Errorf("2 MiB at 8 MiB/s took %v", took)
 	}
-	w, err := dial(t.Context(), u.address, 0)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodHead, s.url("blobs", img.layers[0].digest), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.close()
-	if _, err := w.head(s.blob(img.layers[0]), ""); err != nil {
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
 		t.Fatal(err)
 	}
+	_ = response.Body.Close()
 	if n := u.transfersOf(img.layers[0]); n != 1 {
 		t.Errorf("a GET and a HEAD count as %d transfers", n)
 	}
 }
 
-// What a client throws away unseen must be of the announced length all the same.
+// A client drops bodies unseen, but counts their bytes.
 func TestABodyCutShortIsAnError(t *testing.T) {
 	for _, tt := range []struct {
 		answer, want string
@@ -134,7 +136,7 @@ func TestATableIsAlignedAlsoWithLettersOfMoreBytes(t *testing.T) {
 	}
 }
 
-// What a process tells of its own use must be its own: this one's, here.
+// The figures of a process must be its own: here those of sleep.
 func TestAProcessIsAccountedFor(t *testing.T) {
 	p, err := spawn("sleep", "/dev/null", nil, "sleep", "60")
 	if err != nil {

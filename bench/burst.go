@@ -87,9 +87,8 @@ func (b *bench) burstOf(ctx context.Context, clients int, t *table) error {
 	return nil
 }
 
-// idle is how late a client may have its first byte: while the upstream has given
-// half. That leaves a hundred clients time to share two cores. Waits after that are
-// shown and not judged: they are the machine's, whose cores are all at work.
+// idle is how late a client may have its first byte: until the upstream has sent half. That leaves a
+// hundred clients time to share two cores. Later waits are shown and not judged: all cores are busy.
 const idle = time.Second * blobSize / upstreamRate / 2
 
 func (f *fleet) burst(ctx context.Context, name string, img *image, clients int) (burst, error) {
@@ -108,7 +107,7 @@ func (f *fleet) burst(ctx context.Context, name string, img *image, clients int)
 	for _, t := range a.Each {
 		one.first, one.gap = max(one.first, t.First), max(one.gap, t.Gap)
 	}
-	// The clients have thrown away what they got; that it was right is seen here.
+	// The clients have dropped what they got. This checks that it is right.
 	return one, s.fetch(ctx, s.blob(img.layers[0]), img.layers[0])
 }
 
@@ -142,7 +141,7 @@ func (b *bench) firstByte(ctx context.Context) error {
 			if err := pause(ctx, 20*time.Millisecond); err != nil {
 				return err
 			}
-			t, _, err := w.get(s.blob(layer), "", time.Now())
+			t, _, err := w.get(s.blob(layer), time.Now())
 			if err != nil {
 				return fmt.Errorf("%s, blob %d: %w", s.name, i, err)
 			}

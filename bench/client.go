@@ -21,8 +21,8 @@ type order struct {
 	Clients int // connections at once
 	Times   int // requests on each of them, one after the other
 
-	// Rate, if not 0, makes slow readers: bytes/s of each, for Seconds, after which
-	// they leave in the middle of the body.
+	// Rate, if not 0, makes slow readers: bytes/s of each, for Seconds. Then they leave in the middle
+	// of the body.
 	Rate    int64
 	Seconds float64
 }
@@ -35,19 +35,19 @@ func (o order) String() string {
 	return fmt.Sprintf("%d clients of http://%s%s", o.Clients, o.Address, o.Path)
 }
 
-// account is what became of it.
+// account is what a client process did.
 type account struct {
 	Seconds float64 // from the moment at which all asked at once
 	Bytes   int64   // of all
 	Each    []times // of each connection's last request
 }
 
-// times are of one request, from the moment at which all asked at once. Gap is the
-// longest wait for the next byte.
+// times are those of one request, from the moment at which all clients asked. Gap is the longest wait
+// for the next byte.
 type times struct{ First, Last, Gap time.Duration }
 
-// runClient has a process of its own do o, so that its cost is not the server's,
-// nor ours.
+// runClient has another process do o, so that its cost counts neither as a server's nor as the
+// upstream's.
 func runClient(ctx context.Context, o order) (account, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -99,7 +99,7 @@ func clientMain(ctx context.Context) error {
 func (o order) do(ctx context.Context) (account, error) {
 	receive := 0
 	if o.Rate > 0 {
-		receive = 64 << 10 // a slow reader's backlog is to stand at the server, not here
+		receive = 64 << 10 // a slow reader's backlog must be at the server, not here
 	}
 	wires := make([]*wire, o.Clients)
 	for i := range wires {
@@ -124,7 +124,7 @@ func (o order) do(ctx context.Context) (account, error) {
 				return
 			}
 			for range o.Times {
-				t, n, err := w.get(o.Path, "", start)
+				t, n, err := w.get(o.Path, start)
 				if err != nil {
 					faults[i] = err
 					return
@@ -144,10 +144,10 @@ func (o order) do(ctx context.Context) (account, error) {
 
 // sip reads slowly, and leaves when the time is over.
 func (w *wire) sip(ctx context.Context, o order, start time.Time) (int64, error) {
-	if err := w.send("GET", o.Path, ""); err != nil {
+	if err := w.send(o.Path); err != nil {
 		return 0, err
 	}
-	_, length, err := w.answer("GET")
+	length, err := w.answer()
 	if err != nil {
 		return 0, err
 	}

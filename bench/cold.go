@@ -21,7 +21,7 @@ const (
 // coldCase is one way in which a blob that is not stored comes in.
 type coldCase struct {
 	what    string
-	secure  bool  // the upstream speaks HTTP/2 over TLS
+	secure  bool  // the upstream offers HTTP/2 over TLS
 	rate    int64 // of each connection
 	link    int64 // of all together
 	parts   int   // that the engine fetches in parallel
@@ -43,7 +43,7 @@ func coldCases() []coldCase {
 		{
 			what: "one request, HTTP/2", rate: connectionRate, parts: 1, secure: true,
 			servers: []string{direct, sidemirror},
-			most:    1.0 / 5, figure: "the same over HTTP/2", want: "5 × faster than direct",
+			most:    1.0 / 5, figure: "the same, upstream offers HTTP/2", want: "5 × faster than direct",
 		},
 		{
 			what: "8 parts of 8 MiB", rate: connectionRate, parts: parts,
@@ -53,7 +53,7 @@ func coldCases() []coldCase {
 		{
 			what: "8 parts, HTTP/2", rate: connectionRate, parts: parts, secure: true,
 			servers: []string{direct, sidemirror},
-			most:    1.15, figure: "the same over HTTP/2", want: "1.15 × direct",
+			most:    1.15, figure: "the same, upstream offers HTTP/2", want: "1.15 × direct",
 		},
 		{
 			what: "one request, saturated link", link: linkRate, parts: 1,
@@ -86,6 +86,7 @@ func (b *bench) coldBlob(ctx context.Context) error {
 		title: "Cold blob from afar",
 		note: fmt.Sprintf("One blob of %s that is not stored, fetched and checked by containerd's own fetcher, in one request or in %d parts of %s in parallel. "+
 			"The upstream is %v away and gives each connection %d MiB/s; where the link is saturated, all connections share %d MiB/s and one could have them all. "+
+			"HTTP/2 is what the upstream offers over TLS; containerd does not take it. "+
 			"Medians of %d rounds, a new blob each; where the pace sets the time, direct and the others have one. Bytes and connections are the most of any round.",
 			mebibytes(size), parts, mebibytes(chunk), latency, connectionRate/mib, linkRate/mib, b.rounds()),
 		head: []string{"how", "through", "time", "× direct", "from upstream", "connections"},
@@ -128,11 +129,7 @@ func (b *bench) coldFetches(ctx context.Context, c coldCase, name string, size i
 		rounds = 1 // the pace of one connection says how long it takes, within a hundredth
 	}
 	img := newImage("v1", rounds, size)
-	listen := newUpstream
-	if c.secure {
-		listen = func() (*upstream, error) { return newSecureUpstream(b.dir) }
-	}
-	u, s, stop, err := b.far(ctx, name, listen, img)
+	u, s, stop, err := b.far(ctx, name, b.listener(c.secure), img)
 	if err != nil {
 		return coldFetch{}, err
 	}

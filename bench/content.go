@@ -14,17 +14,15 @@ import (
 
 const mib = 1 << 20
 
-// blob is content that is made as it is read, so that gigabytes of it need neither
-// disk nor memory.
+// blob is content that is generated when it is read, so that gigabytes need neither disk nor memory.
 type blob struct {
 	digest string
 	size   int64
 	stamp  uint64
-	data   []byte // instead, where it is small and given
+	data   []byte // the content itself, if it is small
 }
 
-// page repeats through every blob; each copy is stamped with the blob's number and
-// its own.
+// page is repeated through every blob. Each copy is stamped with the blob's number and its own.
 var page = func() []byte {
 	p := make([]byte, 64<<10)
 	_, _ = rand.NewChaCha8([32]byte{'s', 'i', 'd', 'e'}).Read(p) // it never fails
@@ -33,11 +31,11 @@ var page = func() []byte {
 
 var stamps atomic.Uint64
 
-// newBlob makes one that no other is like.
+// newBlob makes a blob that differs from all others.
 func newBlob(size int64) *blob {
 	b := &blob{size: size, stamp: stamps.Add(1)}
 	h := sha256.New()
-	_, _ = io.Copy(h, b.reader()) // neither of the two ever fails
+	_, _ = io.Copy(h, b.reader()) // neither of the two can fail
 	b.digest = "sha256:" + hex.EncodeToString(h.Sum(nil))
 	return b
 }
@@ -72,7 +70,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// fill copies what the blob has at offset, at most to the end of the page.
+// fill copies the blob's bytes at offset, at most to the end of the page, and returns how many.
 func (b *blob) fill(p []byte, offset int64) int {
 	at := int(offset % int64(len(page)))
 	n := copy(p, page[at:])
@@ -111,6 +109,16 @@ const manifestType = "application/vnd.oci.image.manifest.v1+json"
 
 // newImage makes an image of n layers of size bytes each.
 func newImage(tag string, n int, size int64) *image {
+	i := &image{tag: tag, config: dataBlob([]byte(`{"architecture":"amd64","os":"linux","config":{"Labels":{"tag":"` + tag + `"}}}`))}
+	for range n {
+		i.layers = append(i.layers, newBlob(size))
+	}
+	i.seal()
+	return i
+}
+
+// seal makes the manifest of an image that has its configuration and layers.
+func (i *image) seal() {
 	type descriptor struct {
 		MediaType string `json:"mediaType"`
 		Digest    string `json:"digest"`
@@ -122,11 +130,8 @@ func newImage(tag string, n int, size int64) *image {
 		Config        descriptor   `json:"config"`
 		Layers        []descriptor `json:"layers"`
 	}{SchemaVersion: 2, MediaType: manifestType}
-	i := &image{tag: tag, config: dataBlob([]byte(`{"architecture":"amd64","os":"linux","config":{"Labels":{"tag":"` + tag + `"}}}`))}
 	m.Config = descriptor{"application/vnd.oci.image.config.v1+json", i.config.digest, i.config.size}
-	for range n {
-		b := newBlob(size)
-		i.layers = append(i.layers, b)
+	for _, b := range i.layers {
 		m.Layers = append(m.Layers, descriptor{"application/vnd.oci.image.layer.v1.tar+gzip", b.digest, b.size})
 	}
 	data, err := json.Marshal(m)
@@ -134,5 +139,4 @@ func newImage(tag string, n int, size int64) *image {
 		panic(err) // a struct of strings and numbers
 	}
 	i.manifest = dataBlob(data)
-	return i
 }

@@ -36,6 +36,15 @@ func (b *bench) far(ctx context.Context, name string, listen func() (*upstream, 
 	}, nil
 }
 
+// listener returns the constructor of an upstream that offers HTTP/2 over TLS, or of one that speaks
+// plain HTTP/1.1.
+func (b *bench) listener(secure bool) func() (*upstream, error) {
+	if !secure {
+		return newUpstream
+	}
+	return func() (*upstream, error) { return newSecureUpstream(b.dir) }
+}
+
 // asServer returns the upstream itself as one of the servers that clients can ask.
 func (u *upstream) asServer() *server {
 	return &server{process: &process{name: direct}, address: u.address, scheme: u.scheme, ca: u.ca}

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fleet is several servers, each with an upstream of its own where it has one.
+// fleet is several servers. Each one that has an upstream has its own.
 type fleet struct {
 	servers   map[string]*server
 	upstreams map[string]*upstream
@@ -46,8 +46,8 @@ func (f *fleet) stop() {
 	}
 }
 
-// warm fetches what has a digest from all twice, and sees that it is right: the second
-// time from what they keep. Then the disk has time to take it all.
+// warm fetches content from all servers twice, the second time from what they store, and checks its
+// digest. Then it waits until the disk has written everything.
 func (f *fleet) warm(ctx context.Context, kind string, want *blob) error {
 	for range 2 {
 		for _, s := range f.servers {

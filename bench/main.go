@@ -1,5 +1,5 @@
 // Command bench measures sidemirror next to nginx and distribution, on one machine and in one run,
-// and says which of the numbers to reach it reaches.
+// and reports which of the numbers to reach it reaches.
 package main
 
 import (
@@ -27,8 +27,10 @@ type bench struct {
 	dir    string // for all that the servers write
 	logs   string // where the servers' lines go, "" for /dev/null
 	binary string // sidemirror's
-	user   string
-	tools  tools
+
+	environment []string // of sidemirror, in addition
+	user        string
+	tools       tools
 }
 
 // figure is something to measure. measure adds tables and verdicts to the bench.
@@ -66,6 +68,7 @@ var growth = suite{
 		{"clients", (*bench).growingClients},
 		{"blob-size", (*bench).growingBlobs},
 		{"layers", (*bench).growingImages},
+		{"cache", (*bench).growingCache},
 	},
 	limit: 20 * time.Minute,
 }
@@ -112,10 +115,15 @@ func run(ctx context.Context) (err error) {
 	flag.StringVar(&b.logs, "logs", "", "write what the servers print to files in this `folder` instead of /dev/null")
 	flag.StringVar(&b.binary, "binary", "", "measure this `program` instead of building sidemirror")
 	grow := flag.Bool("growth", false, "measure how the cost grows with the work instead, and write that section")
+	engines := flag.Bool("engines", false, "measure pulls by whole engines instead, and write that section; needs root and what test/setup.sh installs")
 	booted := flag.Bool("booted", false, "measure booted systems instead, and write that section; needs root and what test/setup.sh installs")
+	profile := flag.String("profile", "", "measure nothing, and write a profile for the compiler to this `file`: make pgo")
 	flag.Parse()
 	if *booted {
 		return runBooted(ctx, cmp.Or(*out, "RESULTS.md"))
+	}
+	if *engines {
+		return runEngines(ctx, b.binary, cmp.Or(*out, "RESULTS.md"))
 	}
 	s := sideBySide
 	if *grow {
@@ -136,6 +144,9 @@ func run(ctx context.Context) (err error) {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
+	if *profile != "" {
+		return b.writeProfile(ctx, *profile)
+	}
 	return b.run(ctx, s, *out)
 }
 
@@ -152,7 +163,9 @@ func (b *bench) prepare(ctx context.Context) error {
 		if b.logs, err = filepath.Abs(b.logs); err != nil {
 			return err
 		}
-		return os.MkdirAll(b.logs, 0o700)
+		if err = os.MkdirAll(b.logs, 0o700); err != nil {
+			return err
+		}
 	}
 	if b.binary != "" {
 		b.binary, err = filepath.Abs(b.binary)

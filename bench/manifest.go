@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// load is what wrk says.
+// load is what wrk reports.
 type load struct {
 	rate     float64 // requests/s
 	p50, p99 time.Duration
-	cpu      time.Duration // the server's, of each request
+	cpu      time.Duration // the server's, for each request
 }
 
 // warmManifest is requests/s for a manifest by its digest.
@@ -109,7 +109,7 @@ func (b *bench) wrk(ctx context.Context, s *server, path string, connections, th
 	for i, p := range []*regexp.Regexp{wrkRate, wrkCount, wrkP50, wrkP99} {
 		m := p.FindSubmatch(out)
 		if m == nil {
-			return load{}, fmt.Errorf("wrk says something else than it used to:\n%s", out)
+			return load{}, fmt.Errorf("reading what wrk printed:\n%s", out)
 		}
 		texts[i] = string(m[1])
 	}

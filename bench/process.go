@@ -138,7 +138,7 @@ func (p *process) ready(ctx context.Context, address, path string) error {
 	end := time.Now().Add(20 * time.Second)
 	for {
 		if w, err := dial(ctx, address, 0); err == nil {
-			err := w.send("GET", path, "")
+			err := w.send(path)
 			if err == nil {
 				_, err = w.in.Peek(1)
 			}

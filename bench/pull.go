@@ -6,6 +6,23 @@ import (
 	"time"
 )
 
+// pullCase is one kind of upstream that an image comes from.
+type pullCase struct {
+	what    string
+	secure  bool  // the upstream offers HTTP/2 over TLS
+	rate    int64 // of each connection, 0 for as fast as it goes
+	servers []string
+
+	// most is how long sidemirror may take, as a multiple of direct.
+	most   float64
+	figure string
+}
+
+var pullCases = []pullCase{
+	{"fast connections", false, 0, []string{direct, nginxCache, registryPull, sidemirror}, 0.6, "cold pull of a 20-layer image, upstream 50 ms away"},
+	{"16 MiB/s each, HTTP/2", true, connectionRate, []string{direct, sidemirror}, 1.05, "the same, 16 MiB/s a connection, upstream offers HTTP/2"},
+}
+
 // pull is a whole image, cold and warm, from an upstream far away.
 func (b *bench) pull(ctx context.Context) error {
 	// A pull takes half a second and is cheap to do again, and its median must not be one of chance.
@@ -17,65 +34,75 @@ func (b *bench) pull(ctx context.Context) error {
 	t := table{
 		title: "Image of 20 layers of 2 MiB from afar",
 		note: fmt.Sprintf("containerd's own resolver and fetcher: HEAD of the tag, GET of the manifest by digest, the configuration and the layers, %d at once. "+
-			"The upstream is %v away; requests and bytes are those that it saw. Medians of %d pulls, a new image each; the most requests and bytes of any. Warm is the second pull of each.",
+			"The upstream is %v away; requests and bytes are those that it saw. HTTP/2 is what it offers; containerd does not take it. "+
+			"Medians of %d pulls, a new image each; the most requests, bytes and connections of any. Warm is the second pull of each.",
 			atOnce, latency, rounds),
-		head: []string{"through", "cold", "requests", "from upstream", "warm", "requests"},
+		head: []string{"upstream", "through", "cold", "× direct", "requests", "from upstream", "connections", "warm", "requests"},
 	}
-	cold := map[string]time.Duration{}
-	for _, name := range []string{direct, nginxCache, registryPull, sidemirror} {
-		took, err := b.pullThrough(ctx, name, images, &t)
-		if err != nil {
-			return err
+	for _, c := range pullCases {
+		base := time.Duration(0)
+		for _, name := range c.servers {
+			cold, warm, err := b.pullThrough(ctx, name, c, images)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.what, err)
+			}
+			took := median(cold.took)
+			if name == direct {
+				base = took
+			}
+			ratio := float64(took) / float64(base)
+			row := []string{c.what, name, seconds(took), fmt.Sprintf("%.2f", ratio), fmt.Sprint(cold.requests), mebibytes(cold.fetched), fmt.Sprint(cold.connections), "", ""}
+			if name != direct {
+				row[7], row[8] = seconds(median(warm.took)), fmt.Sprint(warm.requests)
+			}
+			t.rows = append(t.rows, row)
+			if name == sidemirror {
+				b.judge(ratio <= c.most, c.figure, fmt.Sprintf("%g × direct", c.most), fmt.Sprintf("%.2f × (%s to %s)", ratio, seconds(took), seconds(base)))
+				b.judgePulls(c, images[0], cold, warm)
+			}
 		}
-		cold[name] = took
 	}
 	b.tables = append(b.tables, t)
-	ours, without := cold[sidemirror], cold[direct]
-	b.judge(float64(ours) <= 0.6*float64(without), "cold pull of a 20-layer image, upstream 50 ms away", "0.6 × direct",
-		fmt.Sprintf("%.2f × (%s to %s)", float64(ours)/float64(without), seconds(ours), seconds(without)))
 	return nil
 }
 
-func (b *bench) pullThrough(ctx context.Context, name string, images []*image, t *table) (time.Duration, error) {
-	u, s, stop, err := b.far(ctx, name, newUpstream, images...)
+// judgePulls judges what pulls through sidemirror cost upstream.
+func (b *bench) judgePulls(c pullCase, img *image, cold, warm imagePulls) {
+	var size int64
+	for _, l := range img.layers {
+		size += l.size
+	}
+	waste := float64(cold.fetched) / float64(size)
+	b.judge(waste <= 1.01, c.figure+": bytes from upstream", "1.01 × its size", fmt.Sprintf("%.2f ×", waste))
+	b.judge(warm.requests <= 1, c.figure+": warm", "≤ 1 upstream round trip in all", fmt.Sprintf("%d, in %s", warm.requests, seconds(median(warm.took))))
+	b.judge(cold.connections <= 16, c.figure+": connections", "16", fmt.Sprint(cold.connections))
+}
+
+func (b *bench) pullThrough(ctx context.Context, name string, c pullCase, images []*image) (cold, warm imagePulls, err error) {
+	u, s, stop, err := b.far(ctx, name, b.listener(c.secure), images...)
 	if err != nil {
-		return 0, err
+		return cold, warm, err
 	}
 	defer stop()
-	var cold, warm imagePulls
+	u.network.rate.Store(c.rate)
 	for _, img := range images {
 		if err := cold.add(ctx, s, u, img); err != nil {
-			return 0, err
+			return cold, warm, err
 		}
 		if name == direct {
 			continue
 		}
 		if err := warm.add(ctx, s, u, img); err != nil {
-			return 0, err
+			return cold, warm, err
 		}
 	}
-	row := []string{name, seconds(median(cold.took)), fmt.Sprint(cold.requests), mebibytes(cold.fetched), "", ""}
-	if name != direct {
-		row[4], row[5] = seconds(median(warm.took)), fmt.Sprint(warm.requests)
-	}
-	t.rows = append(t.rows, row)
-	if name == sidemirror {
-		b.judge(warm.requests <= 1, "warm pull of a 20-layer image, upstream 50 ms away", "≤ 1 upstream round trip in all",
-			fmt.Sprintf("%d, in %s", warm.requests, seconds(median(warm.took))))
-		var size int64
-		for _, l := range images[0].layers {
-			size += l.size
-		}
-		b.judge(float64(cold.fetched) <= 1.01*float64(size), "cold pull of a 20-layer image, bytes from upstream", "1.01 × its size",
-			fmt.Sprintf("%.2f ×", float64(cold.fetched)/float64(size)))
-	}
-	return median(cold.took), nil
+	return cold, warm, nil
 }
 
 // imagePulls are several pulls: how long each took, and the most that one cost upstream.
 type imagePulls struct {
-	took              []time.Duration
-	requests, fetched int64
+	took                           []time.Duration
+	requests, fetched, connections int64
 }
 
 // add pulls an image once, and waits until the server asks the upstream for nothing more.
@@ -91,5 +118,6 @@ func (p *imagePulls) add(ctx context.Context, s *server, u *upstream, img *image
 	p.took = append(p.took, time.Duration(a.Seconds*float64(time.Second)))
 	p.requests = max(p.requests, u.requests.Load())
 	p.fetched = max(p.fetched, u.sent.Load())
+	p.connections = max(p.connections, u.network.most.Load())
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"net/url"
 )
 
-// push gives a registry images in the ordinary way.
+// push pushes images to a registry.
 func (s *server) push(ctx context.Context, images []*image) error {
 	base := "http://" + s.address + "/v2/" + repository
 	for _, i := range images {
@@ -32,7 +32,7 @@ func (s *server) push(ctx context.Context, images []*image) error {
 	return nil
 }
 
-// send sends one request of a push, and gives where its answer says to go on.
+// send sends one request of a push and returns the response's Location.
 func send(ctx context.Context, method, to, mediaType string, body *blob) (*url.URL, error) {
 	var from io.Reader
 	if body != nil {

@@ -15,21 +15,21 @@ import (
 
 // The servers that are compared, by the names that the tables have.
 const (
-	sidemirror   = "sidemirror"
-	nginxStatic  = "nginx static"
-	nginxCache   = "nginx proxy_cache"
-	registry     = "distribution"
-	registryPull = "distribution pull-through"
+	sidemirror    = "sidemirror"
+	withoutACache = "sidemirror without a cache"
+	nginxStatic   = "nginx static"
+	nginxCache    = "nginx proxy_cache"
+	registry      = "distribution"
+	registryPull  = "distribution pull-through"
 )
 
 const (
-	// repository is the one that the upstream has, and namespace the registry that
-	// it is to sidemirror.
+	// repository is the upstream's only one, and namespace is the upstream's name as a registry.
 	repository = "bench/app"
 	namespace  = "bench.test"
 )
 
-// server is a running one.
+// server is a running server.
 type server struct {
 	*process
 	address string
@@ -45,8 +45,7 @@ func (s *server) path(kind, name string) string {
 	return "/v2/" + repository + "/" + kind + "/" + name + s.query
 }
 
-// fetch asks once for what is at path, by a client of the ordinary kind, and reads
-// it to its end: a benchmark of wrong bytes would be none.
+// fetch gets what is at path once, and checks its digest: figures of wrong bytes would mean nothing.
 func (s *server) fetch(ctx context.Context, path string, want *blob) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -84,9 +83,13 @@ func (b *bench) start(ctx context.Context, name string, upstream *upstream, imag
 	s := &server{address: address, dir: dir}
 	var env, argv []string
 	switch name {
-	case sidemirror:
-		env = []string{"HOME=" + dir}
-		argv, err = b.sidemirror(dir, address, upstream)
+	case sidemirror, withoutACache:
+		env = append([]string{"HOME=" + dir}, b.environment...)
+		store := filepath.Join(dir, "cache")
+		if name == withoutACache {
+			store = ""
+		}
+		argv, err = b.sidemirrorWith(store, dir, address, upstream)
 		s.query = "?ns=" + namespace
 	case nginxStatic:
 		argv, err = b.nginx(dir, fmt.Sprintf(nginxStaticServer, address, dir))
@@ -118,7 +121,7 @@ func (b *bench) start(ctx context.Context, name string, upstream *upstream, imag
 	return s, nil
 }
 
-// logOf is where a server writes its lines.
+// logOf returns the file that a server's output goes to.
 func (b *bench) logOf(name string) string {
 	if b.logs == "" {
 		return os.DevNull
@@ -126,8 +129,13 @@ func (b *bench) logOf(name string) string {
 	return filepath.Join(b.logs, strings.ReplaceAll(name, " ", "-")+".log")
 }
 
-// sidemirror writes its configuration. Its cache is below dir.
+// sidemirror writes its configuration below dir. Its cache is there too.
 func (b *bench) sidemirror(dir, address string, upstream *upstream) ([]string, error) {
+	return b.sidemirrorWith(filepath.Join(dir, "cache"), dir, address, upstream)
+}
+
+// sidemirrorWith is sidemirror with another folder for the cache, or with none if store is empty.
+func (b *bench) sidemirrorWith(store, dir, address string, upstream *upstream) ([]string, error) {
 	ca := ""
 	if upstream.ca != "" {
 		ca = fmt.Sprintf("ca = %q\n", upstream.ca)
@@ -144,14 +152,13 @@ uids = [%d]
 upstreams = ["%s://%s"]
 %s[log]
 level = "info"
-`, address, filepath.Join(dir, "cache"), filepath.Join(dir, "store.json"), os.Getuid(), namespace, upstream.scheme, upstream.address, ca)
+`, address, store, filepath.Join(dir, "store.json"), os.Getuid(), namespace, upstream.scheme, upstream.address, ca)
 	path := filepath.Join(dir, "config.toml")
 	return []string{b.binary, "serve", "--config", path}, os.WriteFile(path, []byte(config), 0o600)
 }
 
-// Debian's nginx.conf has sendfile and tcp_nopush on and an access log in the
-// ordinary format; so has this. Both kinds keep a connection for more requests
-// than the default, which would have wrk connect anew now and then.
+// nginxConf has sendfile and tcp_nopush on and an access log in the ordinary format, as Debian's
+// has. A connection may have more requests than by default, or wrk would connect anew now and then.
 const nginxConf = `daemon off;
 user %s;
 worker_processes auto;
@@ -175,7 +182,7 @@ http {
 
 const nginxStaticServer = `server { listen %s; root %s/root; }`
 
-// What has a digest is kept; a tag is asked for each time, as sidemirror and
+// nginx stores what has a digest, and asks the upstream for a tag each time, as sidemirror and
 // distribution do.
 const nginxCacheServer = `proxy_cache_path %s/cache levels=1:2 keys_zone=content:16m max_size=20g inactive=1d use_temp_path=off;
 	upstream registry { server %s; keepalive 16; }

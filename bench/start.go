@@ -58,7 +58,7 @@ func (b *bench) start100k(ctx context.Context) error {
 	return nil
 }
 
-// fillKept makes n small files that are different, as blobs that are kept.
+// fillKept makes n different small files, as stored blobs.
 func fillKept(ctx context.Context, dir string, n int) error {
 	for first := range 256 {
 		if err := os.MkdirAll(filepath.Join(dir, fmt.Sprintf("%02x", first)), 0o755); err != nil {
@@ -134,9 +134,9 @@ func (b *bench) startTime(ctx context.Context, dir string, upstream *upstream) (
 		return 0, 0, err
 	}
 	served = time.Since(start)
-	ready, told := <-readyAt
-	if !told {
-		return 0, 0, fmt.Errorf("sidemirror serves, and never said READY=1")
+	ready, reported := <-readyAt
+	if !reported {
+		return 0, 0, errors.New("sidemirror serves, but did not report READY=1")
 	}
 	return ready, served, nil
 }

@@ -44,10 +44,11 @@ func findTools() (tools, error) {
 	return t, nil
 }
 
-// build makes the binary that users get, in dir.
-func build(ctx context.Context, dir string) (string, error) {
+// build makes the binary that users get, in dir, with more flags.
+func build(ctx context.Context, dir string, flags ...string) (string, error) {
 	path := filepath.Join(dir, "sidemirror")
-	c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./cmd/sidemirror")
+	argv := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", path}, flags...)
+	c := exec.CommandContext(ctx, "go", append(argv, "./cmd/sidemirror")...)
 	c.Dir = ".."
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 	if out, err := c.CombinedOutput(); err != nil {
@@ -56,7 +57,7 @@ func build(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-// facts are what the figures depend on besides the programs' own doing, a line each.
+// facts returns what the figures depend on other than the programs themselves, a line each.
 func (b *bench) facts(ctx context.Context) [][2]string {
 	output := func(argv ...string) string {
 		out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
@@ -107,8 +108,8 @@ func moduleVersion(path string) string {
 	return info.Main.Version + ", built with " + info.GoVersion
 }
 
-// machineUse is the processor time that the machine has given to anybody since it was
-// started, and, apart, what the hypervisor kept for others (proc(5), /proc/stat).
+// machineUse returns the processor time that all programs have used since the machine started, and
+// what the hypervisor took for other machines (proc(5), /proc/stat).
 func machineUse() (busy, stolen time.Duration) {
 	text, _ := os.ReadFile("/proc/stat")
 	first, _, _ := strings.Cut(string(text), "\n")
@@ -124,8 +125,8 @@ func machineUse() (busy, stolen time.Duration) {
 	return busy, stolen
 }
 
-// ownUse is the processor time that we have used and all that we have started and
-// that has ended.
+// ownUse returns the processor time that this program has used, and all those that it started and
+// that have ended.
 func ownUse() time.Duration {
 	var sum time.Duration
 	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
@@ -148,8 +149,8 @@ func useNow() usage {
 	return usage{time.Now(), busy, stolen, ownUse()}
 }
 
-// others gives, as a fact, what part of the processors' time was not ours since then.
-// With more than a tenth the figures are of little worth.
+// others returns, as a fact, the share of the processors' time that other programs have used since
+// then. With more than a tenth the figures are worth little.
 func (before usage) others() [2]string {
 	now := useNow()
 	all := time.Since(before.at) * time.Duration(cores())

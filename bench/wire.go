@@ -15,9 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wire is one HTTP/1.1 connection of a client that costs the machine as little as
-// it can, so that what is measured is the server: a body is thrown away in the
-// kernel, never copied to us.
+// wire is one HTTP/1.1 connection of a client that costs the machine little, so that the figures are
+// the server's: the kernel drops the bodies instead of copying them.
 type wire struct {
 	tcp     *net.TCPConn
 	raw     syscall.RawConn
@@ -62,35 +61,34 @@ func dial(ctx context.Context, address string, receive int) (*wire, error) {
 
 func (w *wire) close() { _ = w.tcp.Close() }
 
-// send asks for path. Header lines end in CRLF each.
-func (w *wire) send(method, path, header string) error {
-	_, err := fmt.Fprintf(w.tcp, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: sidemirror-bench\r\n%s\r\n", method, path, w.address, header)
+// send asks for path by GET.
+func (w *wire) send(path string) error {
+	_, err := fmt.Fprintf(w.tcp, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: sidemirror-bench\r\n\r\n", path, w.address)
 	return err
 }
 
-// answer reads the head of the response and returns it with the length of the body. If the status is
-// not 200, the error has the beginning of the body.
-func (w *wire) answer(method string) (http.Header, int64, error) {
+// answer reads the head of the response and returns the length of the body. If the status is not
+// 200, the error has the beginning of the body.
+func (w *wire) answer() (int64, error) {
 	//nolint:bodyclose // the caller, who dialled, closes the connection; reading on here would copy the body
-	resp, err := http.ReadResponse(w.in, &http.Request{Method: method})
+	resp, err := http.ReadResponse(w.in, &http.Request{Method: http.MethodGet})
 	if err != nil {
-		return nil, 0, fmt.Errorf("read the answer's head: %w", err)
+		return 0, fmt.Errorf("read the answer's head: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
-		return nil, 0, fmt.Errorf("the answer is %s: %s", resp.Status, strings.TrimSpace(string(text)))
+		return 0, fmt.Errorf("the answer is %s: %s", resp.Status, strings.TrimSpace(string(text)))
 	}
 	if resp.ContentLength < 0 {
-		return nil, 0, errors.New("the answer does not say how long it is")
+		return 0, errors.New("the answer does not say how long it is")
 	}
-	return resp.Header, resp.ContentLength, nil
+	return resp.ContentLength, nil
 }
 
-// sink is where a body goes that MSG_TRUNC throws away: nothing is ever written there.
+// sink is the buffer of reads with MSG_TRUNC, which write nothing.
 var sink [4 << 20]byte
 
-// drop throws away what has come of a body of which left bytes are to come, at
-// most as much as it holds, and waits until something has.
+// drop waits for bytes of a body of which left bytes are missing, drops them and returns how many.
 func (w *wire) drop(left int64) (int64, error) {
 	if n := int64(w.in.Buffered()); n > 0 {
 		n = min(n, left)
@@ -118,15 +116,14 @@ func (w *wire) drop(left int64) (int64, error) {
 	return int64(n), nil
 }
 
-// get asks for path and throws its body away. It tells when the first and the last
-// byte of the body came, from start on, the longest wait between two of its reads,
-// the one for the first included, and the length.
-func (w *wire) get(path, header string, start time.Time) (times, int64, error) {
+// get asks for path and drops the body. It returns when the first and the last byte of the body came,
+// counted from start, the longest wait for a byte, and the length.
+func (w *wire) get(path string, start time.Time) (times, int64, error) {
 	var t times
-	if err := w.send(http.MethodGet, path, header); err != nil {
+	if err := w.send(path); err != nil {
 		return t, 0, err
 	}
-	_, length, err := w.answer(http.MethodGet)
+	length, err := w.answer()
 	if err != nil {
 		return t, 0, err
 	}
@@ -145,16 +142,4 @@ func (w *wire) get(path, header string, start time.Time) (times, int64, error) {
 	}
 	t.Last = last
 	return t, length, nil
-}
-
-// head asks for path by HEAD and gives the digest that the answer names.
-func (w *wire) head(path, header string) (string, error) {
-	if err := w.send(http.MethodHead, path, header); err != nil {
-		return "", err
-	}
-	answered, _, err := w.answer(http.MethodHead)
-	if err != nil {
-		return "", err
-	}
-	return answered.Get("Docker-Content-Digest"), nil
 }

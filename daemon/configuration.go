@@ -34,7 +34,7 @@ func (d *daemon) start() error {
 	}
 	d.line.refused(config.Brief(err))
 	log := d.log.WithFields(logrus.Fields{"file": d.source.File(), "error": config.Brief(err)})
-	lastErr := d.try(func() (*config.Config, error) { return d.lastGood.Load(d.source) })
+	lastErr := d.try(func() (*config.Config, error) { return d.usable(d.lastGood.Load(d.source)) })
 	switch {
 	case lastErr == nil:
 		log.Error("the configuration on disk cannot be used; the last good one is in force")
@@ -72,9 +72,18 @@ func (d *daemon) try(load func() (*config.Config, error)) error {
 // names leads to a reload.
 func (d *daemon) load() (*config.Config, error) {
 	d.follow()
-	c, err := d.source.Load()
-	if err == nil {
-		d.follow(c)
+	return d.usable(d.source.Load())
+}
+
+// usable returns c if its addresses are those that systemd handed over, if any, and makes its files
+// lead to a reload.
+func (d *daemon) usable(c *config.Config, err error) (*config.Config, error) {
+	if err != nil {
+		return nil, err
+	}
+	d.follow(c)
+	if d.sockets.handedOver {
+		err = c.UseSockets(d.sockets.addresses())
 	}
 	return c, err
 }
@@ -209,11 +218,6 @@ func (d *daemon) addressProblems() []*problem.Problem {
 	var list []*problem.Problem
 	for _, addr := range d.sockets.addresses() {
 		if p := d.checkPort(addr); p != nil {
-			list = append(list, p)
-		}
-	}
-	if d.sockets.handedOver && !d.refusing {
-		if p := listener.CheckServed(d.sockets.addresses(), d.config.Listen); p != nil {
 			list = append(list, p)
 		}
 	}

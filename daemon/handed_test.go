@@ -106,17 +106,37 @@ func (h *handed) leave() {
 	}
 }
 
-func TestSocketsOfSystemdReplaceListen(t *testing.T) {
+func TestSocketsOfSystemdReplaceTheDefaultAddresses(t *testing.T) {
+	socket, addr := held(t, "127.0.0.1:0")
+	h := hand(t, sdnotifytest.Listen(t), writeConfig(t, "[registry.'docker.io']\nhosts = ['x']\n"), socket)
+	wantAnswer(t, addr, "child")
+	h.leave()
+	if log := h.log.String(); !strings.Contains(log, "["+addr+"]") {
+		t.Errorf("it does not say that it serves %s:\n%s", addr, log)
+	}
+}
+
+// Engines may be pointed at any address of listen, and nothing would respond there.
+func TestListenThatSystemdDoesNotServeIsRefusedUntilItIsRepaired(t *testing.T) {
 	socket, addr := held(t, "127.0.0.1:0")
 	other := freeAddr(t)
-	h := hand(t, sdnotifytest.Listen(t), writeConfig(t, named("x", other, addr)), socket)
-	wantAnswer(t, addr, "child")
-	if got, err := get(t, other); err == nil {
-		t.Errorf("listen is served too: %q", got)
+	file := writeConfig(t, named("x", other, addr))
+	h := hand(t, sdnotifytest.Listen(t), file, socket)
+	if got, err := get(t, addr); err != nil || !strings.Contains(got, "no configuration that can be used") {
+		t.Errorf("it does not refuse: %q, %v", got, err)
 	}
+	if got, err := get(t, other); err == nil {
+		t.Errorf("listen is served: %q", got)
+	}
+	replaceFile(t, file, named("x", addr))
+	h.expect("serving")
+	wantAnswer(t, addr, "child")
+	replaceFile(t, file, named("x", other))
+	h.expect("not in force")
+	wantAnswer(t, addr, "child")
 	h.leave()
-	if log := h.log.String(); !strings.Contains(log, "not open at") || !strings.Contains(log, "not served: "+other+"\"") {
-		t.Errorf("it does not say that %s, and no other, is not served:\n%s", other, log)
+	if log := h.log.String(); !strings.Contains(log, "not at "+other) || !strings.Contains(log, "systemctl edit sidemirror.socket") {
+		t.Errorf("it does not say that %s is not served, and what to do:\n%s", other, log)
 	}
 }
 
@@ -128,7 +148,7 @@ func TestAllSocketsOfSystemdAreServed(t *testing.T) {
 	wantAnswer(t, at4, "child")
 	wantAnswer(t, at6, "child")
 	h.leave()
-	if log := h.log.String(); !strings.Contains(log, "["+at4+" "+at6+"]") || strings.Contains(log, "not open at") {
+	if log := h.log.String(); !strings.Contains(log, "["+at4+" "+at6+"]") || strings.Contains(log, "systemd opens the sockets") {
 		t.Errorf("it does not say that it serves %s and %s, or that something is missing:\n%s", at4, at6, log)
 	}
 }

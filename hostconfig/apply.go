@@ -82,6 +82,7 @@ func Apply(ctx context.Context, h *Host, plan Plan) (Result, error) {
 		}
 	}
 	a.signal(ctx, plan, signals)
+	a.warnOfRestarts(ctx, plan)
 	if h.Probe && a.running != nil {
 		a.probeAll(ctx, plan)
 	}

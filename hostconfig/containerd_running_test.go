@@ -37,7 +37,7 @@ func TestTheStateOfContainerdIsThatOfTheRunningOne(t *testing.T) {
 		"not reported":             {set(certs), nil, time.Now().Add(time.Minute), engine.Active, "", []string{certs}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := host(t, map[string]string{containerdConfig: c.config})
+			h := host(t, map[string]string{containerdConfig: c.config, "/etc/kubernetes/": ""})
 			h.Versions[engine.Containerd] = "2.4.2"
 			fake := idle(h)
 			fake.containerd, fake.started, fake.configPath = []string{"containerd"}, c.started, c.running

@@ -85,7 +85,7 @@ func TestConfigPathByVersionOfContainerd(t *testing.T) {
 		"comments only of containerd 2": {version: "2.3.4", config: "# mine\n", note: "CRI does not read", refused: "has comments only"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			files := map[string]string{"/etc/containerd/": ""}
+			files := map[string]string{"/etc/containerd/": "", "/etc/kubernetes/": ""}
 			for name, text := range test.files {
 				files[name] = text
 			}

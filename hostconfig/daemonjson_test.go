@@ -314,7 +314,7 @@ func TestDockerBeforeVersion28GetsNoHostsToml(t *testing.T) {
 	h := dockerHost(t, "27.5.1", nil)
 	want := dockerOnly()
 	want.Registries = []string{"docker.io", "r.example"}
-	contains(t, notes(h.plan(t, want)), "Docker Hub only", "127.0.0.1:305/<registry>/")
+	contains(t, notes(h.plan(t, want)), "Docker Hub only", "pull other registries as localhost:305/ghcr.io/…")
 	h.apply(t, want)
 	contains(t, h.get(t, dockerJSON), ourURL)
 	h.missing(t, dockerHosts)

@@ -72,6 +72,10 @@ func (f *fakeRunning) Daemon(_ context.Context, name string) live.Daemon {
 	return nil
 }
 
+func (f *fakeRunning) Stopped(_ context.Context, name string) bool {
+	return f.Daemon(context.Background(), name) == nil
+}
+
 func (f *fakeRunning) Users(string) []int { return f.users }
 
 func (f *fakeRunning) Output(ctx context.Context, _, program string, args ...string) string {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sidemirror/sidemirror/hostconfig/containerd"
 	"github.com/sidemirror/sidemirror/hostconfig/docker"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
@@ -175,7 +177,8 @@ func (h *Host) open() (*hostfs.Host, error) {
 }
 
 // Make compares the host with want. It only reads. The error is for what keeps it from looking at
-// all; a file that is refused is in the plan.
+// all; a file that is refused is in the plan. A user who is not root gets a plan of what they may
+// read, and a note.
 func Make(ctx context.Context, h *Host, want engine.Desired) (Plan, error) {
 	t, err := h.open()
 	if err != nil {
@@ -183,7 +186,7 @@ func Make(ctx context.Context, h *Host, want engine.Desired) (Plan, error) {
 	}
 	defer t.Close()
 	j, reverting := journal.Salvage(t), len(want.Engines) == 0
-	if len(j.Problems) > 0 && !reverting {
+	if len(j.Problems) > 0 && !reverting && !j.Hidden() {
 		return Plan{}, errors.Join(j.Problems...)
 	}
 	c := newComposer(&engine.Host{Tree: t, Journal: j, Running: h.running(t), Named: h.Present, Versions: h.Versions}, want)
@@ -193,7 +196,14 @@ func Make(ctx context.Context, h *Host, want engine.Desired) (Plan, error) {
 		}
 	}
 	for _, err := range j.Problems {
-		c.refuse(nil, problem.Coded(err, "journal-damaged"))
+		if !j.Hidden() || reverting {
+			c.refuse(nil, problem.Coded(err, "journal-damaged"))
+		}
+	}
+	if unix.Geteuid() != 0 && (j.Hidden() || h.Root == "/") {
+		c.out.Notes = append(c.out.Notes, &problem.Problem{
+			Code: "not-root", Text: "only root sees whether the engines run, and what their files held before sidemirror", Hint: "run as root to see everything",
+		})
 	}
 	plan := c.compose()
 	plan.Watch = slices.DeleteFunc(t.Seen(), func(name string) bool { return strings.HasPrefix(name, journal.Folder) })

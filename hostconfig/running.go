@@ -59,6 +59,23 @@ func (s *system) Daemon(ctx context.Context, name string) live.Daemon {
 	return nil
 }
 
+func (s *system) Stopped(ctx context.Context, name string) bool {
+	query := docker.Query
+	if name == engine.Containerd {
+		query = containerd.Query
+	}
+	// Docker and distributions of Kubernetes run a containerd of their own, of the same name.
+	if s.tree.IsDir("/run/systemd/system") {
+		for _, unit := range query.Units {
+			if active, err := s.units.Active(ctx, unit); err != nil || active {
+				return false
+			}
+		}
+		return name == engine.Containerd || process.Absent(query.Name)
+	}
+	return process.Absent(query.Name)
+}
+
 func (s *system) Users(name string) []int { return process.Users(name) }
 
 // maxSaid bounds the outputs that are remembered.

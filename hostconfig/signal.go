@@ -37,6 +37,22 @@ func (a *applier) signal(ctx context.Context, plan Plan, signals []live.Signal) 
 	}
 }
 
+// warnOfRestarts warns of an engine that uses what was taken out of its files until it is restarted.
+// sidemirror does not restart containerd for that: it forgets the setting at its next start, and until
+// then the setting does no harm.
+func (a *applier) warnOfRestarts(ctx context.Context, plan Plan) {
+	for _, c := range plan.Changes {
+		if c.Kind != engine.ConfigTOML || !c.Restores || !slices.Contains(a.result.Restored, c.Path) || a.daemon(ctx, engine.Containerd) == nil {
+			continue
+		}
+		a.result.Warnings = append(a.result.Warnings, &problem.Problem{
+			Code: "containerd-not-restarted", Path: c.Path, Text: "containerd was not restarted: until it is, it uses what this file had before",
+			Hint: "systemctl restart containerd (containers keep running)",
+		})
+		return
+	}
+}
+
 // mirrorAfter returns the mirror that dockerd should have in force after a plan, or "".
 func (a *applier) mirrorAfter(plan Plan) string {
 	for _, c := range plan.Changes {

@@ -21,6 +21,7 @@ case $PREFIX in
 esac
 share=$PREFIX/share
 config=/etc/sidemirror/config.toml
+folders=$share/sidemirror/installed-folders
 tab=$(printf '\t')
 units='sidemirror.socket sidemirror.service sidemirror-hosts.service'
 
@@ -53,10 +54,47 @@ installed() {
 	one 644 "$share/licenses/sidemirror/NOTICES" "$FILES/NOTICES"
 }
 
+# missing_folders prints the folders of the installation that do not exist yet, with those above them.
+missing_folders() {
+	{
+		installed | cut -f 2
+		for page in "$FILES"/man/*; do
+			echo "$share/man/man${page##*.}/page"
+		done
+		echo "$config"
+		echo "$folders"
+	} | while read -r at; do
+		at=${at%/*}
+		while [ -n "$at" ] && [ ! -d "$DESTDIR$at" ]; do
+			echo "$at"
+			at=${at%/*}
+		done
+	done | sort -u
+}
+
+# record adds the folders that "make install" made to the list of those that "make uninstall" removes.
+record() {
+	install -d -m 755 "$DESTDIR${folders%/*}"
+	touch "$DESTDIR$folders"
+	all=$(printf '%s\n' "$1" | sort -u - "$DESTDIR$folders")
+	printf '%s\n' "$all" >"$DESTDIR$folders"
+}
+
+# remove_folders removes the folders that are recorded, innermost first, as far as they are empty.
+remove_folders() {
+	[ -f "$DESTDIR$folders" ] || return 0
+	list=$(sort -r "$DESTDIR$folders")
+	rm -f "$DESTDIR$folders"
+	printf '%s\n' "$list" | while read -r at; do
+		[ -z "$at" ] || rmdir "$DESTDIR$at" 2>/dev/null || :
+	done
+}
+
 install_files() {
 	if [ ! -x "$BINARY" ] || [ ! -r "$FILES/NOTICES" ]; then
 		fail "nothing is built yet; run: make files"
 	fi
+	record "$(missing_folders)"
 	installed | while IFS=$tab read -r mode to from; do
 		install -D -m "$mode" "$from" "$DESTDIR$to" || exit
 	done
@@ -102,7 +140,7 @@ give_back() {
 			systemctl --quiet disable "$unit" 2>/dev/null || :
 		done
 	fi
-	"$PREFIX/bin/sidemirror" revert ||
+	"$PREFIX/bin/sidemirror" revert --files-only ||
 		fail "not every file was restored, so nothing is removed; do what it says above, and run this again"
 	rmdir /var/lib/sidemirror-hosts 2>/dev/null || :
 }
@@ -116,13 +154,10 @@ uninstall_files() {
 	done
 	rm -f "$DESTDIR$share"/man/man1/sidemirror.1.gz "$DESTDIR$share"/man/man1/sidemirror-*.1.gz \
 		"$DESTDIR$share"/man/man5/sidemirror-*.5.gz "$DESTDIR$share"/man/man8/sidemirror*.8.gz
-	for dir in "$share/doc/sidemirror/docs" "$share/doc/sidemirror" "$share/licenses/sidemirror"; do
-		rmdir "$DESTDIR$dir" 2>/dev/null || :
-	done
 	if cmp -s "$here/config.toml" "$DESTDIR$config"; then
 		rm -f "$DESTDIR$config"
-		rmdir "$DESTDIR${config%/*}" 2>/dev/null || :
 	fi
+	remove_folders
 	[ -z "$DESTDIR" ] || return 0
 	if [ -d /run/systemd/system ]; then
 		systemctl daemon-reload

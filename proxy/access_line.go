@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -46,9 +47,9 @@ func (l *accessLine) answeredBy(u *upstream.Upstream) {
 
 // AccessLog writes the line that each request leaves.
 type AccessLog interface {
-	// Write writes a line at level. It does not retain the fields, which are in the order of
-	// their names.
-	Write(level logrus.Level, message string, fields []logline.Field)
+	// Write writes a line at level, for the time at. It does not retain the fields, which are in
+	// the order of their names.
+	Write(at time.Time, level logrus.Level, message string, fields []logline.Field)
 }
 
 // logAccess writes the one line that each request leaves.
@@ -67,15 +68,18 @@ func (p *Proxy) logAccess(l *accessLine, err error) {
 	if gone := ctx.Err() != nil; !gone && (l.status >= 500 || err != nil && l.status < 400) {
 		level = logrus.WarnLevel
 	}
-	var room [maxFields]logline.Field
-	p.accessLog.Write(level, "request", l.fields(room[:0], err))
+	room := fieldsRoom.Get().(*[]logline.Field)
+	defer fieldsRoom.Put(room)
+	took := time.Since(l.started)
+	*room = l.fields((*room)[:0], took, err)
+	p.accessLog.Write(l.started.Add(took), level, "request", *room)
+	clear(*room) // what they refer to can be collected
 }
 
-// maxFields is how many fields a line can have.
-const maxFields = 16
+var fieldsRoom = sync.Pool{New: func() any { return new([]logline.Field) }}
 
 // fields appends the line's fields to all.
-func (l *accessLine) fields(all []logline.Field, err error) []logline.Field {
+func (l *accessLine) fields(all []logline.Field, took time.Duration, err error) []logline.Field {
 	text := func(name, value string) {
 		if value != "" {
 			all = append(all, logline.Text(name, value))
@@ -85,7 +89,7 @@ func (l *accessLine) fields(all []logline.Field, err error) []logline.Field {
 	text("cache", l.cache)
 	text("credential", l.credential)
 	text("digest", string(l.asked.Digest+l.digest)) // never both
-	all = append(all, logline.Duration("duration", time.Since(l.started).Round(time.Microsecond)))
+	all = append(all, logline.Duration("duration", took.Round(time.Microsecond)))
 	if err != nil {
 		text("error", err.Error())
 	}

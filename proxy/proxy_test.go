@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
@@ -35,7 +36,7 @@ type rig struct {
 // accessLog writes access lines through a logger.
 type accessLog struct{ log *logrus.Logger }
 
-func (a accessLog) Write(level logrus.Level, message string, fields []logline.Field) {
+func (a accessLog) Write(_ time.Time, level logrus.Level, message string, fields []logline.Field) {
 	data := logrus.Fields{}
 	for _, f := range fields {
 		data[f.Name] = f.Value()

@@ -46,7 +46,7 @@ is 0 if every file is as planned.`,
 				plan.Engines, plan.Notes = after.Engines, after.Notes
 			}
 			if asJSON {
-				err = writeResultJSON(cmd.OutOrStdout(), result, plan.Engines)
+				err = writeAppliedJSON(cmd.OutOrStdout(), result, plan.Engines)
 			} else {
 				err = f.writeApplied(cmd.OutOrStdout(), result, plan, failed != nil)
 			}
@@ -112,16 +112,25 @@ func (p *printer) result(r hostconfig.Result) {
 	}
 }
 
-func writeResultJSON(w io.Writer, r hostconfig.Result, engines []engine.State) error {
-	return writeJSON(w, struct {
-		Engines  []engine.State     `json:"engines,omitempty"` // not of revert
-		Written  []string           `json:"written"`
-		Restored []string           `json:"restored"`
-		Signals  []live.Signal      `json:"signals"`
-		Probed   []string           `json:"probed"`
-		Warnings []*problem.Problem `json:"warnings"`
-	}{
-		engines, append([]string{}, r.Written...), append([]string{}, r.Restored...), append([]live.Signal{}, r.Signals...),
+// resultJSON is a result in the output of "apply --json" and "revert --json".
+type resultJSON struct {
+	Written  []string           `json:"written"`
+	Restored []string           `json:"restored"`
+	Signals  []live.Signal      `json:"signals"`
+	Probed   []string           `json:"probed"`
+	Warnings []*problem.Problem `json:"warnings"`
+}
+
+func newResultJSON(r hostconfig.Result) resultJSON {
+	return resultJSON{
+		append([]string{}, r.Written...), append([]string{}, r.Restored...), append([]live.Signal{}, r.Signals...),
 		append([]string{}, r.Probed...), append([]*problem.Problem{}, r.Warnings...),
-	})
+	}
+}
+
+func writeAppliedJSON(w io.Writer, r hostconfig.Result, engines []engine.State) error {
+	return writeJSON(w, struct {
+		Engines []engine.State `json:"engines"`
+		resultJSON
+	}{append([]engine.State{}, engines...), newResultJSON(r)})
 }

@@ -64,7 +64,7 @@ func selection(olderThan, toSize string, args []string, now time.Time) (inventor
 		s.DownTo = max(int64(size), 1) // 0 would mean no limit
 	}
 	names, err := parseWanted(args)
-	s.Match = anyOf(names)
+	s.Match, s.In = anyOf(names), repositoriesOf(names)
 	return s, err
 }
 
@@ -93,7 +93,7 @@ repository. Content that another image lists stays.`,
 // the others have been removed.
 func (f *cacheFlags) remove(cmd *cobra.Command, names []wanted, dry bool) error {
 	found := make([]bool, len(names))
-	err := f.prune(cmd, inventory.Selection{Match: func(i inventory.Image) bool {
+	err := f.prune(cmd, inventory.Selection{In: repositoriesOf(names), Match: func(i inventory.Image) bool {
 		chosen := false
 		for n, w := range names {
 			if w.is(i) {

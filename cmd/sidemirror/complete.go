@@ -196,9 +196,11 @@ func (c completer) images(cmd *cobra.Command) []inventory.Image {
 	defer d.Close()
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
 	defer cancel()
-	inv, err := inventory.Read(ctx, d)
-	if err != nil {
+	var all []inventory.Image
+	// What could be read in that time is offered.
+	_, _ = inventory.List(ctx, d, func(i inventory.Image) error {
+		all = append(all, i)
 		return nil
-	}
-	return inv.Images
+	})
+	return all
 }

@@ -71,9 +71,31 @@ func (f *hostFlags) options() keeper.Options {
 	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart, AllowUnprivilegedPort: f.anyPort}
 }
 
-// desired returns what the configuration and the flags want of the host.
-func (f *hostFlags) desired() (engine.Desired, error) {
+// load reads the configuration. On the running host its addresses are those of systemd's sockets.
+func (f *hostFlags) load(ctx context.Context) (*config.Config, error) {
 	c, err := f.source().Load()
+	if err == nil && f.root == "/" {
+		err = useSockets(ctx, c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// useSockets makes c use the addresses at which systemd opens sockets for the proxy. It fails if c
+// names others. If systemd does not run, or cannot be asked, c stays as it is.
+func useSockets(ctx context.Context, c *config.Config) error {
+	open, err := sdnotify.Units{}.SocketAddresses(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // there is nothing to compare c with
+	}
+	return c.UseSockets(open)
+}
+
+// desired returns what the configuration and the flags want of the host.
+func (f *hostFlags) desired(ctx context.Context) (engine.Desired, error) {
+	c, err := f.load(ctx)
 	if err != nil {
 		return engine.Desired{}, err
 	}
@@ -95,7 +117,7 @@ func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan
 	if err != nil {
 		return nil, hostconfig.Plan{}, err
 	}
-	c, err := f.source().Load()
+	c, err := f.load(ctx)
 	if err != nil {
 		return nil, hostconfig.Plan{}, err
 	}

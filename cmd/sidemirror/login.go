@@ -16,6 +16,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon"
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
@@ -42,7 +43,10 @@ daemon uses the longest.
 sidemirror asks for the password on the terminal, or reads it from standard input with
 --password-stdin. There is no flag for it, because other users can read a command
 line. If the registry refuses the login or cannot be reached, nothing is stored, and
-an earlier login stays.`,
+an earlier login stays.
+
+If Docker on this host can use sidemirror for Docker Hub only, login says so first, and
+how to pull from the registry with this login.`,
 		Example: `  sudo sidemirror login docker.io -u alice
   sudo sidemirror login ghcr.io/alice -u alice --password-stdin <token`,
 		Args: oneArg("a registry"),
@@ -58,8 +62,16 @@ an earlier login stays.`,
 			if err := served(c, registry); err != nil {
 				return err
 			}
+			if note := hubOnlyNote(cmd.Context(), g, c, registry); note != nil {
+				if err := writeNotes(cmd.ErrOrStderr(), []*problem.Problem{note}); err != nil {
+					return err
+				}
+			}
 			in := prompt{in: cmd.InOrStdin(), out: cmd.ErrOrStderr()}
 			given, err := in.credential(username, fromStdin)
+			if err == nil {
+				err = credential.Check(given) // before the registry is asked
+			}
 			if err != nil {
 				return misused(cmd, err)
 			}
@@ -77,6 +89,43 @@ an earlier login stays.`,
 	cmd.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from standard input")
 	addJSON(cmd, &asJSON)
 	return cmd
+}
+
+// hubOnlyNote returns a note if an engine on this host uses sidemirror for Docker Hub only, so that a
+// login to another registry serves only those who pull in another way.
+func hubOnlyNote(ctx context.Context, g *globals, c *config.Config, registry string) *problem.Problem {
+	if registry == oci.DockerHub || registry == oci.DockerHubUpstream {
+		return nil
+	}
+	f := &hostFlags{globals: g, root: "/"}
+	h, err := f.host()
+	if err != nil || useSockets(ctx, c) != nil {
+		return nil // which is not what login is for
+	}
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	plan, err := f.planFor(ctx, h, c)
+	if err != nil {
+		return nil
+	}
+	return noteHubOnly(plan.Engines, plan.Mirror, registry)
+}
+
+func noteHubOnly(engines []engine.State, mirror, registry string) *problem.Problem {
+	for _, e := range engines {
+		if !e.HubOnly {
+			continue
+		}
+		title := e.Title()
+		if e.Version != "" {
+			title += " " + e.Version
+		}
+		return &problem.Problem{
+			Code: "login-hub-only", Text: title + " pulls through sidemirror from Docker Hub only: a plain pull from " + registry + " does not use this login",
+			Hint: "pull as " + engine.PullPrefix(mirror) + "/" + registry + "/…",
+		}
+	}
+	return nil
 }
 
 // served returns an error that says what to do if the daemon would not send a login for registry
@@ -138,7 +187,11 @@ func login(ctx context.Context, c *config.Config, registry, namespace string, gi
 		if errors.Is(err, &oci.Error{Code: oci.Unauthorized}) || errors.Is(err, &oci.Error{Code: oci.Denied}) {
 			what = "%s refused the login, and nothing was stored: %w"
 		}
-		return nil, &problem.Problem{Code: "login-failed", Err: fmt.Errorf(what, key, err), Hint: didYouMeanRegistry(c, registry, loginNames(c))}
+		hint := didYouMeanRegistry(c, registry, loginNames(c))
+		if refusal, ok := errors.AsType[*oci.Error](err); ok && refusal.RetryAfter > 0 {
+			hint = fmt.Sprintf("try again in %v, which is how long the registry asks to wait", refusal.RetryAfter)
+		}
+		return nil, &problem.Problem{Code: "login-failed", Err: fmt.Errorf(what, key, err), Hint: hint}
 	}
 	store := credential.OpenStore(c.Credentials.Store)
 	if err := store.Put(ctx, key, given); err != nil {

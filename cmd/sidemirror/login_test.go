@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
@@ -62,7 +64,8 @@ func newHost(t *testing.T, upstream, more string) host {
 		store:    filepath.Join(dir, "state", "credentials.json"),
 		registry: strings.TrimPrefix(upstream, "http://"),
 	}
-	text := fmt.Sprintf("credentials.store = %q\n[registry.%q]\nupstreams = [%q]\n%s", h.store, h.registry, upstream, more)
+	// The Docker of the machine that runs the tests is none of theirs.
+	text := fmt.Sprintf("engine.docker.enabled = false\ncredentials.store = %q\n[registry.%q]\nupstreams = [%q]\n%s", h.store, h.registry, upstream, more)
 	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +157,45 @@ func TestLoginToARegistryThatIsAwayIsNotCalledRefused(t *testing.T) {
 	}
 }
 
+func TestLoginPassesOnWhatTheRegistrySays(t *testing.T) {
+	for name, tt := range map[string]struct {
+		status int
+		header http.Header
+		body   string
+		want   []string
+	}{
+		"busy": {429, http.Header{"Retry-After": {"90"}}, `{"errors":[{"code":"TOOMANYREQUESTS","message":"too many failed logins"}]}`,
+			[]string{"could not be checked", "too many failed logins", "try again in 1m30s"}},
+		"refused with a reason": {403, nil, `{"errors":[{"code":"DENIED","message":"the account is locked"}]}`,
+			[]string{"refused the login", "the account is locked"}},
+		"failing": {503, http.Header{"Content-Type": {"text/plain"}}, "down for maintenance", []string{"could not be checked", "503"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Authorization") == "" {
+					w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				maps.Copy(w.Header(), tt.header)
+				w.WriteHeader(tt.status)
+				_, _ = io.WriteString(w, tt.body)
+			}))
+			defer srv.Close()
+			h := newHost(t, srv.URL, "")
+			code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", h.registry, "-u", "me", "--password-stdin")
+			if code != exitFailed {
+				t.Errorf("exit %d", code)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(errs, want) {
+					t.Errorf("%q is not in %q", want, errs)
+				}
+			}
+		})
+	}
+}
+
 func TestUnknownRegistrySaysWhatToConfigure(t *testing.T) {
 	h := newHost(t, "http://127.0.0.1:1", "")
 	code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", "registry.corp.example:5000/org", "-u", "me", "--password-stdin")
@@ -224,6 +266,7 @@ func TestLoginThatCannotBeMeantIsWrongUsage(t *testing.T) {
 		"no terminal":              {strings.NewReader("p"), []string{h.registry, "-u", "me"}, "--password-stdin"},
 		"no terminal and no user":  {strings.NewReader("p"), []string{h.registry}, "--username"},
 		"empty password":           {strings.NewReader("\n"), []string{h.registry, "-u", "me", "--password-stdin"}, "empty"},
+		"colon in the user":        {strings.NewReader("p"), []string{h.registry, "-u", "a:b", "--password-stdin"}, "the username has a colon"},
 		"endless password":         {endless{}, []string{h.registry, "-u", "me", "--password-stdin"}, "longer than 65536 bytes"},
 		"password on command line": {strings.NewReader(""), []string{h.registry, "-u", "me", "--password", "x"}, "unknown flag"},
 	} {
@@ -290,5 +333,16 @@ func TestStoreInTroubleFailsTheCommandThatNeedsIt(t *testing.T) {
 		if code != exitFailed || !strings.Contains(errs, h.store) {
 			t.Errorf("%s: exit %d: %s", args[0], code, errs)
 		}
+	}
+}
+
+func TestLoginSaysThatDockerUsesItInAnotherWay(t *testing.T) {
+	old := engine.State{Engine: "docker", Version: "26.1.5", HubOnly: true}
+	note := noteHubOnly([]engine.State{{Engine: "containerd"}, old}, "http://127.0.0.1:305", "ghcr.io")
+	if note == nil || !strings.Contains(note.Text, "docker 26.1.5 pulls through sidemirror from Docker Hub only") || note.Hint != "pull as localhost:305/ghcr.io/…" {
+		t.Errorf("%+v", note)
+	}
+	if note := noteHubOnly([]engine.State{{Engine: "docker"}, {Engine: "containerd"}}, "http://127.0.0.1:305", "ghcr.io"); note != nil {
+		t.Errorf("a Docker that mirrors every registry: %+v", note)
 	}
 }

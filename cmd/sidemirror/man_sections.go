@@ -32,7 +32,7 @@ var exitStatus = map[string][]manItem{
 	},
 	"revert": {
 		{"0", "No file has an entry of sidemirror's."},
-		{"1", "A file could not be restored."},
+		{"1", "A file could not be restored, or the watcher could not be stopped. Then nothing is restored."},
 		exitUsageItem,
 	},
 	"status": {{"0", "There is no problem."}, {"1", "There are problems."}, exitUsageItem},
@@ -51,7 +51,11 @@ var exitStatus = map[string][]manItem{
 	"pull":         {{"0", "Every image is in the cache."}, {"1", "An image could not be pulled."}, exitUsageItem},
 	"cache rm":     {{"0", "The images are removed."}, {"1", "An image is not stored, or could not be removed."}, exitUsageItem},
 	"cache verify": {{"0", "Nothing is damaged."}, {"1", "Something was damaged, and is removed; or the cache could not be read."}, exitUsageItem},
-	"config check": {{"0", "The configuration can be used."}, exitFailedItem, {"2", "The configuration cannot be used, or the command line is wrong."}},
+	"config check": {
+		{"0", "The configuration can be used, with everything that it names."},
+		{"1", "sidemirror would serve without something that the configuration names, such as a credential file."},
+		{"2", "The configuration cannot be used, or the command line is wrong."},
+	},
 }
 
 // exits returns the exit codes of cmd.

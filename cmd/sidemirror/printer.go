@@ -101,8 +101,11 @@ func (p *printer) state(s engine.State) {
 	case s.Version == "" && s.Home == "":
 		list = []string{"version unknown"}
 	}
-	if s.Running {
+	switch {
+	case s.Running:
 		list = append(list, "running")
+	case s.Present && s.Stopped:
+		list = append(list, "stopped")
 	}
 	if s.Store != "" {
 		list = append(list, strings.ReplaceAll(s.Store, " ", "-")+" store")

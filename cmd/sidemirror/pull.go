@@ -58,6 +58,9 @@ this as root; otherwise you get what an anonymous client would get.`,
 			if err != nil {
 				return err
 			}
+			// If listen names other addresses than systemd's sockets, a proxy may have been started there
+			// by hand.
+			_ = useSockets(cmd.Context(), c)
 			return pullAll(cmd, c, refs, &puller{cmd: cmd, platforms: want, jobs: jobs, dir: c.Cache.Dir, quiet: asJSON})
 		},
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +16,6 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/live"
-	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -23,10 +23,15 @@ import (
 type status struct {
 	OK      bool               `json:"ok"`              // there is no problem
 	Proxy   *proxyStatus       `json:"proxy,omitempty"` // not under --root
+	Units   []proxycheck.Unit  `json:"units,omitempty"` // not under --root, and not without systemd
 	Engines []engine.State     `json:"engines"`
 	Pending []string           `json:"pending"` // files that are not as planned and can be changed
 	Signals []live.Signal      `json:"signals"` // what running engines still need
 	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
+	Notes   []*problem.Problem `json:"notes,omitempty"`
+
+	mirror string // sidemirror's URL
+	unused bool   // no configuration is in force, so that engines use the registries directly
 }
 
 // proxyStatus is the proxy of the running host.
@@ -59,17 +64,21 @@ The exit code is 0 if there is no problem, and 1 if there is one.`,
 			if err != nil {
 				return err
 			}
-			c, known, err := f.inForce(config.DefaultLastGood(os.Environ()))
+			now, err := f.inForce(cmd.Context(), config.DefaultLastGood(os.Environ()))
 			if err != nil {
 				return err
 			}
-			plan, err := f.planFor(cmd.Context(), h, c)
+			plan, err := f.planFor(cmd.Context(), h, now.Config)
 			if err != nil {
 				return err
+			}
+			if !now.used {
+				plan = onlyWhatIsThere(plan)
 			}
 			s := newStatus(plan)
 			if h.Root == "/" {
-				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}.ProxyStatus, known...))
+				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}, now.problems...))
+				s.unused = !now.used && !s.Proxy.Answers // only root can read the last good one
 			}
 			switch {
 			case asJSON:
@@ -92,35 +101,18 @@ The exit code is 0 if there is no problem, and 1 if there is one.`,
 	return cmd
 }
 
-// inForce returns the configuration that the proxy uses: if the one on disk is faulty, the last good
-// one, and a problem.
-func (f *hostFlags) inForce(lastGood config.LastGood) (*config.Config, []*problem.Problem, error) {
-	c, err := f.source().Load()
-	if err == nil || f.root != "/" {
-		return c, nil, err
-	}
-	var owners []uint32
-	if uid, found := portowner.Proxy(); found {
-		owners = append(owners, uid)
-	}
-	good, lastErr := lastGood.Load(f.source(), owners...)
-	if lastErr != nil {
-		return nil, nil, err
-	}
-	return good, []*problem.Problem{{
-		Code: "configuration-not-in-force",
-		Text: "the configuration on disk is not in force: " + config.Brief(err),
-		Hint: "sidemirror config check",
-	}}, nil
-}
-
 func newStatus(plan hostconfig.Plan) *status {
 	s := &status{
 		Engines: plan.Engines, Pending: []string{}, Signals: append([]live.Signal{}, plan.Signals()...),
-		Refused: append([]*problem.Problem{}, plan.Refused...),
+		Refused: append([]*problem.Problem{}, plan.Refused...), mirror: plan.Mirror,
 	}
 	for _, c := range plan.Changes {
 		s.Pending = append(s.Pending, c.Path)
+	}
+	for _, what := range plan.Notes {
+		if what.Path != plan.Mirror { // the status looks at the proxy itself
+			s.Notes = append(s.Notes, what)
+		}
 	}
 	s.OK = len(s.problems()) == 0
 	return s
@@ -129,6 +121,7 @@ func newStatus(plan hostconfig.Plan) *status {
 // addProxy adds what was found out about the proxy.
 func (s *status) addProxy(r proxycheck.Report) {
 	s.Proxy = &proxyStatus{Address: r.Address, Answers: r.Answers, Problems: append([]*problem.Problem{}, r.Problems...)}
+	s.Units = r.Units
 	s.OK = len(s.problems()) == 0
 }
 
@@ -168,6 +161,9 @@ func (s *status) write(w io.Writer) error {
 		}
 		p.printf("%-10s  %s\n", "proxy", printable(text))
 	}
+	if len(s.Units) > 0 {
+		p.printf("%-10s  %s\n", "units", printable(unitsText(s.Units)))
+	}
 	for _, e := range s.Engines {
 		p.state(e)
 		for _, file := range e.Files {
@@ -181,9 +177,25 @@ func (s *status) write(w io.Writer) error {
 	for _, what := range problems {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
-	p.notes(s.Engines)
+	p.notes(s.Engines, s.Notes...)
 	if len(problems) == 0 {
 		p.paint(green, "no problems found")
 	}
 	return p.err
+}
+
+// unitsText lists units by their state: "active: sidemirror.socket; inactive: sidemirror-hosts".
+func unitsText(units []proxycheck.Unit) string {
+	var states []string
+	names := make(map[string][]string)
+	for _, u := range units {
+		if names[u.Active] == nil {
+			states = append(states, u.Active)
+		}
+		names[u.Active] = append(names[u.Active], strings.TrimSuffix(u.Name, ".service"))
+	}
+	for i, state := range states {
+		states[i] = state + ": " + strings.Join(names[state], ", ")
+	}
+	return strings.Join(states, "; ")
 }

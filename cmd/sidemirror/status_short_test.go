@@ -29,6 +29,9 @@ func TestShortStatusHasAtMostThreeLines(t *testing.T) {
 	hubRefused.Files = append(files(engine.Refused, "/d1"), files(engine.InPlace, "/d2")...)
 	immutable := &problem.Problem{Path: "/d1", Text: "is immutable"}
 	hubRefused.Problems = []*problem.Problem{immutable}
+	hubOnly, off := docker, docker
+	hubOnly.Mirror, hubOnly.HubOnly, hubOnly.Files = engine.Partial, true, files(engine.InPlace, "/d1")
+	off.Stopped = true
 	states := func(s ...engine.State) []engine.State { return s }
 	for name, test := range map[string]struct {
 		s     status
@@ -52,10 +55,18 @@ func TestShortStatusHasAtMostThreeLines(t *testing.T) {
 			"containerd pulls through sidemirror; docker pulls only partly through sidemirror (2 files)", "docker: /d1: is immutable"},
 		"docker not reloaded": {status{Engines: states(docker), Signals: []live.Signal{{Engine: "docker", Verb: live.Reload}}},
 			"docker pulls through sidemirror (2 files)", "docker: needs a reload to take its configuration; hint: sidemirror apply (sidemirror plan shows what it does)"},
-		"proxy down, and more": {status{Engines: states(docker, deaf), Proxy: problemOf("sidemirror does not respond", "systemctl status sidemirror"), Refused: []*problem.Problem{immutable}},
-			"docker pulls through sidemirror (2 files)",
-			"sidemirror does not respond; hint: systemctl status sidemirror (2 more: sidemirror status)"},
-		"proxy with a problem": {status{Engines: states(docker), Proxy: problemOf("nothing new is stored: the disk is full", "")},
+		"proxy down, and more": {status{Engines: states(docker, deaf), Proxy: problemOf("sidemirror does not respond", "systemctl start sidemirror.socket"), Refused: []*problem.Problem{immutable}},
+			"docker is set up to pull through sidemirror, which does not serve (2 files)",
+			"sidemirror does not respond; hint: systemctl start sidemirror.socket (2 more: sidemirror status)"},
+		"no configuration": {status{Engines: states(docker), unused: true, Proxy: &proxyStatus{Problems: []*problem.Problem{{Text: "a", Hint: "sidemirror config check"}}}},
+			"no configuration can be used, so engines use the registries directly", "a; hint: sidemirror config check"},
+		"Docker that mirrors Docker Hub alone": {status{Engines: states(hubOnly), mirror: "http://127.0.0.1:305"},
+			"docker pulls through sidemirror from Docker Hub only (1 file); pull other registries as localhost:305/ghcr.io/…", ""},
+		"Docker that mirrors Docker Hub alone, and containerd": {status{Engines: states(hubOnly, containerd), mirror: "http://127.0.0.1:205"},
+			"containerd pulls through sidemirror; docker pulls through sidemirror from Docker Hub only (2 files); pull other registries as localhost:205/ghcr.io/…", ""},
+		"a stopped engine": {status{Engines: states(off)},
+			"docker (stopped) pulls through sidemirror (2 files)", ""},
+		"proxy with a problem": {status{Engines: states(docker), Proxy: &proxyStatus{Answers: true, Problems: []*problem.Problem{{Text: "nothing new is stored: the disk is full"}}}},
 			"docker pulls through sidemirror (2 files)", "nothing new is stored: the disk is full"},
 	} {
 		t.Run(name, func(t *testing.T) {

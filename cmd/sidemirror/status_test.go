@@ -98,24 +98,51 @@ func TestStatusOfAFaultyConfigurationUsesTheLastGoodOne(t *testing.T) {
 	file := configFile(t, "listen = ['127.0.0.1:306']\n")
 	store := config.LastGood(filepath.Join(t.TempDir(), "state"))
 	f := &hostFlags{globals: &globals{configPath: file}, root: "/"}
-	c, problems, err := f.inForce(store)
-	if err != nil || len(problems) > 0 {
-		t.Fatalf("a good one: %v, %v", problems, err)
+	now, err := f.inForce(t.Context(), store)
+	if err != nil || len(now.problems) > 0 || !now.used {
+		t.Fatalf("a good one: %+v, %v", now, err)
 	}
-	if err := store.Save(c); err != nil {
+	if err := store.Save(now.Config); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(file, []byte("lisen = []\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, problems, err = f.inForce(store)
-	if err != nil || len(problems) != 1 || c.Listen[0].Port() != 306 {
-		t.Fatalf("a faulty one: %v, %v", problems, err)
+	now, err = f.inForce(t.Context(), store)
+	if err != nil || len(now.problems) != 1 || !now.used || now.Listen[0].Port() != 306 {
+		t.Fatalf("a faulty one: %+v, %v", now, err)
 	}
-	if p := problems[0]; p.Code != "configuration-not-in-force" || !strings.Contains(p.Text, `unknown key "lisen"`) || p.Hint == "" {
+	if p := now.problems[0]; p.Code != "configuration-not-in-force" || !strings.Contains(p.Text, `unknown key "lisen"`) || p.Hint == "" {
 		t.Errorf("%+v", p)
 	}
-	if _, _, err := f.inForce(config.LastGood(t.TempDir())); exitCode(err) != exitUsage {
-		t.Errorf("without an earlier one: %v", err)
+	now, err = f.inForce(t.Context(), config.LastGood(t.TempDir()))
+	if err != nil || len(now.problems) != 1 || now.used || now.Listen[0].Port() != 305 {
+		t.Errorf("without an earlier one: %+v, %v", now, err)
+	}
+}
+
+// What the default configuration would want of a host is nothing that a person asked for.
+func TestStatusWithoutAConfigurationShowsOnlyWhatIsThere(t *testing.T) {
+	refused := &problem.Problem{Code: "x", Text: "is odd"}
+	other := &problem.Problem{Code: "y", Text: "is empty"}
+	s := newStatus(onlyWhatIsThere(hostconfig.Plan{
+		Engines: []engine.State{{Engine: "docker", Present: true, Mirror: engine.Partial, Problems: []*problem.Problem{refused, other},
+			Files: []engine.File{{Path: "/a", State: engine.InPlace}, {Path: "/b", State: engine.Missing}}}},
+		Changes: []hostconfig.Change{{Path: "/b"}}, Refused: []*problem.Problem{refused},
+	}))
+	if len(s.Pending) > 0 || len(s.Refused) > 0 || len(s.Engines[0].Files) != 1 || len(s.Engines[0].Problems) != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestStatusShowsUnitsByState(t *testing.T) {
+	unit := func(name, active string) proxycheck.Unit { return proxycheck.Unit{Name: name, Active: active} }
+	for want, units := range map[string][]proxycheck.Unit{
+		"active: sidemirror.socket, sidemirror, sidemirror-hosts": {unit("sidemirror.socket", "active"), unit("sidemirror.service", "active"), unit("sidemirror-hosts.service", "active")},
+		"active: sidemirror.socket; inactive: sidemirror-hosts":   {unit("sidemirror.socket", "active"), unit("sidemirror-hosts.service", "inactive")},
+	} {
+		if got := unitsText(units); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

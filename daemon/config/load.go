@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // maxFileSize limits the configuration file, in bytes.
@@ -49,6 +51,9 @@ func (s Source) Load() (*Config, error) {
 			return nil, &missingFileError{path, err}
 		}
 		err = nil
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, &problem.Problem{Code: "config-unreadable", Text: "reading the configuration", Err: err, Hint: "run as root"}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)

@@ -40,6 +40,14 @@ type fakeHost struct {
 	restarts int
 
 	reopened atomic.Int64
+	sockets  atomic.Pointer[[]netip.AddrPort] // that the service manager opens
+}
+
+func (f *fakeHost) SocketAddresses(context.Context) ([]netip.AddrPort, error) {
+	if list := f.sockets.Load(); list != nil {
+		return *list, nil
+	}
+	return nil, nil
 }
 
 func (f *fakeHost) Daemon(_ context.Context, name string) live.Daemon {
@@ -51,6 +59,7 @@ func (f *fakeHost) Daemon(_ context.Context, name string) live.Daemon {
 
 func (*fakeHost) Owner(netip.AddrPort) (portowner.Owner, error)             { return portowner.Owner{}, nil }
 func (*fakeHost) FirstUnprivilegedPort() uint16                             { return 1024 }
+func (*fakeHost) Stopped(context.Context, string) bool                      { return false }
 func (*fakeHost) Users(string) []int                                        { return nil }
 func (*fakeHost) Output(_ context.Context, _, _ string, _ ...string) string { return "" }
 func (*fakeHost) Lookup(context.Context, string) ([]netip.Addr, error) {

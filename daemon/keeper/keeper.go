@@ -4,7 +4,9 @@ package keeper
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -36,8 +38,9 @@ type Settings struct {
 	// Options are the choices of the command line.
 	Options Options
 
-	// Host is the host whose engines are configured. If its Units have a method
-	// ReopenSockets like that of [sdnotify.Units], Run opens the proxy's sockets again.
+	// Host is the host whose engines are configured. If its Units have the methods ReopenSockets
+	// and SocketAddresses of [sdnotify.Units], Run opens the proxy's sockets again, and points
+	// engines only at addresses at which systemd opens sockets.
 	Host *hostconfig.Host
 }
 
@@ -49,9 +52,17 @@ func Run(ctx context.Context, s Settings) error {
 	return newKeeper(s, os.Stderr).run(ctx)
 }
 
-// socketOpener opens the proxy's sockets again if systemd closed them.
-type socketOpener interface {
+// retryEvery is how often a configuration that could not be put in force is read again: the kernel
+// does not report changes of its file on a network file system.
+const retryEvery = 30 * time.Second
+
+// socketManager is the service manager that holds the proxy's sockets.
+type socketManager interface {
+	// ReopenSockets opens them again if it closed them.
 	ReopenSockets(ctx context.Context) (reopened bool, err error)
+
+	// SocketAddresses returns where it opens them, none if the proxy does.
+	SocketAddresses(ctx context.Context) ([]netip.AddrPort, error)
 }
 
 type keeper struct {
@@ -65,11 +76,12 @@ type keeper struct {
 	next     *time.Timer        // of the next pass
 	reported map[string]bool    // what was logged and still holds
 	refused  string             // why the newest configuration is not in force
-	status   string             // the status line that systemd has
+	retry    time.Duration
+	status   string // the status line that systemd has
 }
 
 func newKeeper(s Settings, stderr io.Writer) *keeper {
-	k := &keeper{settings: s, engines: newRounds(s.Host), log: logrus.New()}
+	k := &keeper{settings: s, engines: newRounds(s.Host), log: logrus.New(), retry: retryEvery}
 	k.log.SetOutput(stderr)
 	k.toJournal = stderr == os.Stderr && sdnotify.StderrIsJournal()
 	logging.Configure(k.log, "info", "auto", k.toJournal)
@@ -98,14 +110,18 @@ func (k *keeper) run(ctx context.Context) error {
 	tasks.Go(func() { own.Run(ctx) })
 	tasks.Go(func() { k.files.Run(ctx) })
 
-	k.load("the start")
+	k.load(ctx, "the start")
 	k.pass(ctx)
 	k.notify(sdnotify.Ready(k.status))
 	k.openSockets(ctx)
 	sockets := time.NewTicker(safetyPass)
 	defer sockets.Stop()
+	retry := time.NewTicker(k.retry)
+	defer retry.Stop()
 	for {
 		select {
+		case <-retry.C:
+			k.tryAgain(ctx)
 		case <-sockets.C:
 			k.openSockets(ctx)
 		case <-ctx.Done():
@@ -123,35 +139,66 @@ func (k *keeper) run(ctx context.Context) error {
 	}
 }
 
-// load reads the configuration, and puts it in force if it is good.
-func (k *keeper) load(why string) {
+// load reads the configuration, and puts it in force if it is good. It reports whether it is.
+func (k *keeper) load(ctx context.Context, why string) bool {
 	log := k.log.WithFields(logrus.Fields{"file": k.settings.Source.File(), "reason": why})
-	c, err := k.settings.Source.Load()
-	var want engine.Desired
-	if err == nil {
-		want, err = Desired(c, k.settings.Options)
-	}
+	c, want, err := k.read(ctx)
 	if err != nil {
-		k.refused = config.Brief(err)
-		if k.want == nil {
+		before := k.refused
+		switch k.refused = config.Brief(err); {
+		case k.refused == before: // it is logged
+		case k.want == nil:
 			log.WithField("error", k.refused).Error("the configuration cannot be used; waiting for one that can")
-		} else {
+		default:
 			log.WithField("error", k.refused).Error("the new configuration cannot be used; the last good one stays in force")
 		}
-		return
+		return false
 	}
 	k.refused = ""
 	logging.Configure(k.log, c.Log.Level, c.Log.Format, k.toJournal)
 	k.want = &want
 	log.Info("the configuration is in force")
+	return true
+}
+
+// read returns the configuration on disk and what it wants of the engines.
+func (k *keeper) read(ctx context.Context) (*config.Config, engine.Desired, error) {
+	c, err := k.settings.Source.Load()
+	if err != nil {
+		return nil, engine.Desired{}, err
+	}
+	if m, ok := k.settings.Host.Units.(socketManager); ok {
+		open, err := m.SocketAddresses(ctx)
+		// Where systemd does not run, there is nothing to find out.
+		if err != nil && sdnotify.Enabled() {
+			return nil, engine.Desired{}, fmt.Errorf("finding out where the proxy's sockets are: %w", err)
+		}
+		if err := c.UseSockets(open); err != nil {
+			return nil, engine.Desired{}, err
+		}
+	}
+	want, err := Desired(c, k.settings.Options)
+	return c, want, err
+}
+
+// tryAgain reads a configuration again that could not be put in force.
+func (k *keeper) tryAgain(ctx context.Context) {
+	if k.refused == "" {
+		return
+	}
+	good := k.load(ctx, "another try")
+	k.pass(ctx)
+	if good {
+		k.openSockets(ctx)
+	}
 }
 
 func (k *keeper) reload(ctx context.Context, why string) {
 	k.notify(sdnotify.Reloading())
-	k.load(why)
+	good := k.load(ctx, why)
 	k.pass(ctx)
 	k.notify(sdnotify.Ready(k.status))
-	if k.refused == "" {
+	if good {
 		k.openSockets(ctx)
 	}
 }
@@ -159,7 +206,7 @@ func (k *keeper) reload(ctx context.Context, why string) {
 // openSockets opens the proxy's sockets again if systemd has given them up: the reason may be
 // gone.
 func (k *keeper) openSockets(ctx context.Context) {
-	units, ok := k.settings.Host.Units.(socketOpener)
+	units, ok := k.settings.Host.Units.(socketManager)
 	if !ok {
 		return
 	}

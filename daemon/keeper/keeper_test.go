@@ -5,9 +5,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
-
 	"strings"
 	"sync"
 	"testing"
@@ -57,7 +57,7 @@ func watchHost(t *testing.T, engines []string, files map[string]string) *watched
 }
 
 // watchConfigured is watchHost with a text of sidemirror's own configuration.
-func watchConfigured(t *testing.T, engines []string, own string, files map[string]string) *watched {
+func watchConfigured(t *testing.T, engines []string, own string, files map[string]string, change ...func(*keeper)) *watched {
 	t.Helper()
 	fake := &fakeHost{root: t.TempDir(), store: "overlay2"}
 	w := &watched{fakeHost: fake, t: t, log: new(syncBuffer), told: sdnotifytest.Listen(t)}
@@ -73,6 +73,9 @@ func watchConfigured(t *testing.T, engines []string, own string, files map[strin
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	k := newKeeper(Settings{Source: config.Source{Root: w.root}, Options: Options{Engines: engines}, Host: h}, w.log)
+	for _, f := range change {
+		f(k)
+	}
 	go func() { done <- k.run(ctx) }()
 	w.stop = sync.OnceValue(func() error {
 		cancel()
@@ -269,4 +272,22 @@ func mkdir(t *testing.T, path string) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// The addresses at which systemd opens the proxy's sockets are where engines are pointed at, and no
+// others.
+func TestEnginesArePointedOnlyAtSocketsOfTheServiceManager(t *testing.T) {
+	w := watchConfigured(t, []string{engine.Docker}, "", map[string]string{daemonJSON: "{}\n"}, func(k *keeper) { k.retry = 10 * time.Millisecond })
+	w.until("daemon.json has the default address", func() bool { return strings.Contains(w.read(daemonJSON), ourMirror) })
+	w.sockets.Store(&[]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:205")})
+	replaceFile(t, w.path("etc/sidemirror/config.toml"), "# changed\n")
+	w.until("daemon.json has the socket's address", func() bool { return strings.Contains(w.read(daemonJSON), "http://127.0.0.1:205") })
+	replaceFile(t, w.path("etc/sidemirror/config.toml"), "listen = ['127.0.0.1:206']\n")
+	w.expect("listen: systemd opens the sockets, and not at 127.0.0.1:206 (remove listen, and change the addresses with \"systemctl edit sidemirror.socket\"")
+	if text := w.read(daemonJSON); !strings.Contains(text, "http://127.0.0.1:205") {
+		t.Errorf("daemon.json: %s", text)
+	}
+	// Opened without a report of any change.
+	w.sockets.Store(&[]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:206")})
+	w.until("daemon.json has the new address", func() bool { return strings.Contains(w.read(daemonJSON), "http://127.0.0.1:206") })
 }

@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 	"strings"
@@ -63,6 +64,13 @@ func (s *headerScanner) scan(b []byte) int {
 				s.state = beforeRequest
 			}
 			continue
+		}
+		if s.state == inRequestLine || s.state == inValue { // nothing before the end of the line counts
+			end := bytes.IndexByte(b[i:], '\n')
+			if end < 0 {
+				break
+			}
+			i += end
 		}
 		if s.err = s.next(b[i]); s.err != nil {
 			return i

@@ -30,11 +30,11 @@ func (a *Access) Configure() {
 	case journalFormatter:
 		format = func(b []byte, level logrus.Level, l logline.Line) []byte {
 			b = append(b, '<', byte('0'+priority(level)), '>')
+			l.Time = time.Time{} // journald adds it
 			return l.AppendText(b)
 		}
 	case *logrus.JSONFormatter:
 		format = func(b []byte, _ logrus.Level, l logline.Line) []byte {
-			l.Time = time.Now()
 			return l.AppendJSON(b)
 		}
 	case *logrus.TextFormatter:
@@ -43,7 +43,6 @@ func (a *Access) Configure() {
 			return
 		}
 		format = func(b []byte, _ logrus.Level, l logline.Line) []byte {
-			l.Time = time.Now()
 			return l.AppendText(b)
 		}
 	}
@@ -53,9 +52,9 @@ func (a *Access) Configure() {
 // buffers hold lines under construction.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
 
-// Write writes one line. The fields are in the order of their names, and the callee does not
+// Write writes one line, for the time at. The fields are in the order of their names, and the callee does not
 // retain them.
-func (a *Access) Write(level logrus.Level, message string, fields []logline.Field) {
+func (a *Access) Write(at time.Time, level logrus.Level, message string, fields []logline.Field) {
 	if !a.log.IsLevelEnabled(level) {
 		return
 	}
@@ -65,11 +64,11 @@ func (a *Access) Write(level logrus.Level, message string, fields []logline.Fiel
 		for _, f := range fields {
 			data[f.Name] = f.Value()
 		}
-		a.log.WithFields(data).Log(level, message)
+		a.log.WithFields(data).WithTime(at).Log(level, message)
 		return
 	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	*buf = (*format)((*buf)[:0], level, logline.Line{Level: level.String(), Message: message, Fields: fields})
+	*buf = (*format)((*buf)[:0], level, logline.Line{Time: at, Level: level.String(), Message: message, Fields: fields})
 	a.out.later(*buf)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -116,8 +117,8 @@ func TestAccessLinesLookLikeTheLoggersOwn(t *testing.T) {
 		Configure(l, "info", tt.format, tt.journal)
 		a := NewAccess(l, w)
 		a.Configure()
-		a.Write(logrus.WarnLevel, "request", fields)
-		a.Write(logrus.DebugLevel, "request", fields)
+		a.Write(time.Now(), logrus.WarnLevel, "request", fields)
+		a.Write(time.Now(), logrus.DebugLevel, "request", fields)
 		l.WithFields(logrus.Fields{"bytes": 7, "path": "/a b", "status": 200}).Warn("request")
 		_ = w.Close()
 		lines := strings.Split(to.String(), "\n")
@@ -153,7 +154,7 @@ func TestColouredAccessLinesGoThroughTheLogger(t *testing.T) {
 	l.SetFormatter(&logrus.TextFormatter{ForceColors: true})
 	a := NewAccess(l, w)
 	a.Configure()
-	a.Write(logrus.InfoLevel, "request", []logline.Field{logline.Int("status", 200)})
+	a.Write(time.Now(), logrus.InfoLevel, "request", []logline.Field{logline.Int("status", 200)})
 	_ = w.Close()
 	if out := to.String(); !strings.Contains(out, "\x1b[") || !strings.Contains(out, "=200") {
 		t.Errorf("%q", out)

@@ -5,6 +5,7 @@ package proxycheck
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/internal/sockdiag"
@@ -37,20 +39,22 @@ type Report struct {
 	// listens, whatever that responds.
 	Answers bool
 
+	// Units are sidemirror's units; none if systemd does not run it here.
+	Units []Unit
+
 	// Problems are what is wrong with it, each with a hint.
 	Problems []*problem.Problem
 }
 
-// Check examines the proxy at address, a URL. statusLine returns the proxy's own status line,
-// which has its problems after semicolons; it may fail. The report begins with the problems that
-// are known already, and leaves them out of what the proxy reports.
-func Check(ctx context.Context, address string, statusLine func(context.Context) (string, error), known ...*problem.Problem) Report {
+// Check examines the proxy at address, a URL, and sidemirror's units. The report begins with the
+// problems that are known already, and leaves out what follows from them.
+func Check(ctx context.Context, address string, systemd Systemd, known ...*problem.Problem) Report {
 	c := checker{
 		listenerOf: sockdiag.Listener,
 		checkPort:  listener.CheckPort,
 		trusted:    portowner.IsTrusted,
 	}
-	return c.check(ctx, address, statusLine, known...)
+	return c.check(ctx, address, systemd, known...)
 }
 
 type checker struct {
@@ -59,7 +63,7 @@ type checker struct {
 	trusted    func(uid uint32) bool
 }
 
-func (c checker) check(ctx context.Context, address string, statusLine func(context.Context) (string, error), known ...*problem.Problem) Report {
+func (c checker) check(ctx context.Context, address string, systemd Systemd, known ...*problem.Problem) Report {
 	r := Report{Address: address, Problems: slices.Clip(known)}
 	at, err := hostPort(address)
 	if err != nil {
@@ -67,29 +71,61 @@ func (c checker) check(ctx context.Context, address string, statusLine func(cont
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	var wrong map[string]*problem.Problem
+	r.Units, wrong = examineUnits(ctx, systemd)
 	if p := c.owner(at); p != nil {
-		return r.with(p) // and ask it nothing
-	}
-	if p := respond(ctx, address); p != nil {
-		r = r.with(p)
+		r = r.with(p) // and ask it nothing
 	} else {
-		r.Answers = true
+		r = r.ask(ctx, wrong, len(known) > 0)
+		if p := c.checkPort(at); p != nil {
+			r = r.with(p)
+		}
 	}
-	if p := c.checkPort(at); p != nil {
-		r = r.with(p)
+	for _, u := range units {
+		if p := wrong[u.name]; p != nil {
+			r = r.with(p)
+		}
 	}
-	line, err := statusLine(ctx)
-	if err != nil {
-		return r
-	}
-	_, reported, _ := strings.Cut(line, "; ")
-	for _, p := range r.Problems {
-		reported = without(reported, p)
-	}
-	if reported != "" {
-		r = r.with(&problem.Problem{Code: "proxy-reports-problem", Text: reported, Hint: "journalctl -u sidemirror"})
+	if line, err := systemd.ProxyStatus(ctx); err == nil {
+		r = r.reported(line)
 	}
 	return r
+}
+
+// ask finds out whether the proxy responds. wrong is what is wrong with the units; what explains that
+// it does not respond is removed. explained says that what is known already explains a refusal.
+func (r Report) ask(ctx context.Context, wrong map[string]*problem.Problem, explained bool) Report {
+	p := respond(ctx, r.Address)
+	switch {
+	case p == nil:
+		r.Answers = true
+		return r
+	case p.Code == "proxy-refuses" && explained:
+		return r
+	case p.Code == "proxy-down" && len(r.Units) > 0:
+		p.Hint = "systemctl status " + sdnotify.SocketUnit + " " + sdnotify.ProxyUnit
+		for _, name := range []string{sdnotify.SocketUnit, sdnotify.ProxyUnit} {
+			if cause := wrong[name]; cause != nil && cause.Code != "unit-disabled" {
+				text, _, _ := strings.Cut(cause.Text, ":")
+				p.Err, p.Hint = errors.New(text), cause.Hint
+				delete(wrong, name)
+				break
+			}
+		}
+	}
+	return r.with(p)
+}
+
+// reported adds what the proxy's status line reports and is not known yet.
+func (r Report) reported(line string) Report {
+	_, more, _ := strings.Cut(line, "; ")
+	for _, p := range r.Problems {
+		more = without(more, p)
+	}
+	if more == "" {
+		return r
+	}
+	return r.with(&problem.Problem{Code: "proxy-reports-problem", Text: more, Hint: "journalctl -u sidemirror"})
 }
 
 // without removes p from the problems of a status line.
@@ -133,7 +169,7 @@ func respond(ctx context.Context, address string) *problem.Problem {
 		return &problem.Problem{
 			Code: "proxy-down",
 			Text: "sidemirror does not respond at " + address + ", so engines use the registries directly",
-			Hint: "systemctl status sidemirror; by hand: sidemirror serve",
+			Hint: "sidemirror serve",
 			Err:  err,
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/internal/sockdiag"
@@ -27,9 +28,21 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // highPort has no objection to the ports of tests.
 func highPort(netip.AddrPort) *problem.Problem { return nil }
 
-func line(text string, err error) func(context.Context) (string, error) {
-	return func(context.Context) (string, error) { return text, err }
+// fakeSystemd runs no units, unless it has some.
+type fakeSystemd struct {
+	text  string
+	err   error
+	units map[string]sdnotify.UnitState
 }
+
+func (f fakeSystemd) ProxyStatus(context.Context) (string, error) { return f.text, f.err }
+
+func (f fakeSystemd) State(_ context.Context, unit string) (sdnotify.UnitState, error) {
+	return f.units[unit], f.err
+}
+
+// line is a systemd with a status line.
+func line(text string, err error) Systemd { return fakeSystemd{text: text, err: err} }
 
 func codes(r Report) []string {
 	var list []string
@@ -60,7 +73,7 @@ func TestCheckTellsSidemirrorFromOtherPrograms(t *testing.T) {
 	_ = l.Close()
 	for name, tt := range map[string]struct {
 		address string
-		line    func(context.Context) (string, error)
+		line    Systemd
 		answers bool
 		codes   []string
 	}{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
@@ -16,13 +15,15 @@ const (
 	reloadLimit  = 30 * time.Second
 	restartLimit = 90 * time.Second
 	startLimit   = 10 * time.Second
+	stopLimit    = 40 * time.Second // TimeoutStopSec= and some more
 	queryLimit   = 2 * time.Second
 )
 
 // sidemirror's own units, as its packages name them.
 const (
-	socketUnit = "sidemirror.socket"
-	proxyUnit  = "sidemirror.service"
+	SocketUnit  = "sidemirror.socket"        // holds the proxy's sockets open
+	ProxyUnit   = "sidemirror.service"       // runs "sidemirror serve"
+	WatcherUnit = "sidemirror-hosts.service" // runs "sidemirror watch"
 )
 
 // Units is the systemd of the running host, reached over its own socket, which root can use
@@ -49,17 +50,17 @@ func (u Units) Restart(ctx context.Context, unit string) error {
 // It starts the proxy, which opens its sockets too: a start by the next connection could
 // still run into the limit that closed them.
 func (u Units) ReopenSockets(ctx context.Context) (reopened bool, err error) {
-	state, err := u.property(ctx, socketUnit, "Unit", "ActiveState")
+	state, err := u.property(ctx, SocketUnit, "Unit", "ActiveState")
 	if err != nil || state != "failed" {
 		return false, err
 	}
-	return true, u.job(ctx, startLimit, "start", proxyUnit, (*dbus.Conn).StartUnitContext)
+	return true, u.job(ctx, startLimit, "start", ProxyUnit, (*dbus.Conn).StartUnitContext)
 }
 
 // ProxyStatus returns the status line of the proxy's unit: what it serves and, after
 // semicolons, its problems. It is empty if systemd does not run the proxy.
 func (u Units) ProxyStatus(ctx context.Context) (string, error) {
-	return u.property(ctx, proxyUnit, "Service", "StatusText")
+	return u.property(ctx, ProxyUnit, "Service", "StatusText")
 }
 
 // MainPID returns the process id of the main process of a service's unit. It is 0 if the unit does
@@ -81,30 +82,6 @@ func (u Units) MainPID(ctx context.Context, unit string) (int, error) {
 func (u Units) Active(ctx context.Context, unit string) (bool, error) {
 	state, err := u.property(ctx, unit, "Unit", "ActiveState")
 	return state == "active", err
-}
-
-// SocketAddresses returns the addresses at which systemd holds sockets open for the proxy; none
-// if the socket unit is not active.
-func (u Units) SocketAddresses(ctx context.Context) ([]netip.AddrPort, error) {
-	if state, err := u.property(ctx, socketUnit, "Unit", "ActiveState"); err != nil || state != "active" {
-		return nil, err
-	}
-	value, err := u.value(ctx, socketUnit, "Socket", "Listen")
-	if err != nil {
-		return nil, err
-	}
-	var addrs []netip.AddrPort
-	sockets, _ := value.([][]any) // a(ss): "Stream" and the address
-	for _, s := range sockets {
-		if len(s) < 2 {
-			continue
-		}
-		text, _ := s[1].(string)
-		if addr, err := netip.ParseAddrPort(text); err == nil {
-			addrs = append(addrs, addr)
-		}
-	}
-	return addrs, nil
 }
 
 // property returns a property of a unit that is text.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -16,6 +17,8 @@ import (
 
 	sdbus "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
+
+	"github.com/sidemirror/sidemirror/internal/sandbox"
 )
 
 // systemd answers each job with result, or never if that is empty.
@@ -79,9 +82,22 @@ func (s *systemd) answer(conn net.Conn, in *bufio.Reader) {
 		member, _ := call.Headers[dbus.FieldMember].Value().(string)
 		reply := &dbus.Message{Type: dbus.TypeMethodReply, Headers: map[dbus.HeaderField]dbus.Variant{dbus.FieldReplySerial: dbus.MakeVariant(call.Serial())}}
 		if path, _ := call.Headers[dbus.FieldPath].Value().(dbus.ObjectPath); member == "Get" {
-			value := dbus.MakeVariant(s.properties[string(path)+" "+call.Body[1].(string)])
+			property, known := s.properties[string(path)+" "+call.Body[1].(string)]
+			if !known {
+				property = ""
+			}
+			value := dbus.MakeVariant(property)
 			reply.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(value))
 			reply.Body = []any{value}
+			send(conn, reply)
+			continue
+		}
+		if member == "DisableUnitFiles" {
+			s.mu.Lock()
+			s.asked = append(s.asked, fmt.Sprint(member, " ", call.Body[0], " ", call.Body[1]))
+			s.mu.Unlock()
+			reply.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf([]struct{ A, B, C string }{}))
+			reply.Body = []any{[]struct{ A, B, C string }{}}
 			send(conn, reply)
 			continue
 		}
@@ -195,22 +211,84 @@ func TestMainPIDOfAUnit(t *testing.T) {
 	}
 }
 
-func TestSocketAddressesAreThoseOfAnActiveSocketUnit(t *testing.T) {
+func TestSocketAddressesAreThoseThatTheSocketUnitOpens(t *testing.T) {
 	const unit = "/org/freedesktop/systemd1/unit/sidemirror_2esocket "
 	type listen struct{ Kind, Address string }
-	for state, want := range map[string][]netip.AddrPort{
-		"active":   {netip.MustParseAddrPort("127.0.0.1:305"), netip.MustParseAddrPort("[::1]:305")},
-		"inactive": nil,
+	whole := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:305"), netip.MustParseAddrPort("[::1]:305")}
+	for name, test := range map[string]struct {
+		load, active, file string
+		want               []netip.AddrPort
+	}{
+		"open":                           {"loaded", "active", "enabled", whole},
+		"open, but not at the next boot": {"loaded", "active", "disabled", whole},
+		"closed after failures":          {"loaded", "failed", "enabled", whole},
+		"stopped until the next boot":    {"loaded", "inactive", "enabled", whole},
+		"stopped and disabled":           {"loaded", "inactive", "disabled", nil},
+		"not installed":                  {"not-found", "inactive", "", nil},
 	} {
 		s := &systemd{properties: map[string]any{
-			unit + "ActiveState": state,
-			unit + "Listen":      []listen{{"Stream", "127.0.0.1:305"}, {"Stream", "[::1]:305"}, {"Stream", "/run/x"}},
+			unit + "LoadState": test.load, unit + "ActiveState": test.active, unit + "UnitFileState": test.file,
+			unit + "Listen": []listen{{"Stream", "127.0.0.1:305"}, {"Stream", "[::1]:305"}, {"Stream", "/run/x"}},
 		}}
 		got, err := Units{s.dial}.SocketAddresses(t.Context())
 		s.wait.Wait()
-		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("%s: %v, %v", state, got, err)
+		if err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, %v", name, got, err)
 		}
+	}
+}
+
+func TestStopWatcherStopsAndDisablesWhatIsNot(t *testing.T) {
+	const unit = "/org/freedesktop/systemd1/unit/sidemirror_2dhosts_2eservice "
+	const stop = "StopUnit sidemirror-hosts.service replace"
+	disable := []string{"DisableUnitFiles [sidemirror-hosts.service] false", "DisableUnitFiles [sidemirror-hosts.service] true"}
+	for name, test := range map[string]struct {
+		load, active, file string
+		asked              []string
+	}{
+		"runs":            {"loaded", "active", "enabled", append(slices.Clone(disable), stop)},
+		"starts":          {"loaded", "activating", "enabled", append(slices.Clone(disable), stop)},
+		"runs until boot": {"loaded", "active", "disabled", []string{stop}},
+		"has failed":      {"loaded", "failed", "enabled", disable},
+		"is off":          {"loaded", "inactive", "disabled", nil},
+		"is masked":       {"masked", "inactive", "masked", nil},
+		"is not there":    {"not-found", "inactive", "", nil},
+	} {
+		s := &systemd{result: "done", properties: map[string]any{unit + "LoadState": test.load, unit + "ActiveState": test.active, unit + "UnitFileState": test.file}}
+		changed, err := Units{s.dial}.StopWatcher(t.Context())
+		s.wait.Wait()
+		if err != nil || changed != (test.asked != nil) || !slices.Equal(s.asked, test.asked) {
+			t.Errorf("%s: %v, %v; asked %q", name, changed, err, s.asked)
+		}
+	}
+}
+
+func TestTheProxyRunsAsItsUnitSays(t *testing.T) {
+	const unit = "/org/freedesktop/systemd1/unit/sidemirror_2eservice "
+	properties := map[string]any{
+		unit + "LoadState": "loaded", unit + "ActiveState": "active", unit + "User": "nobody", unit + "MainPID": uint32(4711),
+		unit + "ProtectHome": "yes", unit + "PrivateTmp": true,
+	}
+	proxy := func() (sandbox.Service, bool) {
+		t.Helper()
+		s := &systemd{properties: properties}
+		id, found, err := Units{s.dial}.Proxy(t.Context())
+		s.wait.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id, found
+	}
+	if id, found := proxy(); !found || id.UID != 65534 || id.GID == 0 || id.PID != 4711 || !slices.Contains(id.Hidden, "/root") || !slices.Contains(id.Hidden, "/tmp") {
+		t.Errorf("%+v, %v", id, found)
+	}
+	properties[unit+"ActiveState"], properties[unit+"ProtectHome"], properties[unit+"PrivateTmp"] = "inactive", "no", false
+	if id, _ := proxy(); id.PID != 0 || id.Hidden != nil {
+		t.Errorf("%+v", id)
+	}
+	properties[unit+"LoadState"] = "not-found"
+	if id, found := proxy(); found {
+		t.Errorf("%+v", id)
 	}
 }
 

@@ -56,6 +56,7 @@ func (c *containerd) Detect(ctx context.Context) (engine.State, bool) {
 		c.daemon = c.Running.Daemon(ctx, engine.Containerd)
 	}
 	s.Running = c.daemon != nil
+	s.Stopped = c.Running != nil && c.daemon == nil && c.Running.Stopped(ctx, engine.Containerd)
 	s.Present = s.Running || c.Installed(engine.Containerd, "containerd", folder)
 	c.config, c.err = c.configFile()
 	if !s.Present {
@@ -182,8 +183,10 @@ func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desir
 			hosts.Plan(&p, registry, want.Mirror, nil)
 		}
 	}
+	before := len(p.State.Problems)
 	if c.planPath(&p, want); !c.conf.disabled {
 		c.planRunning(&p)
 	}
+	c.forCRI(&p, before, want)
 	return p
 }

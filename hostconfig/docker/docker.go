@@ -61,6 +61,7 @@ func (d *docker) Detect(ctx context.Context) (engine.State, bool) {
 		d.daemon = d.Running.Daemon(ctx, engine.Docker)
 	}
 	s.Running = d.daemon != nil
+	s.Stopped = d.Running != nil && d.daemon == nil && d.Running.Stopped(ctx, engine.Docker)
 	s.Present = s.Running || d.Installed(engine.Docker, "dockerd", folder)
 	d.args, d.err = d.commandLine()
 	d.json = daemonJSON
@@ -238,18 +239,20 @@ func (d *docker) wantsMirrors(p *engine.Plan, want engine.Desired) bool {
 	if !d.readsHosts() {
 		if others := without(want.Registries, hub); len(others) > 0 {
 			p.Skipped = append(p.Skipped, others...)
+			p.State.HubOnly = true
 			p.State.Note(problem.Problem{
 				Code: "docker-mirrors-hub-only",
 				Text: fmt.Sprintf("Docker %s can use a mirror for Docker Hub only", p.State.Version),
-				Hint: fmt.Sprintf("pull from %s as %s/<registry>/<repository>", strings.Join(others, ", "), strings.TrimPrefix(want.Mirror, "http://")),
+				Hint: engine.OtherRegistries(want.Mirror),
 			})
 		}
 	}
 	if others := without(want.Registries, hub); d.graph && d.version.Known() && d.readsHosts() && len(others) > 0 {
 		p.Skipped = append(p.Skipped, others...)
+		p.State.HubOnly = true
 		p.State.Note(problem.Problem{
 			Code: "docker-graph-driver", Text: "with a graph driver docker pull can use a mirror for Docker Hub only; builds use it for all registries",
-			Hint: "switch to the containerd image store",
+			Hint: engine.OtherRegistries(want.Mirror) + ", or switch to the containerd image store",
 		})
 	}
 	if !d.version.Known() {

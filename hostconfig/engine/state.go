@@ -1,6 +1,10 @@
 package engine
 
-import "github.com/sidemirror/sidemirror/internal/problem"
+import (
+	"strings"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
+)
 
 // Mirror says whether an engine's pulls go through sidemirror.
 type Mirror string
@@ -22,6 +26,7 @@ type State struct {
 	Home    string `json:"home,omitempty"` // whose it is, unless it is the distribution's: "k3s"
 	Present bool   `json:"present"`
 	Running bool   `json:"running"`
+	Stopped bool   `json:"stopped"`           // it is known not to run
 	Version string `json:"version,omitempty"` // empty if unknown
 	Store   string `json:"store,omitempty"`   // of Docker's images: "containerd", or a graph driver
 
@@ -34,6 +39,9 @@ type State struct {
 	// Mirror is empty for an engine that should not.
 	Mirror  Mirror `json:"mirror,omitempty"`
 	Through []Kind `json:"through,omitempty"`
+
+	// HubOnly says that of the wanted registries it can use a mirror for Docker Hub alone.
+	HubOnly bool `json:"hub_only"`
 
 	// Files have sidemirror's entry, or should have it.
 	Files []File `json:"files,omitempty"`
@@ -56,6 +64,22 @@ func (s *State) Title() string {
 		return s.Engine + " of " + s.Home
 	}
 	return s.Engine
+}
+
+// OtherRegistries is the hint for an engine that is HubOnly: how to pull from another registry
+// through mirror, sidemirror's URL.
+func OtherRegistries(mirror string) string {
+	return "pull other registries as " + PullPrefix(mirror) + "/ghcr.io/…"
+}
+
+// PullPrefix returns what comes before the registry in a reference that names sidemirror itself, whose
+// URL is mirror: "localhost:305".
+func PullPrefix(mirror string) string {
+	host := strings.TrimPrefix(mirror, "http://")
+	if port, ok := strings.CutPrefix(host, "127.0.0.1:"); ok {
+		return "localhost:" + port
+	}
+	return host
 }
 
 // File is one file that matters to an engine.

@@ -20,6 +20,9 @@ import (
 // journal already, or still, inside: at no instant is there a folder of sidemirror's without
 // anything that says so.
 
+// rootOnly is the code of the problem that this user may not read the journal.
+const rootOnly = "journal-root-only"
+
 // private resolves a folder whose content is obeyed, and refuses one that another user could have
 // put there or written into. A missing one is no error.
 func private(h *hostfs.Host, name string) (string, error) {
@@ -34,6 +37,9 @@ func private(h *hostfs.Host, name string) (string, error) {
 	refuse := func(text, hint string) (string, error) {
 		return "", &problem.Problem{Code: "journal-not-private", Path: real, Text: text, Hint: hint}
 	}
+	hidden := &problem.Problem{
+		Code: rootOnly, Path: real, Text: "readable by root only, so that it is not known what was there before sidemirror", Hint: "run as root",
+	}
 	info, err := h.Lstat(real)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -46,7 +52,7 @@ func private(h *hostfs.Host, name string) (string, error) {
 	uid, us := int(info.Sys().(*syscall.Stat_t).Uid), unix.Geteuid()
 	switch {
 	case uid == 0 && us != 0:
-		return refuse("readable by root only", "run as root")
+		return "", hidden
 	case uid != us:
 		return refuse(fmt.Sprintf("belongs to user %d instead of %d, so that its content cannot be trusted", uid, us),
 			"check who put it there; what is in it tells which files to restore by hand; then move it away")

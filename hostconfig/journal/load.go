@@ -55,6 +55,12 @@ func Salvage(h *hostfs.Host) *Journal {
 	return j
 }
 
+// Hidden reports whether all that is wrong with the journal is that it is root's, and this user is
+// not root.
+func (j *Journal) Hidden() bool {
+	return len(j.Problems) == 1 && problem.Coded(j.Problems[0], "").Code == rootOnly
+}
+
 // parse reads journal.json, as far as it is whole.
 func (j *Journal) parse(data []byte) {
 	var head struct {

@@ -15,6 +15,9 @@ type Host interface {
 	// Daemon returns the running daemon of an engine, authenticated, or nil.
 	Daemon(ctx context.Context, name string) Daemon
 
+	// Stopped reports whether an engine of which Daemon returns nothing is known not to run.
+	Stopped(ctx context.Context, name string) bool
+
 	// Users returns the users other than root who seem to run an engine of their own.
 	Users(name string) []int
 

@@ -121,6 +121,9 @@ func Users(name string) []int {
 	return list
 }
 
+// Absent reports whether no process bears the name. Any user can make one that does.
+func Absent(name string) bool { return len(candidates(name)) == 0 }
+
 // Signal sends a signal to p. It fails if p has ended, even if another process has its id now.
 func (p Process) Signal(signal unix.Signal) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)

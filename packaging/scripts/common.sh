@@ -199,7 +199,7 @@ stop_all() {
 # give_back takes sidemirror's entries out of the engines' files. It prints what it could not restore
 # and keeps the journal of that, but the package is removed in any case.
 give_back() {
-	if said=$(timeout 120 /usr/bin/sidemirror revert 2>&1); then
+	if said=$(timeout 120 /usr/bin/sidemirror revert --files-only 2>&1); then
 		rmdir "$journal" 2>/dev/null || :
 		return 0
 	fi

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,8 +41,8 @@ func contentPath(folder string, dgst digest.Digest) string {
 
 // Walk calls visit for all content, in no order.
 func (d *Dir) Walk(ctx context.Context, visit func(Content) error) error {
-	return d.eachContent(ctx, nil, func(name string, manifest bool, i fileInfo) error {
-		return visit(Content{Digest: digestOfPath(name), Manifest: manifest, Size: i.size, Used: i.used, Untrusted: i.untrusted})
+	return d.eachContent(ctx, nil, func(at place, i fileInfo) error {
+		return visit(Content{Digest: at.digest(), Manifest: at.isManifest(), Size: i.size, Used: i.used, Untrusted: i.untrusted})
 	})
 }
 
@@ -85,8 +87,7 @@ func (d *Dir) forgetGone(gone map[digest.Digest]bool) error {
 		return nil
 	}
 	ctx := context.Background()
-	found, known, err := d.Holders(ctx, gone)
-	if err != nil || !known {
+	if !d.HoldersKnown() {
 		return d.Records(ctx, func(r Record) error {
 			if (r.Kind == KindBlob || r.Kind == KindManifest) && gone[r.Digest()] {
 				return d.RemoveRecord(r)
@@ -94,11 +95,7 @@ func (d *Dir) forgetGone(gone map[digest.Digest]bool) error {
 			return nil
 		})
 	}
-	var errs []error
-	for _, r := range found {
-		errs = append(errs, d.RemoveRecord(r))
-	}
-	return errors.Join(errs...)
+	return d.forgetEvicted(ctx, slices.Collect(maps.Keys(gone)))
 }
 
 func ignoreMissing(err error) error {

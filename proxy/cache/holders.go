@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -82,8 +83,8 @@ func (d *Dir) appendTo(in, shard string, lines []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// holdersKnown reports whether the folder of holders is complete and belongs to this cache.
-func (d *Dir) holdersKnown() bool {
+// HoldersKnown reports whether the folder of holders is complete and belongs to this cache.
+func (d *Dir) HoldersKnown() bool {
 	top, err := d.top()
 	if err != nil {
 		return false
@@ -96,88 +97,87 @@ func (d *Dir) markHolders(in string) error {
 	return d.root.WriteFile(path.Join(in, holdersMark), []byte(d.Identity(holdersFolder)+"\n"), fileMode)
 }
 
-// Holders returns the records of the repositories that hold one of the digests, and whether that is
-// known without reading through all records. It looks at one file for each first byte of a digest,
-// and at the records that it names there.
-func (d *Dir) Holders(ctx context.Context, wanted map[digest.Digest]bool) (found []Record, known bool, err error) {
-	if !d.holdersKnown() {
-		return nil, false, nil
-	}
-	top, err := d.top()
-	if err != nil {
-		return nil, false, err
-	}
-	shards := map[string][]digest.Digest{}
-	for dgst := range wanted {
-		shards[shardOf(dgst)] = append(shards[shardOf(dgst)], dgst)
-	}
-	for shard, digests := range shards {
-		if ctx.Err() != nil {
-			return nil, false, ctx.Err()
-		}
-		data, err := top.read(path.Join(holdersFolder, shard), maxShard)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // no repository holds any
-		}
-		if err != nil || len(data) == maxShard {
-			return nil, false, err
-		}
-		seen := map[string]bool{}
-		for _, dgst := range digests {
-			eachLineWith(data, dgst, func(line []byte) {
-				r, ok := parseHolder(line)
-				if !ok || seen[r.Path] {
-					return
-				}
-				seen[r.Path] = true
-				if i, err := top.stat(r.Path); err == nil && i.regular {
-					found = append(found, r)
-				}
-			})
-		}
-	}
-	return found, true, nil
+// holderFile is the file of holders that was read last.
+type holderFile struct {
+	shard string
+	data  []byte
 }
 
-// eachLineWith calls visit for the lines that begin with the digest.
-func eachLineWith(data []byte, dgst digest.Digest, visit func([]byte)) {
+// Holders calls visit for the records of the repositories that hold content, the latest first, until
+// it returns false. It reads one file, and looks at each record. known is false if only a walk over
+// all records could find them.
+func (d *Dir) Holders(ctx context.Context, dgst digest.Digest, visit func(Record) bool) (known bool, err error) {
+	if !d.HoldersKnown() {
+		return false, nil
+	}
+	return true, d.eachHolder(ctx, &holderFile{}, dgst, visit)
+}
+
+func (d *Dir) eachHolder(ctx context.Context, f *holderFile, dgst digest.Digest, visit func(Record) bool) error {
+	top, err := d.top()
+	if err != nil {
+		return err
+	}
+	if shard := shardOf(dgst); f.shard != shard {
+		data, err := top.read(path.Join(holdersFolder, shard), maxShard)
+		if errors.Is(err, fs.ErrNotExist) {
+			data, err = nil, nil // no repository holds any
+		}
+		if err != nil {
+			return err
+		}
+		f.shard, f.data = shard, data
+	}
+	seen := map[string]bool{}
+	eachLineWith(f.data, dgst, func(line []byte) bool {
+		r, ok := parseHolder(line)
+		if !ok || seen[r.Path] {
+			return true
+		}
+		seen[r.Path] = true
+		i, err := top.stat(r.Path)
+		return ctx.Err() == nil && (err != nil || !i.regular || visit(r))
+	})
+	return ctx.Err()
+}
+
+// eachLineWith calls visit for the lines that begin with the digest, the last first, until it
+// returns false. A last line without an end is torn.
+func eachLineWith(data []byte, dgst digest.Digest, visit func([]byte) bool) {
 	start := []byte(dgst.String() + " ")
-	for at := 0; at < len(data); {
-		i := bytes.Index(data[at:], start)
-		if i < 0 {
+	data = data[:bytes.LastIndexByte(data, '\n')+1]
+	for {
+		at := bytes.LastIndex(data, start)
+		if at < 0 {
 			return
 		}
-		at += i
 		line := data[at:]
-		if end := bytes.IndexByte(line, '\n'); end >= 0 {
-			line = line[:end]
-		} else {
-			return // torn
+		line = line[:bytes.IndexByte(line, '\n')]
+		if (at == 0 || data[at-1] == '\n') && !visit(line) {
+			return
 		}
-		if at == 0 || data[at-1] == '\n' {
-			visit(line)
-		}
-		at += len(line)
+		data = data[:at]
 	}
 }
 
 // forgetEvicted removes the holdings of removed content, if they are known without a walk. The
 // sweep removes the others.
 func (d *Dir) forgetEvicted(ctx context.Context, gone []digest.Digest) error {
-	if len(gone) == 0 {
+	if len(gone) == 0 || !d.HoldersKnown() {
 		return nil
 	}
-	wanted := make(map[digest.Digest]bool, len(gone))
+	slices.Sort(gone) // by file
+	var errs []error
+	var f holderFile
 	for _, dgst := range gone {
-		wanted[dgst] = true
-	}
-	found, _, err := d.Holders(context.WithoutCancel(ctx), wanted)
-	errs := []error{err}
-	for _, r := range found {
-		if stored, err := d.stat(Content{Digest: r.Digest(), Manifest: r.Kind == KindManifest}.Path()); err == nil && stored.regular {
-			continue // it has been fetched again
-		}
-		errs = append(errs, d.removeCounted(r))
+		err := d.eachHolder(context.WithoutCancel(ctx), &f, dgst, func(r Record) bool {
+			// It may have been fetched again.
+			if _, err := d.Stored(dgst, r.Kind == KindManifest); errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, d.removeCounted(r))
+			}
+			return true
+		})
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -193,7 +193,7 @@ type holdersBuild struct {
 // startHolders begins to write the folder of holders anew, if it is not complete.
 func (d *Dir) startHolders() *holdersBuild {
 	b := &holdersBuild{dir: d, shards: map[string]*bytes.Buffer{}}
-	if d.holdersKnown() {
+	if d.HoldersKnown() {
 		return b
 	}
 	b.err = errors.Join(d.root.RemoveAll(newHolders), d.root.Mkdir(newHolders, folderMode))

@@ -50,11 +50,12 @@ func compareVictims(a, b victim) int {
 	return strings.Compare(a.path, b.path)
 }
 
-// add enters content. It holds twice maxVictims at most.
-func (v *victims) add(x victim) {
-	if v.more && len(v.list) >= maxVictims && compareVictims(x, v.list[maxVictims-1]) >= 0 {
+// add enters content that is at a place. The list has twice maxVictims at most.
+func (v *victims) add(x victim, at place) {
+	if v.more && compareVictims(x, v.list[maxVictims-1]) > 0 {
 		return
 	}
+	x.path = at.path()
 	if v.list = append(v.list, x); len(v.list) == 2*maxVictims {
 		v.cut()
 	}
@@ -77,32 +78,26 @@ func (d *Dir) survey(ctx context.Context, p *pace) error {
 	defer func() { d.victims.gone = nil }()
 	now := time.Now()
 	d.space.begin()
-	see := func(name string, i fileInfo, outlives time.Duration) {
-		d.space.count(name, i)
-		at := i.used
-		if at.After(now) {
+	see := func(at place, i fileInfo) error {
+		d.space.count(at.folder, i)
+		v := victim{size: i.size, written: i.used, lastUse: i.used.UnixNano(), untrusted: i.untrusted}
+		if i.used.After(now) {
 			// A clock was wrong. From now on its age counts.
-			_ = d.root.Chtimes(name, now, now)
-			at = now
-			if seen, err := d.stat(name); err == nil {
-				at = seen.used
+			_ = d.root.Chtimes(at.path(), now, now)
+			if seen, err := d.stat(at.path()); err == nil {
+				v.written = seen.used
 			}
+			v.lastUse = now.UnixNano()
 		}
-		found.add(victim{path: name, size: i.size, written: at, lastUse: at.Add(outlives).UnixNano(), untrusted: i.untrusted})
-	}
-	err := d.eachContent(ctx, p, func(name string, manifest bool, i fileInfo) error {
-		if manifest {
-			see(name, i, manifestsOutlive)
-		} else {
-			see(name, i, 0)
+		if at.isManifest() {
+			v.lastUse += int64(manifestsOutlive)
 		}
+		found.add(v, at)
 		return nil
-	})
+	}
+	err := d.eachContent(ctx, p, see)
 	if err == nil {
-		err = d.eachPartial(ctx, p, func(name string, i fileInfo) error {
-			see(name, i, 0)
-			return nil
-		})
+		err = d.eachPartial(ctx, p, see)
 	}
 	if err != nil {
 		return err
@@ -112,6 +107,7 @@ func (d *Dir) survey(ctx context.Context, p *pace) error {
 	found.list = slices.DeleteFunc(found.list, func(v victim) bool { return d.victims.gone[v.path] })
 	d.victims = victims{list: slices.Clip(found.list), gone: d.victims.gone}
 	d.space.settle()
+	d.saveSurvey()
 	return nil
 }
 
@@ -130,11 +126,11 @@ func (s *space) begin() {
 	s.tally = &tally{}
 }
 
-// count counts one file of a survey.
-func (s *space) count(name string, i fileInfo) {
+// count counts one file of a survey, which is in that folder.
+func (s *space) count(folder string, i fileInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tally.folder = path.Dir(name)
+	s.tally.folder = folder
 	s.tally.add(i.size, i.untrusted, 1)
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"path"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -63,7 +62,7 @@ func (d *Dir) admitRecord(blocks int64, untrusted bool) error {
 }
 
 // recordsUnknown reports whether the records must be counted.
-func (d *Dir) recordsUnknown() bool { return d.countUnknown() || !d.holdersKnown() }
+func (d *Dir) recordsUnknown() bool { return d.countUnknown() || !d.HoldersKnown() }
 
 // sweptRecord is a record as a sweep sees it.
 type sweptRecord struct {
@@ -289,89 +288,4 @@ func (d *Dir) removeEmpty(r Repository, f folder, kinds []string) {
 			return // another repository is in it
 		}
 	}
-}
-
-// eachRepository calls visit for each folder below repositories that has records, with the names in
-// it that are those of records.
-func (d *Dir) eachRepository(ctx context.Context, visit func(r Repository, f folder, kinds []string) error) error {
-	top, err := d.top()
-	if err != nil {
-		return err
-	}
-	return top.each("repositories", func(registries folder, registry string) error {
-		return registries.each(registry, func(in folder, name string) error {
-			return eachRepositoryIn(ctx, in, name, Repository{registry, name}, visit)
-		})
-	})
-}
-
-// maxComponents bounds how deep the names of repositories are followed. A name has 255 bytes.
-const maxComponents = 128
-
-func eachRepositoryIn(ctx context.Context, in folder, name string, r Repository, visit func(Repository, folder, []string) error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	f, err := in.sub(name)
-	if err != nil {
-		return ignoreNoFolder(err)
-	}
-	defer f.close()
-	names, err := f.names()
-	if err != nil {
-		return err
-	}
-	slices.Sort(names)
-	var kinds, inner []string
-	for _, n := range names {
-		if strings.HasPrefix(n, "_") {
-			kinds = append(kinds, n)
-		} else {
-			inner = append(inner, n)
-		}
-	}
-	if len(kinds) > 0 {
-		if err := visit(r, f, kinds); err != nil {
-			return err
-		}
-	}
-	if strings.Count(r.Name, "/") >= maxComponents {
-		return nil
-	}
-	for _, n := range inner {
-		if err := eachRepositoryIn(ctx, f, n, Repository{r.Registry, r.Name + "/" + n}, visit); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// eachRecord calls visit for the records of the given kinds in the folder of a repository, each
-// with the folder that it is in and its name there.
-func (f folder) eachRecord(ctx context.Context, r Repository, kinds []string, visit func(rec Record, in folder, name string) error) error {
-	record := func(kind, name string) Record {
-		return Record{r, RecordKind(kind), name, path.Join(r.folder(), kind, name)}
-	}
-	for _, kind := range kinds {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		var err error
-		switch RecordKind(kind) {
-		case KindGrant:
-			err = visit(record(kind, ""), f, kind)
-		case KindBlob, KindManifest:
-			err = f.each(kind, func(algorithms folder, algorithm string) error {
-				return algorithms.each(algorithm, func(in folder, name string) error {
-					return visit(record(kind, algorithm+"/"+name), in, name)
-				})
-			})
-		default:
-			err = f.each(kind, func(in folder, name string) error { return visit(record(kind, name), in, name) })
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -75,6 +75,28 @@ func (d *Dir) promise() error {
 	return err
 }
 
+// saveSurvey writes the account that a survey has made, so that a process that ends before it stores
+// anything need not be followed by another survey.
+func (d *Dir) saveSurvey() {
+	s := &d.space
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reserved > 0 {
+		return // what is promised to them stands
+	}
+	if d.writeUsage(s.usage()) == nil {
+		d.dirty = false
+	}
+}
+
+// usage returns the exact account. The caller holds mu.
+func (s *space) usage() usage {
+	return usage{
+		Exact: s.exact, Used: s.used, Untrusted: s.usedUntrusted, Rounding: s.rounding,
+		Records: s.records, RecordsUntrusted: s.recordsUntrusted,
+	}
+}
+
 // settleUsage writes the exact account when this process has ended its work.
 func (d *Dir) settleUsage() {
 	s := &d.space
@@ -84,10 +106,7 @@ func (d *Dir) settleUsage() {
 		return
 	}
 	// If it cannot be written, the bound that is there stays true.
-	_ = d.writeUsage(usage{
-		Exact: s.exact, Used: s.used, Untrusted: s.usedUntrusted, Rounding: s.rounding,
-		Records: s.records, RecordsUntrusted: s.recordsUntrusted,
-	})
+	_ = d.writeUsage(s.usage())
 }
 
 func (d *Dir) writeUsage(u usage) error {

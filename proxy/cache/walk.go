@@ -3,10 +3,13 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -34,11 +37,18 @@ func (f folder) sub(name string) (folder, error) { return openFolder(f.fd, name)
 
 func (f folder) close() { _ = unix.Close(f.fd) }
 
+// entryBuffers are for entries of folders as the kernel has them.
+var entryBuffers = sync.Pool{New: func() any { return new([entryBuffer]byte) }}
+
+const entryBuffer = 32 << 10
+
 // names returns the names of the entries, in no order.
 func (f folder) names() ([]string, error) {
 	var all []string
-	for buf := make([]byte, 8<<10); ; {
-		n, err := unix.ReadDirent(f.fd, buf)
+	buf := entryBuffers.Get().(*[entryBuffer]byte)
+	defer entryBuffers.Put(buf)
+	for {
+		n, err := unix.ReadDirent(f.fd, buf[:])
 		if err == unix.EINTR {
 			continue
 		}
@@ -46,9 +56,6 @@ func (f folder) names() ([]string, error) {
 			return all, ignoreErrno(err)
 		}
 		_, _, all = unix.ParseDirent(buf[:n], -1, all)
-		if len(buf) < 256<<10 {
-			buf = make([]byte, 2*len(buf)) // a large folder, in fewer calls
-		}
 	}
 }
 
@@ -75,46 +82,60 @@ func (f folder) stat(name string) (fileInfo, error) {
 	for {
 		err := unix.Fstatat(f.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if err == nil {
-			break
+			return infoOf(&st), nil
 		}
 		if err != unix.EINTR {
 			return fileInfo{}, &fs.PathError{Op: "stat", Path: name, Err: err}
 		}
 	}
+}
+
+func infoOf(st *unix.Stat_t) fileInfo {
 	return fileInfo{
 		size:      st.Size,
 		allocated: st.Blocks * 512,
 		used:      time.Unix(st.Mtim.Unix()),
 		untrusted: st.Mode&0o200 == 0,
 		regular:   st.Mode&unix.S_IFMT == unix.S_IFREG,
-	}, nil
+	}
 }
 
 // read reads at most so many bytes of the file called name.
 func (f folder) read(name string, most int64) ([]byte, error) {
+	data, _, err := f.readInfo(name, most)
+	return data, err
+}
+
+// readInfo is read, and returns what the file is too.
+func (f folder) readInfo(name string, most int64) ([]byte, fileInfo, error) {
 	fd, err := unix.Openat(f.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		return nil, fileInfo{}, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
 	defer unix.Close(fd)
-	data := make([]byte, 0, 4<<10)
-	for int64(len(data)) < most {
-		if len(data) == cap(data) {
-			data = slices.Grow(data, cap(data))
-		}
-		room := data[len(data):min(int64(cap(data)), most)]
-		n, err := unix.Read(fd, room)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fileInfo{}, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	i := infoOf(&st)
+	if !i.regular {
+		return nil, i, &fs.PathError{Op: "read", Path: name, Err: fs.ErrInvalid}
+	}
+	// What is written into the cache is renamed into place: a file does not grow.
+	data := make([]byte, min(i.size, most))
+	for at := 0; at < len(data); {
+		n, err := unix.Read(fd, data[at:])
 		switch {
 		case err == unix.EINTR:
 		case err != nil:
-			return nil, &fs.PathError{Op: "read", Path: name, Err: err}
+			return nil, i, &fs.PathError{Op: "read", Path: name, Err: err}
 		case n == 0:
-			return data, nil
+			return data[:at], i, nil
 		default:
-			data = data[:len(data)+n]
+			at += n
 		}
 	}
-	return data, nil
+	return data, i, nil
 }
 
 // pace makes a walk in the background cost a pull nothing: it works in short slices, and rests
@@ -170,47 +191,67 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// eachContent calls visit for all content. The path is relative to the cache's folder.
-func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, manifest bool, i fileInfo) error) error {
+// place is where a file is: in which folder of the cache's, and its name there.
+type place struct{ folder, name string }
+
+func (p place) path() string { return p.folder + "/" + p.name }
+
+func (p place) isManifest() bool { return strings.HasPrefix(p.folder, "manifests/") }
+
+// digest returns the digest of content.
+func (p place) digest() digest.Digest {
+	parts := strings.Split(p.folder, "/")
+	return digest.NewDigestFromEncoded(digest.Algorithm(parts[1]), p.name)
+}
+
+// eachContent calls visit for all content.
+func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(at place, i fileInfo) error) error {
 	top, err := d.top()
 	if err != nil {
 		return err
 	}
 	for _, name := range []string{"blobs", "manifests"} {
-		err := top.each(name, func(algorithms folder, algorithm string) error {
-			return algorithms.each(algorithm, func(prefixes folder, prefix string) error {
-				files, err := prefixes.sub(prefix)
-				if err != nil {
-					return ignoreNoFolder(err)
-				}
-				defer files.close()
-				names, err := files.names()
+		for _, algorithm := range []string{"sha256", "sha384", "sha512"} {
+			// By name, and not as listed: a folder that is made meanwhile has its turn too.
+			for first := range 256 {
+				err := eachContentIn(ctx, p, top, fmt.Sprintf("%s/%s/%02x", name, algorithm, first), visit)
 				if err != nil {
 					return err
 				}
-				for _, file := range names {
-					if err := errors.Join(ctx.Err(), p.step()); err != nil {
-						return err
-					}
-					if !isContentName(algorithm, prefix, file) {
-						continue // another program's file
-					}
-					i, err := files.stat(file)
-					if err != nil || !i.regular {
-						if err := ignoreMissing(err); err != nil {
-							return err
-						}
-						continue
-					}
-					if err := visit(name+"/"+algorithm+"/"+prefix+"/"+file, name == "manifests", i); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		})
-		if err != nil {
+			}
+		}
+	}
+	return nil
+}
+
+// eachContentIn calls visit for the content in one folder, such as "blobs/sha256/2c".
+func eachContentIn(ctx context.Context, p *pace, top folder, in string, visit func(place, fileInfo) error) error {
+	files, err := top.sub(in)
+	if err != nil {
+		return ignoreNoFolder(err)
+	}
+	defer files.close()
+	names, err := files.names()
+	if err != nil {
+		return err
+	}
+	algorithm, prefix := path.Base(path.Dir(in)), path.Base(in)
+	for _, file := range names {
+		if err := errors.Join(ctx.Err(), p.step()); err != nil {
 			return err
+		}
+		if !isContentName(algorithm, prefix, file) {
+			continue // another program's file
+		}
+		i, err := files.stat(file)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && !i.regular:
+		case err != nil:
+			return err
+		default:
+			if err := visit(place{in, file}, i); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -218,7 +259,7 @@ func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(path string, 
 
 // eachPartial calls visit for the partial blobs that are at rest, with what they take on disk as
 // their size. Those that are being fetched count as reserved.
-func (d *Dir) eachPartial(ctx context.Context, p *pace, visit func(path string, i fileInfo) error) error {
+func (d *Dir) eachPartial(ctx context.Context, p *pace, visit func(at place, i fileInfo) error) error {
 	top, err := d.top()
 	if err != nil {
 		return err
@@ -236,7 +277,7 @@ func (d *Dir) eachPartial(ctx context.Context, p *pace, visit func(path string, 
 			return ignoreMissing(err)
 		}
 		i.size = i.allocated
-		return visit("partial/"+name, i)
+		return visit(place{"partial", name}, i)
 	})
 }
 
@@ -259,7 +300,15 @@ func digestOfPartial(name string) digest.Digest {
 // isContentName reports whether a file below blobs or manifests has the name of content.
 func isContentName(algorithm, prefix, file string) bool {
 	a := digest.Algorithm(algorithm)
-	return a.Available() && strings.HasPrefix(file, prefix) && a.Validate(file) == nil
+	if !a.Available() || len(file) != 2*a.Size() || len(prefix) != 2 || file[:2] != prefix {
+		return false
+	}
+	for i := range len(file) {
+		if c := file[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // each opens the folder called name and calls visit with it and each of its entries, in order. A
@@ -286,6 +335,14 @@ func (f folder) each(name string, visit func(folder, string) error) error {
 // ignoreNoFolder returns nil for an entry that is gone, or is no folder: another program's file.
 func ignoreNoFolder(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil
+	}
+	return err
+}
+
+// ignoreNotRegular returns nil for a file that is gone, or is something else than a file.
+func ignoreNotRegular(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) || errors.Is(err, unix.ELOOP) {
 		return nil
 	}
 	return err

@@ -3,7 +3,6 @@ package credential
 import (
 	"bytes"
 	"cmp"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,63 +12,115 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// tokenUser is the username that stands for "the secret is an identity token" in
-// docker's credential protocol, and in files written from it.
-const tokenUser = "<token>"
-
-// entry is one login of a document, or the reason why it is of no use.
-type entry struct {
-	registry, namespace string
-	spelled             string // the key as the document has it
-	credential          Credential
-	err                 error
+// document is the content of a credential file.
+type document struct {
+	entries []entry           // in the order in which they are tried
+	helpers map[string]string // "credHelpers": the helper for a registry; "" means the entries alone
+	store   string            // "credsStore": the helper for every other registry
+	remarks []error           // what is ignored, although a person may have meant something by it
 }
 
-// login is one value of "auths". See docker's cli/config/types.AuthConfig.
-type login struct {
-	Auth          Secret `json:"auth"`
-	Username      string `json:"username"`
-	Password      Secret `json:"password"`
-	IdentityToken Secret `json:"identitytoken"`
-	RegistryToken Secret `json:"registrytoken"`
-}
+// maxEntries bounds the entries of each kind in one document.
+const maxEntries = 10_000
 
-// parseDocument reads docker's config.json and containers' auth.json: {"auths": {KEY: {...}}}, and
-// ignores everything else in them. An entry without anything in it says that a credential helper
-// has the login, which counts as none here. An entry with a problem is returned with its error and
-// does not affect the others. The entries come longest namespace first, in an order that is the
-// same for the same document.
-func parseDocument(kind string, data []byte) ([]entry, error) {
-	var document struct {
-		Auths map[string]json.RawMessage `json:"auths"`
-	}
-	if err := json.Unmarshal(data, &document); err != nil {
+// parseDocument reads Docker's config.json, containers' auth.json, and the older .dockercfg, which
+// has the entries without "auths" around them. It ignores everything that is not about logins. An
+// entry with a problem is returned with its error and does not affect the others.
+func parseDocument(kind string, data []byte) (*document, error) {
+	var members map[string]json.RawMessage
+	d := json.NewDecoder(bytes.NewReader(data))
+	if err := d.Decode(&members); err != nil {
 		return nil, notJSON(data, err)
 	}
-	var entries []entry
-	for key, value := range document.Auths {
-		registry, namespace, err := ParseKey(key)
-		if err != nil {
-			continue
-		}
-		e := entry{registry: registry, namespace: namespace, spelled: key}
-		e.credential, e.err = parseLogin(value)
-		if e.err == nil && e.credential.IsZero() {
-			continue
-		}
-		if e.err == nil {
-			e.credential.Generation = generation(kind, joinKey(registry, namespace), e.credential)
-		}
-		entries = append(entries, e)
+	doc := &document{helpers: map[string]string{}}
+	// Docker reads the first JSON value and ignores what follows it.
+	end := int64(len(data)) - int64(len(bytes.TrimLeft(data[d.InputOffset():], " \t\r\n")))
+	if end < int64(len(data)) {
+		doc.remarks = append(doc.remarks, fmt.Errorf("the text from line %d on is ignored, since the JSON ends before it", line(data, end)))
 	}
-	slices.SortFunc(entries, func(a, b entry) int {
-		return cmp.Or(len(b.namespace)-len(a.namespace), strings.Compare(a.rank(), b.rank()), strings.Compare(a.spelled, b.spelled))
-	})
-	return entries, nil
+	auths, err := doc.logins(members, data)
+	if err != nil {
+		return nil, err
+	}
+	if len(auths) > maxEntries {
+		return nil, fmt.Errorf("it has more than %d logins", maxEntries)
+	}
+	for key, value := range auths {
+		if e, ok := newEntry(kind, key, value); ok {
+			doc.entries = append(doc.entries, e)
+		}
+	}
+	slices.SortFunc(doc.entries, compareEntries)
+	return doc, nil
 }
 
-// rank orders spellings of the same key: docker's for the Hub, then the plain one,
-// then the others.
+// logins returns the entries of a document, and reads which helpers it names.
+func (d *document) logins(members map[string]json.RawMessage, data []byte) (map[string]json.RawMessage, error) {
+	shape := fmt.Errorf("line %d is not {\"auths\": {…}} as docker login writes it", line(data, int64(max(0, bytes.Index(data, []byte(`"auths"`))))))
+	var auths map[string]json.RawMessage
+	if text, ok := members["auths"]; ok {
+		if json.Unmarshal(text, &auths) != nil {
+			return nil, shape
+		}
+	}
+	var helpers map[string]string
+	if text, ok := members["credHelpers"]; ok && json.Unmarshal(text, &helpers) != nil {
+		return nil, errors.New(`"credHelpers" is not an object of strings`)
+	}
+	if text, ok := members["credsStore"]; ok && json.Unmarshal(text, &d.store) != nil {
+		return nil, errors.New(`"credsStore" is not a string`)
+	}
+	if len(helpers) > maxEntries {
+		return nil, fmt.Errorf("it has more than %d credential helpers", maxEntries)
+	}
+	for key, name := range helpers {
+		if k, err := parseFileKey(key); err == nil && !k.wildcard && k.namespace == "" {
+			d.helpers[k.registry] = name
+		} else {
+			d.remarks = append(d.remarks, errors.New(`a key of "credHelpers" is not a registry's name, and is ignored`))
+		}
+	}
+	if auths == nil && helpers == nil && d.store == "" {
+		auths = oldLogins(members)
+	}
+	return auths, nil
+}
+
+// oldLogins returns the members that are logins of a .dockercfg.
+func oldLogins(members map[string]json.RawMessage) map[string]json.RawMessage {
+	logins := map[string]json.RawMessage{}
+	for key, value := range members {
+		var has map[string]json.RawMessage
+		if json.Unmarshal(value, &has) == nil && (has["auth"] != nil || has["username"] != nil) {
+			logins[key] = value
+		}
+	}
+	return logins
+}
+
+// compareEntries puts the entries in the order in which they are tried: the longest namespace
+// first, names before wildcards, entries that have a login before empty ones of the same key, and
+// wildcards in reverse order, as the kubelet tries them.
+func compareEntries(a, b entry) int {
+	order := cmp.Or(len(b.namespace)-len(a.namespace), cmp.Compare(number(a.wildcard), number(b.wildcard)))
+	if order != 0 {
+		return order
+	}
+	if a.wildcard {
+		return strings.Compare(b.registry, a.registry)
+	}
+	return cmp.Or(strings.Compare(a.registry, b.registry), strings.Compare(a.namespace, b.namespace),
+		cmp.Compare(number(a.empty()), number(b.empty())), strings.Compare(a.rank(), b.rank()), strings.Compare(a.spelled, b.spelled))
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// rank orders spellings of the same key: Docker's for the Hub, then the plain one, then the others.
 func (e entry) rank() string {
 	switch e.spelled {
 	case oci.DockerHubLogin:
@@ -78,6 +129,35 @@ func (e entry) rank() string {
 		return "1"
 	}
 	return "2"
+}
+
+// problems returns what is wrong with parts of the document.
+func (d *document) problems(helpers Helpers) []error {
+	problems := slices.Clone(d.remarks)
+	for _, e := range d.entries {
+		if e.err != nil {
+			problems = append(problems, fmt.Errorf("the login for %s: %w", joinKey(e.registry, e.namespace), e.err))
+		}
+	}
+	named := []string{d.store}
+	for _, name := range d.helpers {
+		named = append(named, name)
+	}
+	slices.Sort(named)
+	for _, name := range slices.Compact(named) {
+		if name == "" {
+			continue
+		}
+		if err := usable(helpers, name); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return problems
+}
+
+// hasSecrets reports whether the document holds a login itself.
+func (d *document) hasSecrets() bool {
+	return slices.ContainsFunc(d.entries, func(e entry) bool { return !e.empty() })
 }
 
 // notJSON says where the problem is and quotes nothing, since it may be a secret. The errors of
@@ -92,78 +172,11 @@ func notJSON(data []byte, err error) error {
 	case errors.As(err, &syntax):
 		offset = syntax.Offset
 	case errors.As(err, &wrongType):
-		offset = wrongType.Offset
-		if wrongType.Field == "" || wrongType.Field == "auths" {
-			return fmt.Errorf(`line %d is not {"auths": {…}} as docker login writes it`, line(data, offset))
-		}
+		return fmt.Errorf(`line %d is not {"auths": {…}} as docker login writes it`, line(data, wrongType.Offset))
 	}
 	return fmt.Errorf("line %d is not JSON", line(data, offset))
 }
 
 func line(data []byte, offset int64) int {
 	return 1 + bytes.Count(data[:min(max(offset, 0), int64(len(data)))], []byte("\n"))
-}
-
-// parseLogin follows docker: "auth" beats "username" and "password". Its errors quote nothing.
-func parseLogin(value json.RawMessage) (Credential, error) {
-	var l login
-	if err := json.Unmarshal(value, &l); err != nil {
-		return Credential{}, errors.New("the entry is not an object of strings")
-	}
-	c := Credential{Username: l.Username, Password: l.Password, IdentityToken: l.IdentityToken}
-	if !l.Auth.IsZero() {
-		username, password, err := decodeAuth(l.Auth)
-		if err != nil {
-			return Credential{}, err
-		}
-		c.Username, c.Password = username, password
-	}
-	if c.Username == tokenUser {
-		if c.IdentityToken.IsZero() {
-			c.IdentityToken = c.Password
-		}
-		c.Username, c.Password = "", Secret{}
-	}
-	switch {
-	case c.IsZero() && !l.RegistryToken.IsZero():
-		// Docker's API takes one for a single request; nothing renews it in a file.
-		return Credential{}, errors.New(`"registrytoken" alone is not supported: log in with a password or an identity token`)
-	case c.Username == "" && c.IdentityToken.IsZero() && !c.Password.IsZero():
-		return Credential{}, errors.New("there is a password and no username")
-	case strings.ContainsFunc(c.Username, isControl) || strings.ContainsFunc(c.Password.Reveal(), isControl):
-		return Credential{}, errors.New("the username or password has control characters, which HTTP does not carry")
-	}
-	return c, nil
-}
-
-// decodeAuth reads base64("user:password"); the password may have colons, and the
-// trailing zero bytes that some versions of docker left there.
-func decodeAuth(auth Secret) (username string, password Secret, err error) {
-	encoded := strings.TrimRight(strings.TrimSpace(auth.Reveal()), "=")
-	decoded, err := base64.RawStdEncoding.DecodeString(encoded)
-	if err != nil {
-		return "", Secret{}, errors.New(`"auth" is not base64`)
-	}
-	username, text, ok := strings.Cut(string(decoded), ":")
-	if !ok {
-		return "", Secret{}, errors.New(`"auth" is not base64 of USER:PASSWORD`)
-	}
-	return username, NewSecret(strings.Trim(text, "\x00")), nil
-}
-
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
-
-// find returns the login for repository in registry, or the zero one.
-func find(entries []entry, registry, repository string) (Credential, error) {
-	registry = oci.CanonicalRegistry(registry)
-	for _, e := range entries {
-		if e.registry != registry || !within(repository, e.namespace) {
-			continue
-		}
-		if e.err != nil {
-			return Credential{}, fmt.Errorf("the login for %s: %w", joinKey(e.registry, e.namespace), e.err)
-		}
-		return e.credential, nil
-	}
-	return Credential{}, nil
 }

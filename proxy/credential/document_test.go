@@ -46,27 +46,31 @@ func TestLoginsAreFoundForTheirRepositoriesOnly(t *testing.T) {
 
 func TestEveryFormOfALoginIsRead(t *testing.T) {
 	for name, tt := range map[string]struct{ entry, want string }{
-		"auth":                            {`{"auth": "` + b64("me:pass") + `"}`, "me:pass"},
-		"colons in the password":          {`{"auth": "` + b64("me:pa:ss:") + `"}`, "me:pa:ss:"},
-		"not ASCII":                       {`{"auth": "` + b64("mé:pässwörd") + `"}`, "mé:pässwörd"},
-		"unpadded":                        {`{"auth": "` + strings.TrimRight(b64("me:pass1"), "=") + `"}`, "me:pass1"},
-		"zero bytes at the end":           {`{"auth": "` + b64("me:pass\x00\x00") + `"}`, "me:pass"},
-		"empty password":                  {`{"auth": "` + b64("me:") + `"}`, "me:"},
-		"username and password":           {`{"username": "me", "password": "pass"}`, "me:pass"},
-		"auth outdoes them":               {`{"username": "x", "password": "y", "auth": "` + b64("me:pass") + `"}`, "me:pass"},
-		"identity token":                  {`{"identitytoken": "idt"}`, "|idt"},
-		"identity token and username":     {`{"auth": "` + b64("me:") + `", "identitytoken": "idt"}`, "me|idt"},
-		"<token> and identity token":      {`{"auth": "` + b64("<token>:") + `", "identitytoken": "idt"}`, "|idt"},
-		"<token> with it in the password": {`{"auth": "` + b64("<token>:idt") + `"}`, "|idt"},
-		"<token> as username":             {`{"username": "<token>", "password": "idt"}`, "|idt"},
-		"unknown fields":                  {`{"auth": "` + b64("me:pass") + `", "email": "x@y", "new": {"a": [1]}}`, "me:pass"},
-		"empty: a helper has it":          {`{}`, ""},
-		"null":                            {`null`, ""},
-		"empty strings":                   {`{"auth": "", "username": ""}`, ""},
-		"registry token and a password":   {`{"registrytoken": "r", "auth": "` + b64("me:pass") + `"}`, "me:pass"},
+		"auth":                        {`{"auth": "` + b64("me:pass") + `"}`, "me:pass"},
+		"colons in the password":      {`{"auth": "` + b64("me:pa:ss:") + `"}`, "me:pa:ss:"},
+		"not ASCII":                   {`{"auth": "` + b64("mé:pässwörd") + `"}`, "mé:pässwörd"},
+		"unpadded":                    {`{"auth": "` + strings.TrimRight(b64("me:pass1"), "=") + `"}`, "me:pass1"},
+		"zero bytes at the end":       {`{"auth": "` + b64("me:pass\x00\x00") + `"}`, "me:pass"},
+		"empty password":              {`{"auth": "` + b64("me:") + `"}`, "me:"},
+		"username and password":       {`{"username": "me", "password": "pass"}`, "me:pass"},
+		"auth outdoes them":           {`{"username": "x", "password": "y", "auth": "` + b64("me:pass") + `"}`, "me:pass"},
+		"identity token":              {`{"identitytoken": "idt"}`, "|idt"},
+		"identity token and username": {`{"auth": "` + b64("me:") + `", "identitytoken": "idt"}`, "me|idt"},
+		"<token> and identity token":  {`{"auth": "` + b64("<token>:") + `", "identitytoken": "idt"}`, "|idt"},
+		// OpenShift's registries accept this as a password.
+		"<token> with a password": {`{"auth": "` + b64("<token>:jwt") + `"}`, "<token>:jwt"},
+		"<token> as username":     {`{"username": "<token>", "password": "jwt"}`, "<token>:jwt"},
+		// A key file of Google's is the password of _json_key.
+		"lines in the password":          {`{"auth": "` + b64("_json_key:{\n \"a\": 1\n}\n") + `"}`, "_json_key:{\n \"a\": 1\n}\n"},
+		"lines in the password, spelled": {`{"username": "_json_key", "password": "{\n}"}`, "_json_key:{\n}"},
+		"unknown fields":                 {`{"auth": "` + b64("me:pass") + `", "email": "x@y", "new": {"a": [1]}}`, "me:pass"},
+		"empty: a helper has it":         {`{}`, ""},
+		"null":                           {`null`, ""},
+		"empty strings":                  {`{"auth": "", "username": ""}`, ""},
+		"registry token and a password":  {`{"registrytoken": "r", "auth": "` + b64("me:pass") + `"}`, "me:pass"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := fileWith(t, `{"credsStore": "desktop", "HttpHeaders": {"X": "y"}, "auths": {"quay.io": `+tt.entry+`}}`)
+			f := fileWith(t, `{"HttpHeaders": {"X": "y"}, "auths": {"quay.io": `+tt.entry+`}}`)
 			if got := spell(mustLookup(t, f, "quay.io", "a/b")); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
@@ -84,7 +88,7 @@ func TestUselessLoginIsAnErrorForItsRegistryAlone(t *testing.T) {
 		"a number":             `{"password": 7263790, "username": "canary"}`,
 		"a string":             `"canary"`,
 		"an array":             `["canary"]`,
-		"line break":           `{"username": "me", "password": "canary\nX-Evil: 1"}`,
+		"line break":           `{"username": "canary\nX-Evil: 1", "password": "x"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := fileWith(t, `{"auths": {"quay.io/org": `+value+`, "ghcr.io": {"auth": "`+b64("me:pass")+`"}}}`)
@@ -122,10 +126,20 @@ func TestHubLoginThatDockerWroteWinsOverItsOtherSpellings(t *testing.T) {
 }
 
 // docker leaves {"auths": {"https://index.docker.io/v1/": {}}} where a helper has the login.
-func TestEmptyEntryDoesNotHideARealOne(t *testing.T) {
-	f := fileWith(t, `{"auths": {"https://index.docker.io/v1/": {}, "docker.io": {"auth": "`+b64("me:pass")+`"}, "docker.io/org": {}}}`)
+func TestEmptyEntryDoesNotHideARealOneOfTheSameKey(t *testing.T) {
+	f := fileWith(t, `{"auths": {"https://index.docker.io/v1/": {}, "docker.io": {"auth": "`+b64("me:pass")+`"}}}`)
 	if got := spell(mustLookup(t, f, "docker.io", "org/image")); got != "me:pass" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// containers/image stops there.
+func TestEmptyEntryForANamespaceMeansAnonymous(t *testing.T) {
+	f := fileWith(t, `{"auths": {"quay.io/open": {}, "quay.io": {"auth": "`+b64("me:pass")+`"}, "*.quay.io": {"auth": "`+b64("other:pass")+`"}}}`)
+	for repository, want := range map[string]string{"open/image": "", "open": "", "opened/image": "me:pass", "": "me:pass"} {
+		if got := spell(mustLookup(t, f, "quay.io", repository)); got != want {
+			t.Errorf("%s: got %q, want %q", repository, got, want)
+		}
 	}
 }
 
@@ -146,7 +160,6 @@ func TestDocumentInTroubleSaysWhereAndQuotesNothing(t *testing.T) {
 		"blank":             {"\n \n", "it is empty"},
 		"cut":               {"{\"auths\": {\n\"quay.io\": {\"auth\": \"canary", "line 2"},
 		"not JSON":          {"{\n\n  canary: 1}", "line 3"},
-		"trailing":          {`{"auths": {}} canary`, "line 1"},
 		"an array":          {`["canary"]`, `{"auths": {…}}`},
 		"auths an array":    {`{"auths": ["canary"]}`, `{"auths": {…}}`},
 		"auths a string":    {`{"auths": "canary"}`, `{"auths": {…}}`},
@@ -168,17 +181,21 @@ func TestDocumentInTroubleSaysWhereAndQuotesNothing(t *testing.T) {
 func FuzzParseDocument(f *testing.F) {
 	f.Add([]byte(auths("quay.io", "me:canary", "https://index.docker.io/v1/", "you:canary", "quay.io/org", "<token>:canary")))
 	f.Add([]byte(`{"auths": {"quay.io": {"identitytoken": "canary"}, "x/y": {"registrytoken": "canary"}, "[::1]:5000": 7}}`))
-	f.Add([]byte(`{"auths": null, "credsStore": "x"}`))
+	f.Add([]byte(`{"auths": null, "credsStore": "x", "credHelpers": {"quay.io": "y", "*.z": ""}} more`))
+	f.Add([]byte(`{"https://quay.io/v1/": {"auth": "bWU6Y2FuYXJ5"}, "*.example.com:5000/org": {"username": "me"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		entries, err := parseDocument(fileKind, data)
-		if err != nil && len(entries) > 0 {
-			t.Errorf("an error and yet %d entries", len(entries))
+		doc, err := parseDocument(fileKind, data)
+		if err != nil {
+			if doc != nil {
+				t.Error("an error and yet a document")
+			}
+			return
 		}
 		again, _ := parseDocument(fileKind, data)
-		for i, e := range entries {
-			registry, namespace, err := ParseKey(joinKey(e.registry, e.namespace))
-			if err != nil || registry != e.registry || namespace != e.namespace {
-				t.Errorf("key %q does not read back: %q %q %v", joinKey(e.registry, e.namespace), registry, namespace, err)
+		for i, e := range doc.entries {
+			back, err := parseFileKey(joinKey(e.registry, e.namespace))
+			if err != nil || back != e.fileKey {
+				t.Errorf("key %q does not read back: %v %v", joinKey(e.registry, e.namespace), back, err)
 			}
 			if e.err != nil {
 				if !e.credential.IsZero() {
@@ -186,14 +203,14 @@ func FuzzParseDocument(f *testing.F) {
 				}
 				continue
 			}
-			if e.credential.IsZero() || e.credential.Generation == "" {
-				t.Error("an entry without a credential or a generation")
+			if e.credential.IsZero() != (e.credential.Generation == "") {
+				t.Error("a credential without a generation, or the other way round")
 			}
-			if again[i].credential.Generation != e.credential.Generation {
+			if again.entries[i].credential.Generation != e.credential.Generation {
 				t.Error("the same bytes give another generation")
 			}
-			if value, err := encodeLogin(e.credential); err == nil {
-				back, err := parseLogin(value)
+			if value, err := encodeLogin(e.credential, ""); err == nil {
+				back, _, err := parseLogin(value)
 				if err != nil || spell(back) != spell(e.credential) {
 					t.Errorf("does not survive being stored: %v", err)
 				}

@@ -77,11 +77,11 @@ func TestUnchangedFileIsOnlyLookedAt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries, err := parseDocument(fileKind, []byte(auths("quay.io", "me:remembered")))
+	doc, err := parseDocument(fileKind, []byte(auths("quay.io", "me:remembered")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.content = watched{seen: stampOf(info), good: true, entries: entries}
+	f.content = watched{seen: stampOf(info), content: doc}
 	if got := spell(mustLookup(t, f, "quay.io", "")); got != "me:remembered" {
 		t.Errorf("got %q", got)
 	}
@@ -222,6 +222,7 @@ func TestFileThatWasTakenAwayTakesItsLoginsWithIt(t *testing.T) {
 
 func TestFileWithoutSecretsMayBeRead(t *testing.T) {
 	f := fileWith(t, `{"credHelpers": {"x.example": "ecr-login"}, "auths": {"quay.io": {}}}`)
+	f.Helpers = &shelf{}
 	chmod(t, f.Path, 0o644)
 	if got := spell(mustLookup(t, f, "x.example", "a/b")); got != "" || f.Fault() != nil {
 		t.Errorf("got %q, fault %v", got, f.Fault())
@@ -325,11 +326,11 @@ func BenchmarkFileLookup(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	entries, err := parseDocument(fileKind, []byte(auths("quay.io", "me:one")))
+	doc, err := parseDocument(fileKind, []byte(auths("quay.io", "me:one")))
 	if err != nil {
 		b.Fatal(err)
 	}
-	f := &File{Path: path, content: watched{seen: stampOf(info), good: true, entries: entries}}
+	f := &File{Path: path, content: watched{seen: stampOf(info), content: doc}}
 	for b.Loop() {
 		if _, err := f.Lookup(b.Context(), "quay.io", "a/b"); err != nil {
 			b.Fatal(err)

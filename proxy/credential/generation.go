@@ -16,10 +16,20 @@ var generationKey = func() []byte {
 	return key
 }()
 
-// generation names the material of c, which is stored under key in a source of that kind.
-func generation(kind, key string, c Credential) string {
+// Name returns c with its Generation: c came from a source of that kind, which has it under key.
+func Name(kind, key string, c Credential) Credential {
+	if !c.IsZero() {
+		c.Generation = generation(kind, key, c, "")
+	}
+	return c
+}
+
+// generation names the material of c, which is stored under key in a source of that kind. accepted
+// is when a registry last accepted it, if that is known: material that was accepted after it had
+// been refused is a new generation, for which nothing is held back.
+func generation(kind, key string, c Credential, accepted string) string {
 	mac := hmac.New(sha256.New, generationKey)
-	for _, part := range []string{kind, key, c.Username, c.Password.Reveal(), c.IdentityToken.Reveal()} {
+	for _, part := range []string{kind, key, c.Username, c.Password.Reveal(), c.IdentityToken.Reveal(), accepted} {
 		// With its length, so that no two lists of parts read the same.
 		_ = binary.Write(mac, binary.BigEndian, uint64(len(part)))
 		mac.Write([]byte(part))

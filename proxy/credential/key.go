@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -9,6 +10,8 @@ import (
 
 // keyLimit bounds a key, in characters: more than the two names in it may have.
 const keyLimit = 4 * oci.MaxName
+
+var errKey = errors.New("not a registry's name: want HOST, HOST:PORT or HOST/NAMESPACE, as in quay.io/org")
 
 // ParseKey reads the key under which a login is stored: "quay.io", "quay.io/org",
 // "registry.corp.example:5000", and docker's older forms "https://host",
@@ -36,9 +39,38 @@ func ParseKey(key string) (registry, namespace string, err error) {
 	}
 	if !oci.ValidRegistry(registry) || namespace != "" && !oci.ValidRepository(namespace) {
 		// Not quoted: it may hold a password.
-		return "", "", fmt.Errorf("not a registry's name: want HOST, HOST:PORT or HOST/NAMESPACE, as in quay.io/org")
+		return "", "", errKey
 	}
 	return registry, namespace, nil
+}
+
+// fileKey is a key of a credential file.
+type fileKey struct {
+	registry, namespace string
+	wildcard            bool // registry is a pattern of [MatchHost]
+}
+
+// parseFileKey reads a key of a credential file: what ParseKey reads, and wildcards in the
+// registry's name. A path after a scheme counts for nothing, as for docker and containers/image.
+func parseFileKey(key string) (fileKey, error) {
+	rest, hadScheme := cutScheme(key)
+	host, path, _ := strings.Cut(rest, "/")
+	path = strings.Trim(path, "/")
+	if strings.ContainsAny(host, "*?[") && !strings.HasPrefix(host, "[") {
+		if len(key) > keyLimit || !ValidPattern(host) || path != "" && !oci.ValidRepository(path) {
+			return fileKey{}, errKey
+		}
+		if hadScheme || path == "v1" || path == "v2" {
+			path = ""
+		}
+		return fileKey{registry: strings.ToLower(host), namespace: path, wildcard: true}, nil
+	}
+	// docker stores ".../v1/access-token" next to the login, which ParseKey refuses.
+	if hadScheme && !strings.HasPrefix(path, "v1/") && !strings.HasPrefix(path, "v2/") {
+		key = host
+	}
+	registry, namespace, err := ParseKey(key)
+	return fileKey{registry: registry, namespace: namespace}, err
 }
 
 func cutScheme(key string) (rest string, had bool) {

@@ -7,7 +7,7 @@ import (
 )
 
 func TestALoginIsFoundByTheOriginOfTheUpstream(t *testing.T) {
-	entries, err := parseDocument(fileKind, []byte(`{"auths":{
+	doc, err := parseDocument(fileKind, []byte(`{"auths":{
 		"https://index.docker.io/v1/": {"auth":"aHViOng="},
 		"mirror.example": {"auth":"bWlycm9yOng="},
 		"harbor.example/hub-proxy": {"auth":"cHJvamVjdDp4"},
@@ -16,7 +16,7 @@ func TestALoginIsFoundByTheOriginOfTheUpstream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := found(entries)
+	source := found{doc}
 	for upstream, want := range map[string]string{
 		"https://registry-1.docker.io":          "hub",
 		"https://index.docker.io/":              "hub",
@@ -74,9 +74,9 @@ func TestALoginIsForTheHostOfItsRegistryOnly(t *testing.T) {
 	}
 }
 
-// found is a source of entries.
-type found []entry
+// found is a source of the logins in a document.
+type found struct{ *document }
 
-func (f found) Lookup(_ context.Context, registry, repository string) (Credential, error) {
-	return find(f, registry, repository)
+func (f found) Lookup(ctx context.Context, registry, repository string) (Credential, error) {
+	return f.find(ctx, nil, registry, repository)
 }

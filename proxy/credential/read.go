@@ -17,8 +17,12 @@ import (
 // documentLimit is far more than any config.json needs.
 const documentLimit = 1 << 20
 
-// place is where a document is, and which kind of source reads it.
-type place struct{ kind, path string }
+// place is where a document is, which kind of source reads it, and what runs the helpers that it
+// names.
+type place struct {
+	kind, path string
+	helpers    Helpers
+}
 
 // stamp tells one state of a file from the next: content, owner and mode.
 type stamp struct {
@@ -111,7 +115,7 @@ func (p place) acceptable(folder *os.Root, info fs.FileInfo) error {
 	}
 	uid := owner(info)
 	if !slices.Contains(allowed, uid) {
-		return fmt.Errorf("it belongs to uid %d, who is neither root nor the user that sidemirror runs as: chown root %s", uid, p.path)
+		return fmt.Errorf("it belongs to uid %d, who is neither root nor the user that sidemirror runs as: pass it to the service with LoadCredential=, see docs/credentials.md", uid)
 	}
 	if perm := info.Mode().Perm(); perm&0o022 != 0 {
 		return fmt.Errorf("others may write to it (mode %04o): chmod go-w %s", perm, p.path)

@@ -28,7 +28,7 @@ type hidden struct {
 
 func TestNoOutputHoldsTheSecret(t *testing.T) {
 	s := NewSecret(canary)
-	c := Credential{Username: "me", Password: s, IdentityToken: s, Generation: generation(fileKind, "quay.io", Credential{Password: s})}
+	c := Credential{Username: "me", Password: s, IdentityToken: s, Generation: generation(fileKind, "quay.io", Credential{Password: s}, "")}
 	h := hidden{c, s, &s, map[string]Secret{"a": s}, []Credential{c}, c}
 	text := auths("quay.io", "me:"+canary)
 	file := fileWith(t, text)

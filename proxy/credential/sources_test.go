@@ -42,23 +42,24 @@ func TestFirstSourceThatKnowsWins(t *testing.T) {
 
 func TestGenerationChangesWithTheMaterialAndOnlyWithIt(t *testing.T) {
 	c := Credential{Username: "me", Password: NewSecret("pass"), IdentityToken: NewSecret("idt")}
-	first := generation(fileKind, "quay.io", c)
+	first := generation(fileKind, "quay.io", c, "")
 	if !regexp.MustCompile(`^file:[0-9a-f]{16}$`).MatchString(first) {
 		t.Errorf("form: %s", first)
 	}
 	same := Credential{Username: "me", Password: NewSecret("pass"), IdentityToken: NewSecret("idt"), Generation: "x"}
-	if generation(fileKind, "quay.io", same) != first {
+	if generation(fileKind, "quay.io", same, "") != first {
 		t.Error("the same material has another generation")
 	}
 	seen := map[string]string{first: "the first"}
 	for name, g := range map[string]string{
-		"another kind":      generation(storeKind, "quay.io", c),
-		"another key":       generation(fileKind, "quay.io/org", c),
-		"another user":      generation(fileKind, "quay.io", Credential{Username: "me2", Password: c.Password, IdentityToken: c.IdentityToken}),
-		"another password":  generation(fileKind, "quay.io", Credential{Username: "me", Password: NewSecret("pass2"), IdentityToken: c.IdentityToken}),
-		"no token":          generation(fileKind, "quay.io", Credential{Username: "me", Password: c.Password}),
-		"token as password": generation(fileKind, "quay.io", Credential{Username: "me", Password: c.IdentityToken, IdentityToken: c.Password}),
-		"shifted":           generation(fileKind, "quay.io", Credential{Username: "m", Password: NewSecret("epass"), IdentityToken: c.IdentityToken}),
+		"another kind":      generation(storeKind, "quay.io", c, ""),
+		"another key":       generation(fileKind, "quay.io/org", c, ""),
+		"another user":      generation(fileKind, "quay.io", Credential{Username: "me2", Password: c.Password, IdentityToken: c.IdentityToken}, ""),
+		"another password":  generation(fileKind, "quay.io", Credential{Username: "me", Password: NewSecret("pass2"), IdentityToken: c.IdentityToken}, ""),
+		"no token":          generation(fileKind, "quay.io", Credential{Username: "me", Password: c.Password}, ""),
+		"token as password": generation(fileKind, "quay.io", Credential{Username: "me", Password: c.IdentityToken, IdentityToken: c.Password}, ""),
+		"accepted anew":     generation(fileKind, "quay.io", c, "2026-01-02T03:04:05Z"),
+		"shifted":           generation(fileKind, "quay.io", Credential{Username: "m", Password: NewSecret("epass"), IdentityToken: c.IdentityToken}, ""),
 	} {
 		if other, ok := seen[g]; ok {
 			t.Errorf("%s has the generation of %s", name, other)

@@ -221,27 +221,53 @@ func TestLoginKeepsWhatElseStandsInTheStore(t *testing.T) {
 	}
 }
 
-func TestLoginThatCouldNotBeReadBackIsNotKept(t *testing.T) {
+func TestLoginThatCouldNotBeReadBackIsNotStored(t *testing.T) {
 	for name, c := range map[string]Credential{
 		"nothing":               {},
 		"colon in the username": user("me:too", "p"),
 		"no username":           user("", "p"),
-		"<token> as username":   user("<token>", "p"),
-		"line break":            user("me", "p\r\nX-Evil: 1"),
+		"line break":            user("me\r\nX-Evil: 1", "p"),
 		"not UTF-8 token":       {IdentityToken: NewSecret("\xff")},
 		"zero bytes":            user("me", "p\x00"),
 	} {
 		s := emptyStore(t)
 		mustPut(t, s, "quay.io", user("old", "p"))
+		if err := Check(c); err == nil {
+			t.Errorf("%s: passes the check before the registry is asked", name)
+		}
 		if err := s.Put(t.Context(), "quay.io", c); err == nil {
-			t.Errorf("%s: kept", name)
+			t.Errorf("%s: stored", name)
 		}
 		if got := spell(mustLookup(t, s, "quay.io", "")); got != "old:p" {
 			t.Errorf("%s: the older login became %q", name, got)
 		}
 	}
 	if err := emptyStore(t).Put(t.Context(), "not a registry", user("me", "p")); err == nil {
-		t.Error("kept under a key that is none")
+		t.Error("stored under a key that is none")
+	}
+}
+
+// A password that was held back after a refusal is tried again when the registry has accepted it.
+func TestALoginThatIsStoredAgainIsANewGeneration(t *testing.T) {
+	s := emptyStore(t)
+	mustPut(t, s, "quay.io", user("me", "p"))
+	mustPut(t, s, "quay.io/org", user("org", "p"))
+	first, org := mustLookup(t, s, "quay.io", "a"), mustLookup(t, s, "quay.io", "org/a")
+	mustPut(t, s, "quay.io", user("me", "p"))
+	if again := mustLookup(t, s, "quay.io", "a"); again.Generation == first.Generation || spell(again) != spell(first) {
+		t.Errorf("generation %s, then %s of %s", first.Generation, again.Generation, spell(again))
+	}
+	if again := mustLookup(t, s, "quay.io", "org/a"); again.Generation != org.Generation {
+		t.Error("another login is a new generation too")
+	}
+}
+
+func TestALoginWithLinesInItsPasswordIsStored(t *testing.T) {
+	s := emptyStore(t)
+	key := "{\n  \"type\": \"service_account\",\r\n\t\"private_key\": \"x\"\n}\n"
+	mustPut(t, s, "europe-docker.pkg.dev", user("_json_key", key))
+	if got := mustLookup(t, OpenStore(s.path), "europe-docker.pkg.dev", "a/b"); got.Password.Reveal() != key {
+		t.Errorf("got %q", got.Password.Reveal())
 	}
 }
 

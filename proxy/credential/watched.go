@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,9 +14,8 @@ import (
 // corrected file is used from the next pull on (nexus#639).
 type watched struct {
 	mu      sync.Mutex
-	seen    stamp   // the state that was read last, well or not; zero: read again
-	good    bool    // entries stood there once, and the file has not been taken away since
-	entries []entry // shared, never changed
+	seen    stamp     // the state that was read last, well or not; zero: read again
+	content *document // as it was last read well; nil if it never was, or the file was removed since
 	fault   error
 }
 
@@ -24,12 +24,12 @@ const attempts = 3
 
 // lookup uses the last good content also while the file has a problem. If there is none yet it
 // returns the error, because the login that is asked for may be there.
-func (w *watched) lookup(p place, registry, repository string) (Credential, error) {
-	entries, err := w.current(p)
+func (w *watched) lookup(ctx context.Context, p place, registry, repository string) (Credential, error) {
+	doc, err := w.current(p)
 	if err != nil {
 		return Credential{}, err
 	}
-	c, err := find(entries, registry, repository)
+	c, err := doc.find(ctx, p.helpers, registry, repository)
 	if err != nil {
 		return Credential{}, fmt.Errorf("credential file %s: %w", p.path, err)
 	}
@@ -37,29 +37,31 @@ func (w *watched) lookup(p place, registry, repository string) (Credential, erro
 }
 
 // current returns what is known after a look at the file.
-func (w *watched) current(p place) ([]entry, error) {
+func (w *watched) current(p place) (*document, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.refresh(p)
-	if !w.good && !errors.Is(w.fault, fs.ErrNotExist) {
-		return nil, w.fault
+	switch {
+	case w.content != nil:
+		return w.content, nil
+	case errors.Is(w.fault, fs.ErrNotExist):
+		return &document{}, nil
 	}
-	return w.entries, nil
+	return nil, w.fault
 }
 
 // trouble returns what is wrong with the file now, including the entries that are of no use.
 func (w *watched) trouble(p place) error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.refresh(p)
-	if w.fault != nil {
-		return w.fault
+	doc, fault := w.content, w.fault
+	w.mu.Unlock()
+	if fault != nil {
+		return fault
 	}
 	var problems []error
-	for _, e := range w.entries {
-		if e.err != nil {
-			problems = append(problems, fmt.Errorf("credential file %s: the login for %s: %w", p.path, joinKey(e.registry, e.namespace), e.err))
-		}
+	for _, err := range doc.problems(p.helpers) {
+		problems = append(problems, fmt.Errorf("credential file %s: %w", p.path, err))
 	}
 	return errors.Join(problems...)
 }
@@ -73,18 +75,18 @@ func (w *watched) refresh(p place) {
 		return // still not there, as a store mostly is
 	}
 	now := time.Now()
-	entries, at, err := p.load()
+	doc, at, err := p.load()
 	if !at.settled(now) {
 		at = stamp{}
 	}
 	w.seen = at
 	switch {
 	case err == nil:
-		w.good, w.entries, w.fault = true, entries, nil
+		w.content, w.fault = doc, nil
 	case errors.Is(err, fs.ErrNotExist):
 		// It was removed, and the logins with it. What appears here next must be read well once
 		// before a request goes without its login.
-		w.good, w.entries = false, nil
+		w.content = nil
 		w.fault = fmt.Errorf("credential file: %w", err)
 	default:
 		w.fault = fmt.Errorf("credential file %s: %w", p.path, err)
@@ -93,7 +95,7 @@ func (w *watched) refresh(p place) {
 
 // load reads and parses, again if the file is being written to. The stamp is zero if the next
 // look-up must try again.
-func (p place) load() (entries []entry, at stamp, err error) {
+func (p place) load() (doc *document, at stamp, err error) {
 	for range attempts {
 		data, state, err := p.read()
 		if errors.Is(err, errBeingWritten) {
@@ -105,14 +107,14 @@ func (p place) load() (entries []entry, at stamp, err error) {
 		if err != nil {
 			return nil, at, err
 		}
-		entries, err := parseDocument(p.kind, data)
+		doc, err := parseDocument(p.kind, data)
 		if err != nil {
 			return nil, at, err
 		}
-		if mode := state.Mode().Perm(); mode&0o004 != 0 && len(entries) > 0 {
+		if mode := state.Mode().Perm(); mode&0o004 != 0 && doc.hasSecrets() {
 			return nil, at, fmt.Errorf("it holds secrets and every user may read it (mode %04o): chmod o-r %s", mode, p.path)
 		}
-		return entries, at, nil
+		return doc, at, nil
 	}
 	return nil, stamp{}, errBeingWritten
 }

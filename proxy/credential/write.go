@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,9 +57,38 @@ func (s *Store) change(ctx context.Context, edit func(auths map[string]json.RawM
 	if len(data) >= documentLimit {
 		return fmt.Errorf("it would be longer than %d bytes", documentLimit)
 	}
-	return durable.Replace(self, filepath.Base(s.path), append(data, '\n'), durable.Options{
+	data = append(data, '\n')
+	err = durable.Replace(self, filepath.Base(s.path), data, durable.Options{
 		Prepare: func(f *os.File) error { return giveTo(self, f) },
 	})
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return s.shorten(self, data, len(auths), err)
+	}
+	return err
+}
+
+// shorten changes the file without space for another one, so that a login can be deleted from a
+// full disk. It removes a file without logins, and otherwise writes data over what is there,
+// filled up with spaces, so that a crash meanwhile leaves no end of the old text behind.
+func (s *Store) shorten(folder *os.File, data []byte, logins int, full error) error {
+	if logins == 0 {
+		return durable.Remove(folder, filepath.Base(s.path), durable.Options{})
+	}
+	fd, err := unix.Openat(int(folder.Fd()), filepath.Base(s.path), unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return full
+	}
+	f := os.NewFile(uintptr(fd), s.path)
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || info.Size() < int64(len(data)) {
+		return full
+	}
+	data = append(data, bytes.Repeat([]byte(" "), int(info.Size())-len(data))...)
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // lock takes the lock, which closing folder releases.

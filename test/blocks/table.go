@@ -13,6 +13,9 @@ type Entry struct {
 	// longest holds. Of an exempt block it is the whole text.
 	Begins string
 
+	// Language, if set, makes the entry match all blocks whose fence names that language.
+	Language string
+
 	// Exempt is why the block is not run.
 	Exempt string
 
@@ -56,7 +59,7 @@ func Tasks(table []Entry, blocks []Block) ([]Task, error) {
 		tasks = make([][]Task, len(table))
 	)
 	for _, b := range blocks {
-		i := match(table, b.Commands())
+		i := match(table, b)
 		if i < 0 {
 			errs = append(errs, fmt.Errorf("%s:%d: a block that the table does not know:\n%s", b.Document, b.Line, b.Text))
 			continue
@@ -72,7 +75,7 @@ func Tasks(table []Entry, blocks []Block) ([]Task, error) {
 	for i, e := range table {
 		switch {
 		case len(tasks[i]) == 0:
-			errs = append(errs, fmt.Errorf("no document has the block that begins with %q", e.Begins))
+			errs = append(errs, fmt.Errorf("no document has the block that begins with %q", e.Begins+e.Language))
 		case (e.Exempt == "") == (e.On == ""):
 			errs = append(errs, fmt.Errorf("the entry %q must name a host or a reason to be exempt", e.Begins))
 		}
@@ -81,10 +84,13 @@ func Tasks(table []Entry, blocks []Block) ([]Task, error) {
 	return all, errors.Join(errs...)
 }
 
-// match returns the index of the entry for commands, -1 if there is none.
-func match(table []Entry, commands string) int {
-	found := -1
+// match returns the index of the entry for a block, -1 if there is none.
+func match(table []Entry, b Block) int {
+	found, commands := -1, b.Commands()
 	for i, e := range table {
+		if e.Language != "" && e.Language == b.Language {
+			return i
+		}
 		begins := strings.TrimSpace(e.Begins)
 		if begins == "" || !strings.HasPrefix(commands, begins) || e.Exempt != "" && begins != commands {
 			continue

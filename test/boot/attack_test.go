@@ -107,11 +107,11 @@ func (a *attacker) attack(etc tree, engines bool) {
 	}
 	// In both orders: what the service has put right apply cannot be seen to do.
 	m.run("systemctl stop sidemirror-hosts.service")
-	m.run("sidemirror revert")
+	m.run("sidemirror revert --files-only")
 	a.unheard("sidemirror revert", etc)
 	a.silent("sidemirror apply")
 	a.unheard("sidemirror apply", etc)
-	m.run("sidemirror revert && systemctl start sidemirror-hosts.service")
+	m.run("sidemirror revert --files-only && systemctl start sidemirror-hosts.service")
 	if engines {
 		m.settled()
 	}

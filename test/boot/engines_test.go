@@ -87,12 +87,11 @@ func (m *machine) stock(t *testing.T, net *internet) {
 	}
 	m.pullsBy(t, net, kubernetes, "later-kept", true)
 
-	m.run("systemctl stop sidemirror-hosts.service")
 	m.run("sidemirror revert")
 	for _, d := range m.tree("/etc/containerd/config.toml").differences(stock) {
 		t.Errorf("after revert %s", d)
 	}
-	m.run("systemctl start sidemirror-hosts.service")
+	m.run("systemctl enable --now sidemirror-hosts.service")
 }
 
 // pullsBy pulls a new public image from Docker Hub by one engine, and wants it to

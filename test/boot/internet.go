@@ -11,6 +11,7 @@ import (
 	"io"
 	"log"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -32,8 +33,15 @@ const (
 	ghcr = "ghcr.io"
 )
 
-// names are all hosts that the internet has.
-var names = []string{hub, "auth.docker.io", ghcr}
+// names are all hosts that the internet has. The last ones are the documentation's: mirrors, which
+// have what Docker Hub and ghcr.io have, and a company's registry.
+var names = []string{
+	hub, "auth.docker.io", ghcr, "quay.io", "registry.k8s.io", "docker.example.com", "ghcr.example.com",
+	"hub-mirror.corp.example", "registry.corp.example", "sso.corp.example",
+}
+
+// ports are those that every host of the internet has open.
+var ports = []string{"443", "5000"}
 
 // The internet is what a machine finds there: Docker Hub and ghcr.io, at their own
 // names and by TLS. Behind both stand a private docker-registry with its token
@@ -61,23 +69,24 @@ func connect(t testing.TB, m *machine) *internet {
 		public:  registry.Start(t, registry.Options{}),
 	}
 	m.run("ip address add " + outside + "/32 dev lo")
-	listener, err := listenIn(m.holder, outside+":443")
-	if err != nil {
-		t.Fatal(err)
-	}
 	certificate, ca := certify(t)
 	server := &http.Server{
 		Handler: n, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute,
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
 	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = server.ServeTLS(listener, "", "") // until it is closed
-	}()
+	var served sync.WaitGroup
+	for _, port := range ports {
+		listener, err := listenIn(m.holder, net.JoinHostPort(outside, port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		served.Go(func() {
+			_ = server.ServeTLS(listener, "", "") // until it is closed
+		})
+	}
 	t.Cleanup(func() {
 		_ = server.Close()
-		<-served
+		served.Wait()
 	})
 	m.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"+outside+" "+strings.Join(names, " ")+"\n", 0o644)
 	bundle, err := os.ReadFile(m.path("/etc/ssl/certs/ca-certificates.crt"))

@@ -40,6 +40,7 @@ type machine struct {
 	leader int    // process id of its systemd, 0 when off
 	boots  int
 	group  *os.File // its control group
+	binds  []string // folders of this host that it has, as systemd-nspawn's --bind
 }
 
 // hold is run as the holder, in its namespaces: $1 is the machine's name, $2 the
@@ -123,6 +124,9 @@ func (m *machine) boot() {
 		"--capability=all", "--system-call-filter='add_key keyctl bpf'", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
 		"--bind=" + filepath.Join(m.dir, "docker") + ":/var/lib/docker",
 		"--bind=" + filepath.Join(m.dir, "containerd") + ":/var/lib/containerd",
+	}
+	for _, bind := range m.binds {
+		nspawn = append(nspawn, "--bind="+bind)
 	}
 	// Without a terminal nspawn is silent.
 	cmd := exec.Command("nsenter", "--target", strconv.Itoa(m.holder), "--mount", "--net", "--pid",

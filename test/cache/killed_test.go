@@ -76,7 +76,8 @@ func (k *killing) during(do func(s *harness.Sidemirror)) {
 	content(k.t, k.options.Cache, k.seen)
 }
 
-// whole starts a daemon, looks that nothing unusable is left of the one before, and pulls an image with it.
+// whole starts a daemon, looks that nothing unusable is left of the one before, and pulls an image
+// with it.
 func (k *killing) whole(pull func(s *harness.Sidemirror) error) {
 	k.t.Helper()
 	s := harness.Start(k.t, k.options)

@@ -101,6 +101,11 @@ func (h *Host) PullCRI(ctx context.Context, reference, digest string) error {
 	}
 }
 
+// ForgetCRI removes an image that CRI has pulled, so that the next pull fetches all of it again.
+func (h *Host) ForgetCRI(ctx context.Context, reference string) error {
+	return cri.Remove(ctx, h.Path(containerdSocket), reference)
+}
+
 // holds checks that an engine has what was pushed.
 func holds(got []string, reference, digest string) error {
 	if !slices.ContainsFunc(got, func(s string) bool { return strings.HasSuffix(s, "@"+digest) }) {

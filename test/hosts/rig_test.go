@@ -154,6 +154,8 @@ func (r *rig) newHost(t *testing.T, hosts, authorities string, o rigOptions) *en
 		"/etc/hosts":                         hosts,
 		"/etc/ssl/certs/ca-certificates.crt": authorities,
 		"/etc/sidemirror/config.toml":        string(config),
+		// These hosts have a client of CRI.
+		"/etc/crictl.yaml": "runtime-endpoint: unix:///run/containerd/containerd.sock\n",
 	}
 	maps.Copy(all, o.files)
 	return engine.StartHost(t, engine.HostOptions{Generation: o.generation, Files: all, Program: harness.Binary(t)})

@@ -1,6 +1,7 @@
 package packages
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,7 +31,15 @@ func leavesNothing(t *testing.T, checkout string) {
 		"/opt/mirror": "/usr/local/lib", // systemd does not look below it
 	} {
 		t.Run("PREFIX="+prefix, func(t *testing.T) {
+			// A real root has some of the folders already, empty or not. They stay.
 			dest := t.TempDir()
+			own := []string{"/etc", "/usr/local/share/man/man1", "/usr/share/doc"}
+			for _, name := range own {
+				if err := os.MkdirAll(filepath.Join(dest, name), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := folders(t, dest)
 			args := []string{"DESTDIR=" + dest}
 			bin := "/usr/local/bin"
 			if prefix != "" {
@@ -66,6 +75,8 @@ func leavesNothing(t *testing.T, checkout string) {
 					t.Errorf("%s speaks of /usr/bin/sidemirror", unit)
 				}
 			}
+			// Installed again, it still knows which folders it made.
+			run(t, checkout, nil, "make", append([]string{"install"}, args...)...)
 			if out := run(t, "/", nil, filepath.Join(dest, bin, "sidemirror"), "version"); !strings.Contains(out, version) {
 				t.Errorf("installed is %s", out)
 			}
@@ -73,8 +84,27 @@ func leavesNothing(t *testing.T, checkout string) {
 			if left := files(t, dest); len(left) > 0 {
 				t.Errorf("left: %q", left)
 			}
+			if after := folders(t, dest); !slices.Equal(after, before) {
+				t.Errorf("folders before: %q\nafter: %q", before, after)
+			}
 		})
 	}
+}
+
+// folders are the names of all folders under dir.
+func folders(t *testing.T, dir string) []string {
+	t.Helper()
+	var list []string
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			list = append(list, strings.TrimPrefix(name, dir))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 func keepsConfiguration(t *testing.T, checkout string) {

@@ -39,6 +39,9 @@ type Shape struct {
 	// Size of the largest layer, in bytes; its content does not compress.
 	Size int
 
+	// Layers is how many layers of Size there are, 1 if it is 0.
+	Layers int
+
 	// Hello, if not empty, is a static program put in as /hello and run by default.
 	Hello []byte
 }
@@ -119,11 +122,14 @@ func (s Shape) media(oci, docker types.MediaType) types.MediaType {
 
 func (s Shape) image(t testing.TB, architecture string) v1.Image {
 	t.Helper()
-	noise := make([]byte, s.Size)
-	rand.Read(noise)
 	// Its own in every image too, for an engine does not fetch what it has.
 	small := append([]byte(architecture), rand.Text()...)
-	layers := []v1.Layer{s.layer(t, "small", small), s.layer(t, "noise", noise)}
+	layers := []v1.Layer{s.layer(t, "small", small)}
+	noise := make([]byte, s.Size)
+	for i := range max(s.Layers, 1) {
+		rand.Read(noise)
+		layers = append(layers, s.layer(t, fmt.Sprintf("noise-%d", i), noise))
+	}
 	if len(s.Hello) > 0 {
 		// An ELF file does not mind what comes after it.
 		layers = append(layers, s.layer(t, "hello", append(slices.Clone(s.Hello), rand.Text()...)))

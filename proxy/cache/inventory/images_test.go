@@ -99,13 +99,24 @@ func (f *folder) lose(dgst digest.Digest) {
 	}
 }
 
-func (f *folder) inventory() *inventory.Inventory {
+// listed is what a cache stores.
+type listed struct {
+	Images []inventory.Image
+	inventory.Totals
+}
+
+func (f *folder) inventory() listed {
 	f.t.Helper()
-	inv, err := inventory.Read(f.t.Context(), f.Dir)
+	var all listed
+	var err error
+	all.Totals, err = inventory.List(f.t.Context(), f.Dir, func(i inventory.Image) error {
+		all.Images = append(all.Images, i)
+		return nil
+	})
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return inv
+	return all
 }
 
 func namesOf(images []inventory.Image) string {

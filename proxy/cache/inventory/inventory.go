@@ -1,12 +1,10 @@
-// Package inventory lists, prunes and verifies what a cache stores. It reads through the whole
-// folder and takes no part in serving a pull.
+// Package inventory lists, prunes and verifies what a cache stores. It reads the files of the
+// folder, which a daemon may be using, and takes no part in serving a pull.
 package inventory
 
 import (
-	"cmp"
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -54,14 +52,11 @@ func (i Image) Whole() bool {
 	return len(i.Platforms) > 0 && !slices.ContainsFunc(i.Platforms, func(p Platform) bool { return len(p.Missing) > 0 })
 }
 
-// Inventory is what a cache stores.
-type Inventory struct {
-	Images []Image // by name
-	Bytes  int64   // of all content, each file once
-	Loose  int64   // of content that no image lists
-
-	stored map[part]cache.Content
-	loose  []cache.Content
+// Totals are the sums of what was listed.
+type Totals struct {
+	Images int
+	Bytes  int64 // of the content, each file once
+	Loose  int64 // of content that no image lists; it is part of Bytes
 }
 
 // part is a piece of an image: a manifest or a blob.
@@ -70,84 +65,70 @@ type part struct {
 	digest   digest.Digest
 }
 
-// Read reads through the whole cache. A daemon may be using it: what comes and goes meanwhile
-// may be in the result or not.
-func Read(ctx context.Context, d *cache.Dir) (*Inventory, error) {
-	inv := &Inventory{stored: map[part]cache.Content{}}
+// List calls visit for each image, by name. It takes little memory, whatever the number of images: 16
+// bytes for each file, and the names of the repositories. What comes and goes meanwhile may be in
+// the result or not.
+func List(ctx context.Context, d *cache.Dir, visit func(Image) error) (Totals, error) {
+	images := 0
+	all, err := list(ctx, d, func(i Image) error {
+		images++
+		return visit(i)
+	})
+	if err != nil {
+		return Totals{}, err
+	}
+	bytes, loose := all.sums()
+	return Totals{images, bytes, loose}, nil
+}
+
+// list calls visit for each image, and returns all content with what of it images list.
+func list(ctx context.Context, d *cache.Dir, visit func(Image) error) (*contents, error) {
 	// Content before records: what is fetched meanwhile then has its records too, and does
 	// not count as loose.
-	err := d.Walk(ctx, func(c cache.Content) error {
-		inv.stored[part{c.Manifest, c.Digest}] = c
-		inv.Bytes += c.Size
-		return nil
-	})
+	all, err := readContents(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	repositories, err := readRepositories(ctx, d)
+	repositories, err := d.Repositories(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &survey{dir: d, stored: inv.stored, listings: map[digest.Digest]listing{}}
-	for r, names := range repositories {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		inv.Images = append(inv.Images, s.images(r, names)...)
-	}
-	slices.SortFunc(inv.Images, func(a, b Image) int {
-		return cmp.Or(strings.Compare(a.Name(), b.Name()), strings.Compare(string(a.Digest), string(b.Digest)))
-	})
-	inv.findLoose()
-	return inv, nil
-}
-
-func (inv *Inventory) findLoose() {
-	listed := map[part]bool{}
-	for _, i := range inv.Images {
-		for _, p := range i.parts {
-			listed[p] = true
+	s := &survey{dir: d, stored: all.find}
+	for _, r := range repositories {
+		err := s.images(ctx, r, func(i Image) error {
+			for _, p := range i.parts {
+				all.list(p)
+			}
+			return visit(i)
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
-	for p, c := range inv.stored {
-		if !listed[p] {
-			inv.loose = append(inv.loose, c)
-			inv.Loose += c.Size
-		}
-	}
+	return all, nil
 }
 
-// names are the tags that a repository has and the manifests that it holds.
-type names struct {
-	tags []tagged
-	held map[digest.Digest]cache.Holding
-}
-
-// tagged is a tag and what it meant last.
-type tagged struct {
-	tag      string
-	meanings []cache.Meaning
-}
-
-func readRepositories(ctx context.Context, d *cache.Dir) (map[cache.Repository]*names, error) {
-	all := map[cache.Repository]*names{}
-	err := d.Records(ctx, func(r cache.Record) error {
-		n := all[r.Repository]
-		if n == nil {
-			n = &names{held: map[digest.Digest]cache.Holding{}}
-			all[r.Repository] = n
-		}
-		switch r.Kind {
-		case cache.KindTag:
-			n.tags = append(n.tags, tagged{r.Name, d.Tag(r.Repository, r.Name)})
-		case cache.KindManifest:
-			if dgst := r.Digest(); dgst != "" {
-				if held := d.ManifestHoldings(r.Repository, dgst); len(held) > 0 {
-					n.held[dgst] = held[0]
+// ListIn calls visit for each image of some repositories. It reads no others.
+func ListIn(ctx context.Context, d *cache.Dir, repositories []cache.Repository, visit func(Image) error) (Totals, error) {
+	var t Totals
+	seen := map[part]int64{}
+	s := &survey{dir: d, stored: onDisk(d)}
+	for _, r := range repositories {
+		err := s.images(ctx, r, func(i Image) error {
+			t.Images++
+			for _, p := range i.parts {
+				if _, ok := seen[p]; !ok {
+					seen[p], _ = s.stored(p)
 				}
 			}
+			return visit(i)
+		})
+		if err != nil {
+			return t, err
 		}
-		return nil
-	})
-	return all, err
+	}
+	for _, size := range seen {
+		t.Bytes += size
+	}
+	return t, nil
 }

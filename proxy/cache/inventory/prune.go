@@ -15,6 +15,10 @@ type Selection struct {
 	// nil.
 	Match func(Image) bool
 
+	// In are the repositories of the images that Match chooses; nil if they may be in any. Prune
+	// reads no others then, if it knows which repositories hold the same content.
+	In []cache.Repository
+
 	// UsedBefore, if not zero, spares what was used since.
 	UsedBefore time.Time
 
@@ -35,22 +39,38 @@ type Pruned struct {
 // with it, except for what an image that stays lists too. A daemon may be using the cache: it
 // finishes what it is sending, and may have to fetch again what it fetches at this moment.
 func Prune(ctx context.Context, d *cache.Dir, s Selection, dry bool) (*Pruned, error) {
-	inv, err := Read(ctx, d)
-	if err != nil {
+	p := &pruning{
+		dir: d, result: &Pruned{},
+		lists:   map[part]int{},
+		listsIn: map[cache.Repository]map[part]int{},
+		held:    map[cache.Repository][]part{},
+		others:  map[cache.Repository]map[part]bool{},
+	}
+	if err := p.read(ctx, s); err != nil {
 		return nil, err
 	}
-	p := newPruning(inv)
-	p.choose(s)
+	if err := p.choose(ctx, s); err != nil {
+		return nil, err
+	}
 	if dry {
 		return p.result, nil
 	}
-	return p.result, p.remove(ctx, d)
+	return p.result, p.remove(ctx)
 }
 
 // pruning works out what goes with what.
 type pruning struct {
-	inv    *Inventory
+	dir    *cache.Dir
 	result *Pruned
+
+	images []Image
+	loose  []cache.Content
+	bytes  int64
+
+	// The repositories whose images were read; nil if all were. What those of others list is looked
+	// up when it is needed.
+	in     []cache.Repository
+	others map[cache.Repository]map[part]bool
 
 	lists   map[part]int                      // how many images that stay list it
 	listsIn map[cache.Repository]map[part]int // the same, by repository
@@ -58,14 +78,10 @@ type pruning struct {
 	held    map[cache.Repository][]part // memberships that go
 }
 
-func newPruning(inv *Inventory) *pruning {
-	p := &pruning{
-		inv: inv, result: &Pruned{},
-		lists:   map[part]int{},
-		listsIn: map[cache.Repository]map[part]int{},
-		held:    map[cache.Repository][]part{},
-	}
-	for _, i := range inv.Images {
+// read reads the images that s can choose from.
+func (p *pruning) read(ctx context.Context, s Selection) error {
+	enter := func(i Image) error {
+		p.images = append(p.images, i)
 		if p.listsIn[i.Repository] == nil {
 			p.listsIn[i.Repository] = map[part]int{}
 		}
@@ -73,8 +89,24 @@ func newPruning(inv *Inventory) *pruning {
 			p.lists[c]++
 			p.listsIn[i.Repository][c]++
 		}
+		return nil
 	}
-	return p
+	if s.In != nil && s.DownTo == 0 && p.dir.HoldersKnown() {
+		p.in = s.In
+		_, err := ListIn(ctx, p.dir, s.In, enter)
+		return err
+	}
+	all, err := list(ctx, p.dir, enter)
+	if err != nil || s.Match != nil && s.DownTo == 0 {
+		return err
+	}
+	return p.dir.Walk(ctx, func(c cache.Content) error {
+		p.bytes += c.Size
+		if !all.listed(part{c.Manifest, c.Digest}) {
+			p.loose = append(p.loose, c)
+		}
+		return nil
+	})
 }
 
 // candidate is an image, or content that no image lists.
@@ -85,35 +117,42 @@ type candidate struct {
 }
 
 // choose selects what s says, what was used longest ago first.
-func (p *pruning) choose(s Selection) {
+func (p *pruning) choose(ctx context.Context, s Selection) error {
 	var all []candidate
-	for _, i := range p.inv.Images {
+	for n, i := range p.images {
 		if s.Match == nil || s.Match(i) {
-			all = append(all, candidate{image: &i, used: i.Used})
+			all = append(all, candidate{image: &p.images[n], used: i.Used})
 		}
 	}
 	if s.Match == nil {
-		for _, c := range p.inv.loose {
+		now := time.Now()
+		for _, c := range p.loose {
+			if c.Used.After(now) {
+				c.Used = now // a clock was wrong
+			}
 			all = append(all, candidate{loose: c, used: c.Used})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b candidate) int { return a.used.Compare(b.used) })
 	for _, c := range all {
 		switch {
-		case s.DownTo > 0 && p.inv.Bytes-p.result.Freed <= s.DownTo:
-			return
+		case s.DownTo > 0 && p.bytes-p.result.Freed <= s.DownTo:
+			return nil
 		case !s.UsedBefore.IsZero() && !c.used.Before(s.UsedBefore):
-			return
+			return nil
 		case c.image == nil:
 			p.result.Loose = append(p.result.Loose, c.loose)
 			p.drop(c.loose)
 		default:
-			p.takeOut(*c.image)
+			if err := p.takeOut(ctx, *c.image); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
-func (p *pruning) takeOut(i Image) {
+func (p *pruning) takeOut(ctx context.Context, i Image) error {
 	p.result.Images = append(p.result.Images, i)
 	for _, c := range i.parts {
 		if p.listsIn[i.Repository][c]--; p.listsIn[i.Repository][c] == 0 {
@@ -123,10 +162,45 @@ func (p *pruning) takeOut(i Image) {
 		if p.lists[c]--; p.lists[c] > 0 {
 			continue
 		}
-		if stored, ok := p.inv.stored[c]; ok {
+		if elsewhere, err := p.listedElsewhere(ctx, c); err != nil || elsewhere {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if stored, err := p.dir.Stored(c.digest, c.manifest); err == nil {
 			p.drop(stored)
 		}
 	}
+	return nil
+}
+
+// listedElsewhere reports whether an image of a repository that was not read lists c.
+func (p *pruning) listedElsewhere(ctx context.Context, c part) (found bool, err error) {
+	if p.in == nil {
+		return false, nil
+	}
+	var surveyErr error
+	_, err = p.dir.Holders(ctx, c.digest, func(r cache.Record) bool {
+		if slices.Contains(p.in, r.Repository) {
+			return true
+		}
+		lists := p.others[r.Repository]
+		if lists == nil {
+			lists = map[part]bool{}
+			p.others[r.Repository] = lists
+			s := &survey{dir: p.dir, stored: onDisk(p.dir)}
+			surveyErr = s.images(ctx, r.Repository, func(i Image) error {
+				for _, c := range i.parts {
+					lists[c] = true
+				}
+				return nil
+			})
+		}
+		found = lists[c]
+		return surveyErr == nil && !found
+	})
+	return found, errors.Join(err, surveyErr)
 }
 
 func (p *pruning) drop(c cache.Content) {
@@ -137,7 +211,8 @@ func (p *pruning) drop(c cache.Content) {
 
 // remove does what p worked out: names first, so that a removal that is interrupted leaves
 // content that is not used, and no name of content that is missing.
-func (p *pruning) remove(ctx context.Context, d *cache.Dir) error {
+func (p *pruning) remove(ctx context.Context) error {
+	d := p.dir
 	var errs []error
 	for _, i := range p.result.Images {
 		if i.Tag != "" {

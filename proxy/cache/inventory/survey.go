@@ -1,10 +1,12 @@
 package inventory
 
 import (
+	"context"
 	"encoding/json"
-	"io"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -12,47 +14,69 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
-// survey makes images of what is stored.
+// survey makes images of what is stored, one repository after the other.
 type survey struct {
-	dir      *cache.Dir
-	stored   map[part]cache.Content
-	listings map[digest.Digest]listing
+	dir    *cache.Dir
+	stored func(part) (size int64, stored bool)
+
+	// Of the repository that is being surveyed.
+	names     cache.Names
+	manifests map[digest.Digest]stored
 }
 
-// images returns those of one repository: what its tags mean, and the manifests that it holds
-// and that nothing else of it leads to.
-func (s *survey) images(r cache.Repository, n *names) []Image {
-	var all []Image
+// stored is a manifest that is stored: what it lists, and when it was last used.
+type stored struct {
+	listing
+	used time.Time
+}
+
+// images calls visit for the images of one repository, by name: what its tags mean, and the
+// manifests that it holds and that nothing else of it leads to.
+func (s *survey) images(ctx context.Context, r cache.Repository, visit func(Image) error) (err error) {
+	if s.names, err = s.dir.ReadNames(ctx, r); err != nil {
+		return err
+	}
+	s.manifests = map[digest.Digest]stored{}
 	led := map[digest.Digest]bool{}
-	for dgst := range n.held {
-		for _, m := range s.listing(dgst).manifests() {
+	for dgst := range s.names.Manifests {
+		for _, m := range s.manifest(dgst).manifests() {
 			led[m.Digest] = true
 		}
 	}
-	for _, t := range n.tags {
+	for _, tag := range slices.Sorted(maps.Keys(s.names.Tags)) {
 		listed := map[digest.Digest]bool{} // each identity has its own meanings
-		for _, m := range t.meanings {
+		meanings := s.names.Tags[tag]
+		slices.SortStableFunc(meanings, func(a, b cache.Meaning) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+		for _, m := range meanings {
 			if listed[m.Digest] {
 				continue
 			}
 			led[m.Digest], listed[m.Digest] = true, true
-			all = append(all, s.image(Image{Repository: r, Tag: t.tag, Digest: m.Digest, MediaType: m.MediaType, Upstream: shownUpstream(m.Upstream)}, n))
+			i := s.image(Image{Repository: r, Tag: tag, Digest: m.Digest, MediaType: m.MediaType, Upstream: shownUpstream(m.Upstream)})
+			if err := visit(i); err != nil {
+				return err
+			}
 		}
 	}
-	for dgst, h := range n.held {
-		if _, stored := s.stored[part{true, dgst}]; stored && !led[dgst] {
-			all = append(all, s.image(Image{Repository: r, Digest: dgst, MediaType: h.MediaType, Upstream: shownUpstream(h.Upstream)}, n))
+	for _, dgst := range slices.Sorted(maps.Keys(s.names.Manifests)) {
+		if _, there := s.stored(part{true, dgst}); !there || led[dgst] {
+			continue
+		}
+		h := s.names.Manifests[dgst]
+		i := s.image(Image{Repository: r, Digest: dgst, MediaType: h.MediaType, Upstream: shownUpstream(h.Upstream)})
+		if err := visit(i); err != nil {
+			return err
 		}
 	}
-	return all
+	return nil
 }
 
 // shownUpstream returns an upstream's name as people know it.
 func shownUpstream(name string) string { return strings.TrimPrefix(name, "https://") }
 
 // image adds to i what is stored of it.
-func (s *survey) image(i Image, n *names) Image {
-	c := composition{survey: s, names: n, image: &i, seen: map[part]bool{}}
+func (s *survey) image(i Image) Image {
+	c := composition{survey: s, image: &i, seen: map[part]bool{}}
 	c.visit(descriptor{Digest: i.Digest}, 0)
 	return i
 }
@@ -60,7 +84,6 @@ func (s *survey) image(i Image, n *names) Image {
 // composition puts an image together, from its manifest downwards.
 type composition struct {
 	*survey
-	*names
 	image *Image
 	seen  map[part]bool
 }
@@ -72,18 +95,21 @@ const maxNesting = 4
 // stored: people seldom pull all platforms.
 func (c *composition) visit(m descriptor, depth int) {
 	size, stored := c.add(part{true, m.Digest})
-	list := c.listing(m.Digest)
+	list := c.manifest(m.Digest)
+	if list.used.After(c.image.Used) {
+		c.image.Used = list.used
+	}
 	if len(list.Manifests) == 0 {
 		p := Platform{Digest: m.Digest, Name: m.Platform.String(), Size: size}
 		if !stored {
 			p.Missing = []digest.Digest{m.Digest}
 		}
-		c.image.Platforms = append(c.image.Platforms, c.fill(p, list))
+		c.image.Platforms = append(c.image.Platforms, c.fill(p, list.listing))
 		return
 	}
 	for _, child := range list.manifests() {
-		_, held := c.held[child.Digest]
-		_, stored := c.survey.stored[part{true, child.Digest}]
+		_, held := c.names.Manifests[child.Digest]
+		_, stored := c.stored(part{true, child.Digest})
 		if held && stored && depth < maxNesting && !c.seen[part{true, child.Digest}] {
 			c.visit(child, depth+1)
 		}
@@ -107,29 +133,32 @@ func (c *composition) fill(p Platform, list listing) Platform {
 
 // add adds a piece to the image, once.
 func (c *composition) add(p part) (size int64, stored bool) {
-	content, stored := c.survey.stored[p]
+	size, stored = c.stored(p)
 	if c.seen[p] {
-		return content.Size, stored
+		return size, stored
 	}
 	c.seen[p] = true
 	c.image.parts = append(c.image.parts, p)
-	c.image.Size += content.Size
-	if p.manifest && content.Used.After(c.image.Used) {
-		c.image.Used = content.Used
-	}
-	return content.Size, stored
+	c.image.Size += size
+	return size, stored
 }
 
-// listing returns what a stored manifest lists; nothing if it is not stored.
-func (s *survey) listing(dgst digest.Digest) listing {
-	l, known := s.listings[dgst]
+// manifest returns what a stored manifest lists; nothing if it is not stored. What cannot be read
+// counts as empty: Verify finds out why.
+func (s *survey) manifest(dgst digest.Digest) stored {
+	m, known := s.manifests[dgst]
 	if !known {
-		if _, stored := s.stored[part{true, dgst}]; stored {
-			l = listed(s.read(part{true, dgst}, oci.MaxManifest))
+		body, c, err := s.dir.ReadContent(dgst, true, oci.MaxManifest)
+		if err == nil {
+			m.listing = listed(body)
 		}
-		s.listings[dgst] = l
+		m.used = c.Used
+		if now := time.Now(); m.used.After(now) {
+			m.used = now // a clock was wrong
+		}
+		s.manifests[dgst] = m
 	}
-	return l
+	return m
 }
 
 // maxConfig bounds what is read of an image's configuration, of which only the platform is
@@ -138,27 +167,13 @@ const maxConfig = 4 << 20
 
 // ownPlatform reads what an image is for from its configuration.
 func (s *survey) ownPlatform(config descriptor) string {
-	if _, stored := s.stored[part{false, config.Digest}]; !stored {
+	if _, there := s.stored(part{false, config.Digest}); !there {
 		return ""
 	}
 	var p platform
-	if json.Unmarshal(s.read(part{false, config.Digest}, maxConfig), &p) != nil {
+	body, _, err := s.dir.ReadContent(config.Digest, false, maxConfig)
+	if err != nil || json.Unmarshal(body, &p) != nil {
 		return ""
 	}
 	return p.String()
-}
-
-// read reads content without counting that as a use. What cannot be read counts as empty:
-// Verify finds out why.
-func (s *survey) read(p part, most int64) []byte {
-	f, err := s.dir.OpenContent(cache.Content{Digest: p.digest, Manifest: p.manifest})
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	body, err := io.ReadAll(io.LimitReader(f, most))
-	if err != nil {
-		return nil
-	}
-	return body
 }

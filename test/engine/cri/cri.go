@@ -1,4 +1,4 @@
-// Package cri pulls images as the kubelet does.
+// Package cri pulls and removes images as the kubelet does.
 package cri
 
 import (
@@ -32,4 +32,18 @@ func Pull(ctx context.Context, socket, reference, user, password string) ([]stri
 		return nil, fmt.Errorf("asking CRI for %s: %w", reference, err)
 	}
 	return status.GetImage().GetRepoDigests(), nil
+}
+
+// Remove removes an image, so that the next pull fetches all of it again.
+func Remove(ctx context.Context, socket, reference string) error {
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	request := &runtime.RemoveImageRequest{Image: &runtime.ImageSpec{Image: reference}}
+	if _, err := runtime.NewImageServiceClient(conn).RemoveImage(ctx, request); err != nil {
+		return fmt.Errorf("removing %s by CRI: %w", reference, err)
+	}
+	return nil
 }

@@ -1,0 +1,59 @@
+package daemon
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/problem"
+)
+
+// Check finds out whether the calling thread could serve with c, and changes nothing. The error is
+// what would make a daemon refuse c, such as a certificate that cannot be read. The problems are what
+// it would serve without: logins of a file that cannot be read, or the cache.
+func Check(c *config.Config, version string) ([]*problem.Problem, error) {
+	p, err := newProxy(c, c.Listen, version, nil, nil, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	var list []*problem.Problem
+	for i, source := range p.logins.sources {
+		err := source.Fault()
+		if err == nil || i == 0 && errors.Is(err, fs.ErrNotExist) { // before the first login there is no store
+			continue
+		}
+		list = append(list, &problem.Problem{
+			Code: "credentials-unreadable", Text: "pulls go without the logins of a file", Err: err,
+			Hint: "correct the file, or pass it to the service: see LoadCredential= in sidemirror.service",
+		})
+	}
+	if p := checkCache(c.Cache.Dir); p != nil {
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// checkCache returns a problem if a cache could not be in a folder, which need not exist yet.
+func checkCache(dir string) *problem.Problem {
+	if dir == "" {
+		return nil
+	}
+	at := filepath.Clean(dir)
+	err := unix.Access(at, unix.W_OK|unix.X_OK)
+	for errors.Is(err, unix.ENOENT) && at != "/" {
+		at = filepath.Dir(at)
+		err = unix.Access(at, unix.W_OK|unix.X_OK)
+	}
+	if err == nil {
+		return nil
+	}
+	return &problem.Problem{
+		Code: "cache-unwritable", Path: dir, Text: "nothing is stored", Err: &os.PathError{Op: "writing in", Path: at, Err: err},
+		Hint: "let the user that sidemirror runs as write there, and add ReadWritePaths=" + dir + " with \"systemctl edit sidemirror.service\"",
+	}
+}
