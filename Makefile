@@ -53,11 +53,13 @@ lint: ## Check format, imports, modules, wording and the code itself
 	cd tools && $(LINT) --config ../.golangci.yml ./...
 	cd bench && $(LINT) --config ../.golangci.yml ./...
 	cd packaging && $(LINT) --config ../.golangci.yml ./...
+	cd packaging/cpio && $(LINT) --config ../../.golangci.yml ./...
 	go mod tidy -diff
 	cd test && go mod tidy -diff
 	cd tools && go mod tidy -diff
 	cd bench && go mod tidy -diff
 	cd packaging && go mod tidy -diff
+	cd packaging/cpio && go mod tidy -diff
 	cd tools && go run ./prose ..
 	@! git grep -nE '\b(TODO|FIXME|XXX)\b' -- '*.go' '*.sh' '*.toml' '*.html' || { echo 'finish these, or file an issue'; exit 1; }
 
