@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
 	"daemon": {
 		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/web",
-		"proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer",
+		"proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/transfer",
 	},
 	"daemon/config":                {"proxy/oci"},
 	"daemon/filewatch":             {},
@@ -64,7 +64,7 @@ var mayImport = map[string][]string{
 	"hostconfig/unitfile": {"hostconfig/hostfs"},
 	"hostconfig/version":  {},
 
-	"proxy":                 {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
+	"proxy":                 {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream"},
 	"proxy/access":          {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
 	"proxy/auth":            {"proxy/credential", "proxy/oci"},
 	"proxy/cache":           {"proxy/oci"},
@@ -72,6 +72,7 @@ var mayImport = map[string][]string{
 	"proxy/credential":      {"proxy/oci"},
 	"proxy/oci":             {},
 	"proxy/peer":            {},
+	"proxy/transfer":        {"proxy/cache", "proxy/oci"},
 	"proxy/upstream":        {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
 }
 

@@ -15,11 +15,12 @@ import (
 
 // The servers that are compared, by the names that the tables have.
 const (
-	sidemirror   = "sidemirror"
-	nginxStatic  = "nginx static"
-	nginxCache   = "nginx proxy_cache"
-	registry     = "distribution"
-	registryPull = "distribution pull-through"
+	sidemirror    = "sidemirror"
+	withoutACache = "sidemirror without a cache"
+	nginxStatic   = "nginx static"
+	nginxCache    = "nginx proxy_cache"
+	registry      = "distribution"
+	registryPull  = "distribution pull-through"
 )
 
 const (
@@ -82,9 +83,13 @@ func (b *bench) start(ctx context.Context, name string, upstream *upstream, imag
 	s := &server{address: address, dir: dir}
 	var env, argv []string
 	switch name {
-	case sidemirror:
+	case sidemirror, withoutACache:
 		env = append([]string{"HOME=" + dir}, b.environment...)
-		argv, err = b.sidemirror(dir, address, upstream)
+		store := filepath.Join(dir, "cache")
+		if name == withoutACache {
+			store = ""
+		}
+		argv, err = b.sidemirrorWith(store, dir, address, upstream)
 		s.query = "?ns=" + namespace
 	case nginxStatic:
 		argv, err = b.nginx(dir, fmt.Sprintf(nginxStaticServer, address, dir))
@@ -124,8 +129,13 @@ func (b *bench) logOf(name string) string {
 	return filepath.Join(b.logs, strings.ReplaceAll(name, " ", "-")+".log")
 }
 
-// sidemirror writes its configuration. Its cache is below dir.
+// sidemirror writes its configuration below dir. Its cache is there too.
 func (b *bench) sidemirror(dir, address string, upstream *upstream) ([]string, error) {
+	return b.sidemirrorWith(filepath.Join(dir, "cache"), dir, address, upstream)
+}
+
+// sidemirrorWith is sidemirror with another folder for the cache, or with none if store is empty.
+func (b *bench) sidemirrorWith(store, dir, address string, upstream *upstream) ([]string, error) {
 	ca := ""
 	if upstream.ca != "" {
 		ca = fmt.Sprintf("ca = %q\n", upstream.ca)
@@ -142,7 +152,7 @@ uids = [%d]
 upstreams = ["%s://%s"]
 %s[log]
 level = "info"
-`, address, filepath.Join(dir, "cache"), filepath.Join(dir, "store.json"), os.Getuid(), namespace, upstream.scheme, upstream.address, ca)
+`, address, store, filepath.Join(dir, "store.json"), os.Getuid(), namespace, upstream.scheme, upstream.address, ca)
 	path := filepath.Join(dir, "config.toml")
 	return []string{b.binary, "serve", "--config", path}, os.WriteFile(path, []byte(config), 0o600)
 }

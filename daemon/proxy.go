@@ -16,13 +16,14 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/transfer"
 )
 
 // Login asks the upstream that a login stored under the key of registry and namespace is for,
 // as c configures it, whether it accepts cred. The error is proxy.Proxy's: an *oci.Error if the
 // upstream or its token server refused. version is sent in the User-Agent.
 func Login(ctx context.Context, c *config.Config, registry, namespace string, cred credential.Credential, version string) error {
-	p, err := newProxy(c, c.Listen, version, nil, nil, nil)
+	p, err := newProxy(c, c.Listen, version, nil, nil, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -49,7 +50,7 @@ func (p *registryProxy) Trouble() string {
 
 // newProxy makes the proxy that c describes, for the addresses at. log and access may be nil. If
 // store is nil, the proxy stores nothing.
-func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, store *cache.Dir) (*registryProxy, error) {
+func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, store *cache.Dir, transfers *transfer.Transfers) (*registryProxy, error) {
 	sources := credentials(c, log)
 	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version}
 	settings := proxy.Config{
@@ -60,6 +61,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 		TrustedUIDs: c.Trust.UIDs,
 		Credentials: asSources(sources),
 		Cache:       store,
+		Transfers:   transfers,
 		Freshness:   proxy.Freshness{Timeout: c.Cache.FreshnessTimeout, TagTTL: c.Cache.TagTTL, MaxStale: c.Cache.MaxStale},
 		Version:     version,
 		Log:         log,

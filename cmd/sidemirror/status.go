@@ -76,9 +76,9 @@ The exit code is 0 if there is no problem, and 1 if there is one.`,
 				plan = onlyWhatIsThere(plan)
 			}
 			s := newStatus(plan)
-			s.unused = !now.used
 			if h.Root == "/" {
 				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}, now.problems...))
+				s.unused = !now.used && !s.Proxy.Answers // only root can read the last good one
 			}
 			switch {
 			case asJSON:

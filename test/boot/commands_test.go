@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -48,6 +49,7 @@ func TestEveryCommandOfTheDocumentationWorksAsPrinted(t *testing.T) {
 			}
 			if host == byHand {
 				r.m.step("the paste for daemon.json", func(t testing.TB) { r.merges(t, tasks) })
+				r.m.step("a file with logins that the proxy cannot read", r.unreadableLogins)
 			}
 		})
 	}
@@ -97,6 +99,32 @@ func (r *reader) merges(t testing.TB, tasks []blocks.Task) {
 			t.Errorf("%s: exit code %d, %v, and the file is %s\n%s", c.name, code, err, after, out)
 		}
 	}
+}
+
+// unreadableLogins shows that a file that only root may read takes no public image away, and that
+// status and config check name it.
+func (r *reader) unreadableLogins(t testing.TB) {
+	t.Helper()
+	m := r.m
+	const file = "/etc/sidemirror/logins.json"
+	m.write(file, `{"auths":{"ghcr.io":{"auth":"`+base64.StdEncoding.EncodeToString([]byte(r.fill("{user}:{password}")))+`"}}}`, 0o600)
+	m.run(`printf '\n[credentials]\nfiles = ["` + file + `"]\n' >>/etc/sidemirror/config.toml`)
+	m.eventually("status names the file", func() error {
+		out, err := m.try("sidemirror status")
+		if err == nil || !strings.Contains(out, file) {
+			return fmt.Errorf("status exits with 0, or does not name it:\n%s", out)
+		}
+		return nil
+	})
+	m.run("sidemirror pull bitnami/redis:3.20 ghcr.io/owner/image:3.20")
+	if out, err := m.try("sidemirror pull ghcr.io/alice/private:v1"); err == nil || !strings.Contains(out, "cannot read one") {
+		t.Errorf("a private image: %v\n%s", err, out)
+	}
+	if out, err := m.try("sidemirror config check"); err == nil || !strings.Contains(out, file) {
+		t.Errorf("config check does not name it: %v\n%s", err, out)
+	}
+	m.run("chgrp sidemirror " + file + " && chmod 640 " + file)
+	m.run("sidemirror pull ghcr.io/alice/private:v1")
 }
 
 // table reads the table of blocks.

@@ -186,6 +186,11 @@ func (m *machine) notInForce(t testing.TB) {
 		if !strings.Contains(short[1], says) {
 			t.Errorf("status --short prints %s", short[1])
 		}
+		// Another user cannot read the configuration that is in force, and status knows that there is one.
+		out, _ := m.try("su -s /bin/sh nobody -c 'sidemirror status --short'")
+		if !strings.HasPrefix(out, "sidemirror: docker ") {
+			t.Errorf("status --short of another user begins with\n%s", out)
+		}
 		m.run("systemctl is-active sidemirror.socket sidemirror.service sidemirror-hosts.service")
 	}
 	m.write(file, good, 0o644)

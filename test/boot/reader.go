@@ -23,8 +23,8 @@ import (
 	"github.com/sidemirror/sidemirror/test/registry"
 )
 
-// followLimit bounds one block: some of them build the program.
-const followLimit = 5 * time.Minute
+// followLimit bounds one block, buildLimit one that builds the program.
+const followLimit, buildLimit = 3 * time.Minute, 10 * time.Minute
 
 // reader is a person on a host who does what the documentation says: ann, who may use sudo and
 // Docker, at a terminal.
@@ -43,6 +43,8 @@ printf "127.0.1.1 $(uname -n)\n" >>/etc/hosts
 printf 'ann ALL=(ALL) NOPASSWD: ALL\nDefaults env_keep += "SYSTEMD_EDITOR SYSTEMD_PAGER"\n' >/etc/sudoers.d/ann
 printf '#!/bin/sh\nfor file; do :; done\ncat /srv/pasted >"$file"\n' >/srv/editor
 chmod 755 /srv/editor
+mkdir -p /etc/containers
+printf '[storage]\ndriver = "vfs"\n' >/etc/containers/storage.conf # the disk is an overlay already
 mkdir -p /home/ann/sidemirror/dist
 chown -R ann: /home/ann`
 
@@ -164,15 +166,15 @@ func (r *reader) types(t testing.TB, task blocks.Task, commands string) (output 
 	t.Helper()
 	m := r.m
 	m.write("/srv/block", commands+"\n", 0o755)
-	as := "ann"
+	as, limit := "ann", followLimit
 	if task.On == source {
-		as = "root" // whose Go and whose cache it has
+		as, limit = "root", buildLimit // root's are the machine's Go and its cache
 	}
 	folder := "/home/ann/sidemirror"
 	if strings.Contains(commands, "git clone") || !strings.Contains(commands, "/dist/") && strings.Contains(commands, ".deb") {
 		folder = "/home/ann"
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), followLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := m.shell(ctx, fmt.Sprintf("cd %s && export SYSTEMD_EDITOR=/srv/editor SYSTEMD_PAGER=cat TERM=dumb %s && "+
 		"exec setpriv --reuid %s --regid %[3]s --init-groups script --quiet --return --echo never --command 'bash -e /srv/block' /dev/null",
@@ -203,8 +205,8 @@ type typist struct {
 	answered int // how much was seen when the last line was typed
 }
 
-// asks is the end of what a program shows when it waits for a login.
-var asks = regexp.MustCompile(`(?i)(username|password)[^\n]*: $`)
+// asks is the end of what a program shows when it waits for a login, or for a yes.
+var asks = regexp.MustCompile(`(?i)((username|password)[^\n]*: |\[y/n\] )(\x1b\[\d*m)*$`)
 
 func (s *typist) Write(p []byte) (int, error) {
 	s.seen.Write(p)

@@ -22,7 +22,7 @@ func TestRepairingTheConfigurationIsEnough(t *testing.T) {
 				{"upgrade", `echo '[registry' >config.toml`, func() string { return m.run("dpkg --force-confold --install " + inside(p.newDeb)) }},
 				{"boot", `echo 'listen = ["127.0.0.1:1"]' >config.toml`, func() string { m.reboot(); return "" }},
 				{"boot with a folder", `mkdir config.toml`, func() string { m.reboot(); return "" }},
-				{"boot with a file of root's", `echo >config.toml; chmod 600 config.toml`, func() string { m.reboot(); return "" }},
+				{"boot with an unreadable file", `echo >config.toml; chmod 600 config.toml`, func() string { m.reboot(); return "" }},
 			} {
 				m.step(stage.name, func(t testing.TB) {
 					// Without a configuration that was good before.

@@ -10,8 +10,8 @@ import (
 )
 
 // The first command of the page, on a host that nothing has configured. Docker of every age asks
-// for it in its own way: see moby's distribution package and containerd's resolver.
-func TestDockerPullsByPrefixWithEveryFormOfTheName(t *testing.T) {
+// for it in its own way: see moby's distribution package and containerd's resolver. So does ctr.
+func TestEnginesPullByPrefixWithEveryFormOfTheName(t *testing.T) {
 	for _, g := range engine.Generations() {
 		t.Run(string(g), func(t *testing.T) {
 			r := newRig(t, rigOptions{generation: g})
@@ -33,6 +33,10 @@ func TestDockerPullsByPrefixWithEveryFormOfTheName(t *testing.T) {
 				}
 				if r.asked(repository) == 0 {
 					t.Errorf("%s: sidemirror was not asked for %s", name, repository)
+				}
+				out, errs, code, err := r.host.Run(t.Context(), "/usr/bin/ctr", "images", "pull", "--plain-http", name+":v1")
+				if err != nil || code != 0 {
+					t.Errorf("ctr: %s: exit code %d, %v\n%s%s", name, code, err, out, errs)
 				}
 			}
 		})
