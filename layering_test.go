@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/oci"},
 	"daemon": {
 		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/web",
-		"proxy", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer",
+		"proxy", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/oci", "proxy/peer", "proxy/transfer",
 	},
 	"daemon/config":                {"proxy/oci"},
 	"daemon/filewatch":             {},
@@ -64,15 +64,20 @@ var mayImport = map[string][]string{
 	"hostconfig/unitfile": {"hostconfig/hostfs"},
 	"hostconfig/version":  {},
 
-	"proxy":                 {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/upstream"},
-	"proxy/access":          {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
-	"proxy/auth":            {"proxy/credential", "proxy/oci"},
-	"proxy/cache":           {"proxy/oci"},
-	"proxy/cache/inventory": {"proxy/cache", "proxy/oci"},
-	"proxy/credential":      {"proxy/oci"},
-	"proxy/oci":             {},
-	"proxy/peer":            {},
-	"proxy/upstream":        {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
+	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream"},
+	"proxy/access":                  {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
+	"proxy/auth":                    {"proxy/credential", "proxy/oci"},
+	"proxy/cache":                   {"proxy/oci"},
+	"proxy/cache/inventory":         {"proxy/cache", "proxy/oci"},
+	"proxy/credential":              {"proxy/oci"},
+	"proxy/credential/dockerhelper": {"proxy/credential", "proxy/credential/program", "proxy/credential/renewal"},
+	"proxy/credential/kubelet":      {"proxy/credential", "proxy/credential/program", "proxy/credential/renewal"},
+	"proxy/credential/program":      {"proxy/credential"},
+	"proxy/credential/renewal":      {"proxy/credential"},
+	"proxy/oci":                     {},
+	"proxy/peer":                    {},
+	"proxy/transfer":                {"proxy/cache", "proxy/oci"},
+	"proxy/upstream":                {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
 }
 
 // mayUse says which files may import a module that only few should know. Each entry is a pattern of

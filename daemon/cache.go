@@ -15,6 +15,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/transfer"
 )
 
 // caches are the cache folders that are open: the one in force and, after a reload with another
@@ -31,6 +32,8 @@ type caches struct {
 
 type cacheFolder struct {
 	*cache.Dir
+	transfers *transfer.Transfers
+
 	path  string
 	id    os.FileInfo
 	users int // under caches.mu
@@ -67,13 +70,13 @@ func (s *caches) newService(c *config.Config, at []netip.AddrPort, version strin
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
 func (f *cacheFolder) serve(s *caches, c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	if f == nil {
-		p, err := newProxy(c, at, version, log, s.access, nil)
+		p, err := newProxy(c, at, version, log, s.access, nil, nil)
 		if err != nil {
 			return nil, err
 		}
 		return p, nil
 	}
-	p, err := newProxy(c, at, version, log, s.access, f.Dir)
+	p, err := newProxy(c, at, version, log, s.access, f.Dir, f.transfers)
 	if err != nil {
 		s.release(f)
 		return nil, err
@@ -125,7 +128,7 @@ func (s *caches) acquire(c *config.Config, log *logrus.Logger) (*cacheFolder, er
 
 func newCacheFolder(dir *cache.Dir, path string, id os.FileInfo, log *logrus.Logger) *cacheFolder {
 	ctx, stop := context.WithCancel(context.Background())
-	f := &cacheFolder{Dir: dir, path: path, id: id, users: 1, stop: stop}
+	f := &cacheFolder{Dir: dir, transfers: transfer.New(dir), path: path, id: id, users: 1, stop: stop}
 	f.maintain = sync.OnceFunc(func() {
 		f.maintaining.Go(func() {
 			dir.Keep(ctx, func(freed int64, files int, err error) {
@@ -150,7 +153,7 @@ func (f *cacheFolder) writable() error {
 	return nil
 }
 
-// release closes a folder, and ends its fills, when its last user has released it.
+// release closes a folder, and ends its transfers, when its last user has released it.
 func (s *caches) release(f *cacheFolder) {
 	s.mu.Lock()
 	f.users--
@@ -164,6 +167,7 @@ func (s *caches) release(f *cacheFolder) {
 	}
 	f.stop()
 	f.maintaining.Wait()
+	f.transfers.Close()
 	_ = f.Close() // complete content is on disk
 }
 

@@ -16,13 +16,14 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/transfer"
 )
 
 // Login asks the upstream that a login stored under the key of registry and namespace is for,
 // as c configures it, whether it accepts cred. The error is proxy.Proxy's: an *oci.Error if the
 // upstream or its token server refused. version is sent in the User-Agent.
 func Login(ctx context.Context, c *config.Config, registry, namespace string, cred credential.Credential, version string) error {
-	p, err := newProxy(c, c.Listen, version, nil, nil, nil)
+	p, err := newProxy(c, c.Listen, version, nil, nil, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -33,13 +34,19 @@ func Login(ctx context.Context, c *config.Config, registry, namespace string, cr
 // registryProxy is a proxy that reports what is wrong with its credentials.
 type registryProxy struct {
 	*proxy.Proxy
-	sources []*watchedSource
+	logins *logins
+}
+
+// Close implements service.
+func (p *registryProxy) Close() {
+	p.Proxy.Close()
+	p.logins.close()
 }
 
 // Trouble implements troubled.
 func (p *registryProxy) Trouble() string {
 	var list []string
-	for _, s := range p.sources {
+	for _, s := range p.logins.sources {
 		if text := s.trouble(); text != "" {
 			list = append(list, text)
 		}
@@ -49,8 +56,8 @@ func (p *registryProxy) Trouble() string {
 
 // newProxy makes the proxy that c describes, for the addresses at. log and access may be nil. If
 // store is nil, the proxy stores nothing.
-func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, store *cache.Dir) (*registryProxy, error) {
-	sources := credentials(c, log)
+func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, store *cache.Dir, transfers *transfer.Transfers) (*registryProxy, error) {
+	logins := credentials(c, log)
 	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version}
 	settings := proxy.Config{
 		Registries:  c.Registries,
@@ -58,8 +65,9 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 		Default:     oci.DockerHub,
 		OwnHosts:    ownHosts(at),
 		TrustedUIDs: c.Trust.UIDs,
-		Credentials: asSources(sources),
+		Credentials: logins.asSources(),
 		Cache:       store,
+		Transfers:   transfers,
 		Freshness:   proxy.Freshness{Timeout: c.Cache.FreshnessTimeout, TagTTL: c.Cache.TagTTL, MaxStale: c.Cache.MaxStale},
 		Version:     version,
 		Log:         log,
@@ -67,9 +75,10 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 	}
 	p, err := proxy.New(settings)
 	if err != nil {
+		logins.close()
 		return nil, err
 	}
-	return &registryProxy{p, sources}, nil
+	return &registryProxy{p, logins}, nil
 }
 
 // ownHosts returns the names and addresses of this host by which other hosts reach it: those of

@@ -9,6 +9,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/transfer"
 )
 
 // Config is what a [Proxy] is made from. The daemon validates it: New fails only on what it has to
@@ -36,6 +37,10 @@ type Config struct {
 
 	// Cache, if nil, stores nothing.
 	Cache *cache.Dir
+
+	// Transfers are the transfers into Cache, which several proxies may share. If nil, the proxy has
+	// transfers of its own.
+	Transfers *transfer.Transfers
 
 	// Freshness bounds how old a response from the cache may be.
 	Freshness Freshness

@@ -2,72 +2,140 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 
-	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// fetch is the source of a fill: a registry's upstreams, asked in the name of the request that
-// began it. It outlives that request.
+// fetch is the source of a transfer: a registry's upstreams, asked in the name of one request. It
+// outlives that request.
 type fetch struct {
 	request *request
-	pool    upstream.Pool
 
-	mu   sync.Mutex
-	from *upstream.Upstream // the one that responded first
+	mu      sync.Mutex
+	last    *upstream.Upstream // the one that responded last
+	targets map[*upstream.Upstream]*upstream.Target
 }
 
-// open implements [cache.Source].
-func (f *fetch) open(ctx context.Context, offset int64) (cache.Part, error) {
+// Upstreams implements [transfer.Source].
+func (f *fetch) Upstreams() []string {
+	var names []string
+	for _, u := range f.request.registry.pool {
+		names = append(names, u.Name())
+	}
+	return names
+}
+
+// Open implements [transfer.Source].
+func (f *fetch) Open(ctx context.Context, r transfer.Range, o transfer.Options) (transfer.Part, error) {
 	q := f.request.query(http.MethodGet)
-	want := byteRange{}
-	if offset > 0 {
-		want = byteRange{some: true, first: offset, last: -1}
-		q.Header.Set("Range", want.header())
-		// A fill that is under way is worth asking again for.
+	if h := rangeHeader(r); h != "" {
+		q.Header.Set("Range", h)
+	}
+	if o.Resume { // a blob that is under way is worth asking again for
 		q.Patient, q.HeaderTimeout = true, upstream.BodyPause
 	}
-	resp, u, err := f.request.send(ctx, f.pool, q)
-	if err != nil {
-		return cache.Part{}, err
+	q.Separate, q.Ahead = o.Separate, o.Ahead
+	pool := f.pool(o)
+	if len(pool) == 1 {
+		q.Target = f.target(pool[0], !o.Separate)
 	}
+	resp, u, err := f.request.send(ctx, pool, q)
 	f.mu.Lock()
-	if f.from == nil {
-		f.from = u
+	if u != nil {
+		f.last = u
 	}
 	f.mu.Unlock()
-	part, err := partOf(resp, want)
+	if errors.Is(err, upstream.ErrNoSlot) {
+		err = fmt.Errorf("%w: %w", transfer.ErrNoConnection, err)
+	}
+	if err != nil {
+		return transfer.Part{}, err
+	}
+	part, err := partOf(resp, r)
 	if err != nil {
 		_ = resp.Body.Close()
+		var none *transfer.UnsatisfiableError
+		if errors.As(err, &none) {
+			return part, err
+		}
 		return part, fmt.Errorf("%s sent %w", u.Host(), err)
 	}
+	part.From = u.Name()
 	return part, nil
 }
 
-// partOf says what part of a blob a response is.
-func partOf(resp *http.Response, want byteRange) (cache.Part, error) {
-	switch resp.StatusCode {
-	case http.StatusOK:
-		return cache.Part{Body: resp.Body, Total: resp.ContentLength}, nil
-	case http.StatusPartialContent:
-		start, end, total, err := parseContentRange(resp.Header.Get("Content-Range"))
-		if err != nil {
-			return cache.Part{}, err
-		}
-		if !want.some || !want.matches(start, end, total) {
-			return cache.Part{}, fmt.Errorf("another range than was asked for")
-		}
-		return cache.Part{Body: resp.Body, Offset: start, Total: total}, nil
-	}
-	return cache.Part{}, fmt.Errorf("a %d to a GET", resp.StatusCode)
+// pool returns the upstreams to ask.
+func (f *fetch) pool(o transfer.Options) upstream.Pool {
+	return slices.DeleteFunc(slices.Clone(f.request.registry.pool), func(u *upstream.Upstream) bool {
+		return o.Only != "" && u.Name() != o.Only || slices.Contains(o.Without, u.Name())
+	})
 }
 
-// first returns the upstream that responded first; nil if another request began the fill.
-func (f *fetch) first() *upstream.Upstream {
+// target returns what is remembered of where an upstream redirects; if anew is true, nothing: a
+// connection that broke off may have had a URL for one use.
+func (f *fetch) target(u *upstream.Upstream, anew bool) *upstream.Target {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.from
+	if f.targets == nil {
+		f.targets = map[*upstream.Upstream]*upstream.Target{}
+	}
+	if f.targets[u] == nil || anew {
+		f.targets[u] = &upstream.Target{}
+	}
+	return f.targets[u]
+}
+
+// responded returns the upstream that responded last; nil if the request of another one was joined.
+func (f *fetch) responded() *upstream.Upstream {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last
+}
+
+// partOf says what part of a blob a response is, in answer to a request for r. An upstream may send
+// less than was asked for.
+func partOf(resp *http.Response, r transfer.Range) (transfer.Part, error) {
+	p := transfer.Part{Body: resp.Body, End: -1, Total: -1, ETag: resp.Header.Get("ETag")}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		p.Total, p.End = resp.ContentLength, resp.ContentLength
+		p.Ranged = rangeHeader(r) == "" && p.Total >= 0 && !strings.EqualFold(resp.Header.Get("Accept-Ranges"), "none")
+		return p, nil
+	case http.StatusRequestedRangeNotSatisfiable:
+		var size int64
+		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes */%d", &size); err != nil || size < 0 || rangeHeader(r) == "" {
+			return p, errors.New("a 416 that makes no sense")
+		}
+		return p, &transfer.UnsatisfiableError{Size: size}
+	case http.StatusPartialContent:
+		var err error
+		if p.Start, p.End, p.Total, err = parseContentRange(resp.Header.Get("Content-Range")); err != nil {
+			return p, err
+		}
+		if !answers(p, r) || resp.ContentLength >= 0 && resp.ContentLength != p.End-p.Start {
+			return p, errors.New("another range than was asked for")
+		}
+		p.Ranged = true
+		return p, nil
+	}
+	return p, fmt.Errorf("a %d to a GET", resp.StatusCode)
+}
+
+// answers reports whether a Content-Range is that of the range asked for, or of its beginning.
+func answers(p transfer.Part, r transfer.Range) bool {
+	if rangeHeader(r) == "" {
+		return false
+	}
+	if p.Total < 0 {
+		return r.Start >= 0 && p.Start == r.Start && (r.End < 0 || p.End <= r.End)
+	}
+	e, ok := r.Of(p.Total)
+	return ok && p.Start == e.Start && p.End <= e.End
 }

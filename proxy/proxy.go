@@ -19,6 +19,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
@@ -36,9 +37,11 @@ type Proxy struct {
 	routes    *routes
 	policy    access.Policy
 	page      http.Handler
-	cache     *cache.Dir     // nil: nothing is stored
-	grants    *access.Grants // nil without a cache
-	memory    *access.Budget // of untrusted callers
+	cache     *cache.Dir // nil: nothing is stored
+	transfers *transfer.Transfers
+	own       *transfer.Transfers // the same, if they end with the proxy
+	grants    *access.Grants      // nil without a cache
+	memory    *access.Budget      // of untrusted callers
 	freshness Freshness
 	inquiries *inquiries
 	log       *logrus.Logger
@@ -66,11 +69,16 @@ func New(c Config) (*Proxy, error) {
 		policy:    access.Policy{TrustedUIDs: c.TrustedUIDs, Credentials: c.Credentials},
 		page:      c.Page,
 		cache:     c.Cache,
+		transfers: c.Transfers,
 		memory:    access.NewBudget(untrustedMemory),
 		freshness: c.Freshness,
 		inquiries: newInquiries(c.Freshness.Timeout),
 		log:       c.Log,
 		accessLog: c.AccessLog,
+	}
+	if p.transfers == nil {
+		p.own = transfer.New(c.Cache)
+		p.transfers = p.own
 	}
 	if c.Cache != nil {
 		p.policy.Name = c.Cache.Identity
@@ -130,5 +138,8 @@ func (e *NoUpstreamError) Error() string {
 // Close ends the background work of the proxy. Requests that are being served go on.
 func (p *Proxy) Close() {
 	p.inquiries.close()
+	if p.own != nil {
+		p.own.Close()
+	}
 	p.routes.close()
 }

@@ -9,48 +9,63 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/internal/extent"
+	"github.com/sidemirror/sidemirror/proxy/transfer"
 )
 
-// byteRange is the range that a client asks for (RFC 9110, 14.2). The zero value is the
-// whole. No sum of its numbers overflows.
-type byteRange struct {
-	some   bool  // it is a range and not the whole
-	first  int64 // of the first byte; 0 for a suffix
-	last   int64 // of the last byte; -1: to the end
-	suffix int64 // if > 0, that many bytes from the end
-}
+// maxRanges is how many ranges one request may ask for. podman asks for up to 1024 chunks of a layer
+// at once. A request for more gets the whole.
+const maxRanges = 1024
 
-// parseRange reads Range and If-Range. A malformed range, several ranges at once, and a
-// condition that does not hold mean the whole, which a server may always send.
-func parseRange(h http.Header, dgst digest.Digest) byteRange {
+// parseRanges reads Range and If-Range (RFC 9110, 14.2). What is malformed, and a condition that does
+// not hold, mean the whole, which a server may always send: nil.
+func parseRanges(h http.Header, dgst digest.Digest) []transfer.Range {
 	values := h.Values("Range")
 	if len(values) != 1 {
-		return byteRange{}
+		return nil
 	}
 	if cond := h.Get("If-Range"); cond != "" && cond != strconv.Quote(dgst.String()) {
-		return byteRange{}
+		return nil
 	}
-	spec, ok := strings.CutPrefix(values[0], "bytes=")
-	first, last, dash := strings.Cut(strings.TrimSpace(spec), "-")
-	if !ok || !dash || strings.Contains(last, ",") {
-		return byteRange{}
+	specs, ok := strings.CutPrefix(values[0], "bytes=")
+	if !ok || strings.Count(specs, ",") >= maxRanges {
+		return nil
 	}
-	r := byteRange{some: true, last: -1}
+	var all []transfer.Range
+	for spec := range strings.SplitSeq(specs, ",") {
+		if spec = strings.TrimSpace(spec); spec == "" && strings.Contains(specs, ",") {
+			continue // a list may have empty elements (RFC 9110, 5.6.1)
+		}
+		r, ok := parseRange(spec)
+		if !ok {
+			return nil
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// parseRange reads one range: "1-2", "1-" or "-2".
+func parseRange(spec string) (r transfer.Range, ok bool) {
+	first, last, dash := strings.Cut(spec, "-")
+	if !dash {
+		return r, false
+	}
 	if first == "" {
-		if r.suffix, ok = parseOffset(last); !ok || r.suffix == 0 {
-			return byteRange{}
+		suffix, ok := parseOffset(last)
+		return transfer.Range{Start: -suffix, End: -1}, ok && suffix > 0
+	}
+	if r.Start, ok = parseOffset(first); !ok {
+		return r, false
+	}
+	if r.End = -1; last != "" {
+		end, ok := parseOffset(last)
+		if r.End = end + 1; !ok || end < r.Start {
+			return r, false
 		}
-		return r
 	}
-	if r.first, ok = parseOffset(first); !ok {
-		return byteRange{}
-	}
-	if last != "" {
-		if r.last, ok = parseOffset(last); !ok || r.last < r.first {
-			return byteRange{}
-		}
-	}
-	return r
+	return r, true
 }
 
 // maxOffset is the largest offset of a byte: one more must still be an int64.
@@ -66,39 +81,36 @@ func parseOffset(s string) (int64, bool) {
 	return min(int64(n), maxOffset), err == nil
 }
 
-// worthFilling reports whether a blob that no request fetches is worth fetching whole for
-// the range. A client that starts far in resumes a pull, and one that wants a little may
-// never want the rest. A long range from the first byte on is how containerd begins when it
-// fetches a layer in pieces.
-func (r byteRange) worthFilling() bool {
-	const long = 1 << 20
-	return !r.some || r.suffix == 0 && r.first == 0 && (r.last < 0 || r.last+1 >= long)
-}
-
-// header returns the value for Range, empty for the whole.
-func (r byteRange) header() string {
+// rangeHeader returns the value for Range, empty for the whole.
+func rangeHeader(r transfer.Range) string {
 	switch {
-	case !r.some:
-		return ""
-	case r.suffix > 0:
-		return fmt.Sprintf("bytes=-%d", r.suffix)
-	case r.last < 0:
-		return fmt.Sprintf("bytes=%d-", r.first)
+	case r.Start < 0:
+		return fmt.Sprintf("bytes=%d", r.Start)
+	case r.End >= 0:
+		return fmt.Sprintf("bytes=%d-%d", r.Start, r.End-1)
+	case r.Start > 0:
+		return fmt.Sprintf("bytes=%d-", r.Start)
 	}
-	return fmt.Sprintf("bytes=%d-%d", r.first, r.last)
+	return ""
 }
 
-// of returns the first byte of the range and the one after its last in a whole of total
-// bytes. ok is false if the whole has no byte of the range.
-func (r byteRange) of(total int64) (start, end int64, ok bool) {
-	if r.suffix > 0 {
-		return max(0, total-r.suffix), total, total > 0
+// partsOf returns the bytes of the ranges in a blob of that size, without those that it has not.
+// Ranges that overlap are joined, so that no byte is sent twice.
+func partsOf(ranges []transfer.Range, size int64) []extent.Extent {
+	var parts []extent.Extent
+	var joined extent.Set
+	var sum int64
+	for _, r := range ranges {
+		if e, ok := r.Of(size); ok {
+			parts = append(parts, e)
+			joined.Add(e)
+			sum += e.Len()
+		}
 	}
-	end = total
-	if r.some && r.last >= 0 {
-		end = min(total, r.last+1)
+	if sum > joined.Bytes() {
+		return joined.All()
 	}
-	return r.first, end, !r.some || r.first < total
+	return parts
 }
 
 // parseContentRange reads "bytes first-last/total"; total is -1 for "*".
@@ -116,4 +128,9 @@ func parseContentRange(s string) (start, end, total int64, err error) {
 		return 0, 0, 0, fmt.Errorf("a Content-Range that makes no sense: %q", clip(s))
 	}
 	return start, end + 1, total, nil
+}
+
+// contentRange returns the value for Content-Range.
+func contentRange(e extent.Extent, total int64) string {
+	return fmt.Sprintf("bytes %d-%d/%d", e.Start, e.End-1, total)
 }

@@ -15,6 +15,7 @@ import (
 type registry struct {
 	relay     bool
 	probe     bool
+	parallel  int // over how many connections a large blob is fetched
 	pool      upstream.Pool
 	upstreams []access.Upstream // the same, as far as access is concerned
 }
@@ -25,6 +26,16 @@ func (r *registry) add(u *upstream.Upstream, at *url.URL, home bool) {
 	r.upstreams = append(r.upstreams, access.Upstream{
 		Name: u.Name(), URL: at, Certificate: u.Certificate(), Home: home,
 	})
+}
+
+// upstream returns the upstream of that name; nil if there is none.
+func (r *registry) upstream(name string) *upstream.Upstream {
+	for _, u := range r.pool {
+		if u.Name() == name {
+			return u
+		}
+	}
+	return nil
 }
 
 // home returns the upstreams that are the registry itself.
@@ -49,7 +60,7 @@ func isHome(rc config.Registry, u *url.URL) bool {
 
 // make makes the registry that rc configures.
 func (r *routes) make(rc config.Registry) (*registry, error) {
-	reg := &registry{relay: rc.Relay(), probe: rc.Named}
+	reg := &registry{relay: rc.Relay(), probe: rc.Named, parallel: rc.Parallel}
 	for _, u := range rc.Upstreams {
 		reached := rc
 		reached.Cert, reached.Key = r.certificate(rc, u)

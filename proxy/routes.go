@@ -118,7 +118,7 @@ func (r *routes) lookup(name string) *registry {
 	if err != nil { // it reads no certificate, so there is nothing to fail
 		return nil
 	}
-	reg := &registry{relay: r.any.Relay()}
+	reg := &registry{relay: r.any.Relay(), parallel: r.any.Parallel}
 	reg.add(up, u, true)
 	r.wild[name] = reg
 	return reg

@@ -7,7 +7,8 @@
 //	KEY                                             of the names in _grants
 //	blobs/sha256/2c/2c26b46b…                       a blob, whole and verified
 //	manifests/sha256/9f/9f86d081…                   a manifest, likewise
-//	partial/…                                       what is being fetched
+//	partial/sha256-2c26b46b…-0f3a….data             a blob that is not whole, from one upstream
+//	partial/sha256-2c26b46b…-0f3a….extents          which bytes of it are there
 //	USAGE                                           how much there is, for the next start
 //	holders/2c                                      which repositories hold the digests 2c…
 //	repositories/docker.io/library/alpine/
@@ -19,15 +20,14 @@
 //
 // A file's modification time is when content was last used, or a record written. A file of mode
 // 0400 is there for untrusted callers only. Names that begin with "_" cannot be a repository's.
-// Only the version is read at the start, and the folder of partial files is emptied: content has
-// its name only once it is whole, verified and on disk.
+// Only the version is read at the start, and unusable partial files are removed: content has its
+// name only once it is whole, verified and on disk.
 package cache
 
 import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -80,12 +80,8 @@ type Dir struct {
 
 	surveys, sweeps atomic.Int64 // how many there were
 
-	mu             sync.Mutex
-	fills          map[digest.Digest]*fill
-	untrustedFills int                   // fills that began for untrusted callers
-	reading        map[digest.Digest]int // open blobs
-	running        sync.WaitGroup        // fills
-	closed         bool
+	mu      sync.Mutex
+	reading map[digest.Digest]int // open blobs, whole and partial
 
 	granting sync.Mutex // of the records of grants
 	recent   recent     // manifests
@@ -105,7 +101,6 @@ func Open(path string, limits Limits) (*Dir, error) {
 		root:     root,
 		eviction: make(chan struct{}, 1),
 		sweeping: make(chan struct{}, 1),
-		fills:    map[digest.Digest]*fill{},
 		reading:  map[digest.Digest]int{},
 	}
 	d.limits.Store(&limits)
@@ -194,39 +189,8 @@ func (d *Dir) loadKey() ([]byte, error) {
 	return key, d.root.WriteFile("KEY", key, fileMode)
 }
 
-// Clear removes what earlier processes left unfinished. Only the process that serves may call it,
-// before it serves.
-func (d *Dir) Clear() error {
-	partial, err := d.root.Open("partial")
-	if err != nil {
-		return err
-	}
-	defer partial.Close()
-	for {
-		names, err := partial.Readdirnames(256)
-		for _, name := range names {
-			if err := d.root.Remove("partial/" + name); err != nil {
-				return err
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// Close ends the fills that are under way and waits for them.
+// Close closes the folder.
 func (d *Dir) Close() error {
-	d.mu.Lock()
-	d.closed = true
-	for _, f := range d.fills {
-		f.cancel()
-	}
-	d.mu.Unlock()
-	d.running.Wait()
 	d.settleUsage()
 	return errors.Join(d.folder.Close(), d.root.Close())
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,12 +33,10 @@ func putManifest(t *testing.T, d *Dir, body string) digest.Digest {
 // put keeps content that was last used a while ago.
 func put(t *testing.T, d *Dir, content string, ago time.Duration) digest.Digest {
 	t.Helper()
-	var opened atomic.Int32
-	dgst := digest.FromString(content)
-	if _, err := take(d, Want{Digest: dgst, By: "a"}, plain([]byte(content), &opened), 0, -1); err != nil {
+	dgst, err := fetched(t, d, content, false)
+	if err != nil {
 		t.Fatal(err)
 	}
-	d.running.Wait()
 	at := time.Now().Add(-ago)
 	if err := d.root.Chtimes(contentPath("blobs", dgst), at, at); err != nil {
 		t.Fatal(err)
@@ -78,21 +75,6 @@ func TestAnotherLayoutIsRefused(t *testing.T) {
 	if d, err := Open(path, Limits{}); err == nil || !strings.Contains(err.Error(), "layout") {
 		d.Close()
 		t.Errorf("%v", err)
-	}
-}
-
-func TestWhatWasHalfFetchedIsClearedAtTheStart(t *testing.T) {
-	t.Parallel()
-	d := open(t, Limits{})
-	if err := d.root.WriteFile("partial/abc-1-1", []byte("half"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	dgst := put(t, d, "whole", 0)
-	if err := d.Clear(); err != nil {
-		t.Fatal(err)
-	}
-	if left, _ := os.ReadDir(filepath.Join(d.root.Name(), "partial")); len(left) != 0 || !d.HasBlob(dgst) {
-		t.Errorf("left %v, the whole one is kept: %v", left, d.HasBlob(dgst))
 	}
 }
 
@@ -251,9 +233,7 @@ func TestWhatHasNoRoomIsNotKept(t *testing.T) {
 		"in bytes":                {MinFree: 1 << 60},
 	} {
 		d := open(t, limits)
-		var opened atomic.Int32
-		content := []byte("more than ten bytes")
-		_, err := take(d, Want{Digest: digest.FromBytes(content), By: "a"}, plain(content, &opened), 0, -1)
+		_, err := fetched(t, d, "more than ten bytes", false)
 		if !errors.Is(err, ErrStorage) {
 			t.Errorf("%s: %v", name, err)
 		}

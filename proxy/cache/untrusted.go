@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"errors"
 	"io/fs"
 )
 
@@ -10,15 +9,7 @@ import (
 const (
 	untrustedMode  = 0o400
 	untrustedShare = 10 // one part in so many
-
-	// maxUntrustedFills is how many blobs are fetched into the cache for untrusted callers at a
-	// time. Others pass through uncached.
-	maxUntrustedFills = 8
 )
-
-// ErrBusy says that too many blobs are being fetched for untrusted callers already. The content
-// can still be had from its source.
-var ErrBusy = errors.New("too many blobs are being fetched for untrusted callers")
 
 func isUntrusted(info fs.FileInfo) bool { return info.Mode().Perm()&0o200 == 0 }
 

@@ -3,24 +3,32 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/internal/extent"
 )
 
 // fetched stores content on behalf of a caller and returns its digest.
 func fetched(t *testing.T, d *Dir, content string, untrusted bool) (digest.Digest, error) {
 	t.Helper()
-	var opened atomic.Int32
 	dgst := digest.FromString(content)
-	_, err := take(d, Want{Digest: dgst, By: "a", Untrusted: untrusted}, plain([]byte(content), &opened), 0, -1)
-	d.running.Wait()
-	return dgst, err
+	size := int64(len(content))
+	p, err := d.CreatePartial(dgst, "https://upstream.example", size, untrusted)
+	if err != nil {
+		return dgst, err
+	}
+	if err = p.Reserve(t.Context(), extent.Extent{Start: 0, End: size}); err == nil {
+		err = p.WriteAt(t.Context(), []byte(content), 0)
+	}
+	if err != nil {
+		p.Discard()
+		return dgst, err
+	}
+	return dgst, p.Commit()
 }
 
 // eventuallyFetched is fetched, as often as it takes until there is room. Keep must run.
@@ -160,119 +168,6 @@ func TestWhatATrustedCallerAsksForIsItsOwnFromThenOn(t *testing.T) {
 	}
 }
 
-func TestABlobThatATrustedCallerJoinsIsItsOwn(t *testing.T) {
-	t.Parallel()
-	d := open(t, Limits{MaxSize: 1_000_000})
-	content := block("j")
-	release := make(chan struct{})
-	src := func(context.Context, int64) (Part, error) {
-		<-release
-		return Part{Body: io.NopCloser(strings.NewReader(content)), Total: int64(len(content))}, nil
-	}
-	want := Want{Digest: digest.FromString(content), By: "anonymous", Untrusted: true}
-	results := make(chan error, 2)
-	go func() { _, err := take(d, want, src, 0, -1); results <- err }()
-	for !d.Filling(want.Digest) {
-		time.Sleep(time.Millisecond)
-	}
-	want.Untrusted = false
-	go func() { _, err := take(d, want, src, 0, -1); results <- err }()
-	for joined := false; !joined; {
-		d.mu.Lock()
-		f := d.fills[want.Digest]
-		joined = f != nil && f.trusted.Load()
-		d.mu.Unlock()
-	}
-	close(release)
-	for range 2 {
-		if err := <-results; err != nil {
-			t.Error(err)
-		}
-	}
-	d.running.Wait()
-	if c, err := d.Stored(want.Digest, false); err != nil || c.Untrusted {
-		t.Errorf("%+v, %v", c, err)
-	}
-}
-
-// An untrusted caller begins to fetch what it has no room for, and an engine joins.
-func TestAnEngineIsNotBoundByTheShareOfTheCallerThatItJoins(t *testing.T) {
-	t.Parallel()
-	d := open(t, Limits{MaxSize: 100_000})
-	content := strings.Repeat("x", 30_000) // more than a tenth
-	release := make(chan struct{})
-	src := func(context.Context, int64) (Part, error) {
-		<-release
-		return Part{Body: io.NopCloser(strings.NewReader(content)), Total: int64(len(content))}, nil
-	}
-	want := Want{Digest: digest.FromString(content), By: "anonymous", Untrusted: true}
-	untrusted, engine := make(chan error, 1), make(chan error, 1)
-	go func() { _, err := take(d, want, src, 0, -1); untrusted <- err }()
-	for !d.Filling(want.Digest) {
-		time.Sleep(time.Millisecond)
-	}
-	trusted := want
-	trusted.Untrusted = false
-	go func() { _, err := take(d, trusted, src, 0, -1); engine <- err }()
-	close(release)
-	if err := <-engine; err != nil {
-		t.Errorf("the engine: %v", err)
-	}
-	if err := <-untrusted; err != nil && !errors.Is(err, ErrStorage) {
-		t.Errorf("the untrusted caller: %v", err)
-	}
-	d.running.Wait()
-	if !d.HasBlob(want.Digest) {
-		t.Error("the engine's blob is not stored")
-	}
-}
-
-func TestUntrustedCallersFetchABoundedNumberOfBlobsAtATime(t *testing.T) {
-	t.Parallel()
-	d := open(t, Limits{})
-	release := make(chan struct{})
-	results := make(chan error, maxUntrustedFills)
-	slow := func(content string) Source {
-		return func(context.Context, int64) (Part, error) {
-			<-release
-			return Part{Body: io.NopCloser(strings.NewReader(content)), Total: int64(len(content))}, nil
-		}
-	}
-	for i := range maxUntrustedFills {
-		content := fmt.Sprint("slow ", i)
-		go func() {
-			_, err := take(d, Want{Digest: digest.FromString(content), By: "a", Untrusted: true}, slow(content), 0, -1)
-			results <- err
-		}()
-	}
-	for n := 0; n < maxUntrustedFills; {
-		d.mu.Lock()
-		n = d.untrustedFills
-		d.mu.Unlock()
-	}
-	if _, err := d.Fill(t.Context(), Want{Digest: digest.FromString("more"), By: "a", Untrusted: true}, slow("more")); !errors.Is(err, ErrBusy) {
-		t.Errorf("one more: %v", err)
-	}
-	engine := make(chan error, 1)
-	go func() {
-		_, err := take(d, Want{Digest: digest.FromString("engine"), By: "b"}, slow("engine"), 0, -1)
-		engine <- err
-	}()
-	close(release)
-	for range maxUntrustedFills {
-		if err := <-results; err != nil {
-			t.Error(err)
-		}
-	}
-	if err := <-engine; err != nil {
-		t.Errorf("an engine has to wait for untrusted callers: %v", err)
-	}
-	d.running.Wait()
-	if d.untrustedFills != 0 || d.space.reservedUntrusted != 0 {
-		t.Errorf("afterwards %d fills and %d bytes are still counted", d.untrustedFills, d.space.reservedUntrusted)
-	}
-}
-
 func TestABlobOfUnknownLengthCannotFillTheDisk(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -285,25 +180,25 @@ func TestABlobOfUnknownLengthCannotFillTheDisk(t *testing.T) {
 		"min_free":          {Limits{MinFree: 1 << 60}, false, 0},
 	} {
 		d := open(t, c.limits)
-		var sent atomic.Int64
-		endless := func(context.Context, int64) (Part, error) {
-			return Part{Body: io.NopCloser(&zeros{&sent}), Total: -1}, nil
+		p, err := d.CreatePartial(digest.FromString(name), "https://upstream.example", -1, c.untrusted)
+		if errors.Is(err, ErrStorage) && c.most == 0 {
+			continue
 		}
-		_, err := take(d, Want{Digest: digest.FromString(name), By: "a", Untrusted: c.untrusted}, endless, 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var written int64
+		for chunk := make([]byte, 64<<10); err == nil; written += int64(len(chunk)) {
+			if err = p.WriteAt(t.Context(), chunk, written); written > c.most {
+				t.Fatalf("%s: %d bytes were written", name, written)
+			}
+		}
 		if !errors.Is(err, ErrStorage) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if n := sent.Load(); n > c.most+fillBuffer {
-			t.Errorf("%s: %d bytes were written", name, n)
+		p.Discard()
+		if d.space.reserved != 0 || d.space.reservedUntrusted != 0 || d.space.unwritten != 0 {
+			t.Errorf("%s: afterwards %d, %d and %d bytes are still reserved", name, d.space.reserved, d.space.reservedUntrusted, d.space.unwritten)
 		}
 	}
-}
-
-// zeros is a body that never ends.
-type zeros struct{ sent *atomic.Int64 }
-
-func (z *zeros) Read(p []byte) (int, error) {
-	clear(p)
-	z.sent.Add(int64(len(p)))
-	return len(p), nil
 }

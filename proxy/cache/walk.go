@@ -3,8 +3,10 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -179,6 +181,16 @@ func (p *pace) step() error {
 	return nil
 }
 
+// pause waits, or returns the error of ctx if that ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return ctx.Err() // of two that are ready select takes either
+	}
+}
+
 // place is where a file is: in which folder of the cache's, and its name there.
 type place struct{ folder, name string }
 
@@ -199,41 +211,47 @@ func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(at place, i f
 		return err
 	}
 	for _, name := range []string{"blobs", "manifests"} {
-		err := top.each(name, func(algorithms folder, algorithm string) error {
-			return algorithms.each(algorithm, func(prefixes folder, prefix string) error {
-				files, err := prefixes.sub(prefix)
-				if err != nil {
-					return ignoreNoFolder(err)
-				}
-				defer files.close()
-				names, err := files.names()
+		for _, algorithm := range []string{"sha256", "sha384", "sha512"} {
+			// By name, and not as listed: a folder that is made meanwhile has its turn too.
+			for first := range 256 {
+				err := eachContentIn(ctx, p, top, fmt.Sprintf("%s/%s/%02x", name, algorithm, first), visit)
 				if err != nil {
 					return err
 				}
-				in := name + "/" + algorithm + "/" + prefix
-				for _, file := range names {
-					if err := errors.Join(ctx.Err(), p.step()); err != nil {
-						return err
-					}
-					if !isContentName(algorithm, prefix, file) {
-						continue // another program's file
-					}
-					i, err := files.stat(file)
-					if err != nil || !i.regular {
-						if err := ignoreMissing(err); err != nil {
-							return err
-						}
-						continue
-					}
-					if err := visit(place{in, file}, i); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		})
-		if err != nil {
+			}
+		}
+	}
+	return nil
+}
+
+// eachContentIn calls visit for the content in one folder, such as "blobs/sha256/2c".
+func eachContentIn(ctx context.Context, p *pace, top folder, in string, visit func(place, fileInfo) error) error {
+	files, err := top.sub(in)
+	if err != nil {
+		return ignoreNoFolder(err)
+	}
+	defer files.close()
+	names, err := files.names()
+	if err != nil {
+		return err
+	}
+	algorithm, prefix := path.Base(path.Dir(in)), path.Base(in)
+	for _, file := range names {
+		if err := errors.Join(ctx.Err(), p.step()); err != nil {
 			return err
+		}
+		if !isContentName(algorithm, prefix, file) {
+			continue // another program's file
+		}
+		i, err := files.stat(file)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && !i.regular:
+		case err != nil:
+			return err
+		default:
+			if err := visit(place{in, file}, i); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

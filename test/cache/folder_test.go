@@ -103,13 +103,36 @@ func (r *rig) keepsNothingOf(what string, d digest.Digest) {
 	}
 }
 
-// settles waits until nothing is half-fetched.
+// settles waits until no file is being made. What is present of blobs stays: it is fetched no more
+// than once.
 func (r *rig) settles() {
 	r.t.Helper()
-	r.Eventually("nothing half-fetched is left", func() bool {
-		names, err := os.ReadDir(filepath.Join(r.folder, "partial"))
-		return err == nil && len(names) == 0
+	r.Eventually("no unfinished file is left, except partial blobs", func() bool {
+		strange, err := notPartialBlobs(r.folder)
+		return err == nil && len(strange) == 0
 	})
+}
+
+// notPartialBlobs returns the files in the folder for unfinished ones that are neither the data of a
+// partial blob nor its list.
+func notPartialBlobs(folder string) ([]string, error) {
+	names, err := os.ReadDir(filepath.Join(folder, "partial"))
+	if err != nil {
+		return nil, err
+	}
+	var strange []string
+	for _, n := range names {
+		base, isData := strings.CutSuffix(n.Name(), ".data")
+		other := base + ".extents"
+		if !isData {
+			base, _ = strings.CutSuffix(n.Name(), ".extents")
+			other = base + ".data"
+		}
+		if _, err := os.Stat(filepath.Join(folder, "partial", other)); err != nil || base == n.Name() {
+			strange = append(strange, n.Name())
+		}
+	}
+	return strange, nil
 }
 
 // onDisk is how many bytes of disk the content takes.

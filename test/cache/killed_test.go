@@ -76,13 +76,13 @@ func (k *killing) during(do func(s *harness.Sidemirror)) {
 	content(k.t, k.options.Cache, k.seen)
 }
 
-// whole starts a daemon, looks that nothing half-fetched is left of the one before,
-// and pulls an image with it.
+// whole starts a daemon, looks that nothing unusable is left of the one before, and pulls an image
+// with it.
 func (k *killing) whole(pull func(s *harness.Sidemirror) error) {
 	k.t.Helper()
 	s := harness.Start(k.t, k.options)
-	if left, err := os.ReadDir(filepath.Join(k.options.Cache, "partial")); err != nil || len(left) > 0 {
-		k.t.Errorf("after the start %d partial files are left, %v", len(left), err)
+	if left, err := notPartialBlobs(k.options.Cache); err != nil || len(left) > 0 {
+		k.t.Errorf("after the start these are left: %v, %v", left, err)
 	}
 	began := time.Now()
 	if err := pull(s); err != nil {

@@ -1,10 +1,8 @@
 package inventory_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,21 +35,16 @@ func newFolder(t *testing.T) *folder {
 func (f *folder) blob(content string) digest.Digest {
 	f.t.Helper()
 	dgst := digest.FromString(content)
-	src := func(_ context.Context, offset int64) (cache.Part, error) {
-		return cache.Part{Body: io.NopCloser(strings.NewReader(content[offset:])), Offset: offset, Total: int64(len(content))}, nil
-	}
 	if f.HasBlob(dgst) {
 		return dgst
 	}
-	s, err := f.Fill(f.t.Context(), cache.Want{Digest: dgst, By: "me"}, src)
+	p, err := f.CreatePartial(dgst, "https://upstream.example", int64(len(content)), false)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	if _, err := s.CopyTo(f.t.Context(), io.Discard, 0, -1); err != nil {
+	if err := errors.Join(p.WriteAt(f.t.Context(), []byte(content), 0), p.Commit()); err != nil {
 		f.t.Fatal(err)
 	}
-	s.Close()
-	eventually(f.t, func() bool { return f.HasBlob(dgst) && !f.Filling(dgst) })
 	return dgst
 }
 

@@ -1,0 +1,499 @@
+package cache
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/internal/extent"
+)
+
+const (
+	// claimStep is how many bytes are written before the list says so: what a killed process loses.
+	claimStep = 1 << 20
+
+	// growth is how much room is made at a time for what was not reserved.
+	growth = 256 << 10
+)
+
+// ErrStorage says that content could not be stored: the disk is full, broken or cannot be written.
+// It can still be had from its source.
+var ErrStorage = errors.New("the cache cannot store it")
+
+// Partial is a blob that is not whole: a sparse file, and the list of the extents that are present.
+// It belongs to one source, because until the blob is verified no caller of another source may have
+// its bytes. Close leaves it on disk for later. It is safe for concurrent use.
+type Partial struct {
+	// Size is the blob's size in bytes; -1 if it is unknown.
+	Size int64
+
+	dir    *Dir
+	digest digest.Digest
+	name   string // of the data, without its suffix
+	file   *os.File
+	leave  func()
+
+	booking   sync.Mutex // of room and reserved
+	room      *reservation
+	allocates bool // the file system sets room aside
+
+	mu        sync.Mutex
+	list      *os.File
+	lines     int
+	present   extent.Set
+	fresh     extent.Set // written, and not yet claimed by the list
+	reserved  extent.Set
+	untrusted bool
+}
+
+// partialPath returns where the partial blob of a source is, without suffix.
+func partialPath(dgst digest.Digest, source string) string {
+	sum := sha256.Sum256([]byte(source))
+	return fmt.Sprintf("partial/%s-%s-%s", dgst.Algorithm(), dgst.Encoded(), hex.EncodeToString(sum[:8]))
+}
+
+// FindPartial opens what is present of a blob from a source; fs.ErrNotExist if nothing is.
+func (d *Dir) FindPartial(dgst digest.Digest, source string, untrusted bool) (*Partial, error) {
+	p := d.newPartial(dgst, source)
+	err := p.load()
+	if err == nil {
+		err = p.rewriteList()
+	}
+	if err != nil {
+		p.release()
+		return nil, err
+	}
+	if !untrusted {
+		p.Trust()
+	}
+	return p, nil
+}
+
+// CreatePartial makes an empty partial blob, in place of one that may be there. The error is
+// ErrStorage if that is impossible, also because another process has it open.
+func (d *Dir) CreatePartial(dgst digest.Digest, source string, size int64, untrusted bool) (*Partial, error) {
+	if old, err := d.FindPartial(dgst, source, untrusted); err == nil {
+		old.Discard()
+	} else if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%w: another process fetches it", ErrStorage)
+	}
+	p := d.newPartial(dgst, source)
+	p.Size, p.untrusted = size, untrusted
+	if err := p.create(); err != nil {
+		if p.room != nil {
+			p.room.release()
+		}
+		p.release()
+		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	return p, nil
+}
+
+func (d *Dir) newPartial(dgst digest.Digest, source string) *Partial {
+	d.mu.Lock()
+	d.reading[dgst]++ // so that it is not evicted
+	d.mu.Unlock()
+	return &Partial{
+		dir: d, digest: dgst, name: partialPath(dgst, source),
+		leave: sync.OnceFunc(func() { d.leave(dgst) }),
+	}
+}
+
+// load opens the files and reads the list.
+func (p *Partial) load() error {
+	file, err := p.dir.root.OpenFile(p.name+partialData, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrPermission) { // of an untrusted caller: mode 0400, to a process that is not root
+		file, err = p.reopenWritable()
+	}
+	if err != nil {
+		return err
+	}
+	p.file = file
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	b, err := p.dir.readList(p.name)
+	if err == nil {
+		p.Size, p.present, err = parseList(b, bootID())
+	}
+	if err != nil {
+		p.remove()
+		return errors.Join(fs.ErrNotExist, err)
+	}
+	p.present.Remove(extent.Extent{Start: info.Size(), End: max(p.Size, info.Size()) + 1})
+	p.untrusted = isUntrusted(info)
+	p.reserved = p.present.Clone()
+	now, err := p.dir.stat(p.name + partialData)
+	if err != nil {
+		return err
+	}
+	p.room = p.dir.resume(p.name+partialData, now.allocated, p.untrusted)
+	return nil
+}
+
+// reopenWritable opens the data of an untrusted caller, whose mode marks it and does not protect it.
+func (p *Partial) reopenWritable() (*os.File, error) {
+	if err := p.dir.root.Chmod(p.name+partialData, fileMode); err != nil {
+		return nil, err
+	}
+	file, err := p.dir.root.OpenFile(p.name+partialData, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	return file, file.Chmod(untrustedMode)
+}
+
+func (d *Dir) readList(name string) ([]byte, error) {
+	f, err := d.root.Open(name + partialList)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxListSize+1))
+	if err == nil && len(b) > maxListSize {
+		err = errBadList
+	}
+	return b, err
+}
+
+// create makes the files.
+func (p *Partial) create() error {
+	p.remove() // what may be left of a process that was killed between the two
+	var err error
+	if p.room, err = p.dir.reserve(context.Background(), 0, p.untrusted); err != nil {
+		return err
+	}
+	if p.file, err = p.dir.createPartial(p.name+partialData, os.O_RDWR); err != nil {
+		return err
+	}
+	if err := unix.Flock(int(p.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return err
+	}
+	if p.untrusted {
+		if err := p.file.Chmod(untrustedMode); err != nil {
+			return err
+		}
+	}
+	if err := p.rewriteList(); err != nil {
+		p.remove()
+		return err
+	}
+	return nil
+}
+
+func (p *Partial) remove() {
+	_ = p.dir.root.Remove(p.name + partialList)
+	_ = p.dir.root.Remove(p.name + partialData)
+}
+
+// rewriteList writes the list anew, as short as it can be. p.mu is held, or p not shared yet.
+func (p *Partial) rewriteList() error {
+	temp := p.name + partialList + ".new"
+	_ = p.dir.root.Remove(temp)
+	f, err := p.dir.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, fileMode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(formatList(p.Size, bootID(), &p.present, false))
+	if err == nil {
+		err = p.dir.root.Rename(temp, p.name+partialList)
+	}
+	if err != nil {
+		f.Close()
+		_ = p.dir.root.Remove(temp)
+		return err
+	}
+	if p.list != nil {
+		p.list.Close()
+	}
+	p.list, p.lines = f, p.present.Count()
+	p.fresh = extent.Set{}
+	return nil
+}
+
+// Present returns which bytes are present.
+func (p *Partial) Present() extent.Set {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.present.Clone()
+}
+
+// Full reports whether the partial blob is made of so many extents that no separate one is added.
+func (p *Partial) Full() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.present.Count() >= maxExtents/2
+}
+
+// Reserve makes sure that the bytes of e can be stored, so that a full disk shows before they come.
+func (p *Partial) Reserve(ctx context.Context, e extent.Extent) error {
+	p.booking.Lock()
+	defer p.booking.Unlock()
+	missing := e.Len()
+	for at := e.Start; at < e.End; {
+		run := min(p.reserved.RunFrom(at), e.End)
+		missing -= run - at
+		if at = run; at < e.End {
+			gap, _ := p.reserved.Missing(extent.Extent{Start: at, End: e.End})
+			at = gap.End
+		}
+	}
+	if missing <= 0 {
+		return nil
+	}
+	if err := p.room.grow(ctx, missing); err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	err := unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, e.Start, e.Len())
+	p.allocates = err == nil
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("%w: reserving %d bytes: %w", ErrStorage, missing, err)
+	}
+	if p.allocates {
+		p.room.wrote(missing)
+	}
+	p.reserved.Add(e)
+	return nil
+}
+
+// ready makes sure that there is room for e, which may not be reserved.
+func (p *Partial) ready(ctx context.Context, e extent.Extent) error {
+	p.booking.Lock()
+	there := p.reserved.Covers(e)
+	if there && !p.allocates {
+		p.room.wrote(e.Len())
+	}
+	p.booking.Unlock()
+	if there {
+		return nil
+	}
+	return p.Reserve(ctx, p.step(e))
+}
+
+// WriteAt stores bytes. An error is ErrStorage.
+func (p *Partial) WriteAt(ctx context.Context, b []byte, off int64) error {
+	e := extent.Extent{Start: off, End: off + int64(len(b))}
+	if err := p.ready(ctx, e); err != nil {
+		return err
+	}
+	if _, err := p.file.WriteAt(b, off); err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.present.Add(e)
+	p.fresh.Add(e)
+	if p.fresh.Bytes() >= claimStep {
+		p.claim()
+	}
+	return nil
+}
+
+// step returns what to reserve for e: a little ahead of it.
+func (p *Partial) step(e extent.Extent) extent.Extent {
+	step := int64(growth)
+	if limit := p.dir.limits.Load().MaxSize; limit > 0 {
+		step = min(step, limit/32)
+	}
+	e.End = max(e.End, e.Start+step)
+	if p.Size >= 0 {
+		e.End = min(e.End, max(p.Size, e.Start))
+	}
+	return e
+}
+
+// claim appends to the list what is written since the last time. A list that cannot be written
+// claims less than there is. p.mu is held.
+func (p *Partial) claim() {
+	if p.lines += p.fresh.Count(); p.lines > 2*p.present.Count()+1024 {
+		if p.rewriteList() == nil {
+			return
+		}
+	}
+	if _, err := p.list.Write(appendExtents(nil, &p.fresh)); err == nil {
+		p.fresh = extent.Set{}
+	}
+}
+
+// ReadAt implements [io.ReaderAt].
+func (p *Partial) ReadAt(b []byte, off int64) (int, error) { return p.file.ReadAt(b, off) }
+
+// Open returns the data once more, with an offset of its own. It may be committed meanwhile.
+func (p *Partial) Open() (*os.File, error) {
+	f, err := p.dir.root.Open(p.name + partialData)
+	if err != nil {
+		f, err = p.dir.root.Open(contentPath("blobs", p.digest))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	return f, nil
+}
+
+// Trust makes it the trusted callers' own.
+func (p *Partial) Trust() {
+	p.booking.Lock()
+	defer p.booking.Unlock()
+	if p.untrusted && p.file != nil && p.file.Chmod(fileMode) == nil {
+		p.untrusted = false
+		p.room.trust()
+	}
+}
+
+// Sync brings what is present to the disk, so that it counts also after the machine went down.
+func (p *Partial) Sync() error {
+	p.mu.Lock()
+	p.claim()
+	list := p.list
+	lines := p.lines
+	p.mu.Unlock()
+	if err := unix.Fdatasync(int(p.file.Fd())); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if list != p.list || lines != p.lines {
+		return nil // more was written meanwhile, which is not synced
+	}
+	if _, err := list.WriteString(syncedLine); err != nil {
+		return err
+	}
+	return unix.Fdatasync(int(list.Fd()))
+}
+
+// Commit makes the file a stored blob. The caller has verified it. The partial blob is closed.
+func (p *Partial) Commit() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.dir.commit(p.file, p.name+partialData, contentPath("blobs", p.digest))
+	if err != nil {
+		p.discard()
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	_ = p.dir.root.Remove(p.name + partialList)
+	p.room.commit(contentPath("blobs", p.digest), p.present.Bytes())
+	p.release()
+	return nil
+}
+
+// Discard removes it.
+func (p *Partial) Discard() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.discard()
+}
+
+func (p *Partial) discard() {
+	if p.file != nil {
+		p.remove()
+	}
+	if p.room != nil {
+		p.room.release()
+	}
+	p.release()
+}
+
+// Close leaves it on disk, or removes it if nothing is present.
+func (p *Partial) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file == nil {
+		return nil
+	}
+	if p.present.Count() == 0 || p.Size < 0 {
+		p.discard()
+		return nil
+	}
+	if p.fresh.Count() > 0 {
+		p.claim()
+	}
+	p.giveBack()
+	if now, err := p.dir.stat(p.name + partialData); err == nil {
+		p.room.commit(p.name+partialData, now.allocated)
+	} else {
+		p.room.release()
+	}
+	p.release()
+	return nil
+}
+
+// giveBack frees what was reserved on disk and is not written.
+func (p *Partial) giveBack() {
+	for _, e := range p.present.All() {
+		p.reserved.Remove(e)
+	}
+	for _, e := range p.reserved.All() {
+		_ = unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, e.Start, e.Len())
+	}
+}
+
+func (p *Partial) release() {
+	if p.file != nil {
+		p.file.Close()
+	}
+	if p.list != nil {
+		p.list.Close()
+	}
+	p.file, p.list = nil, nil
+	p.leave()
+}
+
+// Clear removes what earlier processes left in the folder of partial files and no process can use.
+// Only the process that serves may call it, before it serves.
+func (d *Dir) Clear() error {
+	names, err := d.partialNames()
+	if err != nil {
+		return err
+	}
+	there := map[string]bool{}
+	for _, name := range names {
+		there[name] = true
+	}
+	for _, name := range names {
+		base, isData := strings.CutSuffix(name, partialData)
+		if isData && there[base+partialList] && d.usable("partial/"+base) {
+			continue
+		}
+		if base, isList := strings.CutSuffix(name, partialList); isList && there[base+partialData] {
+			continue // it goes or stays with its data
+		}
+		_ = ignoreMissing(d.root.Remove("partial/" + base + partialList))
+		if err := d.root.Remove("partial/" + name); ignoreMissing(err) != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// usable reports whether anything is present in the partial blob of that name.
+func (d *Dir) usable(name string) bool {
+	b, err := d.readList(name)
+	if err != nil {
+		return false
+	}
+	_, present, err := parseList(b, bootID())
+	return err == nil && present.Count() > 0
+}
+
+func (d *Dir) partialNames() ([]string, error) {
+	folder, err := d.root.Open("partial")
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	defer folder.Close()
+	return folder.Readdirnames(-1)
+}
