@@ -24,9 +24,9 @@ var enginePulls = []struct {
 	bytes         float64
 }{
 	{"containerd", "layers", "20 layers of 2 MiB", 1.01},
-	{"containerd", "large", "a layer of 128 MiB", 1.01},
+	{"containerd", "large", "a layer of 64 MiB", 1.01},
 	{"docker", "layers", "20 layers of 2 MiB", 1.01},
-	{"docker", "large", "a layer of 128 MiB", 1.01},
+	{"docker", "large", "a layer of 64 MiB", 1.01},
 	{"podman", "chunked", "a zstd:chunked layer of 31 MiB", 1.01},
 	{"podman", "partial", "its next version, 5 of 100 files new", 2},
 }

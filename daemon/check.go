@@ -22,7 +22,7 @@ func Check(c *config.Config, version string) ([]*problem.Problem, error) {
 	}
 	defer p.Close()
 	var list []*problem.Problem
-	for i, source := range p.sources {
+	for i, source := range p.logins.sources {
 		err := source.Fault()
 		if err == nil || i == 0 && errors.Is(err, fs.ErrNotExist) { // before the first login there is no store
 			continue

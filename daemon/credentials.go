@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -9,24 +11,81 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/credential/dockerhelper"
+	"github.com/sidemirror/sidemirror/proxy/credential/kubelet"
+	"github.com/sidemirror/sidemirror/proxy/credential/program"
 )
 
-// credentials returns the sources that c names, in their order. log may be nil.
-func credentials(c *config.Config, log *logrus.Logger) []*watchedSource {
-	sources := []*watchedSource{watchFaults(credential.OpenStore(c.Credentials.Store), log, lookForFaults)}
-	for _, path := range c.Credentials.Files {
-		sources = append(sources, watchFaults(&credential.File{Path: path}, log, lookForFaults))
+// logins are the sources of the daemon's credentials, in the order in which they are asked.
+type logins struct {
+	sources []*watchedSource
+	helpers *dockerhelper.Helpers
+	plugins *kubelet.Plugins // nil if none are configured
+}
+
+// credentials returns the sources that c and the environment name. log may be nil.
+func credentials(c *config.Config, log *logrus.Logger) *logins {
+	l := &logins{helpers: dockerhelper.New(program.NewRunner(c.Credentials.HelperDirs, helperEnvironment(c)))}
+	add := func(source faulty) { l.sources = append(l.sources, watchFaults(source, log, lookForFaults)) }
+	add(credential.OpenStore(c.Credentials.Store))
+	passed, err := credential.Passed(os.Getenv("CREDENTIALS_DIRECTORY"), l.helpers)
+	if err != nil && log != nil {
+		log.WithError(err).Warn("not all credentials of systemd are used")
 	}
-	return sources
+	for _, file := range passed {
+		add(file)
+	}
+	for _, path := range c.Credentials.Files {
+		add(&credential.File{Path: path, Helpers: l.helpers})
+	}
+	if text := os.Getenv(authVariable); text != "" {
+		add(credential.NewVariable(authVariable, text))
+	}
+	if len(c.Credentials.Helpers) > 0 {
+		bound := &dockerhelper.Bound{Helpers: l.helpers}
+		for _, text := range c.Credentials.Helpers {
+			pattern, name := config.CutHelper(text)
+			bound.Rules = append(bound.Rules, dockerhelper.Rule{Pattern: pattern, Helper: name})
+		}
+		add(bound)
+	}
+	if c.Credentials.Plugins != "" {
+		l.plugins = kubelet.New(c.Credentials.Plugins, program.NewRunner([]string{c.Credentials.PluginDir}, helperEnvironment(c)))
+		add(l.plugins)
+	}
+	return l
+}
+
+// authVariable is Docker's variable with the content of a config.json.
+const authVariable = "DOCKER_AUTH_CONFIG"
+
+// helperEnvironment returns the environment of helpers and plugins. It has nothing of the daemon's
+// own that the configuration does not name.
+func helperEnvironment(c *config.Config) []string {
+	env := []string{"HOME=" + filepath.Dir(c.Credentials.Store), "PATH=" + os.Getenv("PATH")}
+	for _, name := range c.Credentials.HelperEnvironment {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
 }
 
 // asSources returns the sources as the proxy uses them.
-func asSources(sources []*watchedSource) credential.Sources {
-	list := make(credential.Sources, len(sources))
-	for i, s := range sources {
+func (l *logins) asSources() credential.Sources {
+	list := make(credential.Sources, len(l.sources))
+	for i, s := range l.sources {
 		list[i] = s
 	}
 	return list
+}
+
+// close ends the helpers and plugins that run.
+func (l *logins) close() {
+	l.helpers.Close()
+	if l.plugins != nil {
+		l.plugins.Close()
+	}
 }
 
 // faulty is a source that may have a fault while it still serves what it read last.

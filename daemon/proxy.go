@@ -34,13 +34,19 @@ func Login(ctx context.Context, c *config.Config, registry, namespace string, cr
 // registryProxy is a proxy that reports what is wrong with its credentials.
 type registryProxy struct {
 	*proxy.Proxy
-	sources []*watchedSource
+	logins *logins
+}
+
+// Close implements service.
+func (p *registryProxy) Close() {
+	p.Proxy.Close()
+	p.logins.close()
 }
 
 // Trouble implements troubled.
 func (p *registryProxy) Trouble() string {
 	var list []string
-	for _, s := range p.sources {
+	for _, s := range p.logins.sources {
 		if text := s.trouble(); text != "" {
 			list = append(list, text)
 		}
@@ -51,7 +57,7 @@ func (p *registryProxy) Trouble() string {
 // newProxy makes the proxy that c describes, for the addresses at. log and access may be nil. If
 // store is nil, the proxy stores nothing.
 func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, store *cache.Dir, transfers *transfer.Transfers) (*registryProxy, error) {
-	sources := credentials(c, log)
+	logins := credentials(c, log)
 	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version}
 	settings := proxy.Config{
 		Registries:  c.Registries,
@@ -59,7 +65,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 		Default:     oci.DockerHub,
 		OwnHosts:    ownHosts(at),
 		TrustedUIDs: c.Trust.UIDs,
-		Credentials: asSources(sources),
+		Credentials: logins.asSources(),
 		Cache:       store,
 		Transfers:   transfers,
 		Freshness:   proxy.Freshness{Timeout: c.Cache.FreshnessTimeout, TagTTL: c.Cache.TagTTL, MaxStale: c.Cache.MaxStale},
@@ -69,9 +75,10 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 	}
 	p, err := proxy.New(settings)
 	if err != nil {
+		logins.close()
 		return nil, err
 	}
-	return &registryProxy{p, sources}, nil
+	return &registryProxy{p, logins}, nil
 }
 
 // ownHosts returns the names and addresses of this host by which other hosts reach it: those of

@@ -12,6 +12,9 @@ func (l *loader) check() {
 	if len(l.c.Listen) == 0 {
 		l.complain("listen", -1, "the list is empty", `write ["127.0.0.1:305"], or remove the key`)
 	}
+	if (l.c.Credentials.Plugins == "") != (l.c.Credentials.PluginDir == "") {
+		l.complain("credentials.plugins", -1, "plugins and plugin_dir belong together", "set both, as the kubelet's two flags are, or neither")
+	}
 	hosts := make(map[string]string)
 	for i := range l.c.Registries {
 		r := &l.c.Registries[i]

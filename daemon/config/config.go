@@ -46,6 +46,27 @@ type Config struct {
 		// Store (store, an absolute path) is the file in which "sidemirror login" stores
 		// credentials. Default /var/lib/sidemirror/credentials.json.
 		Store string
+
+		// Helpers (helpers, a list of "HOST=NAME") say which credential helper,
+		// docker-credential-NAME, has the login of a registry. HOST may have the wildcards of the
+		// kubelet: "*.dkr.ecr.*.amazonaws.com=ecr-login". Default none.
+		Helpers []string
+
+		// HelperDirs (helper_dirs, a list of absolute paths) are the folders of credential helpers.
+		// Default /usr/local/bin and /usr/bin.
+		HelperDirs []string
+
+		// HelperEnvironment (helper_environment, a list of names) are the variables of sidemirror's
+		// own environment that helpers and plugins get, in addition to HOME and PATH. Default none.
+		HelperEnvironment []string
+
+		// Plugins (plugins, an absolute path) is the kubelet's CredentialProviderConfig, a file or
+		// a folder, as in its flag --image-credential-provider-config. Default none.
+		Plugins string
+
+		// PluginDir (plugin_dir, an absolute path) is the folder of these plugins, as in
+		// --image-credential-provider-bin-dir. Default none.
+		PluginDir string
 	}
 
 	// Cache is [cache].
@@ -185,6 +206,7 @@ func Default() *Config {
 		c.Registries = append(c.Registries, NewRegistry(name))
 	}
 	c.Credentials.Store = "/var/lib/sidemirror/credentials.json"
+	c.Credentials.HelperDirs = []string{"/usr/local/bin", "/usr/bin"}
 	c.Cache.Dir = "/var/cache/sidemirror"
 	c.Cache.MaxSize = 20 << 30
 	c.Cache.MinFree = Free{Percent: 10}
@@ -230,6 +252,12 @@ func (c *Config) Files() []string {
 		}
 	}
 	return files
+}
+
+// RunsHelpers reports whether c names a credential helper or a plugin. A credential file may name
+// helpers too.
+func (c *Config) RunsHelpers() bool {
+	return len(c.Credentials.Helpers) > 0 || c.Credentials.Plugins != ""
 }
 
 // Registry returns the registry called name, or nil if none is configured.

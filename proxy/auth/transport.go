@@ -82,6 +82,32 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !ok {
 		return t.Base.RoundTrip(req)
 	}
+	resp, err := t.roundTrip(req, access)
+	if !refused(resp, err) {
+		return resp, err
+	}
+	// A helper's login may have been changed since it was asked.
+	next, ok := access.Credential.Renewed(ctx)
+	if !ok {
+		return resp, err
+	}
+	if err == nil {
+		discard(resp)
+	}
+	access.Credential = next
+	return t.roundTrip(req.WithContext(WithAccess(ctx, access)), access)
+}
+
+// refused reports whether a request was refused for the credential that it was sent with.
+func refused(resp *http.Response, err error) bool {
+	if err != nil {
+		return errors.Is(err, &oci.Error{Code: oci.Unauthorized}) || errors.Is(err, &oci.Error{Code: oci.Denied})
+	}
+	return resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden
+}
+
+func (t *Transport) roundTrip(req *http.Request, access Access) (*http.Response, error) {
+	ctx := req.Context()
 	started := time.Now()
 	with, err := t.authorize(ctx, access, t.challenge.Load(), false)
 	if err != nil {

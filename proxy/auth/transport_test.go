@@ -396,3 +396,59 @@ func TestRelayHandsNothingToAForeignRealm(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+// A helper's password was changed after the helper was asked.
+func TestALoginThatItsSourceHasRenewedIsTriedOnceMore(t *testing.T) {
+	for _, scheme := range []string{"Basic", "Bearer"} {
+		t.Run(scheme, func(t *testing.T) {
+			var logins atomic.Int32
+			var srv *httptest.Server
+			srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, password, ok := r.BasicAuth()
+				if ok {
+					logins.Add(1)
+				}
+				switch {
+				case r.URL.Path == "/token" && password == "new":
+					_, _ = io.WriteString(w, `{"token":"good"}`)
+				case scheme == "Basic" && password == "new", r.Header.Get("Authorization") == "Bearer good":
+				default:
+					w.Header().Set("WWW-Authenticate", scheme+` realm="`+srv.URL+`/token"`)
+					w.WriteHeader(http.StatusUnauthorized)
+				}
+			}))
+			defer srv.Close()
+			u, err := url.Parse(srv.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			transport := &Transport{Base: http.DefaultTransport, Realms: RealmPolicy{Upstream: u}}
+			defer transport.Close()
+			login := func(password string) credential.Credential {
+				return credential.Name("test", "x", credential.Credential{Username: "me", Password: credential.NewSecret(password)})
+			}
+			get := func(c credential.Credential) int {
+				t.Helper()
+				req, err := http.NewRequestWithContext(WithAccess(t.Context(), Access{Repository: "a/b", Credential: c}), http.MethodGet, srv.URL+"/v2/a/b/manifests/x", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp, err := transport.RoundTrip(req)
+				if err != nil {
+					return oci.AsError(err).HTTPStatus()
+				}
+				_ = resp.Body.Close()
+				return resp.StatusCode
+			}
+			renewed := login("old").WithRenewal(func(context.Context) (credential.Credential, error) { return login("new"), nil })
+			if status := get(renewed); status != http.StatusOK {
+				t.Errorf("status %d", status)
+			}
+			same := login("wrong").WithRenewal(func(context.Context) (credential.Credential, error) { return login("wrong"), nil })
+			before := logins.Load()
+			if status := get(same); status != http.StatusUnauthorized || logins.Load() != before+1 {
+				t.Errorf("a login that is the same as before: status %d after %d tries", status, logins.Load()-before)
+			}
+		})
+	}
+}

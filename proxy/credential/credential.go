@@ -24,6 +24,28 @@ type Credential struct {
 	// Tokens are stored by it. It is the kind of source and 16 hex digits, "store:0f3a…", with a
 	// new key for each process. It is empty for the zero credential only.
 	Generation string
+
+	renewal *renewal // shared by copies; nil if the source reads anew at each Lookup
+}
+
+type renewal struct {
+	renew func(ctx context.Context) (Credential, error)
+}
+
+// WithRenewal returns c with renew, which returns what the source has in place of c.
+func (c Credential) WithRenewal(renew func(ctx context.Context) (Credential, error)) Credential {
+	c.renewal = &renewal{renew}
+	return c
+}
+
+// Renewed returns other material from the source of c, which a registry has refused: a password
+// that was changed, or a token that was revoked. ok is false if there is none.
+func (c Credential) Renewed(ctx context.Context) (next Credential, ok bool) {
+	if c.renewal == nil {
+		return Credential{}, false
+	}
+	next, err := c.renewal.renew(ctx)
+	return next, err == nil && !next.IsZero() && next.Generation != c.Generation
 }
 
 // IsZero reports whether c is the anonymous credential.

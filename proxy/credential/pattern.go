@@ -10,6 +10,9 @@ import (
 // matches the keys of its files and plugins: label by label, each with the wildcards of
 // [path.Match]. There must be as many labels, and the ports must be equal.
 func MatchHost(pattern, host string) bool {
+	if pattern == host {
+		return true
+	}
 	wantName, wantPort := splitPort(pattern)
 	name, port := splitPort(host)
 	wantLabels, labels := strings.Split(wantName, "."), strings.Split(name, ".")

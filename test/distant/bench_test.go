@@ -38,7 +38,7 @@ const containerdConfig = `version = 3
 // the registry sent, and how many requests it had.
 func BenchmarkPulls(b *testing.B) {
 	r := newRig(b)
-	shapes := []shape{{"layers", registry.Shape{Size: 2 << 20, Layers: 20}}, {"large", registry.Shape{Size: 128 << 20}}}
+	shapes := []shape{{"layers", registry.Shape{Size: 2 << 20, Layers: 20}}, {"large", registry.Shape{Size: 64 << 20}}}
 	engines := []puller{r.containerd(), r.docker()}
 	for _, e := range engines {
 		for _, s := range shapes {
