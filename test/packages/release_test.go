@@ -48,8 +48,11 @@ func TestRelease(t *testing.T) {
 func (r release) checksums(t *testing.T) {
 	home := t.TempDir()
 	env := []string{"GNUPGHOME=" + home}
-	run(t, r.folder, env, "gpg", "--batch", "--quiet", "--import", "sidemirror.asc")
-	run(t, r.folder, env, "gpg", "--batch", "--verify", "SHA256SUMS.asc", "SHA256SUMS")
+	// The commands of docs/install.md.
+	run(t, r.folder, env, "gpg", "--show-keys", "sidemirror.asc")
+	run(t, r.folder, env, "gpg", "--import", "sidemirror.asc")
+	run(t, r.folder, env, "gpg", "--verify", "SHA256SUMS.asc", "SHA256SUMS")
+	run(t, r.folder, nil, "sha256sum", "--check", "--ignore-missing", "SHA256SUMS")
 	run(t, r.folder, nil, "sha256sum", "--check", "--strict", "SHA256SUMS")
 	listed := run(t, r.folder, nil, "cut", "-c67-", "SHA256SUMS")
 	for _, want := range []string{"sidemirror_0.0.2_amd64.deb", "sidemirror_0.0.2_arm64.deb", "sidemirror-0.0.2-1.x86_64.rpm", "sidemirror-0.0.2-1.aarch64.rpm",
