@@ -128,7 +128,10 @@ func (b *bench) growingBlobs(ctx context.Context) error {
 			}
 			row := []string{binarySize(one.size), name, millis(f.cold), fmt.Sprintf("%.2f", float64(f.cold)/float64(base)), "", "", ""}
 			if name != direct {
-				row[4], row[5], row[6] = millis(f.warm), fmt.Sprintf("%.2f", f.cpu.Seconds()/(float64(one.size*int64(one.count))/(1<<30))), mebibytes(f.resident)
+				row[4], row[6] = millis(f.warm), mebibytes(f.resident)
+				if gib := float64(one.size*int64(one.count)) / (1 << 30); one.size >= 32*mib { // CPU time has a resolution of 10 ms
+					row[5] = fmt.Sprintf("%.2f", f.cpu.Seconds()/gib)
+				}
 			}
 			t.rows = append(t.rows, row)
 			if name == sidemirror && one.size >= 32*mib {
