@@ -31,7 +31,7 @@ var errRecordsFull = errors.New("there is no room for more records")
 func recordBlocks(size int64) int64 { return max((size+blockSize-1)/blockSize, 1) }
 
 // recordCost returns how many blocks a new record of so many bytes takes at most, with its part of
-// the folders. A sweep counts folders by themselves.
+// the folders. A sweep counts the folders one by one.
 func recordCost(size int64) int64 { return 1 + recordBlocks(size) }
 
 // recordLimit returns how many blocks all records may take, and those of untrusted callers.

@@ -340,6 +340,7 @@ func (t *transfer) ended(c *conn, err error, canceled bool) {
 		return
 	case errors.As(err, &single):
 		t.all.single.add(t.from)
+		t.single = true
 		t.ramp.restrict(1)
 		t.schedule()
 	case errors.Is(err, ErrNoConnection) && t.busy() > 0:

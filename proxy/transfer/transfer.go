@@ -40,6 +40,7 @@ type transfer struct {
 	size     int64 // -1: unknown
 	etag     string
 	ranged   bool // the upstream serves ranges, as far as is known
+	single   bool // and no second connection
 	have     extent.Set
 	conns    []*conn
 	readers  []*Reader
@@ -130,7 +131,7 @@ func (t *transfer) leave(r *Reader) {
 	if r != nil {
 		t.readers = slices.DeleteFunc(t.readers, func(other *Reader) bool { return other == r })
 	}
-	if t.users > 0 || t.done || t.err != nil || t.closing || !t.isOpen {
+	if t.users > 0 || t.checking || t.err != nil || t.closing || !t.isOpen {
 		if t.users == 0 && !t.isOpen {
 			t.end()
 		}
@@ -167,7 +168,7 @@ func (t *transfer) lapse() {
 	s := t.all
 	s.mu.Lock()
 	t.mu.Lock()
-	if t.users > 0 || !t.idle || t.closing || s.closed {
+	if t.users > 0 || !t.idle || t.checking || t.closing || s.closed {
 		t.mu.Unlock()
 		s.mu.Unlock()
 		return
@@ -205,6 +206,7 @@ func (t *transfer) open() {
 		return
 	}
 	t.sum = newPrefix(t.want.Digest)
+	t.single = t.all.single.has(t.from)
 	if t.many(t.want) {
 		t.ramp = newRamp(t.want.Parallel)
 	}
@@ -225,7 +227,7 @@ func (t *transfer) open() {
 	defer t.all.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.users == 0 && t.err == nil && !t.done && !t.closing {
+	if t.users == 0 && t.err == nil && !t.checking && !t.closing {
 		t.rest() // all have left while it was opened
 	}
 }
