@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"path"
+	"runtime/debug"
 	"slices"
 	"time"
 )
@@ -114,6 +115,9 @@ func (d *Dir) sweepRecords(ctx context.Context, p *pace) error {
 		if removed == 0 {
 			break
 		}
+	}
+	if p != nil && s.holdings > largeWalk {
+		debug.FreeOSMemory()
 	}
 	// What was written meanwhile is counted at the next sweep.
 	d.space.mu.Lock()
