@@ -133,6 +133,11 @@ func (u *upstream) intercept(part quirky.Part, w http.ResponseWriter, r *http.Re
 		u.now--
 	})
 	defer c.over()
+	if c.first >= len(b.Bytes) {
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", len(b.Bytes)))
+		w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+		return true
+	}
 	by(u, c)
 	return true
 }
