@@ -16,7 +16,7 @@ import (
 var misbehaving = map[string]struct{ script, log string }{
 	"prints its secret and fails": {"echo " + canary + "; echo " + canary + " >&2; exit 1", "failed when it was asked"},
 	"prints a gibibyte":           {"exec yes " + canary, "printed more than 64 KiB"},
-	"prints garbage":              {"echo '{" + canary, "not the JSON of a login"},
+	"prints garbage":              {"echo '{" + canary + "'", "not the JSON of a login"},
 	"hangs and forks":             {"sleep 1000 & sleep 1000 & echo " + canary + "; sleep 1000", "took too long, and was killed"},
 	"is killed":                   {"kill -9 $$", "failed when it was asked"},
 }
