@@ -3,6 +3,11 @@ VERSION ?= $(shell packaging/version.sh)
 PREFIX ?= /usr/local
 FUZZTIME ?= 5s
 
+# Go finds itself by /proc, which a chroot may lack.
+ifeq ($(wildcard /proc/self/exe),)
+export GOROOT ?= $(patsubst %/bin/go,%,$(realpath $(shell command -v go)))
+endif
+
 # Any Go from 1.21 on fetches the toolchain that go.mod pins, Debian's too.
 export GOTOOLCHAIN ?= $(shell packaging/toolchain.sh)
 
@@ -28,8 +33,10 @@ packages: ## Build deb and rpm for amd64 and arm64 into dist/
 release: ## Build packages, SBOMs and signed apt and dnf repositories; see packaging/release.sh
 	VERSION='$(VERSION)' packaging/release.sh dist/release
 
-demo: build ## Watch an engine pull a private image through sidemirror (needs only Go)
-	cd test && SIDEMIRROR_BINARY=$(CURDIR)/bin/sidemirror CGO_ENABLED=0 go run -trimpath ./demo
+demo: ## Watch an engine pull a private image through sidemirror (needs only Go)
+	@CGO_ENABLED=0 test/demo/build.sh sidemirror . ./cmd/sidemirror -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror
+	@CGO_ENABLED=0 test/demo/build.sh 'the demonstration' test ./demo -trimpath -o ../bin/demo
+	@cd test && SIDEMIRROR_BINARY=$(CURDIR)/bin/sidemirror ../bin/demo
 
 test: ## Run every test; as root also those against real engines, installed by apt
 	FUZZTIME=$(FUZZTIME) tools/test.sh
@@ -46,11 +53,13 @@ lint: ## Check format, imports, modules, wording and the code itself
 	cd tools && $(LINT) --config ../.golangci.yml ./...
 	cd bench && $(LINT) --config ../.golangci.yml ./...
 	cd packaging && $(LINT) --config ../.golangci.yml ./...
+	cd packaging/cpio && $(LINT) --config ../../.golangci.yml ./...
 	go mod tidy -diff
 	cd test && go mod tidy -diff
 	cd tools && go mod tidy -diff
 	cd bench && go mod tidy -diff
 	cd packaging && go mod tidy -diff
+	cd packaging/cpio && go mod tidy -diff
 	cd tools && go run ./prose ..
 	@! git grep -nE '\b(TODO|FIXME|XXX)\b' -- '*.go' '*.sh' '*.toml' '*.html' || { echo 'finish these, or file an issue'; exit 1; }
 

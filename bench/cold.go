@@ -87,7 +87,7 @@ func (b *bench) coldBlob(ctx context.Context) error {
 		note: fmt.Sprintf("One blob of %s that is not stored, fetched and checked by containerd's own fetcher, in one request or in %d parts of %s in parallel. "+
 			"The upstream is %v away and gives each connection %d MiB/s; where the link is saturated, all connections share %d MiB/s and one could have them all. "+
 			"HTTP/2 is what the upstream offers over TLS; containerd does not take it. "+
-			"Medians of %d rounds, a new blob each; where the pace sets the time, direct and the others have one. Bytes and connections are the most of any round.",
+			"Medians of %d rounds, a new blob each; where the pace of one connection sets the time there is one round. Bytes and connections are the most of any round.",
 			mebibytes(size), parts, mebibytes(chunk), latency, connectionRate/mib, linkRate/mib, b.rounds()),
 		head: []string{"how", "through", "time", "× direct", "from upstream", "connections"},
 	}
@@ -125,26 +125,27 @@ func (b *bench) coldBlob(ctx context.Context) error {
 // coldFetches has the rounds of one server.
 func (b *bench) coldFetches(ctx context.Context, c coldCase, name string, size int64) (coldFetch, error) {
 	rounds := b.rounds()
-	if c.rate > 0 && name != sidemirror && (c.parts == 1 || c.secure || name != direct) {
-		rounds = 1 // the pace of one connection says how long it takes, within a hundredth
+	if oneConnection := c.parts == 1 && name != sidemirror || name == nginxCache; c.rate > 0 && oneConnection {
+		rounds = 1 // the pace of the connection sets the time, within a hundredth
 	}
-	img := newImage("v1", rounds, size)
-	u, s, stop, err := b.far(ctx, name, b.listener(c.secure), img)
+	images := newImages(rounds, size)
+	u, s, stop, err := b.far(ctx, name, b.listener(c.secure), images...)
 	if err != nil {
 		return coldFetch{}, err
 	}
 	defer stop()
 	u.network.rate.Store(c.rate)
 	u.network.link.rate.Store(c.link)
-	// As an engine does, which knows of the blob from the manifest.
-	if name != direct {
-		if err := s.fetch(ctx, s.path("manifests", img.manifest.digest), img.manifest); err != nil {
-			return coldFetch{}, err
-		}
-	}
 	var times []time.Duration
 	var most coldFetch
-	for _, layer := range img.layers {
+	for _, img := range images {
+		// As an engine does, which knows of the blob from the manifest.
+		if name != direct {
+			if err := s.fetch(ctx, s.path("manifests", img.manifest.digest), img.manifest); err != nil {
+				return coldFetch{}, err
+			}
+		}
+		layer := img.layers[0]
 		u.reset()
 		a, err := runClient(ctx, order{Pull: &pullOrder{Server: s.origin(), CA: s.ca, Digest: layer.digest, Size: layer.size, Parts: c.parts}})
 		if err != nil {

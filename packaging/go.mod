@@ -9,6 +9,9 @@ tool (
 	github.com/goreleaser/nfpm/v2/cmd/nfpm
 )
 
+// Names in the payload of rpms that are relative; see the package.
+replace github.com/cavaliergopher/cpio => ./cpio
+
 require (
 	dario.cat/mergo v1.0.2 // indirect
 	github.com/AlekSi/pointer v1.2.0 // indirect

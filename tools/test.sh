@@ -65,7 +65,7 @@ fuzz_targets() {
 # broke, tests skipped and runs cut off.
 unit() {
 	say "vet"
-	for module in . test tools bench packaging; do
+	for module in . test tools bench packaging packaging/cpio; do
 		(cd "$module" && go vet ./...) || echo "{\"Action\":\"fail\",\"Package\":\"go vet in $module\"}"
 	done
 	say "unit tests"

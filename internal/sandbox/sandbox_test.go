@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const nobody = 65534
+const overflow = 65534 // the kernel's user id for users that it cannot name
 
 // files makes a folder with a file that every user may read, one of a group, and one of root.
 func files(t *testing.T) (everyone, group, root string) {
@@ -45,10 +45,10 @@ func TestFilesAreReadAsTheServiceReadsThem(t *testing.T) {
 		service  Service
 		readable map[string]bool
 	}{
-		"another user":            {Service{UID: nobody, GID: nobody}, map[string]bool{everyone: true, group: false, root: false}},
-		"another user of a group": {Service{UID: nobody, GID: nobody, Groups: []uint32{4242}}, map[string]bool{everyone: true, group: true, root: false}},
+		"another user":            {Service{UID: overflow, GID: overflow}, map[string]bool{everyone: true, group: false, root: false}},
+		"another user of a group": {Service{UID: overflow, GID: overflow, Groups: []uint32{4242}}, map[string]bool{everyone: true, group: true, root: false}},
 		"root":                    {Service{}, map[string]bool{everyone: true, group: true, root: true}},
-		"a folder is hidden":      {Service{UID: nobody, GID: nobody, Hidden: []string{"/var/tmp", "/nonexistent"}}, map[string]bool{everyone: false}},
+		"a folder is hidden":      {Service{UID: overflow, GID: overflow, Hidden: []string{"/var/tmp", "/nonexistent"}}, map[string]bool{everyone: false}},
 	} {
 		for file, readable := range c.readable {
 			var readErr error

@@ -138,12 +138,12 @@ func (d *Dir) countUnknown() bool {
 // margin returns how much should be free beyond min_free. The caller holds space.mu.
 func (s *space) margin() int64 { return min(maxMargin, s.used/20) }
 
-// isLow reports whether there is so little room that some should be made. The caller holds
-// space.mu.
-func (d *Dir) isLow(l Limits, free int64) bool {
+// isLow reports whether there is so little room that some should be made, or would be if so many
+// bytes were not there. The caller holds space.mu.
+func (d *Dir) isLow(l Limits, free, without int64) bool {
 	s := &d.space
-	return free-s.unwritten < s.margin()/2 || l.MaxSize > 0 &&
-		(s.used+s.reserved > int64(highMark*float64(l.MaxSize)) || s.onDisk() > int64(highMark*float64(l.diskLimit())))
+	return free-s.unwritten+without < s.margin()/2 || l.MaxSize > 0 &&
+		(s.used+s.reserved-without > int64(highMark*float64(l.MaxSize)) || s.onDisk()-without > int64(highMark*float64(l.diskLimit())))
 }
 
 // shortage is how many bytes must go.
@@ -175,7 +175,7 @@ func (d *Dir) shortage() (need shortage, err error) {
 	if own := s.usedUntrusted + s.reservedUntrusted + wantUntrusted; own > share {
 		need.untrusted = own - int64(lowMark*float64(share))
 	}
-	if want+wantUntrusted == 0 && !d.isLow(l, free) {
+	if want+wantUntrusted == 0 && !d.isLow(l, free, 0) {
 		return need, nil
 	}
 	// over returns how much too much there is with so much more.
@@ -189,9 +189,10 @@ func (d *Dir) shortage() (need shortage, err error) {
 	need.all = over(want+wantUntrusted, s.margin(), lowMark)
 	// An untrusted caller does not push out what a trusted one has asked for. The margin may be
 	// smaller by what untrusted callers are fetching.
-	need.trusted = max(over(want, s.margin(), lowMark)-s.usedUntrusted-s.reservedUntrusted, over(0, 0, 1))
-	if want > 0 {
-		need.trusted = max(need.trusted, over(want, 0, 1))
+	theirs := s.usedUntrusted + s.reservedUntrusted
+	need.trusted = over(want, 0, 1)
+	if want > 0 || d.isLow(l, free, theirs) {
+		need.trusted = max(need.trusted, over(want, s.margin(), lowMark)-theirs)
 	}
 	return need, nil
 }
@@ -205,12 +206,9 @@ func (d *Dir) evict(ctx context.Context, p *pace) (freed int64, files int, err e
 		return 0, 0, err
 	}
 	e := eviction{dir: d, need: need}
-	for before := -1; !e.done() && e.files > before && ctx.Err() == nil; {
-		e.fromList(ctx)
-		if e.done() {
-			break
-		}
-		// The list is empty. If the next one brings nothing either, all that is left is being read.
+	e.fromList(ctx)
+	// What is left in a list may not go. If the list is used up, the next one may bring more.
+	for before := -1; !e.done() && len(d.victims.list) == 0 && e.files > before; {
 		before = e.files
 		if err = d.survey(ctx, p); err != nil {
 			break
@@ -283,7 +281,7 @@ func (e *eviction) remove(v victim) {
 	now, err := d.stat(v.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // another program has removed it
-	case err != nil || !now.used.Equal(v.written) || now.untrusted != v.untrusted:
+	case err != nil || now.used.UnixNano() != v.written || now.untrusted != v.untrusted:
 		return
 	default:
 		if list, ok := strings.CutSuffix(v.path, partialData); ok {

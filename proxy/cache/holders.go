@@ -42,7 +42,7 @@ func parseHolder(line []byte) (Record, bool) {
 	kind, name, _ := bytes.Cut(rest, []byte(" "))
 	registry, repository, ok := strings.Cut(string(name), "/")
 	d := digest.Digest(dgst)
-	if !ok || d.Validate() != nil || string(kind) != string(KindBlob) && string(kind) != string(KindManifest) {
+	if !ok || !ValidDigest(d) || string(kind) != string(KindBlob) && string(kind) != string(KindManifest) {
 		return Record{}, false
 	}
 	for part := range strings.SplitSeq(string(name), "/") {
@@ -231,7 +231,7 @@ func (b *holdersBuild) swept(r Record) {
 	b.add(r)
 }
 
-// finish ends a sweep that has seen so many holdings. If nothing was to be written, it counts the
+// finish ends a sweep that has seen so many holdings. If it has written nothing, it counts the
 // lines: if some are missing, or many are of no use, the next sweep writes them anew.
 // What cannot be written costs a walk when it is needed, and is no error.
 func (b *holdersBuild) finish(holdings int64) {

@@ -223,6 +223,9 @@ func (d *Dir) take(n int64, untrusted, want bool) error {
 	if !s.counted && (l.MaxSize > 0 || untrusted) {
 		return errNotCounted
 	}
+	if s.evictable(untrusted)+free-s.unwritten < n {
+		return fmt.Errorf("%d bytes more would leave less than min_free on the disk, whatever is removed", n)
+	}
 	whole := free-s.unwritten < n || l.MaxSize > 0 && (s.used+s.reserved+n > l.MaxSize || s.onDisk()+n > l.diskLimit())
 	own := untrusted && s.usedUntrusted+s.reservedUntrusted+n > share
 	if whole || own {
@@ -238,10 +241,18 @@ func (d *Dir) take(n int64, untrusted, want bool) error {
 	if untrusted {
 		s.reservedUntrusted += n
 	}
-	if d.isLow(l, free) {
+	if d.isLow(l, free, 0) {
 		d.evictNow()
 	}
 	return d.promise()
+}
+
+// evictable returns how many bytes an eviction for a caller could remove. The caller holds mu.
+func (s *space) evictable(untrusted bool) int64 {
+	if untrusted {
+		return s.usedUntrusted
+	}
+	return s.used
 }
 
 // grew records new content.

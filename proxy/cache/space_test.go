@@ -230,3 +230,52 @@ func TestPartialBlobsAtRestCountAndAreEvicted(t *testing.T) {
 		t.Errorf("left are %v, %v", left, err)
 	}
 }
+
+func TestABlobThatCannotHaveRoomRemovesNothing(t *testing.T) {
+	t.Parallel()
+	d := open(t, Limits{})
+	for i := range 20 {
+		put(t, d, fmt.Sprint(i, strings.Repeat("x", 10_000)), time.Hour)
+	}
+	if err := d.survey(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	used := d.Used()
+	free, err := d.free()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, untrusted := range []bool{false, true} {
+		if _, err := d.reserve(t.Context(), free+100*used, untrusted); err == nil || errors.Is(err, errNoRoom) {
+			t.Errorf("more than the disk has: %v", err)
+		}
+	}
+	if _, files, err := d.evict(t.Context(), nil); err != nil || files != 0 || d.Used() != used {
+		t.Errorf("%d files are removed, %v", files, err)
+	}
+}
+
+// Otherwise any user could keep the daemon busy with walks.
+func TestAnUntrustedCallerWithoutRoomCausesNoWalks(t *testing.T) {
+	t.Parallel()
+	d := open(t, Limits{MaxSize: 1_000_000})
+	for i := range 97 {
+		put(t, d, fmt.Sprint(i, strings.Repeat("x", 9_990)), time.Hour)
+	}
+	var held []*reservation
+	for range 100 {
+		r, err := d.reserve(t.Context(), 9_000, true)
+		if err == nil {
+			held = append(held, r)
+		}
+		if _, files, err := d.evict(t.Context(), nil); err != nil || files != 0 {
+			t.Fatalf("%d files of trusted callers are removed, %v", files, err)
+		}
+	}
+	for _, r := range held {
+		r.release()
+	}
+	if n := d.surveys.Load(); n > 1 {
+		t.Errorf("%d walks", n)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"path"
+	"runtime/debug"
 	"slices"
 	"time"
 )
@@ -31,7 +32,7 @@ var errRecordsFull = errors.New("there is no room for more records")
 func recordBlocks(size int64) int64 { return max((size+blockSize-1)/blockSize, 1) }
 
 // recordCost returns how many blocks a new record of so many bytes takes at most, with its part of
-// the folders. A sweep counts folders by themselves.
+// the folders. A sweep counts the folders one by one.
 func recordCost(size int64) int64 { return 1 + recordBlocks(size) }
 
 // recordLimit returns how many blocks all records may take, and those of untrusted callers.
@@ -114,6 +115,9 @@ func (d *Dir) sweepRecords(ctx context.Context, p *pace) error {
 		if removed == 0 {
 			break
 		}
+	}
+	if p != nil && s.holdings > largeWalk {
+		debug.FreeOSMemory()
 	}
 	// What was written meanwhile is counted at the next sweep.
 	d.space.mu.Lock()
@@ -208,7 +212,7 @@ func (d *Dir) isUseful(r Record, in folder, name string, holds bool) bool {
 			return false
 		}
 		return slices.ContainsFunc(all, func(m Meaning) bool {
-			if m.Digest.Validate() != nil {
+			if !ValidDigest(m.Digest) {
 				return false
 			}
 			_, err := d.stat(contentPath("manifests", m.Digest))

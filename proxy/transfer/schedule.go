@@ -109,7 +109,7 @@ func (t *transfer) anyWant() Want {
 // urgent returns what a reader waits for and no connection brings soon. t.mu is held.
 func (t *transfer) urgent(r *Reader, claimed *extent.Set) (extent.Extent, bool) {
 	busy := t.busy()
-	if r.want.Ahead && busy > 0 || busy >= max(forRanges, t.ramp.most) {
+	if busy > 0 && (r.want.Ahead || t.single || busy >= max(forRanges, t.ramp.most)) {
 		return extent.Extent{}, false
 	}
 	if r.isLong() {

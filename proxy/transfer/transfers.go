@@ -175,8 +175,7 @@ func (s *Transfers) open(ctx context.Context, want Want, without []string) (*Rea
 			}
 			continue
 		}
-		// That another caller was refused, or left, is no answer to this one.
-		if t.want.By == want.By && t.want.Granted == want.Granted && t.want.Ahead == want.Ahead && !errors.Is(err, context.Canceled) {
+		if t.sharesFailure(want, err) {
 			return nil, err
 		}
 	}
@@ -186,6 +185,16 @@ func (s *Transfers) open(ctx context.Context, want Want, without []string) (*Rea
 func mayDoBetter(err error) bool {
 	var none *UnsatisfiableError
 	return !errors.Is(err, errClosed) && !errors.Is(err, context.Canceled) && !errors.As(err, &none)
+}
+
+// sharesFailure reports whether err, by which a transfer could not be opened, is an answer to want
+// too. That another caller was refused, left, or asked for other ranges is none.
+func (t *transfer) sharesFailure(want Want, err error) bool {
+	var none *UnsatisfiableError
+	if errors.As(err, &none) && !slices.Equal(t.want.Ranges, want.Ranges) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	return t.want.By == want.By && t.want.Granted == want.Granted && t.want.Ahead == want.Ahead
 }
 
 // errBusy says that too many blobs are fetched for untrusted callers already.

@@ -187,7 +187,7 @@ func (m *machine) notInForce(t testing.TB) {
 			t.Errorf("status --short prints %s", short[1])
 		}
 		// Another user cannot read the configuration that is in force, and status knows that there is one.
-		out, _ := m.try("su -s /bin/sh nobody -c 'sidemirror status --short'")
+		out, _ := m.try("su -s /bin/sh daemon -c 'sidemirror status --short'")
 		if !strings.HasPrefix(out, "sidemirror: docker ") {
 			t.Errorf("status --short of another user begins with\n%s", out)
 		}

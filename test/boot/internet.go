@@ -27,7 +27,7 @@ import (
 // outside is the address in a machine's network at which the internet is.
 const outside = "192.0.2.1"
 
-// The hosts of the internet's registries. sidemirror knows both by default: no test configures one.
+// The hosts of the registries that tests ask for. sidemirror serves both by default.
 const (
 	hub  = "registry-1.docker.io"
 	ghcr = "ghcr.io"
@@ -43,9 +43,9 @@ var names = []string{
 // ports are those that every host of the internet has open.
 var ports = []string{"443", "5000"}
 
-// The internet is what a machine finds there: Docker Hub and ghcr.io, at their own
-// names and by TLS. Behind both stand a private docker-registry with its token
-// server, for what is below alice/, and an open one for all else.
+// internet is what a machine finds there: registries, at their own names and with TLS. Behind all of
+// them are a private docker-registry with its token server, for what is below alice/, and an open
+// one for all else.
 type internet struct {
 	private, public *registry.Registry
 
@@ -61,7 +61,7 @@ type visit struct {
 	status            int
 }
 
-// connect gives a machine that is off an internet, which it trusts.
+// connect connects a machine that is off to an internet, whose certificate it trusts.
 func connect(t testing.TB, m *machine) *internet {
 	t.Helper()
 	n := &internet{
@@ -101,7 +101,7 @@ func connect(t testing.TB, m *machine) *internet {
 func (n *internet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	token := strings.HasPrefix(r.URL.Path, "/token")
 	if token && r.Header.Get("Authorization") == "" {
-		// As Docker Hub: anybody gets a token, which a private repository refuses.
+		// As at Docker Hub, every client gets a token, which a private repository refuses.
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"token":"anonymous","expires_in":300}`)
 		return
@@ -120,7 +120,7 @@ func (n *internet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	proxy := httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(&url.URL{Scheme: "http", Host: behind}) },
 		ModifyResponse: func(resp *http.Response) error {
-			// The token server knows itself by its address on this host only.
+			// The token server knows only its own address on this host.
 			challenge := resp.Header.Get("Www-Authenticate")
 			if challenge != "" {
 				resp.Header.Set("Www-Authenticate", strings.ReplaceAll(challenge, n.private.Realm, realm))
@@ -133,12 +133,12 @@ func (n *internet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	proxy.ServeHTTP(w, r)
 }
 
-// note keeps a visit and slows the answer down where that is wanted.
+// note records a visit, and slows the response down if that is wanted.
 func (n *internet) note(r *http.Request, resp *http.Response) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	blob := strings.Contains(r.URL.Path, "/blobs/")
-	// The small ones are through at once: who counts means the large.
+	// Small layers are sent at once: tests that count layers mean the large ones.
 	large := blob && r.Method == http.MethodGet && resp.ContentLength > int64(n.rate)
 	if blob || strings.Contains(r.URL.Path, "/manifests/") {
 		n.seen = append(n.seen, visit{r.Host, r.URL.Path, r.UserAgent(), resp.StatusCode})
@@ -160,15 +160,15 @@ func (n *internet) sending() int {
 	return n.slowly
 }
 
-// slow makes layers come with so many bytes a second each; 0 is at once.
+// slow limits each layer to so many bytes a second; 0 means no limit.
 func (n *internet) slow(rate int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.rate = rate
 }
 
-// visits counts the 200 responses for what is in a repository: those to
-// sidemirror, and those to anybody else.
+// visits counts the 200 responses for what is in a repository: those to sidemirror, and those to
+// other clients.
 func (n *internet) visits(host, repository string) (ours, direct int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -202,8 +202,7 @@ func (b *slowBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// certify makes a certificate for the internet's names, and the PEM of what
-// vouches for it: itself.
+// certify makes a certificate for the internet's names, which it signs itself, and its PEM.
 func certify(t testing.TB) (tls.Certificate, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

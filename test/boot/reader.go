@@ -91,7 +91,6 @@ func newReader(t *testing.T, host, deb string) *reader {
 	m := newMachine(t, people)
 	r := &reader{m: m, net: connect(t, m)}
 	r.password = r.net.private.Password
-	m.readCerts()
 	m.write("/etc/docker/daemon.json", daemonJSON, 0o640)
 	m.carry(deb, process.Path(t, "crane"))
 	m.run(prepare)

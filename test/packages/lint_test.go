@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,10 +24,36 @@ func lintian(t *testing.T, debs []format) {
 }
 
 func rpmlint(t *testing.T, rpms []format) {
-	process.Path(t, "rpmlint")
-	out := run(t, root, nil, "packaging/rpmlint.sh", rpms[0].file, rpms[1].file)
+	program := process.Path(t, "rpmlint")
+	for _, f := range rpms {
+		relativeNames(t, f) // rpmlint unpacks the package, as root into this host's folders if it has absolute names
+	}
+	out := run(t, root, nil, program, "--config", "packaging/rpmlint.toml", rpms[0].file, rpms[1].file)
 	if !strings.Contains(out, " 0 errors, 0 warnings, ") {
 		t.Errorf("%s", out)
+	}
+}
+
+// relativeNames ends the test if a name in the payload of an rpm does not begin with "./", as in
+// packages that rpmbuild makes.
+func relativeNames(t *testing.T, rpm format) {
+	t.Helper()
+	out := run(t, ".", []string{"FILE=" + rpm.file}, "sh", "-c", `rpm2cpio "$FILE" | cpio --list --quiet`)
+	names := strings.Fields(out)
+	for _, name := range names {
+		if !strings.HasPrefix(name, "./") {
+			t.Fatalf("%s has the name %s in its payload", rpm.file, name)
+		}
+	}
+	// rpm's own list is of what it installs.
+	var installed []string
+	for name := range strings.FieldsSeq(run(t, ".", nil, "rpm", "-qpl", rpm.file)) {
+		installed = append(installed, "."+name)
+	}
+	slices.Sort(names)
+	slices.Sort(installed)
+	if !slices.Equal(names, installed) || len(names) < 20 {
+		t.Errorf("%s has %q in its payload, and %q in its header", rpm.file, names, installed)
 	}
 }
 
@@ -61,7 +88,7 @@ func scripts(t *testing.T, deb, rpm format) {
 		run(t, ".", nil, process.Path(t, "shellcheck"), "--shell=sh", "--exclude=SC2317", at)
 		run(t, ".", nil, "sh", "-n", at)
 	}
-	for _, name := range []string{"build.sh", "files.sh", "install.sh", "rpmlint.sh", "version.sh"} {
+	for _, name := range []string{"build.sh", "files.sh", "install.sh", "release.sh", "toolchain.sh", "version.sh"} {
 		run(t, filepath.Join(root, "packaging"), nil, process.Path(t, "shellcheck"), name)
 	}
 }

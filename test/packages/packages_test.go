@@ -80,7 +80,7 @@ func TestPackages(t *testing.T) {
 		debs[i].file, debs[i].unpacked = filepath.Join(dist, debs[i].file), t.TempDir()
 		run(t, ".", nil, "dpkg-deb", "--extract", debs[i].file, debs[i].unpacked)
 		rpms[i].file, rpms[i].unpacked = filepath.Join(dist, rpms[i].file), t.TempDir()
-		// Without that option the files would go where they are installed, on this host.
+		// The option is for a package with absolute names, which would go to this host's own folders.
 		run(t, rpms[i].unpacked, []string{"FILE=" + rpms[i].file}, "sh", "-c", `rpm2cpio "$FILE" | cpio --extract --make-directories --quiet --no-absolute-filenames`)
 	}
 	t.Run("the same bytes from elsewhere", func(t *testing.T) { sameBytes(t, dist) })
