@@ -47,6 +47,10 @@ test-engines: ## Run the tests on whole hosts with the engines of every age, not
 test-boot: ## Install the packages on booted systems of every suite, not only trixie
 	tools/test.sh boot
 
+.PHONY: test-credentials
+test-credentials: ## A token of 60 s, and 1,000 pulls over 5 minutes
+	cd test && CREDENTIALS_TOKEN_LIFE=60s CREDENTIALS_DURING=5m go test ./credentials -run Renewed -v
+
 lint: ## Check format, imports, modules, wording and the code itself
 	$(LINT) ./...
 	cd test && $(LINT) --config ../.golangci.yml ./...
