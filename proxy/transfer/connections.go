@@ -172,8 +172,8 @@ func (t *transfer) fits(c *conn, part Part) error {
 }
 
 // limit returns up to which byte the connection reads its body, which ends at bodyEnd: -1 if the
-// size is unknown. A body that has more than was asked for is read on as long as somebody wants
-// what comes and no other connection brings it.
+// size is unknown. A body that has more than was asked for is read on as long as a reader
+// wants what comes and no other connection brings it.
 func (t *transfer) limit(c *conn, off, bodyEnd int64) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
