@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -45,7 +46,7 @@ type Partial struct {
 	allocates bool // the file system sets room aside
 
 	mu        sync.Mutex
-	list      *os.File
+	list      *os.File // nil: nothing is claimed yet
 	lines     int
 	present   extent.Set
 	fresh     extent.Set // written, and not yet claimed by the list
@@ -79,11 +80,22 @@ func (d *Dir) FindPartial(dgst digest.Digest, source string, untrusted bool) (*P
 // CreatePartial makes an empty partial blob, in place of one that may be there. The error is
 // ErrStorage if that is impossible, also because another process has it open.
 func (d *Dir) CreatePartial(dgst digest.Digest, source string, size int64, untrusted bool) (*Partial, error) {
-	if old, err := d.FindPartial(dgst, source, untrusted); err == nil {
+	p, err := d.createEmpty(dgst, source, size, untrusted)
+	if !errors.Is(err, fs.ErrExist) {
+		return p, err
+	}
+	old, err := d.FindPartial(dgst, source, untrusted)
+	switch {
+	case err == nil:
 		old.Discard()
-	} else if errors.Is(err, unix.EWOULDBLOCK) {
+	case errors.Is(err, unix.EWOULDBLOCK):
 		return nil, fmt.Errorf("%w: another process fetches it", ErrStorage)
 	}
+	return d.createEmpty(dgst, source, size, untrusted)
+}
+
+// createEmpty makes an empty partial blob. The error wraps fs.ErrExist if there is one.
+func (d *Dir) createEmpty(dgst digest.Digest, source string, size int64, untrusted bool) (*Partial, error) {
 	p := d.newPartial(dgst, source)
 	p.Size, p.untrusted = size, untrusted
 	if err := p.create(); err != nil {
@@ -109,8 +121,7 @@ func (d *Dir) newPartial(dgst digest.Digest, source string) *Partial {
 // rewriteList writes the list anew, as short as it can be. p.mu is held, or p not shared yet.
 func (p *Partial) rewriteList() error {
 	temp := p.name + partialList + ".new"
-	_ = p.dir.root.Remove(temp)
-	f, err := p.dir.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, fileMode)
+	f, err := p.dir.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, fileMode)
 	if err != nil {
 		return err
 	}
@@ -203,7 +214,8 @@ func (p *Partial) WriteAt(ctx context.Context, b []byte, off int64) error {
 	defer p.mu.Unlock()
 	p.present.Add(e)
 	p.fresh.Add(e)
-	if p.fresh.Bytes() >= claimStep {
+	whole := p.present.Bytes() == p.Size // it is verified and stored next
+	if p.fresh.Bytes() >= claimStep && !whole {
 		p.claim()
 	}
 	return nil
@@ -225,8 +237,9 @@ func (p *Partial) step(e extent.Extent) extent.Extent {
 // claim appends to the list what is written since the last time. A list that cannot be written
 // claims less than there is. p.mu is held.
 func (p *Partial) claim() {
-	if p.lines += p.fresh.Count(); p.lines > 2*p.present.Count()+1024 {
-		if p.rewriteList() == nil {
+	p.lines += p.fresh.Count()
+	if p.list == nil || p.lines > 2*p.present.Count()+1024 {
+		if p.rewriteList() == nil || p.list == nil {
 			return
 		}
 	}
@@ -267,6 +280,9 @@ func (p *Partial) Sync() error {
 	list := p.list
 	lines := p.lines
 	p.mu.Unlock()
+	if list == nil {
+		return nil // nothing is claimed
+	}
 	if err := unix.Fdatasync(int(p.file.Fd())); err != nil {
 		return err
 	}
@@ -290,7 +306,9 @@ func (p *Partial) Commit() error {
 		p.discard()
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
-	_ = p.dir.root.Remove(p.name + partialList)
+	if p.list != nil {
+		_ = p.dir.root.Remove(p.name + partialList)
+	}
 	p.room.commit(contentPath("blobs", p.digest), p.present.Bytes())
 	p.release()
 	return nil

@@ -74,9 +74,9 @@ func (d *Dir) readList(name string) ([]byte, error) {
 	return b, err
 }
 
-// create makes the files.
+// create makes the data's file. The list is made when there is something to claim: a small blob needs
+// none.
 func (p *Partial) create() error {
-	p.remove() // what may be left of a process that was killed between the two
 	var err error
 	if p.room, err = p.dir.reserve(context.Background(), 0, p.untrusted); err != nil {
 		return err
@@ -87,14 +87,14 @@ func (p *Partial) create() error {
 	if err := unix.Flock(int(p.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return err
 	}
-	if p.untrusted {
-		if err := p.file.Chmod(untrustedMode); err != nil {
-			return err
-		}
-	}
-	if err := p.rewriteList(); err != nil {
+	// A process that was killed while it removed both may have left a list. It must not claim
+	// anything of the new data.
+	if err := ignoreMissing(p.dir.root.Remove(p.name + partialList)); err != nil {
 		p.remove()
 		return err
+	}
+	if p.untrusted {
+		return p.file.Chmod(untrustedMode)
 	}
 	return nil
 }
