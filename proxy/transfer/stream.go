@@ -309,8 +309,8 @@ func (m *stream) position(ctx context.Context, end int64) error {
 		if m.off == m.read && !m.unsure {
 			return nil
 		}
-		reaches := m.part.End < 0 || m.part.End > m.read
-		if reaches && m.off <= m.start && (m.unsure || !m.part.Ranged || m.start-m.off < m.all.sizes.nearby) {
+		has := m.part.End < 0 || m.part.End > m.start
+		if m.off <= m.start && has && (m.unsure || !m.part.Ranged || m.start-m.off < m.all.sizes.nearby) {
 			return m.skip()
 		}
 		m.close()
@@ -352,12 +352,12 @@ func (m *stream) skip() error {
 	}
 	n, err := io.CopyN(io.Discard, m.part.Body, m.start-m.off)
 	if m.off += n; err != nil {
-		return brokenOff(err)
+		return noEOF(err)
 	}
 	again := m.want.Digest.Algorithm().Hash()
 	n, err = io.CopyN(again, m.part.Body, m.read-m.off)
 	if m.off += n; err != nil {
-		return brokenOff(err)
+		return noEOF(err)
 	}
 	if string(again.Sum(nil)) != string(m.sum.Sum(nil)) {
 		return ErrMismatch
@@ -366,8 +366,8 @@ func (m *stream) skip() error {
 	return nil
 }
 
-// brokenOff returns err for a body that ended before the bytes that were to be skipped.
-func brokenOff(err error) error {
+// noEOF returns err. What ends while it is skipped has broken off.
+func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}

@@ -74,7 +74,7 @@ func TestASecondUpstreamGoesOnWhereTheFirstCannot(t *testing.T) {
 	}
 }
 
-// afterReset breaks the first answer off in the middle, and then answers with a status.
+// afterReset breaks the first answer off in the middle, and then responds with a status.
 func afterReset(status int) answer {
 	return func(_ *upstream, c *call) {
 		switch {

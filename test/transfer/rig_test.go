@@ -165,7 +165,7 @@ func (u *upstream) counts() (calls, most int) {
 // wanted is the part of the blob that is asked for.
 func (c *call) wanted() []byte { return c.blob.Bytes[c.first : c.last+1] }
 
-// header writes the header of a right answer, but for what change does.
+// header writes the header of a right answer, after change has changed it.
 func (c *call) header(change func(h http.Header)) {
 	h := c.w.Header()
 	h.Set("Content-Type", "application/octet-stream")
@@ -207,7 +207,7 @@ func right(_ *upstream, c *call) {
 	c.body(c.wanted())
 }
 
-// whole answers with all of the blob, as a server that knows no ranges.
+// whole sends all of the blob, as a server that knows no ranges.
 func (c *call) whole() {
 	c.ranged, c.first, c.last = false, 0, len(c.blob.Bytes)-1
 	c.header(func(h http.Header) { h.Del("Accept-Ranges") })
