@@ -268,7 +268,8 @@ func (m *stream) position(ctx context.Context, end int64) error {
 		if m.off == m.read && !m.unsure {
 			return nil
 		}
-		if m.off <= m.start && (m.unsure || !m.part.Ranged || m.start-m.off < m.all.sizes.nearby) {
+		has := m.part.End < 0 || m.part.End > m.start
+		if m.off <= m.start && has && (m.unsure || !m.part.Ranged || m.start-m.off < m.all.sizes.nearby) {
 			return m.skip()
 		}
 		m.close()
@@ -310,16 +311,24 @@ func (m *stream) skip() error {
 	}
 	n, err := io.CopyN(io.Discard, m.part.Body, m.start-m.off)
 	if m.off += n; err != nil {
-		return err
+		return noEOF(err)
 	}
 	again := m.want.Digest.Algorithm().Hash()
 	n, err = io.CopyN(again, m.part.Body, m.read-m.off)
 	if m.off += n; err != nil {
-		return err
+		return noEOF(err)
 	}
 	if string(again.Sum(nil)) != string(m.sum.Sum(nil)) {
 		return ErrMismatch
 	}
 	m.unsure = false
 	return nil
+}
+
+// noEOF returns err. What ends while it is skipped has broken off.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
