@@ -212,7 +212,7 @@ func (d *Dir) isUseful(r Record, in folder, name string, holds bool) bool {
 			return false
 		}
 		return slices.ContainsFunc(all, func(m Meaning) bool {
-			if m.Digest.Validate() != nil {
+			if !ValidDigest(m.Digest) {
 				return false
 			}
 			_, err := d.stat(contentPath("manifests", m.Digest))
