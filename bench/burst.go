@@ -41,10 +41,7 @@ func (b *bench) burstOf(ctx context.Context, clients int, t *table) error {
 	if b.quick && clients > 8 {
 		rounds = 1
 	}
-	var images []*image
-	for i := range rounds {
-		images = append(images, newImage(fmt.Sprintf("v%d", i), 1, blobSize))
-	}
+	images := newImages(rounds, blobSize)
 	f, err := b.fleet(ctx, images, names...)
 	if err != nil {
 		return err
@@ -115,19 +112,21 @@ func (f *fleet) burst(ctx context.Context, name string, img *image, clients int)
 func (b *bench) firstByte(ctx context.Context) error {
 	const count = 30
 	names := []string{nginxCache, sidemirror, registryPull}
-	img := newImage("v1", count, mib)
-	f, err := b.fleet(ctx, []*image{img}, names...)
+	images := newImages(count, mib)
+	f, err := b.fleet(ctx, images, names...)
 	if err != nil {
 		return err
 	}
 	defer f.stop()
-	if err := f.warm(ctx, "manifests", img.manifest); err != nil {
-		return err
+	for _, img := range images {
+		if err := f.warm(ctx, "manifests", img.manifest); err != nil {
+			return err
+		}
 	}
 	itself := f.upstreams[sidemirror].asServer()
 	firsts := samples[time.Duration]{}
 	wires := map[string]*wire{}
-	for i, layer := range img.layers {
+	for i, img := range images {
 		for _, s := range []*server{itself, f.servers[nginxCache], f.servers[sidemirror], f.servers[registryPull]} {
 			w := wires[s.name]
 			if w == nil {
@@ -141,7 +140,7 @@ func (b *bench) firstByte(ctx context.Context) error {
 			if err := pause(ctx, 20*time.Millisecond); err != nil {
 				return err
 			}
-			t, _, err := w.get(s.blob(layer), time.Now())
+			t, _, err := w.get(s.blob(img.layers[0]), time.Now())
 			if err != nil {
 				return fmt.Errorf("%s, blob %d: %w", s.name, i, err)
 			}

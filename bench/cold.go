@@ -128,23 +128,24 @@ func (b *bench) coldFetches(ctx context.Context, c coldCase, name string, size i
 	if oneConnection := c.parts == 1 && name != sidemirror || name == nginxCache; c.rate > 0 && oneConnection {
 		rounds = 1 // the pace of the connection sets the time, within a hundredth
 	}
-	img := newImage("v1", rounds, size)
-	u, s, stop, err := b.far(ctx, name, b.listener(c.secure), img)
+	images := newImages(rounds, size)
+	u, s, stop, err := b.far(ctx, name, b.listener(c.secure), images...)
 	if err != nil {
 		return coldFetch{}, err
 	}
 	defer stop()
 	u.network.rate.Store(c.rate)
 	u.network.link.rate.Store(c.link)
-	// As an engine does, which knows of the blob from the manifest.
-	if name != direct {
-		if err := s.fetch(ctx, s.path("manifests", img.manifest.digest), img.manifest); err != nil {
-			return coldFetch{}, err
-		}
-	}
 	var times []time.Duration
 	var most coldFetch
-	for _, layer := range img.layers {
+	for _, img := range images {
+		// As an engine does, which knows of the blob from the manifest.
+		if name != direct {
+			if err := s.fetch(ctx, s.path("manifests", img.manifest.digest), img.manifest); err != nil {
+				return coldFetch{}, err
+			}
+		}
+		layer := img.layers[0]
 		u.reset()
 		a, err := runClient(ctx, order{Pull: &pullOrder{Server: s.origin(), CA: s.ca, Digest: layer.digest, Size: layer.size, Parts: c.parts}})
 		if err != nil {

@@ -107,6 +107,16 @@ type image struct {
 
 const manifestType = "application/vnd.oci.image.manifest.v1+json"
 
+// newImages makes n images of one layer of size bytes each. A server that has seen an image's manifest
+// may fetch all of its layers when one is asked for, and then the others are not cold.
+func newImages(n int, size int64) []*image {
+	var images []*image
+	for i := range n {
+		images = append(images, newImage(fmt.Sprintf("v%d", i), 1, size))
+	}
+	return images
+}
+
 // newImage makes an image of n layers of size bytes each.
 func newImage(tag string, n int, size int64) *image {
 	i := &image{tag: tag, config: dataBlob([]byte(`{"architecture":"amd64","os":"linux","config":{"Labels":{"tag":"` + tag + `"}}}`))}

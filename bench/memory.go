@@ -18,8 +18,8 @@ func (b *bench) memory(ctx context.Context) error {
 		o.Seconds = 2
 	}
 	names := []string{nginxCache, registryPull, sidemirror, withoutACache}
-	img := newImage("v1", 2, blobSize)
-	f, err := b.fleet(ctx, []*image{img}, names...)
+	images := newImages(2, blobSize) // one stored, one that comes in
+	f, err := b.fleet(ctx, images, names...)
 	if err != nil {
 		return err
 	}
@@ -34,16 +34,17 @@ func (b *bench) memory(ctx context.Context) error {
 			"Received is what the clients got, connections the most that the upstream had.", streams, o.Seconds, fillRate/mib),
 		head: []string{"server", "when", "resident", "its own", "of files", "received", "connections"},
 	}
-	idle, most, connections := map[string]int64{}, map[string]int64{}, map[string]int64{}
+	idle, most, connections, received := map[string]int64{}, map[string]int64{}, map[string]int64{}, map[string]int64{}
 	for _, name := range names {
 		u := f.upstreams[name]
-		err := f.memory(ctx, name, img, o, func(when string, m memory, a account) {
+		err := f.memory(ctx, name, images, o, func(when string, m memory, a account) {
 			t.rows = append(t.rows, []string{name, when, mebibytes(m.RSS), mebibytes(m.Anon), mebibytes(m.File), mebibytes(a.Bytes), fmt.Sprint(u.network.most.Load())})
 			if when == "idle" {
 				idle[name] = m.RSS
 			}
 			most[name] = max(most[name], m.RSS)
 			connections[name] = max(connections[name], u.network.most.Load())
+			received[name] = a.Bytes // of the last, which fills
 		})
 		if err != nil {
 			return err
@@ -54,20 +55,24 @@ func (b *bench) memory(ctx context.Context) error {
 	b.judge(most[sidemirror] <= 100*mib, "resident memory, 500 streams", "100 MiB", mebibytes(most[sidemirror]))
 	b.judge(most[withoutACache] <= 100*mib, "resident memory, 500 streams, no cache", "100 MiB", mebibytes(most[withoutACache]))
 	b.judge(connections[withoutACache] <= 16, "connections to an upstream, 500 streams, no cache", "16", fmt.Sprint(connections[withoutACache]))
+	b.judge(2*received[withoutACache] >= received[sidemirror], "bytes to 500 streams of a cold blob, no cache", "half of those with a cache",
+		fmt.Sprintf("%s to %s", mebibytes(received[withoutACache]), mebibytes(received[sidemirror])))
 	return nil
 }
 
 // memory reports what one server has resident: idle, while it serves a stored blob, and while it
 // fetches one.
-func (f *fleet) memory(ctx context.Context, name string, img *image, o order, report func(when string, m memory, a account)) error {
+func (f *fleet) memory(ctx context.Context, name string, images []*image, o order, report func(when string, m memory, a account)) error {
 	s, u := f.servers[name], f.upstreams[name]
 	m, err := s.memory()
 	if err != nil {
 		return err
 	}
 	report("idle", m, account{})
-	if err := s.fetch(ctx, s.path("manifests", img.manifest.digest), img.manifest); err != nil {
-		return err
+	for _, img := range images {
+		if err := s.fetch(ctx, s.path("manifests", img.manifest.digest), img.manifest); err != nil {
+			return err
+		}
 	}
 	streams := func(when string, layer *blob) error {
 		o.Address, o.Path = s.address, s.blob(layer)
@@ -79,10 +84,10 @@ func (f *fleet) memory(ctx context.Context, name string, img *image, o order, re
 		return err
 	}
 	if name != withoutACache {
-		if err := s.fetch(ctx, s.blob(img.layers[0]), img.layers[0]); err != nil {
+		if err := s.fetch(ctx, s.blob(images[0].layers[0]), images[0].layers[0]); err != nil {
 			return err
 		}
-		if err := streams("500 streams, warm", img.layers[0]); err != nil {
+		if err := streams("500 streams, warm", images[0].layers[0]); err != nil {
 			return err
 		}
 	}
@@ -91,7 +96,7 @@ func (f *fleet) memory(ctx context.Context, name string, img *image, o order, re
 	}
 	u.network.link.rate.Store(fillRate)
 	defer u.network.link.rate.Store(0)
-	return streams("500 streams, filling", img.layers[1])
+	return streams("500 streams, filling", images[1].layers[0])
 }
 
 // under has a client process do o, and returns what it did and the most that was resident meanwhile.

@@ -12,10 +12,7 @@ func (b *bench) growingClients(ctx context.Context) error {
 	const size = 16 * mib
 	names := []string{nginxCache, sidemirror}
 	counts := []int{1, 10, 100, 1000}
-	var images []*image
-	for i := range counts {
-		images = append(images, newImage(fmt.Sprintf("v%d", i), 1, size))
-	}
+	images := newImages(len(counts), size)
 	f, err := b.fleet(ctx, images, names...)
 	if err != nil {
 		return err
@@ -113,13 +110,13 @@ func (b *bench) growingBlobs(ctx context.Context) error {
 		head: []string{"size", "through", "cold", "× direct", "warm", "CPU s/GiB", "resident"},
 	}
 	for _, one := range sizes {
-		img := newImage("v1", one.count, one.size)
+		images := newImages(one.count, one.size)
 		base := time.Duration(0)
 		for _, name := range []string{direct, nginxCache, sidemirror} {
 			if name == nginxCache && one.size > 1<<30 {
 				continue // minutes that say what the size before said
 			}
-			f, err := b.blobsThrough(ctx, name, img)
+			f, err := b.blobsThrough(ctx, name, images)
 			if err != nil {
 				return fmt.Errorf("%d bytes: %w", one.size, err)
 			}
@@ -154,9 +151,9 @@ type blobFigures struct {
 	resident   int64
 }
 
-func (b *bench) blobsThrough(ctx context.Context, name string, img *image) (blobFigures, error) {
+func (b *bench) blobsThrough(ctx context.Context, name string, images []*image) (blobFigures, error) {
 	var f blobFigures
-	u, s, stop, err := b.far(ctx, name, newUpstream, img)
+	u, s, stop, err := b.far(ctx, name, newUpstream, images...)
 	if err != nil {
 		return f, err
 	}
@@ -168,8 +165,8 @@ func (b *bench) blobsThrough(ctx context.Context, name string, img *image) (blob
 	u.network.link.rate.Store(storeRate)
 	ask := func() (time.Duration, error) {
 		var took []time.Duration
-		for _, layer := range img.layers {
-			o := order{Address: s.address, Path: s.blob(layer), Clients: 1, Times: 1}
+		for _, img := range images {
+			o := order{Address: s.address, Path: s.blob(img.layers[0]), Clients: 1, Times: 1}
 			if name == direct {
 				a, err := runClient(ctx, o)
 				if err != nil {
@@ -191,8 +188,10 @@ func (b *bench) blobsThrough(ctx context.Context, name string, img *image) (blob
 		f.cold, err = ask()
 		return f, err
 	}
-	if err := s.fetch(ctx, s.path("manifests", img.manifest.digest), img.manifest); err != nil {
-		return f, err
+	for _, img := range images {
+		if err := s.fetch(ctx, s.path("manifests", img.manifest.digest), img.manifest); err != nil {
+			return f, err
+		}
 	}
 	before, err := s.cpu()
 	if err != nil {

@@ -34,7 +34,7 @@ func TestHelpFitsEightyColumns(t *testing.T) {
 // On a narrow terminal only what must stay whole may be wider: examples, and words.
 func TestHelpFollowsTheWidthOfTheTerminal(t *testing.T) {
 	for _, width := range []int{40, 60, 132} {
-		out := onTerminal(t, width, "watch", "--help")
+		out := onTerminal(t, 0, width, "watch", "--help")
 		prose, _, found := strings.Cut(out, "Examples:")
 		widest := 0
 		for line := range strings.SplitSeq(prose, "\n") {
@@ -46,8 +46,28 @@ func TestHelpFollowsTheWidthOfTheTerminal(t *testing.T) {
 	}
 }
 
-// onTerminal runs the command line with a terminal of that width as standard output.
-func onTerminal(t *testing.T, width int, args ...string) string {
+func TestProblemsAreWrappedOnATerminalAndHintsAreNot(t *testing.T) {
+	t.Setenv("NO_COLOR", "1")
+	root := tree(t, map[string]string{"etc/docker/daemon.json": "{\n  // a comment\n}\n"})
+	const width = 60
+	out := onTerminal(t, exitFailed, width, "plan", "--root", root, "--engine", "docker")
+	problems := 0
+	for line := range strings.SplitSeq(out, "\n") {
+		if strings.HasPrefix(line, "problem: ") || strings.HasPrefix(line, "note: ") {
+			problems++
+			if utf8.RuneCountInString(line) > width {
+				t.Errorf("a line of a problem is wider than %d: %s", width, line)
+			}
+		}
+	}
+	if problems == 0 || !strings.Contains(out, "\nhint: remove the comment; dockerd does not start with it\n") {
+		t.Errorf("no problem is shown, or its hint is not on one line:\n%s", out)
+	}
+}
+
+// onTerminal runs the command line with a terminal of that width as standard output, and wants an exit
+// code.
+func onTerminal(t *testing.T, want, width int, args ...string) string {
 	t.Helper()
 	t.Setenv("TERM", "xterm")
 	master, terminal := newTerminal(t)
@@ -60,8 +80,8 @@ func onTerminal(t *testing.T, width int, args ...string) string {
 		_, _ = master.WriteTo(&b) // until the terminal is closed, which is an error on Linux
 		text <- b.String()
 	}()
-	if code := run(context.Background(), args, strings.NewReader(""), terminal, terminal); code != 0 {
-		t.Errorf("exit %d", code)
+	if code := run(context.Background(), args, strings.NewReader(""), terminal, terminal); code != want {
+		t.Errorf("exit %d, want %d", code, want)
 	}
 	_ = terminal.Close()
 	return strings.ReplaceAll(<-text, "\r\n", "\n")

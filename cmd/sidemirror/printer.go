@@ -25,10 +25,13 @@ const (
 type printer struct {
 	w     io.Writer
 	color bool
+	width int // of the terminal; 0 without one
 	err   error
 }
 
-func newPrinter(w io.Writer) *printer { return &printer{w: w, color: colored(w)} }
+func newPrinter(w io.Writer) *printer {
+	return &printer{w: w, color: colored(w), width: terminalWidth(w)}
+}
 
 // colored reports whether w is a terminal whose user wants colours (no-color.org).
 func colored(w io.Writer) bool {
@@ -64,13 +67,18 @@ func printable(text string) string {
 }
 
 // report prints a problem or a note, and its hint on a line of its own. who is the engine that it is
-// about, or "".
+// about, or "". On a terminal the text is wrapped between words. A hint stays whole, so that a command
+// in it can be copied.
 func (p *printer) report(color, label, who string, what *problem.Problem) {
 	text := label + ": "
 	if who != "" {
 		text += who + ": "
 	}
-	if text += printable(what.Error()); color != "" {
+	text += printable(what.Error())
+	if p.width > 0 {
+		text = hang("", "  ", text, p.width)
+	}
+	if color != "" {
 		p.paint(color, text)
 	} else {
 		p.printf("%s\n", text)

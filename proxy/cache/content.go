@@ -107,9 +107,9 @@ func ignoreMissing(err error) error {
 
 // digestOf makes "sha256/abc" of a path into a digest; "" if it is none.
 func digestOf(name string) digest.Digest {
-	dgst := digest.Digest(strings.Replace(name, "/", ":", 1))
-	if dgst.Validate() != nil {
+	algorithm, hex, _ := strings.Cut(name, "/")
+	if !isDigest(digest.Algorithm(algorithm), hex) {
 		return ""
 	}
-	return dgst
+	return digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)
 }

@@ -281,7 +281,7 @@ func (e *eviction) remove(v victim) {
 	now, err := d.stat(v.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // another program has removed it
-	case err != nil || !now.used.Equal(v.written) || now.untrusted != v.untrusted:
+	case err != nil || now.used.UnixNano() != v.written || now.untrusted != v.untrusted:
 		return
 	default:
 		if list, ok := strings.CutSuffix(v.path, partialData); ok {

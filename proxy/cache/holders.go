@@ -42,7 +42,7 @@ func parseHolder(line []byte) (Record, bool) {
 	kind, name, _ := bytes.Cut(rest, []byte(" "))
 	registry, repository, ok := strings.Cut(string(name), "/")
 	d := digest.Digest(dgst)
-	if !ok || d.Validate() != nil || string(kind) != string(KindBlob) && string(kind) != string(KindManifest) {
+	if !ok || !ValidDigest(d) || string(kind) != string(KindBlob) && string(kind) != string(KindManifest) {
 		return Record{}, false
 	}
 	for part := range strings.SplitSeq(string(name), "/") {

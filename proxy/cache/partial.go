@@ -6,10 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -48,7 +46,7 @@ type Partial struct {
 	allocates bool // the file system sets room aside
 
 	mu        sync.Mutex
-	list      *os.File
+	list      *os.File // nil: nothing is claimed yet
 	lines     int
 	present   extent.Set
 	fresh     extent.Set // written, and not yet claimed by the list
@@ -82,11 +80,22 @@ func (d *Dir) FindPartial(dgst digest.Digest, source string, untrusted bool) (*P
 // CreatePartial makes an empty partial blob, in place of one that may be there. The error is
 // ErrStorage if that is impossible, also because another process has it open.
 func (d *Dir) CreatePartial(dgst digest.Digest, source string, size int64, untrusted bool) (*Partial, error) {
-	if old, err := d.FindPartial(dgst, source, untrusted); err == nil {
+	p, err := d.createEmpty(dgst, source, size, untrusted)
+	if !errors.Is(err, fs.ErrExist) {
+		return p, err
+	}
+	old, err := d.FindPartial(dgst, source, untrusted)
+	switch {
+	case err == nil:
 		old.Discard()
-	} else if errors.Is(err, unix.EWOULDBLOCK) {
+	case errors.Is(err, unix.EWOULDBLOCK):
 		return nil, fmt.Errorf("%w: another process fetches it", ErrStorage)
 	}
+	return d.createEmpty(dgst, source, size, untrusted)
+}
+
+// createEmpty makes an empty partial blob. The error wraps fs.ErrExist if there is one.
+func (d *Dir) createEmpty(dgst digest.Digest, source string, size int64, untrusted bool) (*Partial, error) {
 	p := d.newPartial(dgst, source)
 	p.Size, p.untrusted = size, untrusted
 	if err := p.create(); err != nil {
@@ -109,102 +118,10 @@ func (d *Dir) newPartial(dgst digest.Digest, source string) *Partial {
 	}
 }
 
-// load opens the files and reads the list.
-func (p *Partial) load() error {
-	file, err := p.dir.root.OpenFile(p.name+partialData, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrPermission) { // of an untrusted caller: mode 0400, to a process that is not root
-		file, err = p.reopenWritable()
-	}
-	if err != nil {
-		return err
-	}
-	p.file = file
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return err
-	}
-	info, err := file.Stat()
-	if err != nil {
-		return err
-	}
-	b, err := p.dir.readList(p.name)
-	if err == nil {
-		p.Size, p.present, err = parseList(b, bootID())
-	}
-	if err != nil {
-		p.remove()
-		return errors.Join(fs.ErrNotExist, err)
-	}
-	p.present.Remove(extent.Extent{Start: info.Size(), End: max(p.Size, info.Size()) + 1})
-	p.untrusted = isUntrusted(info)
-	p.reserved = p.present.Clone()
-	now, err := p.dir.stat(p.name + partialData)
-	if err != nil {
-		return err
-	}
-	p.room = p.dir.resume(p.name+partialData, now.allocated, p.untrusted)
-	return nil
-}
-
-// reopenWritable opens the data of an untrusted caller, whose mode marks it and does not protect it.
-func (p *Partial) reopenWritable() (*os.File, error) {
-	if err := p.dir.root.Chmod(p.name+partialData, fileMode); err != nil {
-		return nil, err
-	}
-	file, err := p.dir.root.OpenFile(p.name+partialData, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	return file, file.Chmod(untrustedMode)
-}
-
-func (d *Dir) readList(name string) ([]byte, error) {
-	f, err := d.root.Open(name + partialList)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxListSize+1))
-	if err == nil && len(b) > maxListSize {
-		err = errBadList
-	}
-	return b, err
-}
-
-// create makes the files.
-func (p *Partial) create() error {
-	p.remove() // what may be left of a process that was killed between the two
-	var err error
-	if p.room, err = p.dir.reserve(context.Background(), 0, p.untrusted); err != nil {
-		return err
-	}
-	if p.file, err = p.dir.createPartial(p.name+partialData, os.O_RDWR); err != nil {
-		return err
-	}
-	if err := unix.Flock(int(p.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return err
-	}
-	if p.untrusted {
-		if err := p.file.Chmod(untrustedMode); err != nil {
-			return err
-		}
-	}
-	if err := p.rewriteList(); err != nil {
-		p.remove()
-		return err
-	}
-	return nil
-}
-
-func (p *Partial) remove() {
-	_ = p.dir.root.Remove(p.name + partialList)
-	_ = p.dir.root.Remove(p.name + partialData)
-}
-
 // rewriteList writes the list anew, as short as it can be. p.mu is held, or p not shared yet.
 func (p *Partial) rewriteList() error {
 	temp := p.name + partialList + ".new"
-	_ = p.dir.root.Remove(temp)
-	f, err := p.dir.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, fileMode)
+	f, err := p.dir.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, fileMode)
 	if err != nil {
 		return err
 	}
@@ -297,7 +214,8 @@ func (p *Partial) WriteAt(ctx context.Context, b []byte, off int64) error {
 	defer p.mu.Unlock()
 	p.present.Add(e)
 	p.fresh.Add(e)
-	if p.fresh.Bytes() >= claimStep {
+	whole := p.present.Bytes() == p.Size // it is verified and stored next
+	if p.fresh.Bytes() >= claimStep && !whole {
 		p.claim()
 	}
 	return nil
@@ -319,8 +237,9 @@ func (p *Partial) step(e extent.Extent) extent.Extent {
 // claim appends to the list what is written since the last time. A list that cannot be written
 // claims less than there is. p.mu is held.
 func (p *Partial) claim() {
-	if p.lines += p.fresh.Count(); p.lines > 2*p.present.Count()+1024 {
-		if p.rewriteList() == nil {
+	p.lines += p.fresh.Count()
+	if p.list == nil || p.lines > 2*p.present.Count()+1024 {
+		if p.rewriteList() == nil || p.list == nil {
 			return
 		}
 	}
@@ -361,6 +280,9 @@ func (p *Partial) Sync() error {
 	list := p.list
 	lines := p.lines
 	p.mu.Unlock()
+	if list == nil {
+		return nil // nothing is claimed
+	}
 	if err := unix.Fdatasync(int(p.file.Fd())); err != nil {
 		return err
 	}
@@ -384,7 +306,9 @@ func (p *Partial) Commit() error {
 		p.discard()
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
-	_ = p.dir.root.Remove(p.name + partialList)
+	if p.list != nil {
+		_ = p.dir.root.Remove(p.name + partialList)
+	}
 	p.room.commit(contentPath("blobs", p.digest), p.present.Bytes())
 	p.release()
 	return nil
@@ -450,50 +374,4 @@ func (p *Partial) release() {
 	}
 	p.file, p.list = nil, nil
 	p.leave()
-}
-
-// Clear removes what earlier processes left in the folder of partial files and no process can use.
-// Only the process that serves may call it, before it serves.
-func (d *Dir) Clear() error {
-	names, err := d.partialNames()
-	if err != nil {
-		return err
-	}
-	there := map[string]bool{}
-	for _, name := range names {
-		there[name] = true
-	}
-	for _, name := range names {
-		base, isData := strings.CutSuffix(name, partialData)
-		if isData && there[base+partialList] && d.usable("partial/"+base) {
-			continue
-		}
-		if base, isList := strings.CutSuffix(name, partialList); isList && there[base+partialData] {
-			continue // it goes or stays with its data
-		}
-		_ = ignoreMissing(d.root.Remove("partial/" + base + partialList))
-		if err := d.root.Remove("partial/" + name); ignoreMissing(err) != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// usable reports whether anything is present in the partial blob of that name.
-func (d *Dir) usable(name string) bool {
-	b, err := d.readList(name)
-	if err != nil {
-		return false
-	}
-	_, present, err := parseList(b, bootID())
-	return err == nil && present.Count() > 0
-}
-
-func (d *Dir) partialNames() ([]string, error) {
-	folder, err := d.root.Open("partial")
-	if err != nil {
-		return nil, ignoreMissing(err)
-	}
-	defer folder.Close()
-	return folder.Readdirnames(-1)
 }

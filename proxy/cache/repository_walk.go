@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"path"
 	"slices"
 	"strings"
@@ -67,7 +68,7 @@ func parseMeanings(data []byte) []Meaning {
 	if json.Unmarshal(data, &all) != nil {
 		return nil
 	}
-	return slices.DeleteFunc(all, func(m Meaning) bool { return m.Digest.Validate() != nil })
+	return slices.DeleteFunc(all, func(m Meaning) bool { return !ValidDigest(m.Digest) })
 }
 
 // ReadContent reads at most so many bytes of content without counting that as a use.
@@ -152,11 +153,11 @@ func (f folder) eachRecord(ctx context.Context, r Repository, kinds []string, vi
 		case KindGrant:
 			err = visit(record(kind, ""), f, kind)
 		case KindBlob, KindManifest:
-			err = f.each(kind, func(algorithms folder, algorithm string) error {
-				return algorithms.each(algorithm, func(in folder, name string) error {
+			for _, algorithm := range algorithms {
+				err = errors.Join(err, f.each(kind+"/"+algorithm, func(in folder, name string) error {
 					return visit(record(kind, algorithm+"/"+name), in, name)
-				})
-			})
+				}))
+			}
 		default:
 			err = f.each(kind, func(in folder, name string) error { return visit(record(kind, name), in, name) })
 		}

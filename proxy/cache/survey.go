@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"path"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -11,9 +12,12 @@ import (
 )
 
 // maxVictims is how much of the content that was used longest ago is known by name. The whole
-// order would take 20 MiB at 300,000 files; with this part of it a survey serves for so many
-// evictions, and takes a few MiB at any size.
-const maxVictims = 16384
+// order would take 55 MiB at 300,000 files; with this part of it a survey serves for so many
+// evictions, and the list takes 1 MiB at any size.
+const maxVictims = 8192
+
+// largeWalk is after how many files the memory that a walk has used is given back at once.
+const largeWalk = 10_000
 
 // maxArrivals is how much new content of untrusted callers is remembered between two evictions.
 // What is beyond that waits for the next survey.
@@ -23,8 +27,8 @@ const maxArrivals = 1024
 type victim struct {
 	path      string // in the cache's folder
 	size      int64
-	written   time.Time // as seen: if it differs, it was used since
-	lastUse   int64     // what the order is by
+	written   int64 // as seen: if it differs, it was used since
+	lastUse   int64 // what the order is by
 	untrusted bool
 }
 
@@ -70,6 +74,21 @@ func (v *victims) cut() {
 	}
 }
 
+// compact returns a copy of list whose paths are one string: apart they would hold pages of memory
+// that were otherwise free.
+func compact(list []victim) []victim {
+	var paths strings.Builder
+	for _, v := range list {
+		paths.WriteString(v.path)
+	}
+	all := slices.Clone(list)
+	for i, left := 0, paths.String(); i < len(all); i++ {
+		n := len(all[i].path)
+		all[i].path, left = left[:n], left[n:]
+	}
+	return all
+}
+
 // survey counts all content and finds what was used longest ago.
 func (d *Dir) survey(ctx context.Context, p *pace) error {
 	d.surveys.Add(1)
@@ -78,14 +97,16 @@ func (d *Dir) survey(ctx context.Context, p *pace) error {
 	defer func() { d.victims.gone = nil }()
 	now := time.Now()
 	d.space.begin()
+	files := 0
 	see := func(at place, i fileInfo) error {
+		files++
 		d.space.count(at.folder, i)
-		v := victim{size: i.size, written: i.used, lastUse: i.used.UnixNano(), untrusted: i.untrusted}
+		v := victim{size: i.size, written: i.used.UnixNano(), lastUse: i.used.UnixNano(), untrusted: i.untrusted}
 		if i.used.After(now) {
 			// A clock was wrong. From now on its age counts.
 			_ = d.root.Chtimes(at.path(), now, now)
 			if seen, err := d.stat(at.path()); err == nil {
-				v.written = seen.used
+				v.written = seen.used.UnixNano()
 			}
 			v.lastUse = now.UnixNano()
 		}
@@ -105,9 +126,12 @@ func (d *Dir) survey(ctx context.Context, p *pace) error {
 	found.cut()
 	// The survey may have seen what was removed a moment later.
 	found.list = slices.DeleteFunc(found.list, func(v victim) bool { return d.victims.gone[v.path] })
-	d.victims = victims{list: slices.Clip(found.list), gone: d.victims.gone}
+	d.victims = victims{list: compact(found.list), gone: d.victims.gone}
 	d.space.settle()
 	d.saveSurvey()
+	if p != nil && files > largeWalk {
+		debug.FreeOSMemory()
+	}
 	return nil
 }
 
@@ -190,7 +214,7 @@ func (d *Dir) enterArrivals() {
 			if strings.HasPrefix(name, "partial/") {
 				i.size = i.allocated
 			}
-			d.victims.list = append(d.victims.list, victim{name, i.size, i.used, i.used.UnixNano(), true})
+			d.victims.list = append(d.victims.list, victim{name, i.size, i.used.UnixNano(), i.used.UnixNano(), true})
 		}
 	}
 	slices.SortFunc(d.victims.list, compareVictims)

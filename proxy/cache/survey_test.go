@@ -49,7 +49,7 @@ func TestASurveyCountsWhatComesAndGoesMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		e := eviction{dir: d}
-		e.remove(victim{path: c.Path(), size: c.Size, written: c.Used})
+		e.remove(victim{path: c.Path(), size: c.Size, written: c.Used.UnixNano()})
 		if d.HasBlob(before) {
 			t.Error("it is not evicted")
 		}

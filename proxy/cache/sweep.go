@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"path"
+	"runtime/debug"
 	"slices"
 	"time"
 )
@@ -115,6 +116,9 @@ func (d *Dir) sweepRecords(ctx context.Context, p *pace) error {
 			break
 		}
 	}
+	if p != nil && s.holdings > largeWalk {
+		debug.FreeOSMemory()
+	}
 	// What was written meanwhile is counted at the next sweep.
 	d.space.mu.Lock()
 	defer d.space.mu.Unlock()
@@ -208,7 +212,7 @@ func (d *Dir) isUseful(r Record, in folder, name string, holds bool) bool {
 			return false
 		}
 		return slices.ContainsFunc(all, func(m Meaning) bool {
-			if m.Digest.Validate() != nil {
+			if !ValidDigest(m.Digest) {
 				return false
 			}
 			_, err := d.stat(contentPath("manifests", m.Digest))

@@ -102,9 +102,25 @@ func infoOf(st *unix.Stat_t) fileInfo {
 
 // read reads at most so many bytes of the file called name.
 func (f folder) read(name string, most int64) ([]byte, error) {
-	data, _, err := f.readInfo(name, most)
+	buf := recordBuffers.Get().(*[recordBuffer]byte)
+	defer recordBuffers.Put(buf)
+	fd, err := unix.Openat(f.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	n, err := unix.Read(fd, buf[:min(recordBuffer, most)])
+	_ = unix.Close(fd)
+	if err == nil && n < recordBuffer {
+		return slices.Clone(buf[:n]), nil
+	}
+	data, _, err := f.readInfo(name, most) // it is larger, or something is wrong
 	return data, err
 }
+
+// recordBuffers are for small files, as records are.
+var recordBuffers = sync.Pool{New: func() any { return new([recordBuffer]byte) }}
+
+const recordBuffer = 4 << 10
 
 // readInfo is read, and returns what the file is too.
 func (f folder) readInfo(name string, most int64) ([]byte, fileInfo, error) {
@@ -191,6 +207,9 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// algorithms are those that a digest may have.
+var algorithms = []string{"sha256", "sha384", "sha512"}
+
 // place is where a file is: in which folder of the cache's, and its name there.
 type place struct{ folder, name string }
 
@@ -211,7 +230,7 @@ func (d *Dir) eachContent(ctx context.Context, p *pace, visit func(at place, i f
 		return err
 	}
 	for _, name := range []string{"blobs", "manifests"} {
-		for _, algorithm := range []string{"sha256", "sha384", "sha512"} {
+		for _, algorithm := range algorithms {
 			// By name, and not as listed: a folder that is made meanwhile has its turn too.
 			for first := range 256 {
 				err := eachContentIn(ctx, p, top, fmt.Sprintf("%s/%s/%02x", name, algorithm, first), visit)
@@ -299,12 +318,22 @@ func digestOfPartial(name string) digest.Digest {
 
 // isContentName reports whether a file below blobs or manifests has the name of content.
 func isContentName(algorithm, prefix, file string) bool {
-	a := digest.Algorithm(algorithm)
-	if !a.Available() || len(file) != 2*a.Size() || len(prefix) != 2 || file[:2] != prefix {
+	return len(prefix) == 2 && strings.HasPrefix(file, prefix) && isDigest(digest.Algorithm(algorithm), file)
+}
+
+// ValidDigest is [digest.Digest.Validate] in a tenth of the time, which counts in a walk.
+func ValidDigest(d digest.Digest) bool {
+	algorithm, hex, _ := strings.Cut(string(d), ":")
+	return isDigest(digest.Algorithm(algorithm), hex)
+}
+
+// isDigest reports whether hex is a digest of an algorithm.
+func isDigest(a digest.Algorithm, hex string) bool {
+	if !a.Available() || len(hex) != 2*a.Size() {
 		return false
 	}
-	for i := range len(file) {
-		if c := file[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+	for i := range len(hex) {
+		if c := hex[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
 			return false
 		}
 	}

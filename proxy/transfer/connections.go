@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"time"
 
@@ -61,7 +62,7 @@ func (t *transfer) attach(c *conn, part Part) {
 	t.last = c.source
 	if t.tick == nil {
 		t.since, t.moved = time.Now(), 0
-		t.tick = time.AfterFunc(interval, t.measure)
+		t.tick = time.AfterFunc(t.ramp.interval(), t.measure)
 	}
 	ahead := t.want.Ahead && !slices.ContainsFunc(t.readers, func(r *Reader) bool { return !r.want.Ahead })
 	t.active.Go(func() {
@@ -172,8 +173,8 @@ func (t *transfer) fits(c *conn, part Part) error {
 }
 
 // limit returns up to which byte the connection reads its body, which ends at bodyEnd: -1 if the
-// size is unknown. A body that has more than was asked for is read on as long as somebody wants
-// what comes and no other connection brings it.
+// size is unknown. A body that has more than was asked for is read on as long as a reader
+// wants what comes and no other connection brings it.
 func (t *transfer) limit(c *conn, off, bodyEnd int64) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -220,21 +221,45 @@ func (t *transfer) store(c *conn, b []byte, off int64) error {
 			if err := t.compare(b[:n], off); err != nil {
 				return err
 			}
+			t.moveOn(c, off+n, n)
 		} else {
 			n = gap.Len()
-			if err := t.partial.WriteAt(c.ctx, b[:n], off); err != nil {
+			if err := t.add(c, b[:n], off); err != nil {
 				return err
 			}
-			t.sum.feed(b[:n], off)
 		}
 		off += n
 		b = b[n:]
-		t.moveOn(c, off, n)
 		if err := t.hashMore(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// add stores b, the bytes at off, of which none is there. The first bytes of a connection are hashed
+// after its readers were woken, which can send them meanwhile.
+func (t *transfer) add(c *conn, b []byte, off int64) error {
+	if err := t.partial.WriteAt(c.ctx, b, off); err != nil {
+		return err
+	}
+	end := off + int64(len(b))
+	if !t.begins(c, end) {
+		t.sum.feed(b, off)
+		t.moveOn(c, end, int64(len(b)))
+		return nil
+	}
+	t.moveOn(c, end, int64(len(b)))
+	runtime.Gosched()
+	t.sum.feed(b, off)
+	return nil
+}
+
+// begins reports whether the bytes before end are the first of a connection, and not the blob's last.
+func (t *transfer) begins(c *conn, end int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !c.moving && end != t.size
 }
 
 // compare compares b with what is present at off.

@@ -20,7 +20,7 @@ type prefix struct {
 
 func newPrefix(d digest.Digest) *prefix { return &prefix{digest: d, sum: d.Algorithm().Hash()} }
 
-// feed hashes b, the bytes at off, if they are the next ones. It waits for no one.
+// feed hashes b, the bytes at off, if they are the next ones. It does not wait.
 func (p *prefix) feed(b []byte, off int64) {
 	if !p.mu.TryLock() {
 		return

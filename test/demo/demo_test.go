@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -38,6 +39,35 @@ func TestTheDemoEndsWellAndIsPlainInAFile(t *testing.T) {
 	}
 	if strings.Contains(string(transcript), "\x1b") {
 		t.Error("a file is given a terminal's colours")
+	}
+}
+
+// A chroot to build in may have no /proc, and no systemd. The first time, a person sees
+// on the terminal how far the build is.
+func TestMakeDemoWorksInAChrootAndShowsHowFarItBuilds(t *testing.T) {
+	checkout := t.TempDir()
+	unshare := []string{"unshare", "--mount"}
+	if os.Geteuid() != 0 {
+		unshare = append(unshare, "--map-root-user")
+	}
+	// script gives it a terminal, and needs the /dev/pts of this host.
+	const inside = `git ls-files -z --cached --others --exclude-standard | xargs -0 sh -c 'for f; do [ ! -e "$f" ] || cp --parents --no-dereference "$f" "$0"; done' "$1"
+git -C "$1" init --quiet
+mount -t tmpfs none /proc
+exec env --unset=GOROOT script --quiet --return --command "make -C '$1' demo VERSION=0.0.1" /dev/null`
+	cmd := exec.CommandContext(t.Context(), unshare[0], append(unshare[1:], "sh", "-eu", "-c", inside, "sh", checkout)...)
+	cmd.Dir = "../.."
+	cmd.Env = append(os.Environ(), "TERM=xterm", "GOFLAGS=")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{
+		"building sidemirror: ", "building the demonstration: ", " packages of at most ", "containerd and Docker need /proc", "as before",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("it does not print %q:\n%s", want, out)
+		}
 	}
 }
 

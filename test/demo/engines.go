@@ -17,6 +17,10 @@ func realEngines(s *scene, h *host, m *sidemirror) {
 		s.line("  %s", s.dim("containerd and Docker need root: sudo make demo has them pull too"))
 		return
 	}
+	if _, err := os.Stat("/proc/self"); err != nil {
+		s.line("  %s", s.dim("containerd and Docker need /proc, which is not mounted here"))
+		return
+	}
 	if missing := lacking("containerd", "ctr"); missing != "" {
 		s.line("  %s", s.dim("no containerd here ("+missing+"): test/setup.sh installs it"))
 		return

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/test/process"
+	releases "github.com/sidemirror/sidemirror/test/release"
 )
 
 // release is a folder that packaging/release.sh made, and the server that publishes it.
@@ -25,33 +26,11 @@ func newRelease(t *testing.T, versions ...string) release {
 	folder := t.TempDir()
 	server := httptest.NewServer(http.FileServer(http.Dir(folder)))
 	t.Cleanup(server.Close)
-	key := throwAwayKey(t)
+	key := releases.Key(t)
 	for _, v := range versions {
-		env := []string{"VERSION=" + v, "COMMIT=" + commit, "SOURCE_DATE_EPOCH=" + moment, "SIGNING_KEY=" + key, "REPOSITORY_URL=" + server.URL}
-		run(t, root, env, "packaging/release.sh", folder)
+		releases.Build(t, folder, server.URL, key, v, "COMMIT="+commit, "SOURCE_DATE_EPOCH="+moment)
 	}
 	return release{folder: folder, server: server}
-}
-
-// throwAwayKey makes a signing key and returns the file with it.
-func throwAwayKey(t *testing.T) string {
-	t.Helper()
-	home, err := os.MkdirTemp("", "gpg") // short, because gpg-agent's socket is in it
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := []string{"GNUPGHOME=" + home}
-	t.Cleanup(func() {
-		_ = exec.Command("gpgconf", "--homedir", home, "--kill", "all").Run()
-		_ = os.RemoveAll(home)
-	})
-	run(t, ".", env, "gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", "sidemirror test <test@example.test>", "rsa3072", "sign", "1d")
-	name := filepath.Join(t.TempDir(), "key.asc")
-	armored := run(t, ".", env, "gpg", "--batch", "--armor", "--export-secret-keys")
-	if err := os.WriteFile(name, []byte(armored), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name
 }
 
 // TestRelease makes two releases with a throw-away key, and has apt and dnf install from them.
@@ -69,8 +48,11 @@ func TestRelease(t *testing.T) {
 func (r release) checksums(t *testing.T) {
 	home := t.TempDir()
 	env := []string{"GNUPGHOME=" + home}
-	run(t, r.folder, env, "gpg", "--batch", "--quiet", "--import", "sidemirror.asc")
-	run(t, r.folder, env, "gpg", "--batch", "--verify", "SHA256SUMS.asc", "SHA256SUMS")
+	// The commands of docs/install.md.
+	run(t, r.folder, env, "gpg", "--show-keys", "sidemirror.asc")
+	run(t, r.folder, env, "gpg", "--import", "sidemirror.asc")
+	run(t, r.folder, env, "gpg", "--verify", "SHA256SUMS.asc", "SHA256SUMS")
+	run(t, r.folder, nil, "sha256sum", "--check", "--ignore-missing", "SHA256SUMS")
 	run(t, r.folder, nil, "sha256sum", "--check", "--strict", "SHA256SUMS")
 	listed := run(t, r.folder, nil, "cut", "-c67-", "SHA256SUMS")
 	for _, want := range []string{"sidemirror_0.0.2_amd64.deb", "sidemirror_0.0.2_arm64.deb", "sidemirror-0.0.2-1.x86_64.rpm", "sidemirror-0.0.2-1.aarch64.rpm",

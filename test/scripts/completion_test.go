@@ -19,8 +19,8 @@ import (
 	"github.com/sidemirror/sidemirror/test/registry"
 )
 
-// A shell, and what it is told at its start: to complete sidemirror's commands, and to append the line
-// that is typed to $LINES when Ctrl-G is pressed.
+// A shell, and the file that it reads at its start. The file makes it complete sidemirror's commands,
+// and append the line that is typed to $LINES_FILE when Ctrl-G is pressed.
 type shell struct {
 	name    string
 	command []string // $HOME stands for its home

@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/proxy/cache"
 )
 
 // descriptor is what a manifest says of another piece of content (image-spec,
@@ -64,7 +66,7 @@ const maxChildren = 4096
 func usable(all []descriptor) []descriptor {
 	var ok []descriptor
 	for _, c := range all {
-		if c.Digest.Validate() == nil && len(c.URLs) == 0 && len(ok) < maxChildren {
+		if cache.ValidDigest(c.Digest) && len(c.URLs) == 0 && len(ok) < maxChildren {
 			ok = append(ok, c)
 		}
 	}
