@@ -13,7 +13,7 @@ export GOTOOLCHAIN ?= $(shell packaging/toolchain.sh)
 
 LINT = go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run
 
-.PHONY: build files install uninstall packages release demo test test-engines test-boot lint fuzz bench bench-growth bench-engines pgo bench-boot clean help
+.PHONY: build files install uninstall packages release demo test test-engines test-boot test-kills test-credentials lint fuzz bench bench-growth bench-engines pgo bench-boot clean help
 
 build: ## Build the one static binary, bin/sidemirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
@@ -46,6 +46,12 @@ test-engines: ## Run the tests on whole hosts with the engines of every age, not
 
 test-boot: ## Install the packages on booted systems of every suite, not only trixie
 	tools/test.sh boot
+
+test-kills: ## Kill the daemon at 200 instants of transfers, not only at some
+	cd test && SIDEMIRROR_TEST_KILLS=200 go test -count=1 -timeout 30m -run Killed ./cache ./transfer
+
+test-credentials: ## A token of 60 s, and 1,000 pulls over 5 minutes
+	cd test && CREDENTIALS_TOKEN_LIFE=60s CREDENTIALS_DURING=5m go test ./credentials -run Renewed -v
 
 lint: ## Check format, imports, modules, wording and the code itself
 	$(LINT) ./...

@@ -64,7 +64,7 @@ var mayImport = map[string][]string{
 	"hostconfig/unitfile": {"hostconfig/hostfs"},
 	"hostconfig/version":  {},
 
-	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream"},
+	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/transfer", "proxy/upstream"},
 	"proxy/access":                  {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
 	"proxy/auth":                    {"proxy/credential", "proxy/oci"},
 	"proxy/cache":                   {"proxy/oci"},
@@ -76,6 +76,7 @@ var mayImport = map[string][]string{
 	"proxy/credential/renewal":      {"proxy/credential"},
 	"proxy/oci":                     {},
 	"proxy/peer":                    {},
+	"proxy/prefetch":                {},
 	"proxy/transfer":                {"proxy/cache", "proxy/oci"},
 	"proxy/upstream":                {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
 }

@@ -71,7 +71,7 @@ func runClient(ctx context.Context, o order) (account, error) {
 	}
 	var a account
 	if err := json.Unmarshal(text, &a); err != nil {
-		return account{}, fmt.Errorf("read what the client process says: %w", err)
+		return account{}, fmt.Errorf("read what the client process reports: %w", err)
 	}
 	return a, nil
 }

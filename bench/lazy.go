@@ -87,10 +87,10 @@ func checkIntervals(resp *http.Response, b *blob, want []interval) (int, error) 
 	return len(want), nil
 }
 
-// part checks that a response's part is the interval and says so.
+// part checks that a part of a response is the interval, by its Content-Range and its bytes.
 func (b *blob) part(contentRange string, r io.Reader, want interval) error {
-	if says := fmt.Sprintf("bytes %s/%d", want, b.size); contentRange != says {
-		return fmt.Errorf("the part is %q, want %q", contentRange, says)
+	if expected := fmt.Sprintf("bytes %s/%d", want, b.size); contentRange != expected {
+		return fmt.Errorf("the part is %q, want %q", contentRange, expected)
 	}
 	return b.same(r, want)
 }

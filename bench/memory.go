@@ -34,7 +34,7 @@ func (b *bench) memory(ctx context.Context) error {
 			"Received is what the clients got, connections the most that the upstream had.", streams, o.Seconds, fillRate/mib),
 		head: []string{"server", "when", "resident", "its own", "of files", "received", "connections"},
 	}
-	idle, most, connections := map[string]int64{}, map[string]int64{}, map[string]int64{}
+	idle, most, connections, received := map[string]int64{}, map[string]int64{}, map[string]int64{}, map[string]int64{}
 	for _, name := range names {
 		u := f.upstreams[name]
 		err := f.memory(ctx, name, images, o, func(when string, m memory, a account) {
@@ -44,6 +44,7 @@ func (b *bench) memory(ctx context.Context) error {
 			}
 			most[name] = max(most[name], m.RSS)
 			connections[name] = max(connections[name], u.network.most.Load())
+			received[name] = a.Bytes // of the last, which fills
 		})
 		if err != nil {
 			return err
@@ -54,6 +55,8 @@ func (b *bench) memory(ctx context.Context) error {
 	b.judge(most[sidemirror] <= 100*mib, "resident memory, 500 streams", "100 MiB", mebibytes(most[sidemirror]))
 	b.judge(most[withoutACache] <= 100*mib, "resident memory, 500 streams, no cache", "100 MiB", mebibytes(most[withoutACache]))
 	b.judge(connections[withoutACache] <= 16, "connections to an upstream, 500 streams, no cache", "16", fmt.Sprint(connections[withoutACache]))
+	b.judge(2*received[withoutACache] >= received[sidemirror], "bytes to 500 streams of a cold blob, no cache", "half of those with a cache",
+		fmt.Sprintf("%s to %s", mebibytes(received[withoutACache]), mebibytes(received[sidemirror])))
 	return nil
 }
 

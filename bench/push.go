@@ -52,7 +52,7 @@ func send(ctx context.Context, method, to, mediaType string, body *blob) (*url.U
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
-		return nil, fmt.Errorf("push: %s %s gave %s", method, r.URL.Path, resp.Status)
+		return nil, fmt.Errorf("push: %s %s: %s", method, r.URL.Path, resp.Status)
 	}
 	return resp.Location()
 }

@@ -64,7 +64,7 @@ func (s *server) fetch(ctx context.Context, path string, want *blob) error {
 		return fmt.Errorf("%s: read %s: %w", s.name, path, err)
 	}
 	if resp.StatusCode != http.StatusOK || got != want.digest {
-		return fmt.Errorf("%s: GET %s gave %s and a body of %s", s.name, path, resp.Status, got)
+		return fmt.Errorf("%s: GET %s: %s, and a body with the digest %s", s.name, path, resp.Status, got)
 	}
 	return nil
 }

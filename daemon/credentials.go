@@ -118,6 +118,11 @@ func watchFaults(source faulty, log *logrus.Logger, every time.Duration) *watche
 // Lookup implements [credential.Source].
 func (s *watchedSource) Lookup(ctx context.Context, registry, repository string) (credential.Credential, error) {
 	c, err := s.faulty.Lookup(ctx, registry, repository)
+	if err != nil { // the log says so at once, and not when the next request comes
+		s.mu.Lock()
+		s.next = time.Time{}
+		s.mu.Unlock()
+	}
 	s.examine()
 	return c, err
 }

@@ -68,6 +68,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 		Credentials: logins.asSources(),
 		Cache:       store,
 		Transfers:   transfers,
+		Prefetch:    c.Cache.Prefetch,
 		Freshness:   proxy.Freshness{Timeout: c.Cache.FreshnessTimeout, TagTTL: c.Cache.TagTTL, MaxStale: c.Cache.MaxStale},
 		Version:     version,
 		Log:         log,

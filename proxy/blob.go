@@ -19,6 +19,7 @@ func (p *Proxy) serveBlob(w *response, r *request) error {
 		stored, err := p.cache.Blob(r.Digest, !r.caller.Trusted)
 		if err == nil {
 			defer stored.Close()
+			p.asked(r, false)
 			return p.serveStored(w, r, stored)
 		}
 	}
@@ -26,6 +27,10 @@ func (p *Proxy) serveBlob(w *response, r *request) error {
 		u, err := r.headBlob(w)
 		p.noteRefusal(r, u, err)
 		return err
+	}
+	p.asked(r, true)
+	if p.prefetch != nil {
+		defer p.prefetch.Client()()
 	}
 	return p.fetchBlob(w, r, false)
 }

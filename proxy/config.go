@@ -42,6 +42,9 @@ type Config struct {
 	// transfers of its own.
 	Transfers *transfer.Transfers
 
+	// Prefetch makes the proxy fetch the layers that an engine will ask for next.
+	Prefetch bool
+
 	// Freshness bounds how old a response from the cache may be.
 	Freshness Freshness
 

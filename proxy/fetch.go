@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/sidemirror/sidemirror/proxy/prefetch"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -17,6 +18,7 @@ import (
 // outlives that request.
 type fetch struct {
 	request *request
+	ahead   *prefetch.Prefetcher // nil: a client waits for the blob
 
 	mu      sync.Mutex
 	last    *upstream.Upstream // the one that responded last
@@ -68,6 +70,9 @@ func (f *fetch) Open(ctx context.Context, r transfer.Range, o transfer.Options) 
 		return part, fmt.Errorf("%s sent %w", u.Host(), err)
 	}
 	part.From = u.Name()
+	if f.ahead != nil {
+		part.Body = f.ahead.Body(ctx, f.request.Digest, part.Body)
+	}
 	return part, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/prefetch"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -44,6 +45,7 @@ type Proxy struct {
 	memory    *access.Budget      // of untrusted callers
 	freshness Freshness
 	inquiries *inquiries
+	prefetch  *prefetch.Prefetcher // nil: off
 	log       *logrus.Logger
 	accessLog AccessLog // nil: none
 }
@@ -84,6 +86,7 @@ func New(c Config) (*Proxy, error) {
 		p.policy.Name = c.Cache.Identity
 		p.grants = access.NewGrants(c.Cache, c.Freshness.MaxStale)
 	}
+	p.prefetch = p.newPrefetcher(c)
 	return p, nil
 }
 
@@ -138,6 +141,9 @@ func (e *NoUpstreamError) Error() string {
 // Close ends the background work of the proxy. Requests that are being served go on.
 func (p *Proxy) Close() {
 	p.inquiries.close()
+	if p.prefetch != nil {
+		p.prefetch.Close()
+	}
 	if p.own != nil {
 		p.own.Close()
 	}

@@ -7,6 +7,7 @@ toolchain go1.26.8
 require (
 	github.com/containerd/containerd v1.7.34
 	github.com/containerd/containerd/v2 v2.4.2
+	github.com/containerd/stargz-snapshotter/estargz v0.19.1
 	github.com/google/go-containerregistry v0.22.1
 	github.com/opencontainers/go-digest v1.0.0
 	github.com/opencontainers/image-spec v1.1.1
@@ -21,6 +22,7 @@ require (
 require (
 	github.com/AdaLogics/go-fuzz-headers v0.0.0-20240806141605-e8a1dd7889d6 // indirect
 	github.com/pelletier/go-toml v1.9.5 // indirect
+	github.com/vbatts/tar-split v0.12.3 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 )
 
@@ -40,7 +42,7 @@ require (
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/gorilla/mux v1.8.1 // indirect
-	github.com/klauspost/compress v1.20.0 // indirect
+	github.com/klauspost/compress v1.20.1 // indirect
 	github.com/moby/locker v1.0.1 // indirect
 	github.com/pelletier/go-toml/v2 v2.4.3
 	github.com/sidemirror/sidemirror v0.0.0

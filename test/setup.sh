@@ -19,6 +19,8 @@ crane=github.com/google/go-containerregistry/cmd/crane@v0.22.1
 regctl=github.com/regclient/regclient/cmd/regctl@v0.11.7
 oras=oras.land/oras/cmd/oras@v1.3.6
 conformance=github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111
+ecr=github.com/awslabs/amazon-ecr-credential-helper/ecr-login/cli/docker-credential-ecr-login@v0.12.0
+gcr=github.com/GoogleCloudPlatform/docker-credential-gcr/v2@v2.2.1
 
 # Debian keeps daemons in /usr/sbin, which is not in an ordinary user's PATH.
 PATH=$PATH:/usr/sbin:/sbin
@@ -34,7 +36,7 @@ lacking() {
 		docker-registry:docker-registry skopeo:skopeo podman:podman systemd:systemd-analyze \
 		rpm:rpm rpm2cpio:rpm2cpio cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc shellcheck:shellcheck \
 		mmdebstrap:mmdebstrap systemd-container:systemd-nspawn \
-		gnupg:gpg reprepro:reprepro createrepo-c:createrepo_c dnf:dnf zsh:zsh fish:fish; do
+		golang-docker-credential-helpers:docker-credential-pass pass:pass gnupg:gpg reprepro:reprepro createrepo-c:createrepo_c dnf:dnf zsh:zsh fish:fish; do
 		command -v "${pair#*:}" >/dev/null || printf '%s ' "${pair%%:*}"
 	done
 	[ -e /usr/share/bash-completion/bash_completion ] || printf 'bash-completion '
@@ -73,8 +75,9 @@ installed() {
 
 install_programs() {
 	mkdir -p "$bin"
-	for program in $crane $regctl $oras $conformance; do
+	for program in $crane $regctl $oras $conformance $ecr $gcr; do
 		path=${program%@*}
+		path=${path%/v2}
 		installed "${path##*/}" "${program#*@}" && continue
 		CGO_ENABLED=0 GOBIN="$bin" GOFLAGS=-mod=mod go install "$program"
 	done

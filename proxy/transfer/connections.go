@@ -62,7 +62,7 @@ func (t *transfer) attach(c *conn, part Part) {
 	t.last = c.source
 	if t.tick == nil {
 		t.since, t.moved = time.Now(), 0
-		t.tick = time.AfterFunc(interval, t.measure)
+		t.tick = time.AfterFunc(t.ramp.interval(), t.measure)
 	}
 	ahead := t.want.Ahead && !slices.ContainsFunc(t.readers, func(r *Reader) bool { return !r.want.Ahead })
 	t.active.Go(func() {

@@ -48,8 +48,7 @@ func (t *transfer) open() {
 		t.check()
 	}
 	if behind := t.have.RunFrom(0); behind > 0 && !t.checking {
-		partial, sum := t.partial, t.sum
-		t.active.Go(func() { _ = sum.catchUp(partial, behind, true) })
+		t.active.Go(func() { _ = t.sum.catchUp(t.untilEnd(), behind, true) })
 	}
 	t.mu.Unlock()
 	t.all.mu.Lock()

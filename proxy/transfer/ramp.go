@@ -3,8 +3,9 @@ package transfer
 import "time"
 
 const (
-	// interval is how long a number of connections is measured.
-	interval = 500 * time.Millisecond
+	// interval is how long a number of connections is measured, and firstInterval a single one.
+	interval      = 500 * time.Millisecond
+	firstInterval = interval / 2
 
 	// worth is by which part of the throughput before it a connection must increase it.
 	worth = 0.15
@@ -23,6 +24,14 @@ type ramp struct {
 
 // newRamp begins with one connection.
 func newRamp(most int) ramp { return ramp{most: most, allowed: 1, settled: most <= 1} }
+
+// interval returns how long the number of connections that is allowed is measured.
+func (r *ramp) interval() time.Duration {
+	if r.beforeWith == 0 && !r.settled {
+		return firstInterval
+	}
+	return interval
+}
 
 // measured takes the throughput of the connections allowed, and decides how many are from now on.
 func (r *ramp) measured(rate float64) {

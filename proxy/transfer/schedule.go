@@ -33,7 +33,7 @@ type sizes struct {
 	nearby int64
 }
 
-var defaultSizes = sizes{many: 16 << 20, piece: 8 << 20, mostPiece: 32 << 20, lastPiece: 1 << 20, nearby: 1 << 20}
+var defaultSizes = sizes{many: 16 << 20, piece: 8 << 20, mostPiece: 32 << 20, lastPiece: 2 << 20, nearby: 1 << 20}
 
 // schedule opens connections for what the readers miss. t.mu is held.
 func (t *transfer) schedule() {
@@ -205,7 +205,7 @@ func (t *transfer) cut(r *Reader, off int64, claimed *extent.Set) (extent.Extent
 		return gap, ok
 	}
 	left := t.size - off
-	piece := min(t.piece, max(left/int64(2*t.ramp.allowed), t.all.sizes.lastPiece))
+	piece := min(t.piece, max(2*left/int64(3*t.ramp.allowed), t.all.sizes.lastPiece))
 	if gap.End = min(gap.End, gap.Start+piece); t.size-gap.End < t.all.sizes.lastPiece/2 {
 		if rest, ok := claimed.Missing(extent.Extent{Start: gap.Start, End: t.size}); ok && rest.End == t.size {
 			gap.End = t.size // no request for a few bytes
@@ -226,7 +226,7 @@ func (t *transfer) measure() {
 			c.stalled = true
 		}
 	}
-	if elapsed := now.Sub(t.since); elapsed >= interval {
+	if elapsed := now.Sub(t.since); elapsed >= t.ramp.interval() {
 		if full := len(t.conns) >= t.ramp.allowed; full && !starting {
 			t.ramp.measured(float64(t.moved) / elapsed.Seconds())
 		}
@@ -234,7 +234,7 @@ func (t *transfer) measure() {
 	}
 	t.schedule()
 	if len(t.conns) > 0 && t.tick != nil {
-		t.tick.Reset(interval)
+		t.tick.Reset(t.ramp.interval())
 	} else {
 		t.tick = nil
 	}

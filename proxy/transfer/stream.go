@@ -26,12 +26,14 @@ type stream struct {
 	off    int64  // of the body's next byte
 	unsure bool   // what was read came from another upstream, and must be compared
 
-	start     int64 // of the interval that is read
-	read      int64 // of the next byte to read
-	delivered int64 // of the next byte to deliver
-	sum       hash.Hash
+	start     int64     // of the interval that is read
+	read      int64     // of the next byte to read
+	delivered int64     // of the next byte to deliver
+	sum       hash.Hash // of what is read
 	resumes   int
 	fresh     int64 // bytes since the last resume
+
+	deliveredSum hash.Hash // of what is delivered, while the last bytes are held back
 }
 
 const streamBuffer = 64 << 10
@@ -42,6 +44,9 @@ func newStream(s *Transfers, want Want, used []string) *stream {
 
 // openStream opens a blob past the cache. What its reader reads later ends with ctx too.
 func (s *Transfers) openStream(ctx context.Context, want Want, used []string) (*Reader, error) {
+	if want.Ahead { // there is no client to send it to
+		return nil, cache.ErrStorage
+	}
 	names := s.candidates(want, used)
 	if len(names) == 0 {
 		return nil, ErrMismatch
@@ -108,16 +113,49 @@ func (m *stream) copyTo(ctx context.Context, w io.Writer, start, at, end int64) 
 		} else {
 			err = m.copySized(ctx, deliver, end)
 		}
-		if !errors.Is(err, ErrMismatch) {
+		if !errors.Is(err, ErrMismatch) || !m.beginAgain() {
 			return sent, err
 		}
-		// As long as nothing is delivered, another upstream may do better.
-		if another := m.another(); m.delivered > start || !another {
-			return sent, err
-		}
-		m.reset(start)
-		m.unsure = false
 	}
+}
+
+// beginAgain prepares for another upstream after a mismatch, and reports whether there is one.
+// What is delivered is compared with what that one sends.
+func (m *stream) beginAgain() bool {
+	fresh := m.delivered == m.start
+	if m.unsure {
+		// This upstream has other bytes than one before it. Which of the two is wrong shows only
+		// if its own are read from the start.
+		m.close()
+		m.reset(m.start)
+		m.unsure = false
+		return fresh
+	}
+	if !m.another() {
+		return false
+	}
+	if fresh {
+		m.reset(m.start)
+		return true
+	}
+	if m.read > m.delivered {
+		if m.deliveredSum == nil {
+			return false
+		}
+		m.sum = m.deliveredSum
+	}
+	m.read, m.unsure, m.deliveredSum = m.delivered, true, nil
+	return true
+}
+
+// cloneSum returns the hash of what is read so far; nil if its algorithm does not allow that.
+func (m *stream) cloneSum() hash.Hash {
+	if c, ok := m.sum.(hash.Cloner); ok {
+		if sum, err := c.Clone(); err == nil {
+			return sum
+		}
+	}
+	return nil
 }
 
 // another condemns the upstream that was read, and reports whether there is another one.
@@ -148,6 +186,7 @@ func (m *stream) copySized(ctx context.Context, deliver func([]byte) error, end 
 		}
 	}
 	n := 0
+	m.deliveredSum = m.cloneSum()
 	for m.read < end {
 		got, err := m.next(ctx, buf[n:n+int(end-m.read)], end)
 		if err != nil {
@@ -168,6 +207,7 @@ func (m *stream) copySized(ctx context.Context, deliver func([]byte) error, end 
 func (m *stream) copyUnsized(ctx context.Context, deliver func([]byte) error) error {
 	buf, held := make([]byte, streamBuffer), make([]byte, 0, streamBuffer)
 	for m.size < 0 || m.read < m.size { // the size may turn out
+		withHeld := m.cloneSum()
 		n, err := m.next(ctx, buf, -1)
 		if errors.Is(err, io.EOF) {
 			break
@@ -180,6 +220,7 @@ func (m *stream) copyUnsized(ctx context.Context, deliver func([]byte) error) er
 				return err
 			}
 		}
+		m.deliveredSum = withHeld
 		buf, held = held[:cap(held)], buf[:n]
 	}
 	if m.start == 0 && !m.verified() {
@@ -268,7 +309,8 @@ func (m *stream) position(ctx context.Context, end int64) error {
 		if m.off == m.read && !m.unsure {
 			return nil
 		}
-		if m.off <= m.start && (m.unsure || !m.part.Ranged || m.start-m.off < m.all.sizes.nearby) {
+		has := m.part.End < 0 || m.part.End > m.start
+		if m.off <= m.start && has && (m.unsure || !m.part.Ranged || m.start-m.off < m.all.sizes.nearby) {
 			return m.skip()
 		}
 		m.close()
@@ -310,16 +352,24 @@ func (m *stream) skip() error {
 	}
 	n, err := io.CopyN(io.Discard, m.part.Body, m.start-m.off)
 	if m.off += n; err != nil {
-		return err
+		return noEOF(err)
 	}
 	again := m.want.Digest.Algorithm().Hash()
 	n, err = io.CopyN(again, m.part.Body, m.read-m.off)
 	if m.off += n; err != nil {
-		return err
+		return noEOF(err)
 	}
 	if string(again.Sum(nil)) != string(m.sum.Sum(nil)) {
 		return ErrMismatch
 	}
 	m.unsure = false
 	return nil
+}
+
+// noEOF returns err. What ends while it is skipped has broken off.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -194,12 +195,12 @@ func (t *transfer) check() {
 	for _, c := range t.conns {
 		c.cancel()
 	}
-	t.all.wait.Go(t.verify)
+	t.active.Go(t.verify)
 }
 
 // verify compares with the digest, lets the last bytes go out, and stores the blob.
 func (t *transfer) verify() {
-	if err := t.sum.catchUp(t.partial, t.size, true); err != nil {
+	if err := t.sum.catchUp(t.untilEnd(), t.size, true); err != nil {
 		t.fail(errors.Join(cache.ErrStorage, err))
 		return
 	}
@@ -217,14 +218,34 @@ func (t *transfer) verify() {
 		}
 	}
 	t.mu.Lock()
-	// The readers need not wait for the disk.
-	t.done = t.err == nil
-	t.wake()
-	done := t.done
-	t.mu.Unlock()
-	if done {
-		t.close(true)
+	defer t.mu.Unlock()
+	if t.err != nil {
+		return
 	}
+	t.done = true
+	t.wake()
+	// The readers need not wait for the disk.
+	t.all.wait.Add(1)
+	go func() {
+		defer t.all.wait.Done()
+		t.close(true)
+	}()
+}
+
+// untilEnd returns the partial blob, which cannot be read when the transfer ends.
+func (t *transfer) untilEnd() io.ReaderAt { return endingReader{t.partial, t.life} }
+
+type endingReader struct {
+	io.ReaderAt
+	life context.Context
+}
+
+// ReadAt implements [io.ReaderAt].
+func (r endingReader) ReadAt(b []byte, off int64) (int, error) {
+	if err := r.life.Err(); err != nil {
+		return 0, err
+	}
+	return r.ReaderAt.ReadAt(b, off)
 }
 
 // fail ends the transfer with an error. Its readers may continue with another one.

@@ -10,7 +10,7 @@ import (
 )
 
 // connections are the connections to one kind of host. Requests share those of shared, also by
-// HTTP/2. A request that is to be separate has a TCP connection of its own while it is under way.
+// HTTP/2. A separate request has a TCP connection of its own while it is under way.
 type connections struct {
 	shared, separate *http.Transport
 	headers          time.Duration // how long a response header may take
