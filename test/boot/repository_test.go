@@ -54,7 +54,7 @@ func TestAptInstallsAndUpgradesFromTheSignedRepository(t *testing.T) {
 
 	m.step("without the key", func(t testing.TB) {
 		m.write("/etc/apt/sources.list", "deb "+url+"/apt stable main\n", 0o644)
-		if out, err := apt("update"); err == nil || !strings.Contains(out, "not signed") && !strings.Contains(out, "NO_PUBKEY") {
+		if out, err := apt("update"); err == nil || !strings.Contains(out, "is not signed") {
 			t.Errorf("apt trusts a key that it was not given: %v\n%s", err, out)
 		}
 		m.run("rm /etc/apt/sources.list")
@@ -76,7 +76,7 @@ func TestAptInstallsAndUpgradesFromTheSignedRepository(t *testing.T) {
 	m.step("a changed list", func(t testing.TB) {
 		restore := m.change(filepath.Join(folder, "apt/dists/stable/InRelease"), "Label: sidemirror", "Label: sidemirroR")
 		defer restore()
-		if out, err := apt("update"); err == nil || !strings.Contains(out, "invalid") && !strings.Contains(out, "BADSIG") {
+		if out, err := apt("update"); err == nil || !strings.Contains(out, "signature verification failed") {
 			t.Errorf("apt accepts it: %v\n%s", err, out)
 		}
 	})
