@@ -64,9 +64,9 @@ func runEngines(ctx context.Context, binary, out string) error {
 		"the most that the registry had. Warm is the second pull of each, after the engine has forgotten the image.",
 		begun.UTC().Format("2006-01-02 15:04 UTC"), time.Since(begun).Seconds(), podmanVersion(ctx))
 	fmt.Fprintf(&section, "## %s\n\n%s\n\n", enginesTitle, wrap(note))
-	for _, t := range append([]table{r.summary()}, r.tables...) {
+	r.all(&section, "###")
+	for _, t := range append(r.tables, r.summary()) {
 		t.write(os.Stdout, "")
-		t.write(&section, "###")
 	}
 	if err := replaceSection(out, enginesTitle, section.Bytes()); err != nil {
 		return err

@@ -116,9 +116,7 @@ machines cannot.
 	for _, f := range facts {
 		machine.rows = append(machine.rows, f[:])
 	}
-	for _, t := range append([]table{r.summary()}, append(r.tables, machine)...) {
-		t.write(w, "##")
-	}
+	r.all(w, "##", machine)
 }
 
 // section writes the report as a section of the results.
@@ -129,8 +127,17 @@ func (r *report) section(w io.Writer, title string, facts [][2]string, when time
 		text += fmt.Sprintf(" %s: %s.", f[0], f[1])
 	}
 	fmt.Fprintf(w, "%s\n\n", wrap(text))
-	for _, t := range append([]table{r.summary()}, r.tables...) {
-		t.write(w, "###")
+	r.all(w, "###")
+}
+
+// all writes the numbers to reach, why some are not reached, and the tables, as Markdown.
+func (r *report) all(w io.Writer, heading string, more ...table) {
+	r.summary().write(w, heading)
+	if why := r.why(); why != "" {
+		fmt.Fprintf(w, "%s\n", why)
+	}
+	for _, t := range append(r.tables, more...) {
+		t.write(w, heading)
 	}
 }
 

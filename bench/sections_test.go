@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -50,5 +51,17 @@ func TestTheResultsInTheRepositoryStayAsTheyAre(t *testing.T) {
 	after, err := os.ReadFile(file)
 	if err != nil || string(after) != string(before) {
 		t.Errorf("%d bytes became %d, %v", len(before), len(after), err)
+	}
+}
+
+func TestANumberThatIsNotReachedHasItsReason(t *testing.T) {
+	var r report
+	r.judge(false, "first byte of a cold blob", "1", "2")
+	r.judge(true, "warm manifest, p99", "1", "1")
+	r.judge(false, "of which nothing is known", "1", "2")
+	var b strings.Builder
+	r.all(&b, "##")
+	if text := b.String(); strings.Count(text, "\n- Not reached: ") != 1 || !strings.Contains(text, "\n- Not reached: first byte of a cold blob: sidemirror looks up") {
+		t.Errorf("got\n%s", text)
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 var (
 	// helperHost is a host name whose labels may have wildcards, perhaps with a port.
-	helperHost = regexp.MustCompile(`^[a-z0-9*?_-]+(\.[a-z0-9*?_-]+)*(:[0-9]{1,5})?$`)
+	helperHost = regexp.MustCompile(`^[a-z0-9*_-]+(\.[a-z0-9*_-]+)*(:[0-9]{1,5})?$`)
 	helperName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 	envName    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
@@ -27,7 +27,7 @@ func checkHelper(text string) error {
 		return wrong(quote(text)+" has the name of the program", fmt.Sprintf("write %q", pattern+"="+name))
 	case !strings.Contains(text, "="):
 		return wrong(quote(text)+" has no \"=\"", `write HOST=NAME, as "gcr.io=gcr" for docker-credential-gcr`)
-	case strings.Trim(pattern, "*.?") == "":
+	case strings.Trim(pattern, "*.") == "":
 		return wrong(quote(text)+" stands for every registry", "name the registries that the helper is for: some helpers return their token for any")
 	case !helperHost.MatchString(pattern):
 		return wrong(quote(text)+" does not begin with the host of a registry", `write HOST=NAME, as "*.azurecr.io=acr-env"`)

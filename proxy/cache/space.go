@@ -206,6 +206,9 @@ func (s *space) announce() {
 // take reserves n bytes if there is room. With want it records what did not fit, so that the next
 // eviction makes room for it.
 func (d *Dir) take(n int64, untrusted, want bool) error {
+	if n == 0 {
+		return nil
+	}
 	free, err := d.free()
 	if err != nil {
 		return err
@@ -237,6 +240,10 @@ func (d *Dir) take(n int64, untrusted, want bool) error {
 		return errNoRoom
 	}
 	s.reserved += n
+	if err := d.promise(); err != nil {
+		s.reserved -= n
+		return err
+	}
 	s.unwritten += n
 	if untrusted {
 		s.reservedUntrusted += n
@@ -244,7 +251,7 @@ func (d *Dir) take(n int64, untrusted, want bool) error {
 	if d.isLow(l, free, 0) {
 		d.evictNow()
 	}
-	return d.promise()
+	return nil
 }
 
 // evictable returns how many bytes an eviction for a caller could remove. The caller holds mu.

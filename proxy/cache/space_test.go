@@ -164,6 +164,10 @@ func TestWithoutAnAccountNothingIsStoredUntilItIsCounted(t *testing.T) {
 		"empty":     func(file string) error { return os.Truncate(file, 0) },
 		"truncated": func(file string) error { return os.Truncate(file, 20) },
 		"damaged":   func(file string) error { return os.WriteFile(file, []byte(`{"exact":true,"used":-1}`), 0o600) },
+		"older than what an earlier version has written": func(file string) error {
+			later := time.Now().Add(time.Minute)
+			return os.Chtimes(filepath.Join(filepath.Dir(file), "partial"), later, later)
+		},
 		"of another type": func(file string) error {
 			return os.WriteFile(file, []byte(`{"exact":true,"used":"1"}`), 0o600)
 		},

@@ -87,34 +87,8 @@ func (d *Dir) sweepRecords(ctx context.Context, p *pace) error {
 		return err
 	}
 	rebuild.finish(s.holdings)
-	limit, share := d.recordLimit()
-	most, mostUntrusted := lowered(s.blocks, limit), lowered(s.untrusted, share)
-	s.holding = nil
-	for s.blocks > most || s.untrusted > mostUntrusted {
-		s.candidates = nil
-		choose := &sweep{dir: d, pace: p, now: s.now}
-		if err := choose.run(ctx, func(r sweptRecord) bool {
-			choose.choose(r)
-			return false
-		}); err != nil {
-			return err
-		}
-		slices.SortFunc(choose.candidates, compareUse)
-		removed := 0
-		for _, r := range choose.candidates {
-			over := s.blocks > most || r.untrusted && s.untrusted > mostUntrusted
-			if !over || d.RemoveRecord(r.Record) != nil {
-				continue
-			}
-			removed++
-			s.blocks -= r.blocks
-			if r.untrusted {
-				s.untrusted -= r.blocks
-			}
-		}
-		if removed == 0 {
-			break
-		}
+	if err := s.removeSurplus(ctx); err != nil {
+		return err
 	}
 	if p != nil && s.holdings > largeWalk {
 		debug.FreeOSMemory()
@@ -123,6 +97,36 @@ func (d *Dir) sweepRecords(ctx context.Context, p *pace) error {
 	d.space.mu.Lock()
 	defer d.space.mu.Unlock()
 	d.space.records, d.space.recordsUntrusted = s.blocks, s.untrusted
+	return nil
+}
+
+// removeSurplus removes the records that are missed least until no more are left than there may be.
+func (s *sweep) removeSurplus(ctx context.Context) error {
+	limit, share := s.dir.recordLimit()
+	most, mostUntrusted := lowered(s.blocks, limit), lowered(s.untrusted, share)
+	for removed := 1; removed > 0 && (s.blocks > most || s.untrusted > mostUntrusted); {
+		removed = 0
+		choose := &sweep{dir: s.dir, pace: s.pace, now: s.now}
+		err := choose.run(ctx, func(r sweptRecord) bool {
+			choose.choose(r)
+			return false
+		})
+		if err != nil {
+			return err
+		}
+		slices.SortFunc(choose.candidates, compareUse)
+		for _, r := range choose.candidates {
+			over := s.blocks > most || r.untrusted && s.untrusted > mostUntrusted
+			if !over || s.dir.RemoveRecord(r.Record) != nil {
+				continue
+			}
+			removed++
+			s.blocks -= r.blocks
+			if r.untrusted {
+				s.untrusted -= r.blocks
+			}
+		}
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // usageFile holds the account of a process that has ended, so that the next one need not count.
@@ -30,7 +31,7 @@ type usage struct {
 func (d *Dir) loadUsage(isNew bool) error {
 	s := &d.space
 	if isNew {
-		s.counted, s.exact = true, true
+		s.counted, s.exact, d.dirty = true, true, true
 		return nil
 	}
 	var u usage
@@ -40,6 +41,9 @@ func (d *Dir) loadUsage(isNew bool) error {
 		return err
 	}
 	if err != nil || u.Used < 0 || u.Untrusted < 0 || u.Rounding < 0 || u.Records < 0 || u.RecordsUntrusted < 0 {
+		return nil
+	}
+	if u.Exact && d.writtenSince(usageFile) {
 		return nil
 	}
 	s.counted, s.exact = true, u.Exact
@@ -52,6 +56,19 @@ func (d *Dir) loadUsage(isNew bool) error {
 	return nil
 }
 
+// writtenSince reports whether something was written into the cache after the account, as an earlier
+// version does, which knows of none. Every file is made in the folder of partial files.
+func (d *Dir) writtenSince(account string) bool {
+	written, err := d.stat(account)
+	if err != nil {
+		return true
+	}
+	last, err := d.stat("partial")
+	// The account itself was the last file that was made there.
+	age := last.used.Sub(written.used)
+	return err != nil || age < 0 || age > time.Second
+}
+
 // promise makes sure that the account on disk is not below what is stored and reserved: a process
 // that is killed must not leave an account that allows more than max_size. The caller holds
 // space.mu.
@@ -60,11 +77,11 @@ func (d *Dir) promise() error {
 	if !s.counted || s.used+s.reserved <= d.promised && d.dirty {
 		return nil
 	}
-	step := int64(promiseStep)
+	most := s.used + s.reserved + promiseStep
 	if limit := d.limits.Load().MaxSize; limit > 0 {
-		step = min(step, limit/64)
+		// Not more than max_size, which is the bound anyway.
+		most = max(min(s.used+s.reserved+min(promiseStep, limit/64), limit), s.used+s.reserved)
 	}
-	most := s.used + s.reserved + step
 	err := d.writeUsage(usage{
 		Used: most, Untrusted: s.usedUntrusted + s.reservedUntrusted, Rounding: s.rounding,
 		Records: s.records, RecordsUntrusted: s.recordsUntrusted,

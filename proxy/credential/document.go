@@ -120,13 +120,18 @@ func number(b bool) int {
 	return 0
 }
 
-// rank orders spellings of the same key: Docker's for the Hub, then the plain one, then the others.
+// rank orders spellings of the same key: Docker's for the Hub, then the plain one, then those with a
+// scheme, and last those whose path counts for nothing.
 func (e entry) rank() string {
-	switch e.spelled {
-	case oci.DockerHubLogin:
+	rest, hadScheme := cutScheme(e.spelled)
+	_, path, _ := strings.Cut(strings.TrimSuffix(rest, "/"), "/")
+	switch {
+	case e.spelled == oci.DockerHubLogin:
 		return "0"
-	case joinKey(e.registry, e.namespace):
+	case e.spelled == joinKey(e.registry, e.namespace):
 		return "1"
+	case hadScheme && path != "" && path != "v1" && path != "v2":
+		return "3"
 	}
 	return "2"
 }

@@ -56,7 +56,7 @@ func parseFileKey(key string) (fileKey, error) {
 	rest, hadScheme := cutScheme(key)
 	host, path, _ := strings.Cut(rest, "/")
 	path = strings.Trim(path, "/")
-	if strings.ContainsAny(host, "*?[") && !strings.HasPrefix(host, "[") {
+	if strings.ContainsAny(host, "*[") && !strings.HasPrefix(host, "[") {
 		if len(key) > keyLimit || !ValidPattern(host) || path != "" && !oci.ValidRepository(path) {
 			return fileKey{}, errKey
 		}

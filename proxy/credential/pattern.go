@@ -8,7 +8,8 @@ import (
 
 // MatchHost reports whether host, with its port if it has one, matches pattern as the kubelet
 // matches the keys of its files and plugins: label by label, each with the wildcards of
-// [path.Match]. There must be as many labels, and the ports must be equal.
+// [path.Match] except "?", which begins the query of a URL for it. There must be as many labels, and
+// the ports must be equal.
 func MatchHost(pattern, host string) bool {
 	if pattern == host {
 		return true
@@ -16,7 +17,7 @@ func MatchHost(pattern, host string) bool {
 	wantName, wantPort := splitPort(pattern)
 	name, port := splitPort(host)
 	wantLabels, labels := strings.Split(wantName, "."), strings.Split(name, ".")
-	if wantPort != port || len(wantLabels) != len(labels) {
+	if strings.Contains(pattern, "?") || wantPort != port || len(wantLabels) != len(labels) {
 		return false
 	}
 	for i, label := range labels {
@@ -31,7 +32,7 @@ func MatchHost(pattern, host string) bool {
 // wildcards.
 func ValidPattern(pattern string) bool {
 	name, port := splitPort(pattern)
-	if strings.ContainsAny(name, "/@:") {
+	if strings.ContainsAny(name, "/@:?") {
 		return false
 	}
 	for label := range strings.SplitSeq(name, ".") {
@@ -40,7 +41,7 @@ func ValidPattern(pattern string) bool {
 		}
 	}
 	// With the wildcards filled in it must be a name that a registry can have.
-	filled := strings.NewReplacer("*", "x", "?", "x", "[", "x", "]", "x", "^", "x", "\\", "x").Replace(name)
+	filled := strings.NewReplacer("*", "x", "[", "x", "]", "x", "^", "x", "\\", "x").Replace(name)
 	if port != "" {
 		filled += ":" + port
 	}

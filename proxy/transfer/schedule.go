@@ -109,7 +109,7 @@ func (t *transfer) anyWant() Want {
 // urgent returns what a reader waits for and no connection brings soon. t.mu is held.
 func (t *transfer) urgent(r *Reader, claimed *extent.Set) (extent.Extent, bool) {
 	busy := t.busy()
-	if busy > 0 && (r.want.Ahead || t.single || busy >= max(forRanges, t.ramp.most)) {
+	if busy > 0 && (r.want.Ahead || t.single || busy >= t.most(r)) {
 		return extent.Extent{}, false
 	}
 	if r.isLong() {
@@ -132,6 +132,21 @@ func (t *transfer) urgent(r *Reader, claimed *extent.Set) (extent.Extent, bool) 
 		}
 	}
 	return extent.Extent{}, false
+}
+
+// most returns how many connections there may be when one is opened for what a reader waits for: as
+// many as without sidemirror, and those that make one reader quicker. t.mu is held.
+func (t *transfer) most(r *Reader) int {
+	if !r.isLong() {
+		return max(forRanges, t.ramp.most)
+	}
+	long := 0
+	for _, other := range t.readers {
+		if other.isLong() {
+			long++
+		}
+	}
+	return max(t.ramp.allowed, min(long, forRanges))
 }
 
 // detach shortens a connection that will not reach off soon, so that another one can begin there.

@@ -319,3 +319,43 @@ func TestARetryAfterToAnotherConnectionIsKept(t *testing.T) {
 		t.Error("the Retry-After is forgotten")
 	}
 }
+
+// Requests by HTTP/2 share one connection, however many wait for their headers.
+func TestRequestsThatShareAConnectionWaitForNoSlot(t *testing.T) {
+	release := make(chan struct{})
+	var waiting sync.WaitGroup
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == blobPath && r.URL.Query().Get("late") != "" {
+			waiting.Done()
+			<-release
+		}
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	u := newUpstream(t, Config{URL: mustURL(s.URL), Registry: config.Registry{CA: writeCA(t, s)}})
+	must(t, u, anonymous(blobPath))
+	late := anonymous(blobPath)
+	late.Query = map[string][]string{"late": {"1"}}
+	const requests = 3 * maxCarriers
+	waiting.Add(requests)
+	var done sync.WaitGroup
+	for range requests {
+		done.Go(func() {
+			resp, err := u.Do(context.Background(), late)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp.Body.Close()
+		})
+	}
+	waiting.Wait() // all are at the server together
+	carriers.mu.Lock()
+	if h := carriers.hosts[s.Listener.Addr().String()]; h != nil {
+		t.Errorf("they hold %d slots", h.used)
+	}
+	carriers.mu.Unlock()
+	close(release)
+	done.Wait()
+}

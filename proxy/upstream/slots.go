@@ -35,9 +35,13 @@ type slots struct {
 	max, ahead int
 	patience   time.Duration
 
-	mu    sync.Mutex
-	hosts map[string]*hostSlots
+	mu        sync.Mutex
+	hosts     map[string]*hostSlots
+	multiplex map[string]bool // hosts that serve shared connections by HTTP/2
 }
+
+// maxMultiplex bounds the hosts of which that is remembered.
+const maxMultiplex = 1024
 
 type hostSlots struct {
 	used    int
@@ -53,10 +57,14 @@ type slot struct {
 
 // take returns a slot for r to the host of u. If none is free, a request that no client has asked
 // for, or that only makes a transfer quicker, fails with [ErrNoSlot]. Any other waits for one, and
-// after a time goes ahead without.
+// after a time goes ahead without. A request that shares a connection needs none: nil.
 func (s *slots) take(ctx context.Context, r Request, u *url.URL) (*slot, error) {
-	key := strings.ToLower(u.Hostname()) + ":" + portOf(u)
+	key := hostKey(u)
 	s.mu.Lock()
+	if s.multiplex[key] && !r.Separate {
+		s.mu.Unlock()
+		return nil, nil // it needs no connection of its own
+	}
 	h := s.hosts[key]
 	if h == nil {
 		h = &hostSlots{}
@@ -82,6 +90,26 @@ func (s *slots) take(ctx context.Context, r Request, u *url.URL) (*slot, error) 
 	h.waiting = append(h.waiting, mine)
 	s.mu.Unlock()
 	return s.wait(ctx, &slot{of: s, host: key}, mine)
+}
+
+func hostKey(u *url.URL) string { return strings.ToLower(u.Hostname()) + ":" + portOf(u) }
+
+// responded remembers whether the host of u multiplexes requests on one connection.
+func (s *slots) responded(u *url.URL, multiplexes bool) {
+	key := hostKey(u)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.multiplex[key] == multiplexes {
+		return
+	}
+	if !multiplexes || len(s.multiplex) >= maxMultiplex {
+		delete(s.multiplex, key)
+		return
+	}
+	if s.multiplex == nil {
+		s.multiplex = map[string]bool{}
+	}
+	s.multiplex[key] = true
 }
 
 // wait waits until mine is closed, which means that got is held.
@@ -148,6 +176,9 @@ func (r Request) carried(ctx context.Context, u *url.URL, send func() (*http.Res
 	if err != nil {
 		held.release()
 		return nil, err
+	}
+	if !r.Separate {
+		carriers.responded(u, resp.ProtoMajor >= 2)
 	}
 	// Responses of HTTP/2 share a connection, and other statuses have no long body.
 	if resp.ProtoMajor >= 2 || resp.StatusCode/100 != 2 {
