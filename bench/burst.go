@@ -13,7 +13,7 @@ const upstreamRate = 256 * mib
 
 // burst is one cold burst.
 type burst struct {
-	transfers  float64 // how often the upstream sent each byte, in the mean
+	transfers  float64       // how often the upstream sent each byte, in the mean
 	last       time.Duration // the last client's last byte
 	first, gap time.Duration // the worst client's
 }
