@@ -58,9 +58,9 @@ func (o pullOrder) engineHosts() (string, error) {
 }
 
 // do pulls and returns how long it took.
-func (o pullOrder) do(ctx context.Context) (account, error) {
+func (o pullOrder) do(ctx context.Context) (_ account, err error) {
 	dir, err := o.engineHosts()
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if err != nil {
 		return account{}, err
 	}

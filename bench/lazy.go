@@ -19,8 +19,6 @@ import (
 // interval is a part of a blob, from its first byte to before its end.
 type interval struct{ start, end int64 }
 
-func (i interval) length() int64 { return i.end - i.start }
-
 func (i interval) String() string { return fmt.Sprintf("%d-%d", i.start, i.end-1) }
 
 // randomIntervals returns n intervals of a blob of size bytes, the same ones in every run.
