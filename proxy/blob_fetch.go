@@ -47,6 +47,7 @@ func (p *Proxy) fetchBlob(w *response, r *request, alone bool) error {
 			want.Granted, want.Alone = err == nil, err != nil
 			continue
 		case err == nil:
+			p.responded(r)
 			err = p.sendBlob(w, r, reader)
 			_ = reader.Close()
 		default:

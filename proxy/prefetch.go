@@ -52,6 +52,13 @@ func (p *Proxy) asked(r *request, missing bool) {
 	p.prefetch.Asked(r.fillName(), r.Digest, missing && beginsPull(parseRanges(r.http.Header, r.Digest)))
 }
 
+// responded records that an upstream has responded to r, a request for a blob.
+func (p *Proxy) responded(r *request) {
+	if p.prefetch != nil && r.caller.Trusted && beginsPull(parseRanges(r.http.Header, r.Digest)) {
+		p.prefetch.Begin(r.fillName(), r.Digest)
+	}
+}
+
 // beginsPull reports whether ranges of a blob are what an engine asks for that pulls all of it.
 func beginsPull(ranges []transfer.Range) bool {
 	switch len(ranges) {

@@ -173,8 +173,8 @@ func (p *Prefetcher) stop(i *image, err error) {
 	}
 }
 
-// Asked records that a caller asked for a blob. If the blob is missing, the layers on top of it are
-// fetched.
+// Asked records that a caller asked for a blob. If it is missing and the caller pulls all of it,
+// [Prefetcher.Begin] should follow.
 func (p *Prefetcher) Asked(caller string, blob digest.Digest, missing bool) {
 	p.mu.Lock()
 	p.counts.use(blob)
@@ -197,16 +197,29 @@ func (p *Prefetcher) Asked(caller string, blob digest.Digest, missing bool) {
 			i.layers = layers[:min(len(layers), maxLayers)]
 		})
 		p.mu.Lock()
-		if at := slices.IndexFunc(i.layers, func(l v1.Descriptor) bool { return l.Digest == blob }); at >= 0 && !i.stopped {
+		if !i.stopped && slices.ContainsFunc(i.layers, func(l v1.Descriptor) bool { return l.Digest == blob }) {
 			i.last = time.Now()
 			i.asked[blob] = true
-			if missing && i.next < 0 {
-				i.next = at + 1
-			}
-			p.start()
 		}
 		p.mu.Unlock()
 	}
+}
+
+// Begin begins to fetch the layers on top of one that a caller asked for. It is called when the
+// upstream has responded: nothing is fetched ahead of a request that it refuses, and no rate limit
+// is met by what no client wants while that request is under way.
+func (p *Prefetcher) Begin(caller string, blob digest.Digest) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range p.images {
+		if i.caller != caller || i.next >= 0 {
+			continue
+		}
+		if at := slices.IndexFunc(i.layers, func(l v1.Descriptor) bool { return l.Digest == blob }); at >= 0 {
+			i.next = at + 1
+		}
+	}
+	p.start()
 }
 
 // start begins to fetch what may be fetched now, of the image served last first. p.mu is held.

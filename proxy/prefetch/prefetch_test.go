@@ -106,6 +106,12 @@ func in(t *testing.T, do func(t *testing.T, p *Prefetcher, reports func() []Repo
 	})
 }
 
+// pull records that a caller pulls a layer, and that the upstream has it.
+func (p *Prefetcher) pull(caller string, layer digest.Digest) {
+	p.Asked(caller, layer, true)
+	p.Begin(caller, layer)
+}
+
 const caller, manifest = "a caller", digest.Digest("sha256:image")
 
 func TestTheLayersOnTopOfTheOneAskedForAreFetchedFourAtATime(t *testing.T) {
@@ -116,6 +122,10 @@ func TestTheLayersOnTopOfTheOneAskedForAreFetchedFourAtATime(t *testing.T) {
 			t.Errorf("before any layer was asked for: %v", got)
 		}
 		p.Asked(caller, i.layers[2].Digest, true)
+		if got := i.seen(); got != nil {
+			t.Errorf("before the upstream has responded: %v", got)
+		}
+		p.Begin(caller, i.layers[2].Digest)
 		if got := i.seen(); !slices.Equal(sorted(got), []int{3, 4, 5, 6}) {
 			t.Errorf("at once: %v", got)
 		}
@@ -138,9 +148,9 @@ func TestNothingIsFetchedThatAClientHasAskedForOrThatIsStored(t *testing.T) {
 		i.stored[i.layers[3].Digest] = true
 		p.Served(caller, manifest, i)
 		for n := range 3 {
-			p.Asked(caller, i.layers[n].Digest, true)
+			p.pull(caller, i.layers[n].Digest)
 		}
-		p.Asked(caller, i.layers[8].Digest, true)
+		p.pull(caller, i.layers[8].Digest)
 		time.Sleep(10 * time.Second)
 		got := sorted(i.seen())
 		// The first request may begin 1, 2 and 4 before the others come.
@@ -154,8 +164,8 @@ func TestOnlyAMissingLayerOfTheCallersOwnImageStartsAnything(t *testing.T) {
 	in(t, func(t *testing.T, p *Prefetcher, _ func() []Report) {
 		i := newImage(5)
 		p.Served(caller, manifest, i)
-		p.Asked("another caller", i.layers[0].Digest, true)
-		p.Asked(caller, digest.FromString("a config"), true)
+		p.pull("another caller", i.layers[0].Digest)
+		p.pull(caller, digest.FromString("a config"))
 		p.Asked(caller, i.layers[0].Digest, false)
 		time.Sleep(10 * time.Second)
 		if got := i.seen(); got != nil {
@@ -169,7 +179,7 @@ func TestFetchingStopsAMinuteAfterTheLastRequest(t *testing.T) {
 		i := newImage(1000)
 		i.took = 10 * time.Second
 		p.Served(caller, manifest, i)
-		p.Asked(caller, i.layers[0].Digest, true)
+		p.pull(caller, i.layers[0].Digest)
 		time.Sleep(50 * time.Second)
 		p.Asked(caller, i.layers[1].Digest, false) // any request for the image will do
 		time.Sleep(55 * time.Second)
@@ -182,7 +192,7 @@ func TestFetchingStopsAMinuteAfterTheLastRequest(t *testing.T) {
 		if i.now != 0 {
 			t.Errorf("%d go on", i.now)
 		}
-		p.Asked(caller, i.layers[5].Digest, true)
+		p.pull(caller, i.layers[5].Digest)
 		if len(i.seen()) != after {
 			t.Error("the image is not forgotten")
 		}
@@ -207,7 +217,7 @@ func TestAFailureEndsTheFetchingForThatImage(t *testing.T) {
 					return nil
 				}
 				p.Served(caller, manifest, i)
-				p.Asked(caller, i.layers[0].Digest, true)
+				p.pull(caller, i.layers[0].Digest)
 				time.Sleep(30 * time.Second)
 				if got := i.seen(); len(got) > c.most || c.most == 9 && len(got) < 9 {
 					t.Errorf("%v", got)
@@ -230,7 +240,7 @@ func TestALayerIsTriedAgainWhenConnectionsAreFree(t *testing.T) {
 			return nil
 		}
 		p.Served(caller, manifest, i)
-		p.Asked(caller, i.layers[0].Digest, true)
+		p.pull(caller, i.layers[0].Digest)
 		time.Sleep(20 * time.Second)
 		if got := i.seen(); len(got) != 4 || !i.Stored(i.layers[1].Digest) {
 			t.Errorf("%v", got)
@@ -255,7 +265,7 @@ func TestImagesAreBounded(t *testing.T) {
 		}
 		many := newImage(3 * maxLayers)
 		p.Served("another", manifest, many)
-		p.Asked("another", many.layers[0].Digest, true)
+		p.pull("another", many.layers[0].Digest)
 		synctest.Wait()
 		if last := p.images[len(p.images)-1]; len(last.layers) != maxLayers {
 			t.Errorf("%d layers", len(last.layers))
@@ -273,7 +283,7 @@ func TestAllImagesTogetherFetchABoundedNumberOfLayers(t *testing.T) {
 			}
 			all = append(all, i)
 			p.Served(fmt.Sprint("caller ", n), manifest, i)
-			p.Asked(fmt.Sprint("caller ", n), i.layers[0].Digest, true)
+			p.pull(fmt.Sprint("caller ", n), i.layers[0].Digest)
 		}
 		synctest.Wait()
 		now := 0
@@ -361,7 +371,7 @@ func TestBytesThatNoClientUsesAreCounted(t *testing.T) {
 	in(t, func(t *testing.T, p *Prefetcher, reports func() []Report) {
 		i := newImage(3)
 		p.Served(caller, manifest, i)
-		p.Asked(caller, i.layers[0].Digest, true)
+		p.pull(caller, i.layers[0].Digest)
 		synctest.Wait()
 		for n, size := range []int{0, 1000, 500} {
 			if n > 0 {

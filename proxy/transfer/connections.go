@@ -39,6 +39,7 @@ type conn struct {
 	at, end int64 // the next byte, and where to stop; end -1: the body's end
 	moving  bool  // bytes have come
 	stalled bool
+	brought int64 // bytes
 	latest  time.Time
 }
 
@@ -283,6 +284,7 @@ func (t *transfer) moveOn(c *conn, off, n int64) {
 	if t.fresh += n; t.fresh >= minProgress {
 		t.resumes = 0
 	}
+	c.brought += n
 	c.at, c.moving, c.stalled, c.latest = max(c.at, off), true, false, time.Now()
 	for _, other := range t.conns {
 		if other != c && other.stalled && other.at < off {
@@ -384,6 +386,9 @@ func (t *transfer) ended(c *conn, err error, canceled bool) {
 func (t *transfer) retry(c *conn, err error) {
 	t.mu.Lock()
 	t.fresh = 0
+	if c.brought >= minProgress {
+		t.resumes = 0 // several that are cut together have each made progress
+	}
 	if t.resumes++; t.resumes > maxResumes {
 		at := c.at
 		t.mu.Unlock()

@@ -23,8 +23,8 @@ type holds struct {
 }
 
 // note records what resp, the response to r, says. A 429 that does not say how long to wait, to a
-// connection that would only make a transfer quicker, may be about the number of connections: it
-// must not keep other requests waiting.
+// connection that only makes pulls quicker, may be about the number of connections: it must not keep
+// other requests waiting.
 func (h *holds) note(r Request, resp *http.Response) {
 	if resp.StatusCode != http.StatusTooManyRequests {
 		return
@@ -32,7 +32,7 @@ func (h *holds) note(r Request, resp *http.Response) {
 	now := time.Now()
 	wait := auth.RetryAfter(resp.Header, now)
 	if wait == 0 {
-		if r.Separate {
+		if r.Separate || r.Ahead {
 			return
 		}
 		wait = defaultHold
