@@ -13,7 +13,7 @@ const upstreamRate = 256 * mib
 
 // burst is one cold burst.
 type burst struct {
-	transfers  int
+	transfers  float64       // how often the upstream sent each byte, in the mean
 	last       time.Duration // the last client's last byte
 	first, gap time.Duration // the worst client's
 }
@@ -23,7 +23,7 @@ func (b *bench) coldBurst(ctx context.Context) error {
 	t := table{
 		title: "Cold burst",
 		note: fmt.Sprintf("Clients that ask at the same time for one blob of 256 MiB that is not stored yet, from an upstream that gives each transfer %d MiB/s. "+
-			"Medians of %d rounds, a new blob each; transfers, first byte and longest wait are the worst of all rounds and clients.", upstreamRate/mib, b.rounds()),
+			"Medians of %d rounds, a new blob each; transfers are the upstream's bytes divided by the blob's; transfers, first byte and longest wait are the worst of all rounds and clients.", upstreamRate/mib, b.rounds()),
 		head: []string{"server", "clients", "transfers", "last byte", "latest first byte", "longest wait for a byte"},
 	}
 	for _, clients := range []int{8, 100} {
@@ -74,11 +74,11 @@ func (b *bench) burstOf(ctx context.Context, clients int, t *table) error {
 			w.first, w.gap = max(w.first, one.first), max(w.gap, one.gap)
 		}
 		last[name], worst[name] = median(lasts), w
-		t.rows = append(t.rows, []string{name, fmt.Sprint(clients), fmt.Sprint(w.transfers), seconds(last[name]), millis(w.first), millis(w.gap)})
+		t.rows = append(t.rows, []string{name, fmt.Sprint(clients), fmt.Sprintf("%.2f", w.transfers), seconds(last[name]), millis(w.first), millis(w.gap)})
 	}
 	ours, theirs := last[sidemirror], last[nginxCache]
 	figure := fmt.Sprintf("cold burst, %d clients", clients)
-	b.judge(worst[sidemirror].transfers == 1, figure, "1 upstream transfer", fmt.Sprint(worst[sidemirror].transfers))
+	b.judge(worst[sidemirror].transfers <= 1.01, figure, "1 upstream transfer of each byte, and 1 %", fmt.Sprintf("%.2f", worst[sidemirror].transfers))
 	b.judge(ours <= theirs, figure, "last byte no later than nginx proxy_cache_lock", fmt.Sprintf("%.2f × (%s to %s)", float64(ours)/float64(theirs), seconds(ours), seconds(theirs)))
 	b.judge(worst[sidemirror].first < idle, figure, fmt.Sprintf("no client waits for the fill: first byte within %v", idle), millis(worst[sidemirror].first))
 	return nil
@@ -93,13 +93,17 @@ func (f *fleet) burst(ctx context.Context, name string, img *image, clients int)
 	if err := s.fetch(ctx, s.path("manifests", img.manifest.digest), img.manifest); err != nil {
 		return burst{}, err
 	}
+	u.reset()
 	u.network.rate.Store(upstreamRate)
 	a, err := runClient(ctx, order{Address: s.address, Path: s.blob(img.layers[0]), Clients: clients, Times: 1})
 	u.network.rate.Store(0)
 	if err != nil {
 		return burst{}, err
 	}
-	one := burst{transfers: u.transfersOf(img.layers[0])}
+	if err := u.settle(ctx); err != nil {
+		return burst{}, err
+	}
+	one := burst{transfers: float64(u.sent.Load()) / float64(img.layers[0].size)}
 	one.last = a.last()
 	for _, t := range a.Each {
 		one.first, one.gap = max(one.first, t.First), max(one.gap, t.Gap)

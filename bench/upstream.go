@@ -36,7 +36,6 @@ type upstream struct {
 	mu        sync.Mutex
 	blobs     map[string]*blob
 	manifests map[string]*blob // by digest and by tag
-	transfers map[string]int   // GETs of a blob, by digest
 }
 
 // newUpstream listens on a free port and serves plain HTTP/1.1.
@@ -72,7 +71,6 @@ func listenUpstream(scheme string, secure *tls.Config) (*upstream, error) {
 		done:      make(chan struct{}),
 		blobs:     make(map[string]*blob),
 		manifests: make(map[string]*blob),
-		transfers: make(map[string]int),
 	}
 	u.server = &http.Server{Handler: u, ReadHeaderTimeout: time.Minute, TLSConfig: secure}
 	distant := distantListener{Listener: l, network: &u.network}
@@ -112,13 +110,6 @@ func (u *upstream) reset() {
 	u.network.most.Store(u.network.open.Load())
 }
 
-// transfersOf returns how often the blob was fetched.
-func (u *upstream) transfersOf(b *blob) int {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.transfers[b.digest]
-}
-
 // ServeHTTP implements [http.Handler].
 func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.requests.Add(1)
@@ -155,9 +146,6 @@ func (u *upstream) find(r *http.Request) (what *blob, mediaType string, found bo
 		return what, manifestType, found
 	case "blobs":
 		what, found = u.blobs[name]
-		if found && r.Method == http.MethodGet {
-			u.transfers[name]++
-		}
 		return what, "application/octet-stream", found
 	}
 	return nil, "", false
