@@ -103,7 +103,7 @@ func (u *Upstream) encodingOf(ctx context.Context, r Request, resp **http.Respon
 		return 0, err
 	}
 	u.encodings.remember(want, is)
-	*resp, err = u.fetch(ctx, r)
+	*resp, err = u.fetch(ctx, r) //nolint:bodyclose // the caller closes it
 	return is, err
 }
 
