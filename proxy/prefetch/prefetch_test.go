@@ -16,7 +16,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// images are an image whose fetches end when the test says so.
+// fakeImage is an image each of whose layers takes a time to fetch.
 type fakeImage struct {
 	layers []v1.Descriptor
 

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -49,7 +50,7 @@ func awaitHeader(t http.RoundTripper, req *http.Request, limit time.Duration) (*
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { timer.Reset(limit) }}
 	resp, err := t.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
 	timer.Stop()
-	if late, ok := context.Cause(ctx).(lateError); ok { //nolint:errorlint // it is set as it is
+	if late, ok := errors.AsType[lateError](context.Cause(ctx)); ok {
 		if err == nil {
 			_ = resp.Body.Close()
 		}

@@ -3,6 +3,7 @@ package transfer
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -90,7 +91,7 @@ func TestALazyPullFetchesLittleMoreThanItReadsAndNothingTwice(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := make([]byte, len(files[name]))
-			if _, err := f.ReadAt(got, 0); err != nil && err != io.EOF {
+			if _, err := f.ReadAt(got, 0); err != nil && !errors.Is(err, io.EOF) {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(got, files[name]) {
@@ -157,7 +158,7 @@ func parts(t *testing.T, a harness.Answer) map[string][]byte {
 	found := map[string][]byte{}
 	for m := multipart.NewReader(bytes.NewReader(a.Body), params["boundary"]); ; {
 		p, err := m.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return found
 		}
 		if err != nil {
