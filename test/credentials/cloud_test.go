@@ -103,7 +103,7 @@ func TestDebiansPassHelperHasTheLoginThatDockerStored(t *testing.T) {
 	run("", "mkdir", "-m", "700", filepath.Join(home, "g"))
 	run("", "gpg", "--batch", "--pinentry-mode", "loopback", "--passphrase", "", "--quick-gen-key", "me@pass.test", "default", "default", "never")
 	t.Cleanup(func() { // the agent that gpg starts
-		cmd := exec.Command("gpgconf", "--kill", "gpg-agent") //nolint:noctx // the test's context is done
+		cmd := exec.Command("gpgconf", "--kill", "gpg-agent")
 		cmd.Env = env
 		_ = cmd.Run()
 	})

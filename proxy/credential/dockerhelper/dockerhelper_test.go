@@ -42,11 +42,10 @@ func TestAHelperIsAskedAsDockerAsksIt(t *testing.T) {
 		"lines": `printf '%s' '{"Username":"_json_key","Secret":"{\n}\n"}'`,
 	})
 	for range 3 {
-		c, err := h.Get(t.Context(), "echo", "https://index.docker.io/v1/")
-		if err == nil {
+		if _, err := h.Get(t.Context(), "echo", "https://index.docker.io/v1/"); err == nil {
 			t.Fatal("a colon in a user name cannot be sent")
 		}
-		c, err = h.Get(t.Context(), "echo", "quay.io")
+		c, err := h.Get(t.Context(), "echo", "quay.io")
 		if err != nil || c.Username != "get quay.io" || c.Password.Reveal() != "s" || c.Generation == "" {
 			t.Fatalf("%q, %v", c.Username, err)
 		}
