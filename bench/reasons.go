@@ -10,9 +10,10 @@ import (
 var reasons = []struct{ figure, reason string }{
 	{"warm manifest", "sidemirror asks the kernel whose connection it is, and whether that caller may have the content; two thirds of the rest is net/http."},
 	{"first byte of a cold blob", "sidemirror looks up who may have the blob before it asks, and makes a file and a list of extents before it sends; nginx does neither."},
-	{"cold pull of a 20-layer image, upstream 50 ms away", "an engine that asks for three layers at a time is ahead of four prefetches in a short image."},
+	{"cold pull of a 20-layer image, upstream 50 ms away", "the engine soon catches up with the prefetch, and then four layers are under way at a time."},
 	{"the same, 16 MiB/s a connection", "layers below 16 MiB share one HTTP/2 connection, where an engine opens one for each."},
 	{"cold blob, bytes from upstream", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
+	{"cold burst", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
 	{"connections to an upstream, 500 streams", "what is not stored is fetched for each client, and a client that waits too long goes beyond the limit."},
 	{"bytes to 500 streams", "what is not stored is fetched for each client, and at most 16 at a time."},
 	{"containerd, 20 layers", "see the layers over HTTP/2 in the first part."},
