@@ -34,13 +34,19 @@ func separately(ctx context.Context) context.Context {
 
 func isSeparate(ctx context.Context) bool { return ctx.Value(separateKey{}) != nil }
 
+type ownKey struct{}
+
+// onItsOwn returns a context for a request that has a TCP connection of its own, and of which the
+// client needs the response: it is no Separate one.
+func onItsOwn(ctx context.Context) context.Context { return context.WithValue(ctx, ownKey{}, true) }
+
 // RoundTrip implements [http.RoundTripper].
 func (c connections) RoundTrip(req *http.Request) (*http.Response, error) {
 	limit := c.headers
 	if of, ok := req.Context().Value(headersKey{}).(time.Duration); ok {
 		limit = of
 	}
-	if isSeparate(req.Context()) {
+	if isSeparate(req.Context()) || req.Context().Value(ownKey{}) != nil {
 		return awaitHeader(c.separate, req, limit)
 	}
 	return awaitHeader(c.shared, req, limit)

@@ -97,7 +97,10 @@ func (u *Upstream) fetchRedirect(ctx context.Context, r Request, to *url.URL, ow
 		drain(resp)
 		transport = u.client(r.Identity).watched
 	}
-	resp, err := r.carried(ctx, to, func() (*http.Response, error) {
+	resp, err := r.carried(to, func(own bool) (*http.Response, error) {
+		if own {
+			ctx = onItsOwn(ctx)
+		}
 		return transport.RoundTrip(newRequest(ctx, r.Method, to, r.Header, u.userAgent))
 	})
 	if err != nil {

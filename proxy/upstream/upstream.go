@@ -167,7 +167,10 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 		}
 		req = req.WithContext(auth.WithAccess(ctx, access))
 	}
-	resp, err := r.carried(ctx, target, func() (*http.Response, error) {
+	resp, err := r.carried(target, func(own bool) (*http.Response, error) {
+		if own {
+			req = req.WithContext(onItsOwn(req.Context()))
+		}
 		return u.client(r.Identity).auth.RoundTrip(req)
 	})
 	if err != nil {
