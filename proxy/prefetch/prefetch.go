@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	perImage = 4  // layers at a time
+	perImage = 4  // layers at a time that no client has asked for
 	overall  = 16 // of all images
 
 	// quiet is how long after the last request for an image its layers are still fetched.
@@ -111,7 +111,22 @@ type image struct {
 }
 
 // fetching is a layer that is being fetched ahead.
-type fetching struct{ wanted bool }
+type fetching struct {
+	of     *image
+	wanted bool // a client has asked for it, so that it is counted no more
+}
+
+// want records that a client has asked for a layer that is being fetched. p.mu is held.
+func (p *Prefetcher) want(f *fetching) {
+	if f == nil || f.wanted {
+		return
+	}
+	f.wanted = true
+	f.of.running--
+	p.running--
+	p.notify()
+	p.start()
+}
 
 // Served records that a caller got the manifest of an image.
 func (p *Prefetcher) Served(caller string, manifest digest.Digest, of Image) {
@@ -178,10 +193,7 @@ func (p *Prefetcher) stop(i *image, err error) {
 func (p *Prefetcher) Asked(caller string, blob digest.Digest, missing bool) {
 	p.mu.Lock()
 	p.counts.use(blob)
-	if f := p.fetching[blob]; f != nil && !f.wanted {
-		f.wanted = true
-		p.notify()
-	}
+	p.want(p.fetching[blob])
 	var own []*image
 	for _, i := range p.images {
 		if i.caller == caller && (missing || i.layers != nil) {
@@ -232,22 +244,26 @@ func (p *Prefetcher) start() {
 				continue
 			}
 			p.counts.forget(l.Digest)
-			p.fetching[l.Digest] = &fetching{}
+			f := &fetching{of: i}
+			p.fetching[l.Digest] = f
 			i.running++
 			p.running++
-			p.wait.Go(func() { p.fetch(i, l) })
+			p.wait.Go(func() { p.fetch(f, l) })
 		}
 	}
 }
 
 // fetch fetches one layer.
-func (p *Prefetcher) fetch(i *image, l v1.Descriptor) {
+func (p *Prefetcher) fetch(f *fetching, l v1.Descriptor) {
+	i := f.of
 	err := p.try(i, l)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.fetching, l.Digest)
-	i.running--
-	p.running--
+	if !f.wanted {
+		i.running--
+		p.running--
+	}
 	if err != nil && i.ctx.Err() == nil && !errors.Is(err, ErrSkip) {
 		p.stop(i, err)
 	}

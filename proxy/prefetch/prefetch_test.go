@@ -306,7 +306,8 @@ func TestAllImagesTogetherFetchABoundedNumberOfLayers(t *testing.T) {
 // come.
 func reading(t *testing.T, p *Prefetcher, layer digest.Digest, size int) (come func() int) {
 	p.mu.Lock()
-	p.fetching[layer] = &fetching{}
+	p.fetching[layer] = &fetching{of: &image{running: 1}}
+	p.running++
 	p.mu.Unlock()
 	body := p.Body(t.Context(), layer, io.NopCloser(bytes.NewReader(make([]byte, size))))
 	var mu sync.Mutex
