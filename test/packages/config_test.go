@@ -54,7 +54,7 @@ func TestInstalledConfigurationUncommented(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	run(t, ".", nil, harness.Binary(t), "config", "check", "--config", all)
+	run(t, ".", nil, harness.Binary(t), "config", "show", "--config", all)
 	with, without := show(t, all), show(t, empty)
 	// What is there without the file is there with it, in the same words; the file's
 	// own registry comes besides.
@@ -139,7 +139,7 @@ func TestDocumentedExamplesCanBeAppendedToTheInstalledConfiguration(t *testing.T
 			if err := os.WriteFile(file, slices.Concat(text, []byte("\n"), block[1]), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			run(t, ".", nil, harness.Binary(t), "config", "check", "--config", file)
+			run(t, ".", nil, harness.Binary(t), "config", "show", "--config", file)
 			examples++
 		}
 	}
