@@ -219,7 +219,9 @@ func TestAnyOperationsLeaveWhatWasWritten(t *testing.T) {
 			e := extent.Extent{Start: start, End: start + 1 + dice.Int64N(size-start)}
 			switch dice.IntN(8) {
 			case 0:
-				err = p.Close()
+				if err := p.Close(); err != nil {
+					t.Fatal(err)
+				}
 				if p, err = d.FindPartial(dgst, source, untrusted); errors.Is(err, fs.ErrNotExist) && want.Count() == 0 {
 					p, err = d.CreatePartial(dgst, source, size, untrusted)
 				}

@@ -3,7 +3,6 @@ package inventory_test
 import (
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
@@ -26,16 +25,6 @@ func opened(t *testing.T, path string) *cache.Dir {
 	}
 	t.Cleanup(func() { d.Close() })
 	return d
-}
-
-// eventually asks again and again until so.
-func eventually(t *testing.T, so func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !so(); {
-		if time.Now().After(deadline) {
-			t.Fatal("it did not happen in a minute")
-		}
-	}
 }
 
 func putManifest(t *testing.T, d *cache.Dir, r cache.Repository, body string) digest.Digest {
