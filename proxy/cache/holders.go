@@ -170,14 +170,19 @@ func (d *Dir) forgetEvicted(ctx context.Context, gone []digest.Digest) error {
 	var errs []error
 	var f holderFile
 	for _, dgst := range gone {
-		err := d.eachHolder(context.WithoutCancel(ctx), &f, dgst, func(r Record) bool {
+		if ctx.Err() != nil {
+			break // the next sweep removes the others
+		}
+		err := d.eachHolder(ctx, &f, dgst, func(r Record) bool {
 			// It may have been fetched again.
 			if _, err := d.Stored(dgst, r.Kind == KindManifest); errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, d.removeCounted(r))
 			}
 			return true
 		})
-		errs = append(errs, err)
+		if ctx.Err() == nil {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -162,13 +162,15 @@ func (p *pruning) takeOut(ctx context.Context, i Image) error {
 		if p.lists[c]--; p.lists[c] > 0 {
 			continue
 		}
-		if elsewhere, err := p.listedElsewhere(ctx, c); err != nil || elsewhere {
-			if err != nil {
-				return err
-			}
-			continue
+		stored, err := p.dir.Stored(c.digest, c.manifest)
+		if err != nil {
+			continue // there is nothing to remove
 		}
-		if stored, err := p.dir.Stored(c.digest, c.manifest); err == nil {
+		elsewhere, err := p.listedElsewhere(ctx, c)
+		if err != nil {
+			return err
+		}
+		if !elsewhere {
 			p.drop(stored)
 		}
 	}
