@@ -138,6 +138,10 @@ func (r *rig) triesCRI(t *testing.T) error {
 	repository := fmt.Sprintf("alice/image-%d", r.images)
 	image := r.upstream.Push(t, repository, "v1", registry.Shape{Size: 1 << 12})
 	err := r.host.PullCRI(t.Context(), hubName+"/"+repository+":v1", image.Digest)
+	// One that panics ends its connections before it has ended.
+	for end := time.Now().Add(3 * time.Second); err != nil && r.host.ContainerdRuns() && time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
+	}
 	if !r.host.ContainerdRuns() {
 		r.host.StartContainerd(t)
 		return fmt.Errorf("containerd has ended: %w", err)

@@ -1,6 +1,8 @@
 module github.com/sidemirror/sidemirror/test/credentials/oracle
 
-go 1.26.8
+go 1.26.0
+
+toolchain go1.26.8
 
 replace k8s.io/api => k8s.io/api v0.37.2
 
