@@ -76,8 +76,21 @@ func (s *Sidemirror) Dir() string { return s.dir }
 // PID is its process id.
 func (s *Sidemirror) PID() int { return s.cmd.Process.Pid }
 
-// Log is what it has printed so far, both streams.
-func (s *Sidemirror) Log() string { return s.log.String() }
+// Log returns what sidemirror has logged. The lines of requests come some milliseconds after their
+// responses, so that it waits until no more comes.
+func (s *Sidemirror) Log() string {
+	const pause = 20 * time.Millisecond
+	last := s.log.String()
+	for range 50 {
+		time.Sleep(pause)
+		now := s.log.String()
+		if now == last {
+			break
+		}
+		last = now
+	}
+	return last
+}
 
 // Stop sends SIGTERM, waits for the end, and fails the test unless it exits with
 // 0, leaves no process of its group, and has printed no secret.
