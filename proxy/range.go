@@ -101,7 +101,7 @@ func partsOf(ranges []transfer.Range, size int64) []extent.Extent {
 	var joined extent.Set
 	var sum int64
 	for _, r := range ranges {
-		if e, ok := r.Of(size); ok {
+		if e, ok := r.Of(size); ok && e.Len() > 0 { // of nothing there is no range
 			parts = append(parts, e)
 			joined.Add(e)
 			sum += e.Len()

@@ -38,7 +38,7 @@ func resolve(ranges []Range, size int64) ([]extent.Extent, error) {
 	}
 	var all []extent.Extent
 	for _, r := range ranges {
-		if e, ok := r.Of(size); ok {
+		if e, ok := r.Of(size); ok && e.Len() > 0 { // of nothing there is no range
 			all = append(all, e)
 		}
 	}

@@ -287,3 +287,15 @@ func (s *setUp) settle() {
 }
 
 func (r Range) String() string { return fmt.Sprintf("[%d,%d)", r.Start, r.End) }
+
+func TestAnEmptyBlobHasNoRange(t *testing.T) {
+	for _, r := range []Range{{0, -1}, {0, 10}, {5, -1}, {-5, -1}} {
+		var none *UnsatisfiableError
+		if got, err := resolve([]Range{r}, 0); !errors.As(err, &none) {
+			t.Errorf("%+v: %v, %v", r, got, err)
+		}
+	}
+	if got, err := resolve(nil, 0); err != nil || len(got) != 1 {
+		t.Errorf("the whole: %v, %v", got, err)
+	}
+}
