@@ -15,44 +15,7 @@ import (
 // smallDisk mounts a file system of so many bytes until the end of the test.
 func smallDisk(t *testing.T, size int) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting a small file system needs root")
-	}
-	folder := t.TempDir()
-	if err := syscall.Mount("sidemirror-test", folder, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		t.Fatalf("mounting a tmpfs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(folder, 0); err != nil {
-			t.Errorf("unmounting: %v", err)
-			_ = syscall.Unmount(folder, syscall.MNT_DETACH)
-		}
-	})
-	return folder
-}
-
-// fillUp takes all that is left of a disk, and gives it back when release is called.
-func fillUp(t *testing.T, disk string) (release func()) {
-	t.Helper()
-	path := filepath.Join(disk, "filler")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for chunk := make([]byte, 64<<10); len(chunk) > 0; {
-		n, err := f.Write(chunk)
-		if errors.Is(err, syscall.ENOSPC) && n == 0 {
-			chunk = chunk[:len(chunk)/2]
-		} else if err != nil && !errors.Is(err, syscall.ENOSPC) {
-			t.Fatal(err)
-		}
-	}
-	return func() {
-		if err := os.Remove(path); err != nil {
-			t.Error(err)
-		}
-	}
+	return harness.Mount(t, "sidemirror-test", "tmpfs", fmt.Sprintf("size=%d", size))
 }
 
 // startOn starts a rig whose cache is on a small disk.
@@ -110,7 +73,7 @@ func TestDiskFilledByOtherProgramsDoesNotKeepClientsFromPulling(t *testing.T) {
 	r.up.Add("team/warm", "v1", warm)
 	r.pullAs(harness.Client(t), "team/warm", warm)
 	r.keeps(warm.Blobs...)
-	release := fillUp(t, disk)
+	release := harness.FillDisk(t, disk)
 	for range 3 {
 		r.pull()
 		r.pullAs(harness.Client(t), "team/warm", warm)
@@ -129,7 +92,7 @@ func TestDiskFilledByOtherProgramsDoesNotKeepClientsFromPulling(t *testing.T) {
 // Source: rpardini/docker-registry-proxy#90.
 func TestStartOnAFullDiskDoesNoLastingHarm(t *testing.T) {
 	disk := smallDisk(t, 4<<20)
-	release := fillUp(t, disk)
+	release := harness.FillDisk(t, disk)
 	r := startOn(t, disk, quirky.Options{})
 	r.pull()
 	release()

@@ -1,9 +1,7 @@
 package transfer
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -69,61 +67,18 @@ func atHalf(r *rig, g *gate, b quirky.Blob, do func()) {
 	<-done
 }
 
-// mounted makes a file system of kind until the end of the test.
-func mounted(t *testing.T, source, kind, options string) string {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting a file system needs root")
-	}
-	folder := t.TempDir()
-	if err := syscall.Mount(source, folder, kind, 0, options); err != nil {
-		t.Fatalf("mounting a %s: %v", kind, err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(folder, 0); err != nil {
-			t.Errorf("unmounting: %v", err)
-			_ = syscall.Unmount(folder, syscall.MNT_DETACH)
-		}
-	})
-	return folder
-}
-
-// fill takes all that is left of a disk, and gives it back when release is called.
-func fill(t *testing.T, disk string) (release func()) {
-	t.Helper()
-	path := filepath.Join(disk, "filler")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for chunk := make([]byte, 64<<10); len(chunk) > 0; {
-		n, err := f.Write(chunk)
-		if errors.Is(err, syscall.ENOSPC) && n == 0 {
-			chunk = chunk[:len(chunk)/2]
-		} else if err != nil && !errors.Is(err, syscall.ENOSPC) {
-			t.Fatal(err)
-		}
-	}
-	return func() {
-		if err := os.Remove(path); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
 // small is not worth several connections, big is.
 var small = blob("small", 9<<20+77)
 
 func TestADiskThatFillsUpInTheMiddleBreaksNoPull(t *testing.T) {
 	for _, b := range []quirky.Blob{small, big} {
 		t.Run(fmt.Sprint(len(b.Bytes)), func(t *testing.T) {
-			disk := mounted(t, "sidemirror-test", "tmpfs", "size=100m")
+			disk := harness.Mount(t, "sidemirror-test", "tmpfs", "size=100m")
 			g := newGate(t)
 			u := newUpstream(t, 0, g.through(), b)
 			r := start(t, func(h *harness.Options) { h.Cache = filepath.Join(disk, "cache") }, u)
 			var release func()
-			atHalf(r, g, b, func() { release = fill(t, disk) })
+			atHalf(r, g, b, func() { release = harness.FillDisk(t, disk) })
 			r.whole("the next client, on a full disk", b)
 			release()
 			r.whole("a client on a disk with room", b)
@@ -138,13 +93,13 @@ func TestADiskThatFillsUpInTheMiddleBreaksNoPull(t *testing.T) {
 // that do not fit there are I/O errors of the device, and the file system becomes read-only.
 func failingDisk(t *testing.T, room string) (folder string, fail func()) {
 	t.Helper()
-	under := mounted(t, "sidemirror-test", "tmpfs", "size="+room)
+	under := harness.Mount(t, "sidemirror-test", "tmpfs", "size="+room)
 	image := filepath.Join(under, "image")
 	run(t, "truncate", "-s", "256M", image)
 	run(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=1,nodiscard", "-O", "^has_journal", image)
 	device := strings.TrimSpace(run(t, "losetup", "--find", "--show", image))
 	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
-	return mounted(t, device, "ext4", "errors=remount-ro"), func() { fill(t, under) }
+	return harness.Mount(t, device, "ext4", "errors=remount-ro"), func() { harness.FillDisk(t, under) }
 }
 
 func run(t *testing.T, command ...string) string {
@@ -174,7 +129,7 @@ func TestADiskWithIOErrorsBreaksNoPull(t *testing.T) {
 }
 
 func TestABlobLargerThanTheDiskIsServedOverOneConnection(t *testing.T) {
-	disk := mounted(t, "sidemirror-test", "tmpfs", "size=16m")
+	disk := harness.Mount(t, "sidemirror-test", "tmpfs", "size=16m")
 	u := newUpstream(t, 0, right, big)
 	r := start(t, func(h *harness.Options) { h.Cache = filepath.Join(disk, "cache") }, u)
 	r.whole("the first client", big)
