@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -87,16 +89,15 @@ func TestConfigCheckReadsAsTheUserOfTheService(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	logins, pem := filepath.Join(dir, "logins.json"), filepath.Join(dir, "ca.pem")
-	system, err := os.ReadFile("/etc/ssl/certs/ca-certificates.crt")
-	if err != nil {
-		t.Skip("this machine has no certificates")
-	}
-	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(logins, []byte(`{"auths":{}}`), 0o600), os.WriteFile(pem, system, 0o600)); err != nil {
+	logins, authority := filepath.Join(dir, "logins.json"), filepath.Join(dir, "ca.pem")
+	server := httptest.NewTLSServer(nil)
+	server.Close()
+	system := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(logins, []byte(`{"auths":{}}`), 0o600), os.WriteFile(authority, system, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	files := "[credentials]\nstore = '/etc/no-store.json'\nfiles = ['" + logins + "']"
-	ca := "[registry.'ghcr.io']\nca = '" + pem + "'\n[credentials]\nstore = '/etc/no-store.json'"
+	ca := "[registry.'ghcr.io']\nca = '" + authority + "'\n[credentials]\nstore = '/etc/no-store.json'"
 	other := sandbox.Service{UID: 65534, GID: 65534}
 	hiding := sandbox.Service{UID: 65534, GID: 65534, Hidden: []string{"/var/tmp"}}
 	for name, tt := range map[string]struct {
@@ -112,7 +113,7 @@ func TestConfigCheckReadsAsTheUserOfTheService(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := errors.Join(os.Chmod(logins, 0o644), os.Chmod(pem, 0o644)); err != nil {
+	if err := errors.Join(os.Chmod(logins, 0o644), os.Chmod(authority, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	for _, text := range []string{files, ca} {
