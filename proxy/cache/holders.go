@@ -114,6 +114,9 @@ func (d *Dir) Holders(ctx context.Context, dgst digest.Digest, visit func(Record
 }
 
 func (d *Dir) eachHolder(ctx context.Context, f *holderFile, dgst digest.Digest, visit func(Record) bool) error {
+	if !ValidDigest(dgst) {
+		return nil
+	}
 	top, err := d.top()
 	if err != nil {
 		return err

@@ -206,9 +206,8 @@ func (s *sweep) keep(r sweptRecord) {
 func (d *Dir) isUseful(r Record, in folder, name string, holds bool) bool {
 	switch r.Kind {
 	case KindBlob, KindManifest:
-		dgst := r.Digest()
-		_, err := d.stat(Content{Digest: dgst, Manifest: r.Kind == KindManifest}.Path())
-		return dgst != "" && err == nil
+		_, err := d.Stored(r.Digest(), r.Kind == KindManifest)
+		return err == nil
 	case KindTag:
 		data, err := in.read(name, maxRecord)
 		var all []Meaning
@@ -216,10 +215,7 @@ func (d *Dir) isUseful(r Record, in folder, name string, holds bool) bool {
 			return false
 		}
 		return slices.ContainsFunc(all, func(m Meaning) bool {
-			if !ValidDigest(m.Digest) {
-				return false
-			}
-			_, err := d.stat(contentPath("manifests", m.Digest))
+			_, err := d.Stored(m.Digest, true)
 			return err == nil
 		})
 	case KindList, KindGrant:
