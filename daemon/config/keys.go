@@ -41,6 +41,7 @@ var keys = []key[Config]{
 	{name: "cache.freshness_timeout", field: func(c *Config) any { return &c.Cache.FreshnessTimeout }, check: checkNotZero},
 	{name: "cache.prefetch", field: func(c *Config) any { return &c.Cache.Prefetch }},
 	{name: "trust.uids", field: func(c *Config) any { return &c.Trust.UIDs }},
+	{name: "trust.units", field: func(c *Config) any { return &c.Trust.Units }, check: checkUnit},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},
