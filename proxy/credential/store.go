@@ -23,6 +23,9 @@ type Store struct {
 // and the first Put makes it.
 func OpenStore(path string) *Store { return &Store{path: path} }
 
+// LookEvery is [File.LookEvery].
+func (s *Store) LookEvery(d time.Duration) { s.content.every = d }
+
 // Lookup is [Source.Lookup].
 func (s *Store) Lookup(ctx context.Context, registry, repository string) (Credential, error) {
 	return s.content.lookup(ctx, s.place(), registry, repository)
