@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,10 +21,13 @@ type Store struct {
 	content watched
 
 	decrypted *Store // logins that are encrypted on disk; nil if there are none
+	merged    atomic.Pointer[mergedDocument]
+}
 
-	mu     sync.Mutex
-	parts  [2]*document // what merged was made of
-	merged *document
+// mergedDocument is a document and the two that it was made of.
+type mergedDocument struct {
+	parts [2]*document
+	whole *document
 }
 
 // OpenStore returns the store at path. It reads nothing yet. A store that does not exist is empty,
@@ -38,13 +41,21 @@ func (s *Store) WithDecrypted(path string) *Store {
 	return s
 }
 
+// LookEvery is [File.LookEvery].
+func (s *Store) LookEvery(d time.Duration) {
+	s.content.every = d
+	if s.decrypted != nil {
+		s.decrypted.LookEvery(d)
+	}
+}
+
 // Lookup is [Source.Lookup].
 func (s *Store) Lookup(ctx context.Context, registry, repository string) (Credential, error) {
 	if s.decrypted == nil {
 		return s.content.lookup(ctx, s.place(), registry, repository)
 	}
-	own, ownErr := s.content.current(s.place())
-	other, otherErr := s.decrypted.content.current(s.decrypted.place())
+	own, ownErr := s.content.glance(s.place())
+	other, otherErr := s.decrypted.content.glance(s.decrypted.place())
 	c, err := s.merge(other, own).find(ctx, nil, registry, repository)
 	if err != nil {
 		return Credential{}, fmt.Errorf("the store of logins: %w", err)
@@ -57,18 +68,19 @@ func (s *Store) Lookup(ctx context.Context, registry, repository string) (Creden
 
 // merge returns a document with the entries of both, each of which may be nil.
 func (s *Store) merge(first, second *document) *document {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if parts := [2]*document{first, second}; s.merged == nil || parts != s.parts {
-		s.parts, s.merged = parts, &document{}
-		for _, part := range parts {
-			if part != nil {
-				s.merged.entries = append(s.merged.entries, part.entries...)
-			}
-		}
-		slices.SortStableFunc(s.merged.entries, compareEntries)
+	parts := [2]*document{first, second}
+	if m := s.merged.Load(); m != nil && m.parts == parts {
+		return m.whole
 	}
-	return s.merged
+	whole := &document{}
+	for _, part := range parts {
+		if part != nil {
+			whole.entries = append(whole.entries, part.entries...)
+		}
+	}
+	slices.SortStableFunc(whole.entries, compareEntries)
+	s.merged.Store(&mergedDocument{parts, whole})
+	return whole
 }
 
 // Fault returns what is wrong with the store now, with what to do about it, or nil.
