@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential/dockerhelper"
 	"github.com/sidemirror/sidemirror/proxy/credential/kubelet"
 	"github.com/sidemirror/sidemirror/proxy/credential/program"
+	"github.com/sidemirror/sidemirror/proxy/credential/sealed"
 )
 
 // logins are the sources of the daemon's credentials, in the order in which they are asked.
@@ -33,7 +35,11 @@ func credentials(c *config.Config, log *logrus.Logger) *logins {
 		}
 		l.sources = append(l.sources, watchFaults(source, log, lookForFaults))
 	}
-	add(credential.OpenStore(c.Credentials.Store))
+	store := credential.OpenStore(c.Credentials.Store)
+	if dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); dir != "" {
+		store.WithDecrypted(filepath.Join(dir, sealed.DecryptedName))
+	}
+	add(store)
 	passed, err := credential.Passed(os.Getenv("CREDENTIALS_DIRECTORY"), l.helpers)
 	if err != nil && log != nil {
 		log.WithError(err).Warn("not all credentials of systemd are used")

@@ -28,6 +28,9 @@ type glance struct {
 	at       time.Time
 }
 
+// noLogins is the content of a file that does not exist.
+var noLogins = &document{}
+
 // attempts at a file that is being written to.
 const attempts = 3
 
@@ -68,7 +71,7 @@ func (w *watched) current(p place) (*document, error) {
 	case w.content != nil:
 		return w.content, nil
 	case errors.Is(w.fault, fs.ErrNotExist):
-		return &document{}, nil
+		return noLogins, nil
 	}
 	return nil, w.fault
 }
