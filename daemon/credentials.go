@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -14,6 +16,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential/dockerhelper"
 	"github.com/sidemirror/sidemirror/proxy/credential/kubelet"
 	"github.com/sidemirror/sidemirror/proxy/credential/program"
+	"github.com/sidemirror/sidemirror/proxy/credential/sealed"
 )
 
 // logins are the sources of the daemon's credentials, in the order in which they are asked.
@@ -26,8 +29,17 @@ type logins struct {
 // credentials returns the sources that c and the environment name. log may be nil.
 func credentials(c *config.Config, log *logrus.Logger) *logins {
 	l := &logins{helpers: dockerhelper.New(program.NewRunner(c.Credentials.HelperDirs, helperEnvironment(c)))}
-	add := func(source faulty) { l.sources = append(l.sources, watchFaults(source, log, lookForFaults)) }
-	add(credential.OpenStore(c.Credentials.Store))
+	add := func(source faulty) {
+		if file, ok := source.(interface{ LookEvery(time.Duration) }); ok {
+			file.LookEvery(lookAtFiles)
+		}
+		l.sources = append(l.sources, watchFaults(source, log, lookForFaults))
+	}
+	store := credential.OpenStore(c.Credentials.Store)
+	if dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); dir != "" {
+		store.WithDecrypted(filepath.Join(dir, sealed.DecryptedName))
+	}
+	add(store)
 	passed, err := credential.Passed(os.Getenv("CREDENTIALS_DIRECTORY"), l.helpers)
 	if err != nil && log != nil {
 		log.WithError(err).Warn("not all credentials of systemd are used")
@@ -99,14 +111,20 @@ type watchedSource struct {
 	faulty
 	log *logrus.Logger
 
-	every time.Duration // how often the source is examined
+	every    time.Duration // how often the source is examined
+	examined atomic.Pointer[time.Time]
 
 	mu    sync.Mutex
 	fault string // as it was logged
-	next  time.Time
 }
 
-const lookForFaults = time.Second
+const (
+	lookForFaults = time.Second
+
+	// lookAtFiles is how often a file of logins is looked at while requests come: one look serves a
+	// burst, and a person who changes the file sees the effect at once.
+	lookAtFiles = 20 * time.Millisecond
+)
 
 // watchFaults returns source with its faults logged. Without a log it looks for none.
 func watchFaults(source faulty, log *logrus.Logger, every time.Duration) *watchedSource {
@@ -119,9 +137,7 @@ func watchFaults(source faulty, log *logrus.Logger, every time.Duration) *watche
 func (s *watchedSource) Lookup(ctx context.Context, registry, repository string) (credential.Credential, error) {
 	c, err := s.faulty.Lookup(ctx, registry, repository)
 	if err != nil { // the log says so at once, and not when the next request comes
-		s.mu.Lock()
-		s.next = time.Time{}
-		s.mu.Unlock()
+		s.examined.Store(nil)
 	}
 	s.examine()
 	return c, err
@@ -139,14 +155,12 @@ func (s *watchedSource) examine() {
 	if s.log == nil {
 		return
 	}
-	s.mu.Lock()
-	due := !time.Now().Before(s.next)
-	if due {
-		s.next = time.Now().Add(s.every)
-	}
-	s.mu.Unlock()
-	if !due {
+	before := s.examined.Load()
+	if before != nil && time.Since(*before) < s.every {
 		return
+	}
+	if at := time.Now(); !s.examined.CompareAndSwap(before, &at) {
+		return // another request does it
 	}
 	now := ""
 	if err := s.Fault(); err != nil {

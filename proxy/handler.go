@@ -50,13 +50,13 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 		p.page.ServeHTTP(w, r)
 		return nil
 	}
-	setHeader(w.Header(), "Docker-Distribution-Api-Version", "registry/2.0")
+	w.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
 	asked, err := oci.ParseRequest(r, p.routes)
 	if err != nil {
 		return p.withRoutes(err)
 	}
 	w.line.asked = asked
-	setHeader(w.Header(), "Oci-Namespace", asked.Registry)
+	w.setHeader("Oci-Namespace", asked.Registry)
 	if full := oci.Complete(asked.Registry, asked.Repository); full != asked.Repository {
 		redirectTo(w, r, asked, full)
 		return nil
