@@ -225,9 +225,12 @@ func (u *Upstream) Relay(ctx context.Context, in auth.TokenRequest, id Identity)
 	return u.client(id).auth.Relay(ctx, in)
 }
 
-// RelayChallenge rewrites an upstream's challenge, see [auth.Transport.RelayChallenge].
-func (u *Upstream) RelayChallenge(resp *http.Response, realm, repository string) string {
-	return u.own.auth.RelayChallenge(resp, realm, repository)
+// Learn remembers the challenge of a 401 to a client that answers challenges itself.
+func (u *Upstream) Learn(resp *http.Response, id Identity) { u.client(id).auth.Learn(resp) }
+
+// ClientChallenge returns the challenge for such a client, see [auth.Transport.ClientChallenge].
+func (u *Upstream) ClientChallenge(id Identity, realm, repository string, named bool) string {
+	return u.client(id).auth.ClientChallenge(realm, repository, named)
 }
 
 // Name returns the upstream's URL, by which records and grants tell upstreams apart.
