@@ -47,10 +47,8 @@ func (p *registryProxy) Close() {
 // Trouble implements troubled.
 func (p *registryProxy) Trouble() string {
 	var list []string
-	for _, s := range p.logins.sources {
-		if text := s.trouble(); text != "" {
-			list = append(list, text)
-		}
+	for _, what := range p.Problems() {
+		list = append(list, what.Error())
 	}
 	return strings.Join(list, "; ")
 }

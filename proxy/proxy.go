@@ -45,6 +45,7 @@ type Proxy struct {
 	memory    *access.Budget      // of untrusted callers
 	freshness Freshness
 	inquiries *inquiries
+	refusals  *refusals
 	prefetch  *prefetch.Prefetcher // nil: off
 	log       *logrus.Logger
 	accessLog AccessLog // nil: none
@@ -75,6 +76,7 @@ func New(c Config) (*Proxy, error) {
 		memory:    access.NewBudget(untrustedMemory),
 		freshness: c.Freshness,
 		inquiries: newInquiries(c.Freshness.Timeout),
+		refusals:  &refusals{},
 		log:       c.Log,
 		accessLog: c.AccessLog,
 	}

@@ -53,7 +53,7 @@ var keys = []key[Config]{
 var registryKeys = []key[Registry]{
 	{name: "upstreams", field: func(r *Registry) any { return &r.Upstreams }},
 	{name: "hosts", field: func(r *Registry) any { return &r.Hosts }, check: checkHost},
-	{name: "client_auth", field: func(r *Registry) any { return &r.ClientAuth }, check: oneOf("daemon", "relay")},
+	{name: "client_auth", field: func(r *Registry) any { return &r.ClientAuth }, check: oneOf("auto", "daemon", "relay")},
 	{name: "ca", field: func(r *Registry) any { return &r.CA }, check: checkPath},
 	{name: "cert", field: func(r *Registry) any { return &r.Cert }, check: checkPath},
 	{name: "key", field: func(r *Registry) any { return &r.Key }, check: checkPath},

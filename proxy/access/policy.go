@@ -5,8 +5,10 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
+	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 )
@@ -24,13 +26,25 @@ type Policy struct {
 	Name func(secrets ...string) string
 }
 
+// ClientAuth says who answers a registry's challenges.
+type ClientAuth int
+
+// The daemon answers them, with its own credentials; or the client, with the client's own, always or
+// where the daemon has no credential for the caller.
+const (
+	ByDaemon ClientAuth = iota
+	ByClient
+	ByEither
+)
+
 // Target is what a caller asks for: a repository of a registry, through its upstreams.
 type Target struct {
 	Repository string
 	Upstreams  []Upstream
+	ClientAuth ClientAuth
 
-	// Relay means that callers answer the upstream's challenges with their own credentials.
-	Relay bool
+	// Presented is the caller's own Authorization.
+	Presented auth.Presented
 }
 
 // Upstream is an upstream as far as access is concerned. A login, a client certificate and in
@@ -70,12 +84,18 @@ func (p Policy) Identify(r *http.Request, t Target, trusted bool) Caller {
 func (p Policy) identity(r *http.Request, t Target, u Upstream, trusted bool) (id Identity, unread error) {
 	id = Identity{name: anonymous}
 	switch {
-	case t.Relay && u.Home:
-		id = clientIdentity(r.Header.Get("Authorization"))
-	case !t.Relay && trusted && p.Credentials != nil:
+	case t.ClientAuth == ByClient && u.Home:
+		id = clientIdentity(t.Presented.For(u.URL))
+	case t.ClientAuth != ByClient && trusted && p.Credentials != nil:
 		cred, err := credential.LookupFor(r.Context(), p.Credentials, u.URL, t.Repository)
 		unread = err
 		id = daemonIdentity(cred, p.Name)
+	}
+	if t.ClientAuth == ByEither && u.Home && id.Credential.IsZero() {
+		if own := t.Presented.For(u.URL); !own.IsZero() {
+			id = clientIdentity(own)
+		}
+		id.MayLogIn = true
 	}
 	if trusted && u.Certificate != "" {
 		id = id.withCertificate(u.Certificate)
@@ -128,4 +148,14 @@ func (c Caller) knows(upstream string) bool {
 		}
 	}
 	return false
+}
+
+// Own reports whether an upstream is asked with the caller's own Authorization.
+func (c Caller) Own() bool {
+	return slices.ContainsFunc(c.identities, func(n named) bool { return !n.identity.Authorization.IsZero() })
+}
+
+// Login reports whether an upstream is asked with a login of the daemon's.
+func (c Caller) Login() bool {
+	return slices.ContainsFunc(c.identities, func(n named) bool { return !n.identity.Credential.IsZero() })
 }

@@ -61,6 +61,7 @@ type Registry struct {
 	Name                       string
 	Upstreams, Hosts, Realms   []string
 	Relay                      bool
+	ClientAuth                 string // "" is the default, or "relay" with Relay
 	CA, Cert, Key              string
 	DialTimeout, HeaderTimeout time.Duration
 	Parallel                   int // 0: the default
@@ -108,7 +109,10 @@ func (r Registry) toml(b *strings.Builder) {
 		}
 	}
 	if r.Relay {
-		b.WriteString("client_auth = \"relay\"\n")
+		r.ClientAuth = "relay"
+	}
+	if r.ClientAuth != "" {
+		fmt.Fprintf(b, "client_auth = %q\n", r.ClientAuth)
 	}
 	for _, s := range []struct{ key, value string }{{"ca", r.CA}, {"cert", r.Cert}, {"key", r.Key}} {
 		if s.value != "" {
