@@ -134,7 +134,8 @@ func (b *bench) sidemirror(dir, address string, upstream *upstream) ([]string, e
 	return b.sidemirrorWith(filepath.Join(dir, "cache"), dir, address, upstream)
 }
 
-// sidemirrorWith is sidemirror with another folder for the cache, or with none if store is empty.
+// sidemirrorWith is sidemirror with another folder for the cache, or with none if store is empty. On a
+// disk that is nearly full it stores what it fetches, as the others do.
 func (b *bench) sidemirrorWith(store, dir, address string, upstream *upstream) ([]string, error) {
 	ca := ""
 	if upstream.ca != "" {
@@ -144,6 +145,7 @@ func (b *bench) sidemirrorWith(store, dir, address string, upstream *upstream) (
 shutdown_timeout = "5s"
 [cache]
 dir = %q
+min_free = "1GiB"
 [credentials]
 store = %q
 [trust]
