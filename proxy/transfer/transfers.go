@@ -80,6 +80,7 @@ type Transfers struct {
 	single    lapses // upstreams that get one connection for each blob
 
 	fetched, refused, requests atomic.Int64
+	broadcasts                 broadcasts
 
 	mu        sync.Mutex
 	running   map[digest.Digest][]*transfer
@@ -118,6 +119,7 @@ func (s *Transfers) Close() {
 		t.fail(errClosed)
 	}
 	s.wait.Wait()
+	s.broadcasts.close()
 }
 
 // Open returns a reader of a blob. It joins a transfer that is under way from one of the source's
