@@ -56,6 +56,11 @@ func (s *Transfers) openStream(ctx context.Context, want Want, used []string) (*
 	if err != nil {
 		return nil, err
 	}
+	return s.streamFrom(ctx, want, used, part)
+}
+
+// streamFrom passes a blob on from a part that is open. The part ends with ctx.
+func (s *Transfers) streamFrom(ctx context.Context, want Want, used []string, part Part) (*Reader, error) {
 	m := newStream(s, want, used)
 	m.part, m.from, m.size, m.off = part, part.From, part.Total, part.Start
 	if m.size >= 0 {

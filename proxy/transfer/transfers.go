@@ -151,7 +151,7 @@ func (s *Transfers) open(ctx context.Context, want Want, without []string) (*Rea
 			continue
 		}
 		if err == nil {
-			r, err := t.newReader(want)
+			r, err := t.reader(ctx, want)
 			if err == nil {
 				return r, nil
 			}
@@ -164,9 +164,14 @@ func (s *Transfers) open(ctx context.Context, want Want, without []string) (*Rea
 			}
 			continue
 		}
+		spare, ok := t.takeSpare(ctx, want)
 		t.leave(nil)
 		if errors.Is(err, errClosed) || ctx.Err() != nil {
+			spare.close()
 			return nil, err
+		}
+		if ok {
+			return s.streamFrom(ctx, want, without, spare)
 		}
 		if errors.Is(err, cache.ErrStorage) {
 			// The share of untrusted callers is no bound for a trusted one.
