@@ -14,7 +14,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/problem"
-	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/peer"
 )
 
 // listenError reports that an address cannot be served. It ends a start; a reload keeps the
@@ -165,7 +165,7 @@ func (d *daemon) refuse(addrs []netip.AddrPort) error {
 func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.configureLog(c)
 	d.config = c
-	d.trusted.Store(&c.Trust.UIDs)
+	d.trust.Store(peer.NewTrust(c.Trust.UIDs, c.Trust.Units, nil))
 	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
 		d.retiring.Go(old.retire)
 	}
@@ -173,14 +173,9 @@ func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.watchdog.url.Store(new(d.ownURL()))
 }
 
-// ownURL returns what the watchdog asks for.
+// ownURL returns what the watchdog asks for: the page, which asks no upstream.
 func (d *daemon) ownURL() string {
-	own := "http://" + listener.Reachable(d.sockets.addresses()[0]).String() + "/v2/"
-	if d.config.Registry(oci.DockerHub).Relay() {
-		// There /v2/ asks the upstream, and if that is silent this daemon is not dead.
-		return strings.TrimSuffix(own, "v2/")
-	}
-	return own
+	return "http://" + listener.Reachable(d.sockets.addresses()[0]).String() + "/"
 }
 
 // inForce reports the configuration that came into force, and stores it for the next start.

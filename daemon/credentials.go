@@ -4,21 +4,26 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/credential/dockerhelper"
 	"github.com/sidemirror/sidemirror/proxy/credential/kubelet"
 	"github.com/sidemirror/sidemirror/proxy/credential/program"
+	"github.com/sidemirror/sidemirror/proxy/credential/sealed"
 )
 
 // logins are the sources of the daemon's credentials, in the order in which they are asked.
 type logins struct {
 	sources []*watchedSource
+	files   int // the first ones are files, or a variable; the others run programs
 	helpers *dockerhelper.Helpers
 	plugins *kubelet.Plugins // nil if none are configured
 }
@@ -26,8 +31,17 @@ type logins struct {
 // credentials returns the sources that c and the environment name. log may be nil.
 func credentials(c *config.Config, log *logrus.Logger) *logins {
 	l := &logins{helpers: dockerhelper.New(program.NewRunner(c.Credentials.HelperDirs, helperEnvironment(c)))}
-	add := func(source faulty) { l.sources = append(l.sources, watchFaults(source, log, lookForFaults)) }
-	add(credential.OpenStore(c.Credentials.Store))
+	add := func(source faulty) {
+		if file, ok := source.(interface{ LookEvery(time.Duration) }); ok {
+			file.LookEvery(lookAtFiles)
+		}
+		l.sources = append(l.sources, watchFaults(source, log, lookForFaults))
+	}
+	store := credential.OpenStore(c.Credentials.Store)
+	if dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); dir != "" {
+		store.WithDecrypted(filepath.Join(dir, sealed.DecryptedName))
+	}
+	add(store)
 	passed, err := credential.Passed(os.Getenv("CREDENTIALS_DIRECTORY"), l.helpers)
 	if err != nil && log != nil {
 		log.WithError(err).Warn("not all credentials of systemd are used")
@@ -41,14 +55,13 @@ func credentials(c *config.Config, log *logrus.Logger) *logins {
 	if text := os.Getenv(authVariable); text != "" {
 		add(credential.NewVariable(authVariable, text))
 	}
-	if len(c.Credentials.Helpers) > 0 {
-		bound := &dockerhelper.Bound{Helpers: l.helpers}
-		for _, text := range c.Credentials.Helpers {
-			pattern, name := config.CutHelper(text)
-			bound.Rules = append(bound.Rules, dockerhelper.Rule{Pattern: pattern, Helper: name})
-		}
-		add(bound)
+	l.files = len(l.sources)
+	bound := &dockerhelper.Bound{Helpers: l.helpers} // which reports those that a file names too
+	for _, text := range c.Credentials.Helpers {
+		pattern, name := config.CutHelper(text)
+		bound.Rules = append(bound.Rules, dockerhelper.Rule{Pattern: pattern, Helper: name})
 	}
+	add(bound)
 	if c.Credentials.Plugins != "" {
 		l.plugins = kubelet.New(c.Credentials.Plugins, program.NewRunner([]string{c.Credentials.PluginDir}, helperEnvironment(c)))
 		add(l.plugins)
@@ -99,14 +112,21 @@ type watchedSource struct {
 	faulty
 	log *logrus.Logger
 
-	every time.Duration // how often the source is examined
+	every    time.Duration // how often the source is examined
+	examined atomic.Pointer[time.Time]
 
 	mu    sync.Mutex
 	fault string // as it was logged
-	next  time.Time
+	err   error  // the same
 }
 
-const lookForFaults = time.Second
+const (
+	lookForFaults = time.Second
+
+	// lookAtFiles is how often a file of logins is looked at while requests come: one look serves a
+	// burst, and a person who changes the file sees the effect at once.
+	lookAtFiles = 20 * time.Millisecond
+)
 
 // watchFaults returns source with its faults logged. Without a log it looks for none.
 func watchFaults(source faulty, log *logrus.Logger, every time.Duration) *watchedSource {
@@ -119,42 +139,46 @@ func watchFaults(source faulty, log *logrus.Logger, every time.Duration) *watche
 func (s *watchedSource) Lookup(ctx context.Context, registry, repository string) (credential.Credential, error) {
 	c, err := s.faulty.Lookup(ctx, registry, repository)
 	if err != nil { // the log says so at once, and not when the next request comes
-		s.mu.Lock()
-		s.next = time.Time{}
-		s.mu.Unlock()
+		s.examined.Store(nil)
 	}
 	s.examine()
 	return c, err
 }
 
-// trouble returns what is wrong with the source, or "".
-func (s *watchedSource) trouble() string {
+// problems returns what is wrong with the source.
+func (s *watchedSource) problems() (list []*problem.Problem) {
 	s.examine()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fault
+	err := s.err
+	s.mu.Unlock()
+	for _, each := range problem.Split(err) {
+		p := *problem.Coded(each, "credentials-unreadable")
+		if p.Hint == "" {
+			p.Hint = "sidemirror config check"
+		}
+		list = append(list, &p)
+	}
+	return list
 }
 
 func (s *watchedSource) examine() {
 	if s.log == nil {
 		return
 	}
-	s.mu.Lock()
-	due := !time.Now().Before(s.next)
-	if due {
-		s.next = time.Now().Add(s.every)
-	}
-	s.mu.Unlock()
-	if !due {
+	before := s.examined.Load()
+	if before != nil && time.Since(*before) < s.every {
 		return
 	}
-	now := ""
-	if err := s.Fault(); err != nil {
+	if at := time.Now(); !s.examined.CompareAndSwap(before, &at) {
+		return // another request does it
+	}
+	now, err := "", s.Fault()
+	if err != nil {
 		now = err.Error()
 	}
 	s.mu.Lock()
 	changed := now != s.fault
-	s.fault = now
+	s.fault, s.err = now, err
 	s.mu.Unlock()
 	switch {
 	case !changed:

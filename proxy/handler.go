@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/sidemirror/sidemirror/proxy/access"
+	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -49,13 +50,13 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 		p.page.ServeHTTP(w, r)
 		return nil
 	}
-	setHeader(w.Header(), "Docker-Distribution-Api-Version", "registry/2.0")
+	w.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
 	asked, err := oci.ParseRequest(r, p.routes)
 	if err != nil {
 		return p.withRoutes(err)
 	}
 	w.line.asked = asked
-	setHeader(w.Header(), "Oci-Namespace", asked.Registry)
+	w.setHeader("Oci-Namespace", asked.Registry)
 	if full := oci.Complete(asked.Registry, asked.Repository); full != asked.Repository {
 		redirectTo(w, r, asked, full)
 		return nil
@@ -66,7 +67,8 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 	}
 	w.memory = req.memory
 	w.line.credential = req.generation()
-	return withUnread(handlers[asked.Kind](p, w, req), req.caller.Unread())
+	err = p.afterRefusal(req, handlers[asked.Kind](p, w, req))
+	return withUnread(err, req.caller.Unread())
 }
 
 // withUnread says in a refusal that a login could not be read. unread is the reason, or nil.
@@ -105,26 +107,46 @@ func withQuery(path, query string) string {
 
 // admit finds the registry that is asked for and identifies the caller, once per request.
 func (p *Proxy) admit(r *http.Request, asked oci.Request, trusted bool) (*request, error) {
-	reg := p.routes.registries[asked.Registry]
-	if reg == nil && trusted {
-		reg = p.routes.lookup(asked.Registry)
+	reg, err := p.find(asked.Registry, trusted)
+	if err != nil {
+		return nil, err
 	}
-	if reg == nil {
-		return nil, &oci.Error{Code: oci.RegistryUnknown, Message: "this registry is not configured, and others are served to trusted engines only"}
+	var presented auth.Presented
+	if asked.Kind != oci.Token { // there the client sends its login itself
+		presented = auth.Present(r.Header.Get("Authorization"), asked.Registry, asked.Repository)
 	}
-	caller := p.policy.Identify(r, access.Target{
-		Repository: asked.Repository,
-		Upstreams:  reg.upstreams,
-		Relay:      reg.relay,
-	}, trusted)
+	caller := p.identify(r, reg, asked.Repository, presented, trusted)
 	return &request{
 		Request:  asked,
 		http:     r,
 		registry: reg,
 		caller:   caller,
+		refusals: p.refusals,
 		memory:   p.memory.Allowance(caller),
 		mirror:   mirrorForm(asked),
 	}, nil
+}
+
+// find returns the registry of that name.
+func (p *Proxy) find(name string, trusted bool) (*registry, error) {
+	reg := p.routes.registries[name]
+	if reg == nil && trusted {
+		reg = p.routes.lookup(name)
+	}
+	if reg == nil {
+		return nil, &oci.Error{Code: oci.RegistryUnknown, Message: "this registry is not configured, and others are served to trusted engines only"}
+	}
+	return reg, nil
+}
+
+// identify returns who asks for a repository of a registry.
+func (p *Proxy) identify(r *http.Request, reg *registry, repository string, presented auth.Presented, trusted bool) access.Caller {
+	return p.policy.Identify(r, access.Target{
+		Repository: repository,
+		Upstreams:  reg.upstreams,
+		ClientAuth: reg.clientAuthFor(r),
+		Presented:  presented,
+	}, trusted)
 }
 
 // mirrorForm reports whether an engine that asks in this form falls back to the registry if

@@ -33,9 +33,9 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	}
 	h := w.Header()
 	tag := etag(m.digest)
-	setHeader(h, "Docker-Content-Digest", m.digest.String())
-	setHeader(h, "Etag", tag)
-	setHeader(h, "Vary", "Accept")
+	w.setHeader("Docker-Content-Digest", m.digest.String())
+	w.setHeader("Etag", tag)
+	w.setHeader("Vary", "Accept")
 	addWarnings(h, m.warning)
 	if m.stale {
 		h.Add("Warning", staleWarning)
@@ -47,8 +47,8 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 		w.WriteHeader(http.StatusNotModified) // engines do not ask so, and would not take it
 		return nil
 	}
-	setHeader(h, "Content-Type", m.mediaType)
-	setHeader(h, "Content-Length", strconv.FormatInt(m.size, 10))
+	w.setHeader("Content-Type", m.mediaType)
+	w.setHeader("Content-Length", strconv.FormatInt(m.size, 10))
 	w.WriteHeader(http.StatusOK)
 	if r.http.Method == http.MethodHead {
 		return nil

@@ -45,6 +45,7 @@ type Proxy struct {
 	memory    *access.Budget      // of untrusted callers
 	freshness Freshness
 	inquiries *inquiries
+	refusals  *refusals
 	prefetch  *prefetch.Prefetcher // nil: off
 	log       *logrus.Logger
 	accessLog AccessLog // nil: none
@@ -68,13 +69,14 @@ func New(c Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		routes:    routes,
-		policy:    access.Policy{TrustedUIDs: c.TrustedUIDs, Credentials: c.Credentials},
+		policy:    access.Policy{Trust: c.Trust, Credentials: c.Credentials},
 		page:      c.Page,
 		cache:     c.Cache,
 		transfers: c.Transfers,
 		memory:    access.NewBudget(untrustedMemory),
 		freshness: c.Freshness,
 		inquiries: newInquiries(c.Freshness.Timeout),
+		refusals:  &refusals{},
 		log:       c.Log,
 		accessLog: c.AccessLog,
 	}

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"fmt"
+	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -13,11 +15,11 @@ import (
 
 // registry is one registry served.
 type registry struct {
-	relay     bool
-	probe     bool
-	parallel  int // over how many connections a large blob is fetched
-	pool      upstream.Pool
-	upstreams []access.Upstream // the same, as far as access is concerned
+	clientAuth access.ClientAuth
+	probe      bool
+	parallel   int // over how many connections a large blob is fetched
+	pool       upstream.Pool
+	upstreams  []access.Upstream // the same, as far as access is concerned
 }
 
 // add adds an upstream. home says that it is the registry itself.
@@ -49,6 +51,36 @@ func (r *registry) home() upstream.Pool {
 	return home
 }
 
+// clientAuth returns who answers the challenges of rc.
+func clientAuth(rc config.Registry) access.ClientAuth {
+	switch rc.ClientAuth {
+	case "relay":
+		return access.ByClient
+	case "auto":
+		return access.ByEither
+	}
+	return access.ByDaemon
+}
+
+// clientAuthFor returns who answers the challenges for the client of a request. A client is asked for
+// a login of its own only if no other host can read it on the way.
+func (r *registry) clientAuthFor(req *http.Request) access.ClientAuth {
+	return protectedAuth(r.clientAuth, req)
+}
+
+func protectedAuth(a access.ClientAuth, r *http.Request) access.ClientAuth {
+	if a == access.ByEither && !protected(r) {
+		return access.ByDaemon
+	}
+	return a
+}
+
+// protected reports whether a request came over loopback or TLS.
+func protected(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	return r.TLS != nil || err == nil && from.Addr().Unmap().IsLoopback()
+}
+
 // isHome reports whether an upstream of rc is the registry itself and not a mirror of it: it
 // has the registry's host, or is the only one that there is.
 func isHome(rc config.Registry, u *url.URL) bool {
@@ -60,7 +92,7 @@ func isHome(rc config.Registry, u *url.URL) bool {
 
 // make makes the registry that rc configures.
 func (r *routes) make(rc config.Registry) (*registry, error) {
-	reg := &registry{relay: rc.Relay(), probe: rc.Named, parallel: rc.Parallel}
+	reg := &registry{clientAuth: clientAuth(rc), probe: rc.Named, parallel: rc.Parallel}
 	for _, u := range rc.Upstreams {
 		reached := rc
 		reached.Cert, reached.Key = r.certificate(rc, u)

@@ -23,6 +23,7 @@ type request struct {
 	http     *http.Request
 	registry *registry
 	caller   access.Caller
+	refusals *refusals
 	memory   *access.Allowance // for bodies that are held until the response is out
 	mirror   bool              // the engine falls back to the registry if sidemirror fails
 }
@@ -118,6 +119,9 @@ func (r *request) ask(ctx context.Context, l *accessLine, pool upstream.Pool, q 
 
 // send is ask for what outlives the request.
 func (r *request) send(ctx context.Context, pool upstream.Pool, q upstream.Request) (*http.Response, *upstream.Upstream, error) {
+	if e := r.refusals.recent(r); e != nil {
+		return nil, nil, e
+	}
 	resp, u, err := pool.Do(ctx, q, r.as)
 	if err != nil {
 		return nil, u, err
@@ -136,11 +140,10 @@ func (r *request) refusal(resp *http.Response, u *upstream.Upstream) *oci.Error 
 	message := fmt.Sprintf("%s answered %d", u.Host(), resp.StatusCode)
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
-		e := &oci.Error{Code: oci.Unauthorized, Message: message}
 		if r.caller.At(u.Name()).Relay {
-			e.Challenge = u.RelayChallenge(resp, r.ownRealm(), r.localRepository())
+			u.Learn(resp, r.as(u))
 		}
-		return e
+		return &oci.Error{Code: oci.Unauthorized, Message: message}
 	case http.StatusForbidden:
 		return &oci.Error{Code: oci.Denied, Message: message}
 	case http.StatusNotFound:

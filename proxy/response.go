@@ -13,6 +13,9 @@ type response struct {
 	http.ResponseWriter
 	line   accessLine
 	memory *access.Allowance // held until the response is out
+
+	values [8]string // of the header, see setHeader
+	used   int       // of values
 }
 
 func newResponse(w http.ResponseWriter, r *http.Request) *response {
@@ -79,5 +82,13 @@ func (l lateHeader) begin() {
 }
 
 // setHeader sets a header whose name is in its canonical form already, which [http.Header.Set] would
-// work out for each response.
-func setHeader(h http.Header, name, value string) { h[name] = []string{value} }
+// work out for each response. The first values need no memory of their own.
+func (w *response) setHeader(name, value string) {
+	if w.used == len(w.values) {
+		w.Header()[name] = []string{value}
+		return
+	}
+	w.values[w.used] = value
+	w.used++
+	w.Header()[name] = w.values[w.used-1 : w.used : w.used]
+}

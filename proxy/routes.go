@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"net/url"
 	"strings"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -118,10 +120,20 @@ func (r *routes) lookup(name string) *registry {
 	if err != nil { // it reads no certificate, so there is nothing to fail
 		return nil
 	}
-	reg := &registry{relay: r.any.Relay(), parallel: r.any.Parallel}
+	reg := &registry{clientAuth: clientAuth(*r.any), parallel: r.any.Parallel}
 	reg.add(up, u, true)
 	r.wild[name] = reg
 	return reg
+}
+
+// logIn reports whether a registry may want a login of the client of a request.
+func (r *routes) logIn(req *http.Request) bool {
+	for _, reg := range r.registries {
+		if reg.clientAuthFor(req) != access.ByDaemon {
+			return true
+		}
+	}
+	return r.any != nil && protectedAuth(clientAuth(*r.any), req) != access.ByDaemon
 }
 
 func (r *routes) close() {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/cache/inventory"
-	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
 // completeTimeout limits how long a person waits after the tabulator key for names from the cache.
@@ -126,15 +125,10 @@ func (c completer) logins(_ *cobra.Command, args []string, _ string) ([]string, 
 	if loaded == nil || len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	users, err := credential.OpenStore(loaded.Credentials.Store).List()
+	names, err := openLoginStores(loaded).keys()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	var names []string
-	for name, user := range users {
-		names = append(names, cobra.CompletionWithDesc(name, user))
-	}
-	slices.Sort(names)
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 

@@ -34,11 +34,15 @@ func newLoginCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "login REGISTRY[/NAMESPACE]",
 		Short: "Store a login for a registry, after the registry has accepted it",
-		Long: `Check a username and password with the registry, and store them for the daemon in the
-file that credentials.store names. A login is for the host that it names, and is sent
-nowhere else: a mirror of the registry has a login of its own. A login with a
-namespace is for the repositories in that namespace only. If several match, the
-daemon uses the longest.
+		Long: `Check a username and password with the registry, and store them for the daemon. A login
+is for the host that it names, and is sent nowhere else: a mirror of the registry has a
+login of its own. A login with a namespace is for the repositories in that namespace
+only. If several match, the daemon uses the longest.
+
+If systemd-creds is installed, it encrypts the login with a key of this host that only
+root can read, and the service decrypts it when it starts. Otherwise, or if the
+configuration sets credentials.store, the login is stored unencrypted in that file,
+readable by sidemirror's user only.
 
 sidemirror asks for the password on the terminal, or reads it from standard input with
 --password-stdin. There is no flag for it, because other users can read a command
@@ -193,11 +197,14 @@ func login(ctx context.Context, c *config.Config, registry, namespace string, gi
 		}
 		return nil, &problem.Problem{Code: "login-failed", Err: fmt.Errorf(what, key, err), Hint: hint}
 	}
-	store := credential.OpenStore(c.Credentials.Store)
-	if err := store.Put(ctx, key, given); err != nil {
+	file, note, err := openLoginStores(c).put(ctx, key, given)
+	if err != nil {
 		return nil, explainStore(err)
 	}
-	done := &loggedIn{Name: key, Username: given.Username, Store: c.Credentials.Store, Notes: []*problem.Problem{}}
+	done := &loggedIn{Name: key, Username: given.Username, Store: file, Notes: []*problem.Problem{}}
+	if note != nil {
+		done.Notes = append(done.Notes, note)
+	}
 	for _, r := range c.Registries {
 		if r.Name == registry && r.ClientAuth == "relay" {
 			text := fmt.Sprintf("registry.%q has client_auth = \"relay\": clients log in themselves, and this login is not used", registry)

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,7 +34,7 @@ so and exits with 0, as docker does.`,
 				return err
 			}
 			key := strings.TrimSuffix(registry+"/"+namespace, "/")
-			done, err := logout(cmd.Context(), credential.OpenStore(c.Credentials.Store), key)
+			done, err := logout(cmd.Context(), openLoginStores(c), key)
 			if err != nil {
 				return err
 			}
@@ -59,18 +57,17 @@ type loggedOut struct {
 }
 
 // logout deletes the login that is stored under key, if there is one.
-func logout(ctx context.Context, store *credential.Store, key string) (*loggedOut, error) {
+func logout(ctx context.Context, stores *loginStores, key string) (*loggedOut, error) {
 	done := &loggedOut{Name: key, Deleted: true, Within: []string{}}
-	if err := store.Delete(ctx, key); errors.Is(err, fs.ErrNotExist) {
+	if err := stores.remove(ctx, key); errors.Is(err, fs.ErrNotExist) {
 		done.Deleted = false
 	} else if err != nil {
 		return nil, explainStore(err)
 	}
-	users, err := store.List()
+	names, err := stores.keys()
 	if err != nil {
 		return nil, explainStore(err)
 	}
-	names := slices.Sorted(maps.Keys(users))
 	for _, other := range names {
 		if strings.HasPrefix(other, key+"/") {
 			done.Within = append(done.Within, other)

@@ -95,6 +95,7 @@ that they ask it first. If it is stopped or broken, the engines fall back to the
 		newVersionCommand(),
 		newCompletionCommand(),
 		newManCommand(),
+		newDecryptCommand(),
 	)
 	completer{g}.complete(root)
 	return root

@@ -111,7 +111,8 @@ func usedFiles(cmd *cobra.Command) (items []manItem) {
 		items = append(items, manItem{"/etc/sidemirror/config.toml", "The configuration. Without it the defaults apply."})
 	}
 	if uses(cmd, usesLogins) {
-		items = append(items, manItem{"/var/lib/sidemirror/credentials.json", "The logins."})
+		items = append(items, manItem{"/var/lib/sidemirror-logins/", "The logins, encrypted."},
+			manItem{"/var/lib/sidemirror/credentials.json", "The logins that are not encrypted."})
 	}
 	if uses(cmd, []string{"serve", "status"}) {
 		items = append(items, manItem{"/var/lib/sidemirror/", "The last valid configuration is in it."})

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,6 +30,8 @@ type status struct {
 	Signals []live.Signal      `json:"signals"` // what running engines still need
 	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
 	Notes   []*problem.Problem `json:"notes,omitempty"`
+
+	RefusedCallers []refusedCaller `json:"refused_callers,omitempty"` // root alone sees them
 
 	mirror string // sidemirror's URL
 	unused bool   // no configuration is in force, so that engines use the registries directly
@@ -79,6 +82,7 @@ The exit code is 0 if there is no problem, and 1 if there is one.`,
 			if h.Root == "/" {
 				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}, now.problems...))
 				s.unused = !now.used && !s.Proxy.Answers // only root can read the last good one
+				s.addState(readState(), now.Config)
 			}
 			switch {
 			case asJSON:
@@ -178,6 +182,7 @@ func (s *status) write(w io.Writer) error {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
 	p.notes(s.Engines, s.Notes...)
+	p.refusedCallers(s.RefusedCallers, time.Now())
 	if len(problems) == 0 {
 		p.paint(green, "no problems found")
 	}

@@ -41,6 +41,7 @@ var keys = []key[Config]{
 	{name: "cache.freshness_timeout", field: func(c *Config) any { return &c.Cache.FreshnessTimeout }, check: checkNotZero},
 	{name: "cache.prefetch", field: func(c *Config) any { return &c.Cache.Prefetch }},
 	{name: "trust.uids", field: func(c *Config) any { return &c.Trust.UIDs }},
+	{name: "trust.units", field: func(c *Config) any { return &c.Trust.Units }, check: checkUnit},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},
@@ -52,7 +53,7 @@ var keys = []key[Config]{
 var registryKeys = []key[Registry]{
 	{name: "upstreams", field: func(r *Registry) any { return &r.Upstreams }},
 	{name: "hosts", field: func(r *Registry) any { return &r.Hosts }, check: checkHost},
-	{name: "client_auth", field: func(r *Registry) any { return &r.ClientAuth }, check: oneOf("daemon", "relay")},
+	{name: "client_auth", field: func(r *Registry) any { return &r.ClientAuth }, check: oneOf("auto", "daemon", "relay")},
 	{name: "ca", field: func(r *Registry) any { return &r.CA }, check: checkPath},
 	{name: "cert", field: func(r *Registry) any { return &r.Cert }, check: checkPath},
 	{name: "key", field: func(r *Registry) any { return &r.Key }, check: checkPath},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
@@ -76,6 +77,22 @@ func (u Units) MainPID(ctx context.Context, unit string) (int, error) {
 		err = fmt.Errorf("asking systemd about %s: its MainPID is %v", unit, value)
 	}
 	return int(pid), err
+}
+
+// RunsBefore reports whether a unit runs a command with arg as an argument before its main process.
+func (u Units) RunsBefore(ctx context.Context, unit, arg string) (bool, error) {
+	value, err := u.value(ctx, unit, "Service", "ExecStartPre")
+	if err != nil {
+		return false, err
+	}
+	commands, _ := value.([][]any) // a(sasbttttuii): the path, the arguments, and how it ended
+	return slices.ContainsFunc(commands, func(c []any) bool {
+		if len(c) < 2 {
+			return false
+		}
+		args, _ := c[1].([]string)
+		return slices.Contains(args, arg)
+	}), nil
 }
 
 // Active reports whether a unit is active. A unit that does not exist is not.

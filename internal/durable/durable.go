@@ -6,10 +6,12 @@
 package durable
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -156,6 +158,36 @@ func Sync(folder *os.File) error {
 		return fmt.Errorf("syncing the folder: %w", cause(err))
 	}
 	return nil
+}
+
+const (
+	// lockWithin bounds the wait for another process, which holds a lock for milliseconds;
+	// lockRetry is how often it is tried.
+	lockWithin = 10 * time.Second
+	lockRetry  = 20 * time.Millisecond
+)
+
+// Lock waits until no other process has folder locked, and locks it until folder is closed. The
+// folder itself is locked, since a file that is replaced cannot be.
+func Lock(ctx context.Context, folder *os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, lockWithin)
+	defer cancel()
+	tick := time.NewTicker(lockRetry)
+	defer tick.Stop()
+	for {
+		err := unix.Flock(int(folder.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("locking the folder: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("another process has the folder locked: %w", ctx.Err())
+		case <-tick.C:
+		}
+	}
 }
 
 // cause leaves out the temporary file's name, which says nothing to a person.

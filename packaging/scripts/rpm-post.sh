@@ -17,7 +17,7 @@ fi
 # rpm labels the files of the package. It does not know these.
 if command -v restorecon >/dev/null; then
 	for path in /usr/bin/sidemirror /usr/lib/systemd/system/sidemirror* /etc/sidemirror \
-		/var/lib/sidemirror /var/lib/sidemirror-hosts /var/cache/sidemirror; do
+		/var/lib/sidemirror /var/lib/sidemirror-hosts /var/lib/sidemirror-logins /var/cache/sidemirror; do
 		[ ! -e "$path" ] || restorecon "$path" 2>/dev/null || :
 	done
 fi

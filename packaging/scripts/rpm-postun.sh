@@ -6,7 +6,7 @@ if [ "$1" -eq 0 ]; then
 		quiet systemctl daemon-reload || :
 	fi
 	rm -rf /var/cache/sidemirror
-	rmdir /var/lib/sidemirror 2>/dev/null || :
+	rmdir /var/lib/sidemirror /var/lib/sidemirror-logins 2>/dev/null || :
 	drop_journal
 fi
 exit 0

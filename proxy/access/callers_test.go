@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
@@ -91,28 +92,25 @@ func login(user string) source {
 func plainName(secrets ...string) string { return strings.Join(secrets, "-") }
 
 // caller identifies who asks for alpine with an Authorization header, "" for none.
-func caller(t *testing.T, p Policy, trusted, relay bool, authorization string) Caller {
+func caller(t *testing.T, p Policy, trusted bool, who ClientAuth, authorization string) Caller {
 	t.Helper()
 	p.Name = plainName
 	r, err := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if authorization != "" {
-		r.Header.Set("Authorization", authorization)
-	}
-	c := p.Identify(r, Target{Repository: repo.Name, Upstreams: upstreams, Relay: relay}, trusted)
-	return c
+	presented := auth.Present(authorization, repo.Registry, repo.Name)
+	return p.Identify(r, Target{Repository: repo.Name, Upstreams: upstreams, ClientAuth: who, Presented: presented}, trusted)
 }
 
 func engine(t *testing.T, user string) Caller {
-	return caller(t, Policy{Credentials: login(user)}, true, false, "")
+	return caller(t, Policy{Credentials: login(user)}, true, ByDaemon, "")
 }
 
 func stranger(t *testing.T) Caller {
-	return caller(t, Policy{Credentials: login("daemon")}, false, false, "")
+	return caller(t, Policy{Credentials: login("daemon")}, false, ByDaemon, "")
 }
 
 func client(t *testing.T, authorization string) Caller {
-	return caller(t, Policy{Credentials: login("daemon")}, true, true, authorization)
+	return caller(t, Policy{Credentials: login("daemon")}, true, ByClient, authorization)
 }

@@ -26,11 +26,15 @@ type Identity struct {
 	// Credential is the daemon's login; zero for none.
 	Credential credential.Credential
 
-	// Authorization is the caller's own header, in relay mode; zero for none.
+	// Authorization is the caller's own header; zero for none.
 	Authorization credential.Secret
 
 	// Relay means that the caller answers the upstream's challenges itself.
 	Relay bool
+
+	// MayLogIn means that the caller may answer a refusal with a login of its own, although
+	// sidemirror answers the challenges as long as it sends none.
+	MayLogIn bool
 
 	// Certificate means that the upstream sees the daemon's client certificate.
 	Certificate bool
@@ -70,16 +74,16 @@ func (id Identity) withCertificate(fingerprint string) Identity {
 }
 
 // clientIdentity returns the identity of a caller who sends its own Authorization.
-func clientIdentity(authorization string) Identity {
-	if authorization == "" {
+func clientIdentity(authorization credential.Secret) Identity {
+	if authorization.IsZero() {
 		return Identity{name: anonymous, Relay: true}
 	}
 	return Identity{
 		Relay:         true,
-		Authorization: credential.NewSecret(authorization),
-		name:          auth.Fingerprint(authorization),
+		Authorization: authorization,
+		name:          auth.Fingerprint(authorization.Reveal()),
 		bearer:        true,
-		until:         tokenEnd(authorization),
+		until:         tokenEnd(authorization.Reveal()),
 	}
 }
 

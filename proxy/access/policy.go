@@ -5,16 +5,18 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
+	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 )
 
 // Policy says which callers are trusted and which credentials they are served with.
 type Policy struct {
-	// TrustedUIDs are the users whose processes, asking over loopback, are trusted engines.
-	TrustedUIDs []uint32
+	// Trust says which processes, asking over loopback, are trusted engines; nil for none.
+	Trust *peer.Trust
 
 	// Credentials are the daemon's own; nil for none. They serve trusted callers only.
 	Credentials credential.Source
@@ -24,13 +26,25 @@ type Policy struct {
 	Name func(secrets ...string) string
 }
 
+// ClientAuth says who answers a registry's challenges.
+type ClientAuth int
+
+// The daemon answers them, with its own credentials; or the client, with the client's own, always or
+// where the daemon has no credential for the caller.
+const (
+	ByDaemon ClientAuth = iota
+	ByClient
+	ByEither
+)
+
 // Target is what a caller asks for: a repository of a registry, through its upstreams.
 type Target struct {
 	Repository string
 	Upstreams  []Upstream
+	ClientAuth ClientAuth
 
-	// Relay means that callers answer the upstream's challenges with their own credentials.
-	Relay bool
+	// Presented is the caller's own Authorization.
+	Presented auth.Presented
 }
 
 // Upstream is an upstream as far as access is concerned. A login, a client certificate and in
@@ -49,7 +63,7 @@ type Upstream struct {
 }
 
 // Trusts reports whether the request of ctx comes from a trusted engine.
-func (p Policy) Trusts(ctx context.Context) bool { return peer.Trusted(ctx, p.TrustedUIDs) }
+func (p Policy) Trusts(ctx context.Context) bool { return peer.Trusted(ctx, p.Trust) }
 
 // Identify returns who asks for t, given that the caller is trusted or not. Where a login may
 // exist and cannot be read, the upstream is asked without one, since public content needs none.
@@ -70,12 +84,18 @@ func (p Policy) Identify(r *http.Request, t Target, trusted bool) Caller {
 func (p Policy) identity(r *http.Request, t Target, u Upstream, trusted bool) (id Identity, unread error) {
 	id = Identity{name: anonymous}
 	switch {
-	case t.Relay && u.Home:
-		id = clientIdentity(r.Header.Get("Authorization"))
-	case !t.Relay && trusted && p.Credentials != nil:
+	case t.ClientAuth == ByClient && u.Home:
+		id = clientIdentity(t.Presented.For(u.URL))
+	case t.ClientAuth != ByClient && trusted && p.Credentials != nil:
 		cred, err := credential.LookupFor(r.Context(), p.Credentials, u.URL, t.Repository)
 		unread = err
 		id = daemonIdentity(cred, p.Name)
+	}
+	if t.ClientAuth == ByEither && u.Home && id.Credential.IsZero() {
+		if own := t.Presented.For(u.URL); !own.IsZero() {
+			id = clientIdentity(own)
+		}
+		id.MayLogIn = true
 	}
 	if trusted && u.Certificate != "" {
 		id = id.withCertificate(u.Certificate)
@@ -128,4 +148,14 @@ func (c Caller) knows(upstream string) bool {
 		}
 	}
 	return false
+}
+
+// Own reports whether an upstream is asked with the caller's own Authorization.
+func (c Caller) Own() bool {
+	return slices.ContainsFunc(c.identities, func(n named) bool { return !n.identity.Authorization.IsZero() })
+}
+
+// Login reports whether an upstream is asked with a login of the daemon's.
+func (c Caller) Login() bool {
+	return slices.ContainsFunc(c.identities, func(n named) bool { return !n.identity.Credential.IsZero() })
 }

@@ -42,7 +42,7 @@ func TestOfSeveralUpstreamsOnlyTheOneThatALoginIsForGetsIt(t *testing.T) {
 		t.Error("in relay mode a mirror gets the header of the registry's client")
 	}
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
-	all := Policy{Credentials: everywhere(login("a")), Name: plainName}.Identify(r, Target{Upstreams: upstreams, Relay: true}, true)
+	all := Policy{Credentials: everywhere(login("a")), Name: plainName}.Identify(r, Target{Upstreams: upstreams, ClientAuth: ByClient}, true)
 	if !all.At(mirror).Credential.IsZero() || !all.At(hub).Credential.IsZero() {
 		t.Error("in relay mode a login of the daemon's is used")
 	}
@@ -53,25 +53,25 @@ func TestOfSeveralUpstreamsOnlyTheOneThatALoginIsForGetsIt(t *testing.T) {
 
 func TestAClientCertificateIsACredentialOfTrustedCallersOnly(t *testing.T) {
 	t.Parallel()
-	certified := func(trusted, relay bool, fingerprint string) Identity {
+	certified := func(trusted bool, who ClientAuth, fingerprint string) Identity {
 		r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
 		u := []Upstream{{Name: hub, URL: parsed(hub), Home: true, Certificate: fingerprint}}
-		c := (Policy{Name: plainName}).Identify(r, Target{Upstreams: u, Relay: relay}, trusted)
+		c := (Policy{Name: plainName}).Identify(r, Target{Upstreams: u, ClientAuth: who}, trusted)
 		return c.At(hub)
 	}
-	for _, relay := range []bool{false, true} {
-		if id := certified(true, relay, "ab"); !id.Certificate {
-			t.Errorf("relay %v: a trusted caller is served without the certificate", relay)
+	for _, who := range []ClientAuth{ByDaemon, ByClient, ByEither} {
+		if id := certified(true, who, "ab"); !id.Certificate {
+			t.Errorf("client auth %v: a trusted caller is served without the certificate", who)
 		}
-		if id := certified(false, relay, "ab"); id.Certificate || id.name != anonymous {
-			t.Errorf("relay %v: an untrusted caller is served with the certificate", relay)
+		if id := certified(false, who, "ab"); id.Certificate || id.name != anonymous {
+			t.Errorf("client auth %v: an untrusted caller is served with the certificate", who)
 		}
 	}
-	with, other := certified(true, false, "ab"), certified(true, false, "cd")
+	with, other := certified(true, ByDaemon, "ab"), certified(true, ByDaemon, "cd")
 	if with.name == anonymous || with.name == other.name {
 		t.Errorf("certificates are no identities of their own: %q, %q", with.name, other.name)
 	}
-	if certified(true, false, "").Certificate {
+	if certified(true, ByDaemon, "").Certificate {
 		t.Error("a certificate that does not exist")
 	}
 }
@@ -90,7 +90,7 @@ func TestAClientsAuthorizationIsUsedInRelayModeOnly(t *testing.T) {
 	if id := client(t, "Bearer x").At(hub); id.Authorization.Reveal() != "Bearer x" {
 		t.Error("relay mode drops the client's header")
 	}
-	if id := caller(t, Policy{}, false, false, "Bearer x").At(hub); !id.Authorization.IsZero() {
+	if id := caller(t, Policy{}, false, ByDaemon, "Bearer x").At(hub); !id.Authorization.IsZero() {
 		t.Error("a client's header is passed on outside relay mode")
 	}
 }
@@ -119,7 +119,7 @@ func TestACredentialThatCannotBeReadLeavesItsUpstreamAnonymous(t *testing.T) {
 	for what, err := range map[string]error{
 		"an upstream whose login can be read": p.Identify(r, Target{Upstreams: upstreams[:1]}, true).Unread(),
 		"an untrusted caller":                 p.Identify(r, Target{Upstreams: upstreams}, false).Unread(),
-		"relay mode, at the registry itself":  p.Identify(r, Target{Upstreams: upstreams[:1], Relay: true}, true).Unread(),
+		"relay mode, at the registry itself":  p.Identify(r, Target{Upstreams: upstreams[:1], ClientAuth: ByClient}, true).Unread(),
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
@@ -141,5 +141,29 @@ func TestCallersShareANameOnlyInTheSameIdentities(t *testing.T) {
 	first, again := engine(t, "a").Name(), engine(t, "a").Name()
 	if first != again || stranger(t).Name() != client(t, "").Name() {
 		t.Error("the same identities have two names")
+	}
+}
+
+// With client_auth = "auto" the daemon's login comes first, and then the caller's own.
+func TestACallersOwnLoginCountsWhereTheDaemonHasNone(t *testing.T) {
+	t.Parallel()
+	with, without := Policy{Credentials: login("daemon")}, Policy{}
+	if id := caller(t, with, true, ByEither, "Bearer x").At(hub); id.Credential.Username != "daemon" || !id.Authorization.IsZero() || id.MayLogIn {
+		t.Error("a trusted caller with a token is not served with the daemon's login")
+	}
+	for what, c := range map[string]Caller{
+		"untrusted":                         caller(t, with, false, ByEither, "Bearer x"),
+		"trusted, no login of the daemon's": caller(t, without, true, ByEither, "Bearer x"),
+	} {
+		if id := c.At(hub); id.Authorization.Reveal() != "Bearer x" || !id.Credential.IsZero() || id.Recorded() != "" {
+			t.Errorf("%s: the caller's own token is not used", what)
+		}
+		if id := c.At(mirror); !id.Authorization.IsZero() || id.MayLogIn {
+			t.Errorf("%s: a mirror gets the caller's token", what)
+		}
+	}
+	anon := caller(t, without, true, ByEither, "").At(hub)
+	if anon.Relay || !anon.MayLogIn || anon.Recorded() != anonymous {
+		t.Error("a caller without a token is not asked for as an anonymous client that may log in")
 	}
 }

@@ -29,6 +29,7 @@ type refusals struct {
 type refusal struct {
 	until time.Time
 	wait  time.Duration
+	words string // of the registry
 }
 
 // trial lets one caller at a time try a generation that is not proven yet, so that a
@@ -38,7 +39,7 @@ type refusal struct {
 func (r *refusals) trial(ctx context.Context, generation, scope string) (end func(), err error) {
 	for generation != "" {
 		r.mu.Lock()
-		if r.proven[generation] || r.isHeld(generation, scope) {
+		if held, _ := r.isHeld(generation, scope); held || r.proven[generation] {
 			r.mu.Unlock()
 			break
 		}
@@ -72,8 +73,8 @@ func (r *refusals) begin(generation string) (end func()) {
 	}
 }
 
-// refuse records that generation was refused for scope.
-func (r *refusals) refuse(generation, scope string) {
+// refuse records that generation was refused for scope, with those words.
+func (r *refusals) refuse(generation, scope, words string) {
 	if generation == "" {
 		return
 	}
@@ -92,7 +93,7 @@ func (r *refusals) refuse(generation, scope string) {
 		return
 	}
 	wait := min(max(2*old.wait, firstRefusal), longestRefusal)
-	r.stored[key] = refusal{now.Add(wait), wait}
+	r.stored[key] = refusal{now.Add(wait), wait, words}
 }
 
 // prove records that generation was accepted.
@@ -109,17 +110,23 @@ func (r *refusals) prove(generation string) {
 	delete(r.stored, tokenKey{generation, ""})
 }
 
-// holds reports whether generation must not be tried for scope yet.
-func (r *refusals) holds(generation, scope string) bool {
+// holds reports whether generation must not be tried for scope yet, and with what words it was
+// refused.
+func (r *refusals) holds(generation, scope string) (held bool, words string) {
 	if generation == "" {
-		return false
+		return false, ""
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.isHeld(generation, scope)
 }
 
-func (r *refusals) isHeld(generation, scope string) bool {
+func (r *refusals) isHeld(generation, scope string) (held bool, words string) {
 	now := time.Now()
-	return now.Before(r.stored[tokenKey{generation, ""}].until) || now.Before(r.stored[tokenKey{generation, scope}].until)
+	for _, key := range []tokenKey{{generation, ""}, {generation, scope}} {
+		if known := r.stored[key]; now.Before(known.until) {
+			return true, known.words
+		}
+	}
+	return false, ""
 }

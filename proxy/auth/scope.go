@@ -20,6 +20,11 @@ func PullScope(repository string) string {
 	return "repository:" + repository + ":pull"
 }
 
+// ScopeRepository returns the repository of a scope that [CompleteScopes] has returned.
+func ScopeRepository(scope string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(scope, "repository:"), ":pull")
+}
+
 // CompleteScopes turns the scopes that a client of relay mode asks for into those to ask
 // its upstream for: with repositories as the upstream names them, completed with
 // "library/" for Docker Hub, each once (ciiiii#79 sent two), and with no action except

@@ -71,16 +71,16 @@ type exchange struct {
 // whichever the credential needs and the server knows.
 func (t *Transport) fetch(ctx context.Context, x exchange) (*token, error) {
 	if !x.credential.IdentityToken.IsZero() {
-		tok, status, err := t.ask(ctx, x.post("refresh_token"))
+		tok, status, err := t.ask(ctx, x, x.post("refresh_token"))
 		if err == nil || x.credential.Username == "" || !otherWay(status) {
 			return tok, err
 		}
 	}
-	tok, status, err := t.ask(ctx, x.get())
+	tok, status, err := t.ask(ctx, x, x.get())
 	if err == nil || x.credential.Password.IsZero() || (status != http.StatusNotFound && status != http.StatusMethodNotAllowed) {
 		return tok, err
 	}
-	tok, _, err = t.ask(ctx, x.post("password"))
+	tok, _, err = t.ask(ctx, x, x.post("password"))
 	return tok, err
 }
 
@@ -142,15 +142,16 @@ func postForm(u *url.URL, form url.Values) *http.Request {
 	}
 }
 
-// ask sends one request to a token server and reads its response. status is 0 if there
-// was none.
-func (t *Transport) ask(ctx context.Context, req *http.Request) (tok *token, status int, err error) {
+// ask sends one request of an exchange to a token server and reads its response. status is 0 if
+// there was none.
+func (t *Transport) ask(ctx context.Context, x exchange, req *http.Request) (tok *token, status int, err error) {
 	resp, err := t.sendToRealm(ctx, req)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNonAuthoritativeInfo {
+		censor(resp, x.credential)
 		return nil, resp.StatusCode, realmStatus(req.URL, resp)
 	}
 	tok, err = readToken(resp.Body, time.Now())
@@ -210,21 +211,25 @@ func redirectWithin(req *http.Request, resp *http.Response) *http.Request {
 	return next
 }
 
-// realmStatus returns the error that a token server's refusal means.
+// realmStatus returns the error that a token server's refusal means, with the server's own words.
 func realmStatus(realm *url.URL, resp *http.Response) error {
-	text := fmt.Sprintf("the token server %s answered %d", realm.Host, resp.StatusCode)
+	e := &oci.Error{Code: oci.Unavailable, Message: fmt.Sprintf("the token server %s answered %d", realm.Host, resp.StatusCode)}
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
-		return &oci.Error{Code: oci.Unauthorized, Message: text}
+		e.Code = oci.Unauthorized
 	case http.StatusForbidden:
-		return &oci.Error{Code: oci.Denied, Message: text}
+		e.Code = oci.Denied
 	case http.StatusTooManyRequests:
-		return &oci.Error{Code: oci.TooManyRequests, Message: text, RetryAfter: RetryAfter(resp.Header, time.Now())}
+		e.Code, e.RetryAfter = oci.TooManyRequests, RetryAfter(resp.Header, time.Now())
 	}
-	if to, err := realm.Parse(resp.Header.Get("Location")); err == nil && resp.StatusCode/100 == 3 {
-		text += fmt.Sprintf(" with a redirect to %s, which is not followed", to.Host)
+	if resp.StatusCode/100 == 3 {
+		if to, err := realm.Parse(resp.Header.Get("Location")); err == nil {
+			e.Message += fmt.Sprintf(" with a redirect to %s, which is not followed", to.Host)
+		}
+		return e
 	}
-	return &oci.Error{Code: oci.Unavailable, Message: text}
+	e.ReadRefusal(resp)
+	return e
 }
 
 // readToken reads a token server's response. Errors contain nothing of what was read.

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -41,6 +42,7 @@ type Transport struct {
 	inquiry   inquiry
 	tokens    tokens
 	refusals  refusals
+	relayed   relayedRefusals
 	closing   sync.Once
 }
 
@@ -286,8 +288,8 @@ func (t *Transport) token(ctx context.Context, a Access, known *remembered, repl
 		if err == nil {
 			tok.replacement = replaces
 			t.refusals.prove(a.Credential.Generation)
-		} else if errors.Is(err, &oci.Error{Code: oci.Unauthorized}) {
-			t.refusals.refuse(a.Credential.Generation, key.scope)
+		} else if refused(nil, err) {
+			t.refusals.refuse(a.Credential.Generation, key.scope, oci.AsError(err).Message)
 		}
 		return tok, err
 	})
@@ -295,11 +297,12 @@ func (t *Transport) token(ctx context.Context, a Access, known *remembered, repl
 
 // heldBack returns the error for a credential that was refused a short while ago.
 func (t *Transport) heldBack(a Access) error {
-	if !t.refusals.holds(a.Credential.Generation, PullScope(a.Repository)) {
+	held, words := t.refusals.holds(a.Credential.Generation, PullScope(a.Repository))
+	if !held {
 		return nil
 	}
-	return &oci.Error{Code: oci.Unauthorized, Message: "the credential for " + t.Realms.Upstream.Host +
-		" was refused a short while ago and is not tried again yet; correct it with sidemirror login"}
+	return &oci.Error{Code: oci.Unauthorized, Message: fmt.Sprintf("the credential for %s was refused a short while ago (%s) "+
+		"and is not tried again yet; correct it with sidemirror login", t.Realms.Upstream.Host, words)}
 }
 
 func (t *Transport) key(a Access) tokenKey {
@@ -337,8 +340,9 @@ func (t *Transport) sendBasic(req *http.Request) (*http.Response, error) {
 	resp, err := t.Base.RoundTrip(req)
 	switch {
 	case err != nil:
-	case resp.StatusCode == http.StatusUnauthorized:
-		t.refusals.refuse(generation, scope)
+	case refused(resp, nil):
+		censor(resp, a.Credential)
+		t.refusals.refuse(generation, scope, refusalText(t.Realms.Upstream.Host, resp))
 	case resp.StatusCode < 400:
 		t.refusals.prove(generation)
 	}

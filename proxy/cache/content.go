@@ -33,11 +33,18 @@ func (c Content) Path() string {
 }
 
 // contentPath returns where the content of a digest is stored, below blobs or manifests. A
-// digest is safe in a path: hexadecimal of a known algorithm.
+// digest is safe in a path: hexadecimal of a known algorithm. What is no digest has the path of no
+// file, so that looking for it finds nothing.
 func contentPath(folder string, dgst digest.Digest) string {
+	if !ValidDigest(dgst) {
+		return path.Join(folder, noDigest)
+	}
 	hex := dgst.Encoded()
 	return path.Join(folder, dgst.Algorithm().String(), hex[:2], hex)
 }
+
+// noDigest is a name that neither content nor a record has.
+const noDigest = "none"
 
 // Walk calls visit for all content, in no order.
 func (d *Dir) Walk(ctx context.Context, visit func(Content) error) error {

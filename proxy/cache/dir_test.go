@@ -127,6 +127,38 @@ func TestATagMayMeanAnIndexAndAManifest(t *testing.T) {
 	}
 }
 
+// Manifests and records are read from outside, and what they name may be no digest.
+func TestWhatIsNoDigestIsNotStored(t *testing.T) {
+	t.Parallel()
+	d := open(t, Limits{})
+	known := put(t, d, "layer", 0)
+	for _, dgst := range []digest.Digest{
+		"", ":", "sha256", "sha256:", "sha256:2c", "sha256:../../../key",
+		"md5:" + digest.Digest(known.Encoded()), known[:len(known)-1], known + "0",
+	} {
+		_, stored := d.Stored(dgst, false)
+		_, storedManifest := d.Stored(dgst, true)
+		_, blob := d.Blob(dgst, false)
+		_, manifest := d.Manifest(alpine, dgst, false)
+		_, _, content := d.ReadContent(dgst, false, 1)
+		for _, err := range []error{stored, storedManifest, blob, manifest, content} {
+			if !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%q is found: %v", dgst, err)
+			}
+		}
+		if d.HasBlob(dgst) || d.BlobHoldings(alpine, dgst) != nil || d.Forget(alpine, KindBlob, dgst) != nil {
+			t.Errorf("%q is held", dgst)
+		}
+		_, err := d.Holders(t.Context(), dgst, func(Record) bool {
+			t.Errorf("%q has a holder", dgst)
+			return true
+		})
+		if err != nil {
+			t.Errorf("the holders of %q: %v", dgst, err)
+		}
+	}
+}
+
 func TestTornRecordsAreNotThere(t *testing.T) {
 	t.Parallel()
 	d := open(t, Limits{})

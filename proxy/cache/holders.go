@@ -114,6 +114,9 @@ func (d *Dir) Holders(ctx context.Context, dgst digest.Digest, visit func(Record
 }
 
 func (d *Dir) eachHolder(ctx context.Context, f *holderFile, dgst digest.Digest, visit func(Record) bool) error {
+	if !ValidDigest(dgst) {
+		return nil
+	}
 	top, err := d.top()
 	if err != nil {
 		return err
@@ -146,9 +149,8 @@ func (d *Dir) eachHolder(ctx context.Context, f *holderFile, dgst digest.Digest,
 func eachLineWith(data []byte, dgst digest.Digest, visit func([]byte) bool) {
 	start := []byte(dgst.String() + " ")
 	data = data[:bytes.LastIndexByte(data, '\n')+1]
-	for {
-		at := bytes.LastIndex(data, start)
-		if at < 0 {
+	for at := len(data); ; {
+		if at = bytes.LastIndex(data[:at], start); at < 0 {
 			return
 		}
 		line := data[at:]
@@ -156,7 +158,6 @@ func eachLineWith(data []byte, dgst digest.Digest, visit func([]byte) bool) {
 		if (at == 0 || data[at-1] == '\n') && !visit(line) {
 			return
 		}
-		data = data[:at]
 	}
 }
 

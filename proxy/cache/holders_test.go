@@ -158,6 +158,7 @@ func FuzzHolders(f *testing.F) {
 	f.Add([]byte(line))
 	f.Add([]byte(line + line[:40]))
 	f.Add([]byte("\n" + dgst.String() + " _blobs ../../etc/passwd\n"))
+	f.Add([]byte(dgst.String() + " " + dgst.String() + " " + line))
 	f.Add([]byte(dgst.String() + " _blobs docker.io/a b\n" + dgst.String() + " _tags docker.io/a\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		eachLineWith(data, dgst, func(line []byte) bool {

@@ -162,6 +162,9 @@ func (d *Dir) hold(r Repository, kind RecordKind, dgst digest.Digest, h Holding)
 }
 
 func holdingPath(r Repository, kind RecordKind, dgst digest.Digest) string {
+	if !ValidDigest(dgst) {
+		return path.Join(r.folder(), string(kind), noDigest)
+	}
 	return path.Join(r.folder(), string(kind), dgst.Algorithm().String(), dgst.Encoded())
 }
 

@@ -20,10 +20,6 @@ const (
 	// spareTime is for how long a record stays that is about nothing stored: a pull that is
 	// under way writes records before its content is whole.
 	spareTime = time.Hour
-
-	// maxCandidates is how many records one pass over all of them can choose to remove because
-	// there are too many.
-	maxCandidates = 16384
 )
 
 var errRecordsFull = errors.New("there is no room for more records")
@@ -76,7 +72,8 @@ type sweptRecord struct {
 
 // sweepRecords removes the records that are of no use any more, and if there are still too
 // many, those of untrusted callers and the oldest. It removes the folders of repositories
-// without records. It takes the same memory whatever the number of records.
+// without records. It takes the same memory whatever the number of records, and goes over them
+// twice at most.
 func (d *Dir) sweepRecords(ctx context.Context, p *pace) error {
 	d.sweeps.Add(1)
 	s := &sweep{dir: d, pace: p, now: time.Now()}
@@ -87,8 +84,11 @@ func (d *Dir) sweepRecords(ctx context.Context, p *pace) error {
 		return err
 	}
 	rebuild.finish(s.holdings)
-	if err := s.removeSurplus(ctx); err != nil {
-		return err
+	if remove := s.surplus(d.recordLimit()); remove != nil {
+		s = &sweep{dir: d, pace: p, now: s.now}
+		if err := s.run(ctx, remove); err != nil {
+			return err
+		}
 	}
 	if p != nil && s.holdings > largeWalk {
 		debug.FreeOSMemory()
@@ -97,36 +97,6 @@ func (d *Dir) sweepRecords(ctx context.Context, p *pace) error {
 	d.space.mu.Lock()
 	defer d.space.mu.Unlock()
 	d.space.records, d.space.recordsUntrusted = s.blocks, s.untrusted
-	return nil
-}
-
-// removeSurplus removes the records that are missed least until no more are left than there may be.
-func (s *sweep) removeSurplus(ctx context.Context) error {
-	limit, share := s.dir.recordLimit()
-	most, mostUntrusted := lowered(s.blocks, limit), lowered(s.untrusted, share)
-	for removed := 1; removed > 0 && (s.blocks > most || s.untrusted > mostUntrusted); {
-		removed = 0
-		choose := &sweep{dir: s.dir, pace: s.pace, now: s.now}
-		err := choose.run(ctx, func(r sweptRecord) bool {
-			choose.choose(r)
-			return false
-		})
-		if err != nil {
-			return err
-		}
-		slices.SortFunc(choose.candidates, compareUse)
-		for _, r := range choose.candidates {
-			over := s.blocks > most || r.untrusted && s.untrusted > mostUntrusted
-			if !over || s.dir.RemoveRecord(r.Record) != nil {
-				continue
-			}
-			removed++
-			s.blocks -= r.blocks
-			if r.untrusted {
-				s.untrusted -= r.blocks
-			}
-		}
-	}
 	return nil
 }
 
@@ -139,7 +109,7 @@ type sweep struct {
 
 	blocks, untrusted int64
 	holdings          int64
-	candidates        []sweptRecord
+	merits            merits // of the records that stay
 }
 
 // run calls remove for each record, and removes those for which it returns true.
@@ -165,7 +135,7 @@ func (s *sweep) run(ctx context.Context, remove func(sweptRecord) bool) error {
 			}
 			swept.useful = s.dir.isUseful(rec, in, name, holds)
 			holds = holds || swept.useful
-			if remove(swept) && s.dir.RemoveRecord(rec) == nil {
+			if remove(swept) && ignoreMissing(in.remove(name)) == nil {
 				return nil
 			}
 			left++
@@ -193,6 +163,7 @@ func (s *sweep) keep(r sweptRecord) {
 	if r.untrusted {
 		s.untrusted += r.blocks
 	}
+	s.merits.add(r, s.now)
 	if r.Kind == KindBlob || r.Kind == KindManifest {
 		s.holdings++
 		if s.holding != nil {
@@ -206,9 +177,8 @@ func (s *sweep) keep(r sweptRecord) {
 func (d *Dir) isUseful(r Record, in folder, name string, holds bool) bool {
 	switch r.Kind {
 	case KindBlob, KindManifest:
-		dgst := r.Digest()
-		_, err := d.stat(Content{Digest: dgst, Manifest: r.Kind == KindManifest}.Path())
-		return dgst != "" && err == nil
+		_, err := d.Stored(r.Digest(), r.Kind == KindManifest)
+		return err == nil
 	case KindTag:
 		data, err := in.read(name, maxRecord)
 		var all []Meaning
@@ -216,10 +186,7 @@ func (d *Dir) isUseful(r Record, in folder, name string, holds bool) bool {
 			return false
 		}
 		return slices.ContainsFunc(all, func(m Meaning) bool {
-			if !ValidDigest(m.Digest) {
-				return false
-			}
-			_, err := d.stat(contentPath("manifests", m.Digest))
+			_, err := d.Stored(m.Digest, true)
 			return err == nil
 		})
 	case KindList, KindGrant:
@@ -239,43 +206,6 @@ func (s *sweep) expire(r sweptRecord) bool {
 		return true
 	}
 	return !r.useful && age > spareTime
-}
-
-// choose enters a record among those that are missed least.
-func (s *sweep) choose(r sweptRecord) {
-	if s.candidates = append(s.candidates, r); len(s.candidates) == 2*maxCandidates {
-		slices.SortFunc(s.candidates, compareUse)
-		s.candidates = s.candidates[:maxCandidates]
-	}
-}
-
-// lowered returns how much may stay of n: all of it while there is room within limit, and
-// otherwise so much that there is room for a while.
-func lowered(n, limit int64) int64 {
-	if n <= limit*9/10 {
-		return n
-	}
-	return limit * 8 / 10
-}
-
-// compareUse orders records by what is missed least: those of untrusted callers, those about
-// nothing stored, the oldest.
-func compareUse(a, b sweptRecord) int {
-	rank := func(r sweptRecord) int {
-		switch {
-		case r.untrusted && !r.useful:
-			return 0
-		case r.untrusted:
-			return 1
-		case !r.useful:
-			return 2
-		}
-		return 3
-	}
-	if x, y := rank(a), rank(b); x != y {
-		return x - y
-	}
-	return a.written.Compare(b.written)
 }
 
 // removeEmpty removes the folders of a repository that has no records, and those around it that

@@ -3,6 +3,7 @@ package cache
 import (
 	"fmt"
 	"io/fs"
+	"path"
 	"testing"
 	"time"
 
@@ -151,6 +152,37 @@ func TestRecordsAboutNothingStoredGoWithTheirRepository(t *testing.T) {
 	}
 	if len(d.BlobHoldings(alpine, dgst)) == 0 || len(d.Tag(alpine, "1")) == 0 || d.Granted(alpine, "u", "anonymous").IsZero() {
 		t.Error("records about stored content went too")
+	}
+}
+
+// An editor, a backup or a file system that was repaired leaves files of other names.
+func TestASweepPassesFilesThatAreNoRecords(t *testing.T) {
+	t.Parallel()
+	d := open(t, Limits{})
+	dgst := put(t, d, "layer", 0)
+	if err := d.HoldBlob(alpine, dgst, Learned{}); err != nil {
+		t.Fatal(err)
+	}
+	held := holdingPath(alpine, KindBlob, dgst)
+	for _, name := range []string{
+		held + "~", held[:len(held)-1], path.Dir(held) + "/x",
+		alpine.folder() + "/_blobs/x", alpine.folder() + "/_tags", alpine.folder() + "/_other",
+	} {
+		if err := d.root.WriteFile(name, []byte("x"), fileMode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, by := range []time.Duration{0, 2 * spareTime} {
+		age(t, d, anyRecord, by)
+		if err := d.sweepRecords(t.Context(), nil); err != nil {
+			t.Errorf("after %v: %v", by, err)
+		}
+	}
+	if len(d.BlobHoldings(alpine, dgst)) == 0 {
+		t.Error("a record went with the others")
+	}
+	if _, err := d.root.Stat(held + "~"); err == nil {
+		t.Error("a file that is no record stays for ever")
 	}
 }
 

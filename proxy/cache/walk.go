@@ -90,6 +90,19 @@ func (f folder) stat(name string) (fileInfo, error) {
 	}
 }
 
+// remove removes the file called name.
+func (f folder) remove(name string) error {
+	for {
+		err := unix.Unlinkat(f.fd, name, 0)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return &fs.PathError{Op: "remove", Path: name, Err: err}
+		}
+	}
+}
+
 func infoOf(st *unix.Stat_t) fileInfo {
 	return fileInfo{
 		size:      st.Size,

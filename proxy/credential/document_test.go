@@ -210,7 +210,7 @@ func FuzzParseDocument(f *testing.F) {
 				t.Error("the same bytes give another generation")
 			}
 			if value, err := encodeLogin(e.credential, ""); err == nil {
-				back, _, err := parseLogin(value)
+				back, _, err := parseLogin(fileKind, value)
 				if err != nil || spell(back) != spell(e.credential) {
 					t.Errorf("does not survive being stored: %v", err)
 				}

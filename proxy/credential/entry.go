@@ -27,6 +27,8 @@ type login struct {
 	RegistryToken Secret `json:"registrytoken"`
 	// Accepted is sidemirror's own: when the registry last accepted the login that is stored.
 	Accepted string `json:"accepted"`
+	// Problem is sidemirror's own: why the login cannot be read, see [Store.PutProblem].
+	Problem string `json:"problem"`
 }
 
 // newEntry returns the entry for a key of a document. ok is false if the key names no registry.
@@ -37,18 +39,22 @@ func newEntry(kind, key string, value json.RawMessage) (e entry, ok bool) {
 	}
 	e = entry{fileKey: k, spelled: key}
 	var accepted string
-	e.credential, accepted, e.err = parseLogin(value)
+	e.credential, accepted, e.err = parseLogin(kind, value)
 	if e.err == nil && !e.credential.IsZero() {
 		e.credential.Generation = generation(kind, joinKey(e.registry, e.namespace), e.credential, accepted)
 	}
 	return e, true
 }
 
-// parseLogin follows Docker: "auth" beats "username" and "password". Its errors quote nothing.
-func parseLogin(value json.RawMessage) (c Credential, accepted string, err error) {
+// parseLogin follows Docker: "auth" beats "username" and "password". Its errors quote nothing but a
+// problem that sidemirror stored itself.
+func parseLogin(kind string, value json.RawMessage) (c Credential, accepted string, err error) {
 	var l login
 	if err := json.Unmarshal(value, &l); err != nil {
 		return Credential{}, "", errors.New("the entry is not an object of strings")
+	}
+	if l.Problem != "" && kind == storeKind {
+		return Credential{}, "", errors.New(l.Problem)
 	}
 	c = Credential{Username: l.Username, Password: l.Password, IdentityToken: l.IdentityToken}
 	if !l.Auth.IsZero() {
@@ -119,7 +125,7 @@ func encodeLogin(c Credential, accepted string) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	back, _, err := parseLogin(value)
+	back, _, err := parseLogin(storeKind, value)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 // helpers that "credHelpers" and "credsStore" name. A "registrytoken" alone is an error. Keys are as
 // [ParseKey] reads them, and may have the kubelet's wildcards; others are ignored.
 //
-// A changed file is read again by the next Lookup. While it has a problem, the last good content is
+// A changed file is read again by the next Lookup, see LookEvery. While it has a problem, the last good content is
 // used and Fault returns the problem; if there is none, Lookup returns the error. A missing file has
 // no logins.
 type File struct {
@@ -35,6 +36,10 @@ type File struct {
 	kind    string // "" is fileKind
 	content watched
 }
+
+// LookEvery has one look at the file serve the look-ups of that time, as of a burst of requests. It
+// must be called before the first Lookup; without it each of them looks.
+func (f *File) LookEvery(d time.Duration) { f.content.every = d }
 
 // Lookup is [Source.Lookup].
 func (f *File) Lookup(ctx context.Context, registry, repository string) (Credential, error) {

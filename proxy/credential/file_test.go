@@ -337,3 +337,23 @@ func BenchmarkFileLookup(b *testing.B) {
 		}
 	}
 }
+
+// What has changed in the meantime counts from the next look on, and a fault is looked for each time.
+func TestOneLookAtAFileServesABurst(t *testing.T) {
+	t.Parallel()
+	f := fileWith(t, auths("quay.io", "me:one"))
+	f.LookEvery(time.Hour)
+	mustLookup(t, f, "quay.io", "")
+	write(t, f.Path, "{")
+	if c := mustLookup(t, f, "quay.io", ""); spell(c) != "me:one" {
+		t.Errorf("got %q within the time of one look", spell(c))
+	}
+	if f.Fault() == nil {
+		t.Error("the fault is not seen")
+	}
+	write(t, f.Path, auths("quay.io", "me:two"))
+	f.LookEvery(time.Nanosecond)
+	if c := mustLookup(t, f, "quay.io", ""); spell(c) != "me:two" {
+		t.Errorf("got %q after that time", spell(c))
+	}
+}

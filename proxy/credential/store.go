@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,23 +19,80 @@ const storeKind = "store"
 type Store struct {
 	path    string
 	content watched
+
+	decrypted *Store // logins that are encrypted on disk; nil if there are none
+	merged    atomic.Pointer[mergedDocument]
+}
+
+// mergedDocument is a document and the two that it was made of.
+type mergedDocument struct {
+	parts [2]*document
+	whole *document
 }
 
 // OpenStore returns the store at path. It reads nothing yet. A store that does not exist is empty,
 // and the first Put makes it.
 func OpenStore(path string) *Store { return &Store{path: path} }
 
+// WithDecrypted makes look-ups find the logins in the store at path too. Of two for the same key that
+// one is used. Put, Delete and List do not change or list it.
+func (s *Store) WithDecrypted(path string) *Store {
+	s.decrypted = OpenStore(path)
+	return s
+}
+
+// LookEvery is [File.LookEvery].
+func (s *Store) LookEvery(d time.Duration) {
+	s.content.every = d
+	if s.decrypted != nil {
+		s.decrypted.LookEvery(d)
+	}
+}
+
 // Lookup is [Source.Lookup].
 func (s *Store) Lookup(ctx context.Context, registry, repository string) (Credential, error) {
-	return s.content.lookup(ctx, s.place(), registry, repository)
+	if s.decrypted == nil {
+		return s.content.lookup(ctx, s.place(), registry, repository)
+	}
+	own, ownErr := s.content.glance(s.place())
+	other, otherErr := s.decrypted.content.glance(s.decrypted.place())
+	c, err := s.merge(other, own).find(ctx, nil, registry, repository)
+	if err != nil {
+		return Credential{}, fmt.Errorf("the store of logins: %w", err)
+	}
+	if c.IsZero() { // what cannot be read might have had one
+		err = errors.Join(ownErr, otherErr)
+	}
+	return c, err
+}
+
+// merge returns a document with the entries of both, each of which may be nil.
+func (s *Store) merge(first, second *document) *document {
+	parts := [2]*document{first, second}
+	if m := s.merged.Load(); m != nil && m.parts == parts {
+		return m.whole
+	}
+	whole := &document{}
+	for _, part := range parts {
+		if part != nil {
+			whole.entries = append(whole.entries, part.entries...)
+		}
+	}
+	slices.SortStableFunc(whole.entries, compareEntries)
+	s.merged.Store(&mergedDocument{parts, whole})
+	return whole
 }
 
 // Fault returns what is wrong with the store now, with what to do about it, or nil.
 func (s *Store) Fault() error {
-	if err := s.content.trouble(s.place()); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	err := s.content.trouble(s.place())
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	return nil
+	if s.decrypted != nil {
+		err = errors.Join(err, s.decrypted.Fault())
+	}
+	return err
 }
 
 // List returns the keys of the logins and their usernames, "" where there is an identity token only
@@ -75,6 +134,19 @@ func (s *Store) Put(ctx context.Context, key string, c Credential) error {
 		return fmt.Errorf("storing the login for %s in %s: %w", key, s.path, err)
 	}
 	return nil
+}
+
+// PutProblem stores why the login for key, which exists, cannot be read. A look-up that would have
+// found it returns that as an error.
+func (s *Store) PutProblem(ctx context.Context, key, why string) error {
+	value, err := json.Marshal(map[string]string{"problem": why})
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, func(auths map[string]json.RawMessage) error {
+		auths[key] = value
+		return nil
+	})
 }
 
 // Delete deletes the login for key, and only that: those for namespaces in it stay. If there is none

@@ -287,3 +287,47 @@ func TestTheStoreIsForItsOwnerAloneWhateverTheUmask(t *testing.T) {
 		}()
 	}
 }
+
+func TestTheMoreSpecificLoginIsUsedWhicheverFileHasIt(t *testing.T) {
+	for _, tt := range []struct{ file, decrypted, want string }{
+		{"quay.io/org", "quay.io", "file"},
+		{"quay.io", "quay.io/org", "decrypted"},
+		{"quay.io", "quay.io", "decrypted"},
+		{"quay.io", "ghcr.io", "file"},
+		{"ghcr.io", "quay.io", "decrypted"},
+	} {
+		s, other := emptyStore(t), emptyStore(t)
+		both := OpenStore(s.path).WithDecrypted(other.path)
+		if got := spell(mustLookup(t, both, "quay.io", "org/app")); got != "" {
+			t.Errorf("without logins: %q", got)
+		}
+		mustPut(t, s, tt.file, user("file", "p"))
+		mustPut(t, other, tt.decrypted, user("decrypted", "p"))
+		if got := spell(mustLookup(t, both, "quay.io", "org/app")); got != tt.want+":p" {
+			t.Errorf("%+v: got %q", tt, got)
+		}
+	}
+}
+
+func TestALoginThatCannotBeReadIsAnErrorForItsRegistryOnly(t *testing.T) {
+	s, other := emptyStore(t), emptyStore(t)
+	both := OpenStore(s.path).WithDecrypted(other.path)
+	mustPut(t, other, "ghcr.io", user("me", "p"))
+	if err := other.PutProblem(t.Context(), "quay.io", "the key is gone"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := both.Lookup(t.Context(), "quay.io", "a"); err == nil || !strings.Contains(err.Error(), "the key is gone") {
+		t.Errorf("got %v", err)
+	}
+	if got := spell(mustLookup(t, both, "ghcr.io", "a")); got != "me:p" {
+		t.Errorf("another registry: %q", got)
+	}
+	if err := both.Fault(); err == nil || !strings.Contains(err.Error(), "quay.io") {
+		t.Errorf("fault: %v", err)
+	}
+	if err := os.WriteFile(s.path, []byte("{"), 0o600); err == nil {
+		if got := spell(mustLookup(t, both, "ghcr.io", "a")); got != "me:p" {
+			t.Errorf("while the other file has a problem: %q", got)
+		}
+	}
+}

@@ -7,17 +7,29 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// watched is a document as it was last read. Every look-up compares the file's stamp, so that a
+// watched is a document as it was last read. Look-ups compare the file's stamp, so that a
 // corrected file is used from the next pull on (nexus#639).
 type watched struct {
+	every   time.Duration // one look at the file serves the look-ups in that time
+	recent  atomic.Pointer[glance]
 	mu      sync.Mutex
 	seen    stamp     // the state that was read last, well or not; zero: read again
 	content *document // as it was last read well; nil if it never was, or the file was removed since
 	fault   error
 }
+
+// glance is what a look at a file found, well.
+type glance struct {
+	document *document
+	at       time.Time
+}
+
+// noLogins is the content of a file that does not exist.
+var noLogins = &document{}
 
 // attempts at a file that is being written to.
 const attempts = 3
@@ -25,7 +37,7 @@ const attempts = 3
 // lookup uses the last good content also while the file has a problem. If there is none yet it
 // returns the error, because the login that is asked for may be there.
 func (w *watched) lookup(ctx context.Context, p place, registry, repository string) (Credential, error) {
-	doc, err := w.current(p)
+	doc, err := w.glance(p)
 	if err != nil {
 		return Credential{}, err
 	}
@@ -34,6 +46,20 @@ func (w *watched) lookup(ctx context.Context, p place, registry, repository stri
 		return Credential{}, fmt.Errorf("credential file %s: %w", p.path, err)
 	}
 	return c, nil
+}
+
+// glance returns what is known after a look at the file, now or just before.
+func (w *watched) glance(p place) (*document, error) {
+	if g := w.recent.Load(); g != nil && time.Since(g.at) < w.every {
+		return g.document, nil
+	}
+	now := time.Now()
+	doc, err := w.current(p)
+	if err != nil || w.every == 0 {
+		return doc, err
+	}
+	w.recent.Store(&glance{doc, now})
+	return doc, nil
 }
 
 // current returns what is known after a look at the file.
@@ -45,7 +71,7 @@ func (w *watched) current(p place) (*document, error) {
 	case w.content != nil:
 		return w.content, nil
 	case errors.Is(w.fault, fs.ErrNotExist):
-		return &document{}, nil
+		return noLogins, nil
 	}
 	return nil, w.fault
 }

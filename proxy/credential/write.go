@@ -10,18 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/internal/durable"
-)
-
-const (
-	// lockWithin bounds the wait for another login, which holds the lock for
-	// milliseconds; lockRetry is how often it is tried.
-	lockWithin = 10 * time.Second
-	lockRetry  = 20 * time.Millisecond
 )
 
 // change edits "auths" under a lock and replaces the file by the result. Everything else in the
@@ -37,8 +29,8 @@ func (s *Store) change(ctx context.Context, edit func(auths map[string]json.RawM
 		return err
 	}
 	defer self.Close()
-	if err := lock(ctx, self); err != nil {
-		return err
+	if err := durable.Lock(ctx, self); err != nil {
+		return fmt.Errorf("another login or logout is under way: %w", err)
 	}
 	document, auths, err := s.read()
 	if err != nil {
@@ -89,28 +81,6 @@ func (s *Store) shorten(folder *os.File, data []byte, logins int, full error) er
 		return err
 	}
 	return f.Sync()
-}
-
-// lock takes the lock, which closing folder releases.
-func lock(ctx context.Context, folder *os.File) error {
-	ctx, cancel := context.WithTimeout(ctx, lockWithin)
-	defer cancel()
-	tick := time.NewTicker(lockRetry)
-	defer tick.Stop()
-	for {
-		err := unix.Flock(int(folder.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("locking its folder: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("another login or logout holds the lock of its folder: %w", ctx.Err())
-		case <-tick.C:
-		}
-	}
 }
 
 // read returns the store's file as it is, under the rules of a look-up.

@@ -22,6 +22,10 @@ func ManifestTypes() []string {
 // MediaType returns the media type of a Content-Type in lower case and without its
 // parameters, empty if it is malformed.
 func MediaType(contentType string) string {
+	switch contentType { // as they mostly come
+	case v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, DockerIndex, DockerManifest:
+		return contentType
+	}
 	t, _, err := mime.ParseMediaType(contentType)
 	if err != nil {
 		// Parameters that cannot be read take nothing from the type before them.

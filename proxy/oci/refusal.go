@@ -81,7 +81,7 @@ func parseRefusal(body []byte, mediaType string) (items []Item, reason string) {
 
 // reasonIn finds the reason in a JSON object of any kind (RFC 9457 and its relatives).
 func reasonIn(object map[string]any) string {
-	for _, name := range []string{"message", "detail", "error_description", "error", "reason", "title", "errors"} {
+	for _, name := range []string{"message", "detail", "details", "error_description", "error", "reason", "title", "errors"} {
 		switch v := object[name].(type) {
 		case string:
 			return oneLine(v)

@@ -112,19 +112,30 @@ func checkShape(r *http.Request) (string, url.Values, error) {
 	if strings.Contains(path, "%") {
 		path = unescape.Replace(path)
 	}
-	if strings.ContainsAny(path, `%\`) {
+	if strings.Contains(path, "%") || strings.Contains(path, `\`) {
 		return "", nil, malformed("the path must not contain \\ or an escape other than those of \":\", \"@\", \"[\" and \"]\"")
 	}
-	for part := range strings.SplitSeq(path, "/") {
-		if part == "." || part == ".." {
-			return "", nil, malformed("the path must not contain %q", part)
-		}
+	if part, ok := dots(path); ok {
+		return "", nil, malformed("the path must not contain %q", part)
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return "", nil, malformed("the query cannot be parsed")
 	}
 	return path, query, nil
+}
+
+// dots returns the component of a path that leads to where another path leads, if there is one.
+func dots(path string) (part string, ok bool) {
+	if !strings.Contains(path, "/.") && !strings.HasPrefix(path, ".") {
+		return "", false // as mostly: it costs less to see that than to look at each component
+	}
+	for part := range strings.SplitSeq(path, "/") {
+		if part == "." || part == ".." {
+			return part, true
+		}
+	}
+	return "", false
 }
 
 // unescape decodes the characters of a registry path that clients may escape: those of

@@ -12,11 +12,15 @@ import (
 
 	"github.com/sidemirror/sidemirror/internal/extent"
 	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const (
 	// resumePause is how long the second resume waits; the third waits twice that.
 	resumePause = 200 * time.Millisecond
+
+	// longestPause is how long a resume waits at most if the upstream's 429 asks for a pause.
+	longestPause = time.Minute
 
 	// slotPause is how long a transfer that no client waits for waits for a connection.
 	slotPause = time.Second
@@ -396,11 +400,21 @@ func (t *transfer) retry(c *conn, err error) {
 		return
 	}
 	defer t.mu.Unlock()
-	if t.resumes == 1 {
-		t.schedule()
+	if d := resumeAfter(t.resumes, err); d > 0 {
+		t.pause(d)
 		return
 	}
-	t.pause(time.Duration(t.resumes-1) * resumePause)
+	t.schedule()
+}
+
+// resumeAfter returns how long to wait before the n-th resume in a row, which follows err. A client
+// that has some of a blob waits for an upstream that asks for a short pause.
+func resumeAfter(n int, err error) time.Duration {
+	d := time.Duration(n-1) * resumePause
+	if e, ok := errors.AsType[*oci.Error](err); ok && e.RetryAfter <= longestPause {
+		d = max(d, e.RetryAfter)
+	}
+	return d
 }
 
 // pause opens no connection for a while. t.mu is held.

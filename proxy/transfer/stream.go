@@ -268,7 +268,7 @@ func (m *stream) next(ctx context.Context, b []byte, end int64) (int, error) {
 			m.unsure = true
 			continue
 		}
-		if err := sleep(ctx, time.Duration(m.resumes-1)*resumePause); err != nil {
+		if err := sleep(ctx, resumeAfter(m.resumes, err)); err != nil {
 			return 0, err
 		}
 	}

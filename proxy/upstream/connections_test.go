@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -285,20 +286,47 @@ func TestARefusalOfAnotherConnectionConcernsNoOtherRequest(t *testing.T) {
 	}
 }
 
-// A 429 that says for how long is kept, whatever it answered.
-func TestARetryAfterToAnotherConnectionIsKept(t *testing.T) {
-	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Retry-After", "60")
-		w.WriteHeader(http.StatusTooManyRequests)
+// A server may limit the connections of a client, and say for how long: that must not keep the pull
+// waiting which has one.
+func TestARetryAfterToAnotherConnectionIsKeptByOtherConnectionsAlone(t *testing.T) {
+	var asked atomic.Int32
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Range") != "" {
+			asked.Add(1)
+			w.Header().Set("Retry-After", "60")
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
 	})
 	u := newUpstream(t, Config{URL: mustURL(s.URL)})
-	for range 2 {
-		if _, err := u.Do(context.Background(), separate("0")); !errors.Is(err, &oci.Error{Code: oci.TooManyRequests}) {
+	ahead := anonymous(blobPath)
+	ahead.Ahead = true
+	for _, r := range []Request{separate("0"), separate("0"), ahead} {
+		if _, err := u.Do(context.Background(), r); !errors.Is(err, &oci.Error{Code: oci.TooManyRequests}) {
 			t.Errorf("%v", err)
 		}
 	}
-	if u.holds.left(separate("0").identity()) == 0 {
-		t.Error("the Retry-After is forgotten")
+	if n := asked.Load(); n != 1 {
+		t.Errorf("it was asked %d times within its Retry-After", n)
+	}
+	resp, err := u.Do(context.Background(), anonymous(blobPath))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+}
+
+func TestARetryAfterToARequestIsKeptByAll(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Range") == "" {
+			w.Header().Set("Retry-After", "60")
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
+	})
+	u := newUpstream(t, Config{URL: mustURL(s.URL)})
+	for _, r := range []Request{anonymous(blobPath), anonymous(blobPath), separate("0")} {
+		if _, err := u.Do(context.Background(), r); !errors.Is(err, &oci.Error{Code: oci.TooManyRequests}) {
+			t.Errorf("%v", err)
+		}
 	}
 }
 

@@ -16,15 +16,22 @@ const (
 )
 
 // holds remembers until when an upstream must not be asked in which identity: the Retry-After of
-// its 429s.
+// its 429s. What was said to a connection that only makes pulls quicker may be about the number of
+// connections: it counts for other such connections alone, and keeps no pull waiting.
 type holds struct {
 	mu    sync.Mutex
-	until map[string]time.Time
+	until map[holder]time.Time
 }
 
-// note records what resp, the response to r, says. A 429 that does not say how long to wait, to a
-// connection that only makes pulls quicker, may be about the number of connections: it must not keep
-// other requests waiting.
+// holder is who must not ask an upstream for a while.
+type holder struct {
+	identity string
+	extra    bool // only with connections that make pulls quicker
+}
+
+func (r Request) isExtra() bool { return r.Separate || r.Ahead }
+
+// note records what resp, the response to r, says.
 func (h *holds) note(r Request, resp *http.Response) {
 	if resp.StatusCode != http.StatusTooManyRequests {
 		return
@@ -32,34 +39,34 @@ func (h *holds) note(r Request, resp *http.Response) {
 	now := time.Now()
 	wait := auth.RetryAfter(resp.Header, now)
 	if wait == 0 {
-		if r.Separate || r.Ahead {
+		if r.isExtra() {
 			return
 		}
 		wait = defaultHold
 	}
-	identity := r.identity()
+	who := holder{r.identity(), r.isExtra()}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.until == nil {
-		h.until = map[string]time.Time{}
+		h.until = map[holder]time.Time{}
 	}
-	h.until[identity] = now.Add(wait)
-	h.bound(identity, now)
+	h.until[who] = now.Add(wait)
+	h.bound(who, now)
 }
 
 // bound removes holds if there are too many: those that are over, and then one of a client's own
 // token. A client that makes up tokens must not end the holds of others.
-func (h *holds) bound(newest string, now time.Time) {
+func (h *holds) bound(newest holder, now time.Time) {
 	if len(h.until) <= maxHolds {
 		return
 	}
 	victim := newest
-	for identity, until := range h.until {
+	for who, until := range h.until {
 		switch {
 		case !now.Before(until):
-			delete(h.until, identity)
-		case identity != newest && auth.IsFingerprint(identity):
-			victim = identity
+			delete(h.until, who)
+		case who != newest && auth.IsFingerprint(who.identity):
+			victim = who
 		}
 	}
 	if len(h.until) > maxHolds {
@@ -67,9 +74,14 @@ func (h *holds) bound(newest string, now time.Time) {
 	}
 }
 
-// left returns for how long the upstream must not be asked in identity.
-func (h *holds) left(identity string) time.Duration {
+// left returns for how long the upstream must not be asked for r.
+func (h *holds) left(r Request) time.Duration {
+	identity := r.identity()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return time.Until(h.until[identity])
+	left := time.Until(h.until[holder{identity, false}])
+	if r.isExtra() {
+		left = max(left, time.Until(h.until[holder{identity, true}]))
+	}
+	return left
 }

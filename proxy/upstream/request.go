@@ -110,7 +110,7 @@ func (u *Upstream) headerTimeout(r Request) time.Duration {
 // without an error, except 429 and a redirect that cannot be followed. Until the
 // Retry-After of a 429 is over, nothing is asked. Errors are an [*oci.Error].
 func (u *Upstream) Do(ctx context.Context, r Request) (*http.Response, error) {
-	if wait := u.holds.left(r.identity()); wait > 0 {
+	if wait := u.holds.left(r); wait > 0 {
 		return nil, u.tooMany(wait)
 	}
 	ctx = awaitingHeader(ctx, u.headerTimeout(r))

@@ -74,6 +74,7 @@ type Upstream struct {
 	health      health
 	realmHealth health // of a token server on another host
 	holds       holds
+	logins      logins
 
 	life       context.Context // ended by Close
 	end        context.CancelFunc
@@ -160,8 +161,9 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 	if u.private.Load() {
 		req.Header.Set("Via", Via)
 	}
+	var access auth.Access
 	if r.Access != nil {
-		access := *r.Access
+		access = *r.Access
 		if name := u.repositoryOf(target); name != "" {
 			access.Repository = name
 		}
@@ -173,6 +175,7 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 		}
 		return u.client(r.Identity).auth.RoundTrip(req)
 	})
+	u.logins.note(u.url, r.Access, access.Repository, resp, err)
 	if err != nil {
 		return nil, u.explain(ctx, u.url, err)
 	}
@@ -222,9 +225,12 @@ func (u *Upstream) Relay(ctx context.Context, in auth.TokenRequest, id Identity)
 	return u.client(id).auth.Relay(ctx, in)
 }
 
-// RelayChallenge rewrites an upstream's challenge, see [auth.Transport.RelayChallenge].
-func (u *Upstream) RelayChallenge(resp *http.Response, realm, repository string) string {
-	return u.own.auth.RelayChallenge(resp, realm, repository)
+// Learn remembers the challenge of a 401 to a client that answers challenges itself.
+func (u *Upstream) Learn(resp *http.Response, id Identity) { u.client(id).auth.Learn(resp) }
+
+// ClientChallenge returns the challenge for such a client, see [auth.Transport.ClientChallenge].
+func (u *Upstream) ClientChallenge(id Identity, realm, repository string, named bool) string {
+	return u.client(id).auth.ClientChallenge(realm, repository, named)
 }
 
 // Name returns the upstream's URL, by which records and grants tell upstreams apart.

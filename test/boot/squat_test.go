@@ -104,10 +104,17 @@ func (m *machine) reinstall(debs ...string) {
 	}
 }
 
-// repair brings sidemirror back after all that.
+// repair brings sidemirror back after all that. On a busy host systemd's own helper process may fail
+// to open a socket ("Failed to receive listening socket"): an administrator tries again.
 func (m *machine) repair() {
 	m.t.Helper()
-	m.run("systemctl reset-failed sidemirror.service sidemirror.socket; systemctl restart sidemirror.socket sidemirror.service sidemirror-hosts.service")
+	m.eventually("sidemirror is restarted", func() error {
+		out, err := m.try("systemctl reset-failed sidemirror.service sidemirror.socket; systemctl restart sidemirror.socket sidemirror.service sidemirror-hosts.service")
+		if err != nil {
+			m.t.Logf("a restart failed: %v\n%s\n%q", err, out, m.journal("sidemirror.socket"))
+		}
+		return err
+	})
 	m.settled()
 }
 

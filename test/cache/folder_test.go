@@ -3,6 +3,7 @@ package cache
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -108,20 +109,24 @@ func (r *rig) keepsNothingOf(what string, d digest.Digest) {
 func (r *rig) settles() {
 	r.t.Helper()
 	r.Eventually("no unfinished file is left, except partial blobs", func() bool {
-		strange, err := notPartialBlobs(r.folder)
+		strange, err := notPartialBlobs(r.folder, 0)
 		return err == nil && len(strange) == 0
 	})
 }
 
 // notPartialBlobs returns the files in the folder for unfinished ones that are neither the data of a
-// partial blob nor its list.
-func notPartialBlobs(folder string) ([]string, error) {
+// partial blob nor its list. Those that a running daemon writes just now, if its process id is not
+// 0, are no leftovers.
+func notPartialBlobs(folder string, running int) ([]string, error) {
 	names, err := os.ReadDir(filepath.Join(folder, "partial"))
 	if err != nil {
 		return nil, err
 	}
 	var strange []string
 	for _, n := range names {
+		if running != 0 && strings.Contains(n.Name(), fmt.Sprintf("-%d-", running)) {
+			continue
+		}
 		base, isData := strings.CutSuffix(n.Name(), ".data")
 		other := base + ".extents"
 		if !isData {

@@ -81,7 +81,7 @@ func (k *killing) during(do func(s *harness.Sidemirror)) {
 func (k *killing) whole(pull func(s *harness.Sidemirror) error) {
 	k.t.Helper()
 	s := harness.Start(k.t, k.options)
-	if left, err := notPartialBlobs(k.options.Cache); err != nil || len(left) > 0 {
+	if left, err := notPartialBlobs(k.options.Cache, s.PID()); err != nil || len(left) > 0 {
 		k.t.Errorf("after the start these are left: %v, %v", left, err)
 	}
 	began := time.Now()

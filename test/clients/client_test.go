@@ -4,6 +4,7 @@
 package clients_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,9 +26,10 @@ const (
 
 // stage is a sidemirror that serves reg.test and docker.io from one upstream.
 type stage struct {
-	t    *testing.T
-	side *harness.Sidemirror
-	up   *quirky.Server
+	t     *testing.T
+	side  *harness.Sidemirror
+	up    *quirky.Server
+	login string // that the clients have for sidemirror, "user:password"; empty for none
 
 	engines
 }
@@ -90,7 +92,7 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-// run runs a program in an environment without logins and returns its standard output.
+// run runs a program in an environment with the stage's login and returns its standard output.
 func (s *stage) run(program string, args ...string) (string, error) {
 	s.t.Helper()
 	return process.Run(s.t.Context(), s.env(), process.Path(s.t, program), args...)
@@ -100,9 +102,17 @@ func (s *stage) run(program string, args ...string) (string, error) {
 func (s *stage) env() []string {
 	s.t.Helper()
 	dir := s.t.TempDir()
-	write(s.t, filepath.Join(dir, "config.json"), "{}")
+	logins := filepath.Join(dir, "config.json")
+	config := "{}"
+	if s.login != "" {
+		config = fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, s.side.Address(), base64.StdEncoding.EncodeToString([]byte(s.login)))
+	}
+	write(s.t, logins, config)
 	write(s.t, filepath.Join(dir, "regctl.json"), fmt.Sprintf(`{"hosts":{%q:{"tls":"disabled"}}}`, s.side.Address()))
-	return []string{"DOCKER_CONFIG=" + dir, "XDG_RUNTIME_DIR=" + dir, "REGCTL_CONFIG=" + filepath.Join(dir, "regctl.json")}
+	return []string{
+		"DOCKER_CONFIG=" + dir, "XDG_RUNTIME_DIR=" + dir, "REGISTRY_AUTH_FILE=" + logins,
+		"REGCTL_CONFIG=" + filepath.Join(dir, "regctl.json"),
+	}
 }
 
 // byPrefix is the reference of a repository of reg.test through sidemirror.

@@ -61,6 +61,7 @@ type Registry struct {
 	Name                       string
 	Upstreams, Hosts, Realms   []string
 	Relay                      bool
+	ClientAuth                 string // "" is the default, or "relay" with Relay
 	CA, Cert, Key              string
 	DialTimeout, HeaderTimeout time.Duration
 	Parallel                   int // 0: the default
@@ -87,7 +88,8 @@ func (o Options) toml(listen []string, credentials, store, cache string) string 
 	if uids == nil {
 		uids = []uint32{uint32(os.Getuid())}
 	}
-	fmt.Fprintf(&b, "\n[trust]\nuids = %s\n", strings.ReplaceAll(fmt.Sprint(uids), " ", ", "))
+	// The machine that runs the tests may start them in any unit.
+	fmt.Fprintf(&b, "\n[trust]\nunits = [\"*\"]\nuids = %s\n", strings.ReplaceAll(fmt.Sprint(uids), " ", ", "))
 	b.WriteString("\n[log]\nlevel = \"debug\"\n")
 	for _, r := range o.Registries {
 		r.toml(&b)
@@ -107,7 +109,10 @@ func (r Registry) toml(b *strings.Builder) {
 		}
 	}
 	if r.Relay {
-		b.WriteString("client_auth = \"relay\"\n")
+		r.ClientAuth = "relay"
+	}
+	if r.ClientAuth != "" {
+		fmt.Fprintf(b, "client_auth = %q\n", r.ClientAuth)
 	}
 	for _, s := range []struct{ key, value string }{{"ca", r.CA}, {"cert", r.Cert}, {"key", r.Key}} {
 		if s.value != "" {

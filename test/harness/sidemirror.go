@@ -146,7 +146,11 @@ func (s *Sidemirror) SetLogins(logins map[string]string) {
 	s.options.Secrets = s.options.secrets()
 	s.options.Logins, s.options.IdentityTokens = logins, nil
 	s.writeFile("config.json", s.options.dockerConfig(s.tb), 0o600)
+	time.Sleep(lookEvery) // the look of an earlier request serves those that come until then
 }
+
+// lookEvery is a little more than how often the daemon looks at a file of logins.
+const lookEvery = 25 * time.Millisecond
 
 // OpenFiles counts its file descriptors.
 func (s *Sidemirror) OpenFiles() int {

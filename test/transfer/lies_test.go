@@ -118,6 +118,19 @@ var behaviours = map[string]answer{
 		}
 		c.body(part)
 	},
+	"cut, and 429 with Retry-After to those that resume": func(u *upstream, c *call) {
+		switch {
+		case c.number == 1:
+			c.header(nil)
+			part := c.wanted()
+			c.body(part[:min(3<<20, len(part)-1)])
+			c.cut()
+		case c.number < 4:
+			tooMany(0, "1")(u, c)
+		default:
+			right(u, c)
+		}
+	},
 	"more bytes than the length says": func(_ *upstream, c *call) {
 		c.header(func(h http.Header) { h.Del("Content-Length"); h.Set("Connection", "close") })
 		if c.body(c.wanted()) && c.ranged {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -116,7 +117,30 @@ func (f *folder) inventory() listed {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	f.compareWithEachRepository(all.Images)
 	return all
+}
+
+// compareWithEachRepository compares all images with those that a look at each repository alone finds.
+func (f *folder) compareWithEachRepository(all []inventory.Image) {
+	f.t.Helper()
+	repositories, err := f.Repositories(f.t.Context())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var alone []inventory.Image
+	for _, r := range repositories {
+		_, err := inventory.ListIn(f.t.Context(), f.Dir, []cache.Repository{r}, func(i inventory.Image) error {
+			alone = append(alone, i)
+			return nil
+		})
+		if err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	if !reflect.DeepEqual(alone, all) {
+		f.t.Errorf("each repository alone has %+v, all of them together %+v", alone, all)
+	}
 }
 
 func namesOf(images []inventory.Image) string {
