@@ -131,6 +131,19 @@ type Config struct {
 			// configuration, and to restart containerd for it. Default false.
 			Restart bool
 		}
+
+		// Podman is [engine.podman].
+		Podman struct {
+			// Enabled (enabled) makes sidemirror configure podman, buildah and skopeo, which
+			// share their files. Default true.
+			Enabled bool
+		}
+
+		// CRIO is [engine.crio].
+		CRIO struct {
+			// Enabled (enabled) makes sidemirror configure CRI-O. Default true.
+			Enabled bool
+		}
 	}
 
 	// Log is [log].
@@ -223,6 +236,8 @@ func Default() *Config {
 	c.Trust.Units = []string{"default"}
 	c.Engine.Docker.Enabled = true
 	c.Engine.Containerd.Enabled = true
+	c.Engine.Podman.Enabled = true
+	c.Engine.CRIO.Enabled = true
 	c.Log.Level = "info"
 	c.Log.Format = "auto"
 	return c

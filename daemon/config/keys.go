@@ -45,6 +45,8 @@ var keys = []key[Config]{
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},
+	{name: "engine.podman.enabled", field: func(c *Config) any { return &c.Engine.Podman.Enabled }},
+	{name: "engine.crio.enabled", field: func(c *Config) any { return &c.Engine.CRIO.Enabled }},
 	{name: "log.level", field: func(c *Config) any { return &c.Log.Level }, check: oneOf(logLevels...)},
 	{name: "log.format", field: func(c *Config) any { return &c.Log.Format }, check: oneOf(logFormats...)},
 }

@@ -3,7 +3,6 @@ package transfer
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"slices"
 
@@ -28,7 +27,7 @@ func (t *transfer) open() {
 	if err != nil {
 		t.openErr, t.closing, t.err = err, true, err
 		if errors.Is(err, cache.ErrStorage) && part.Body != nil && t.detached() {
-			t.spare = part
+			t.spare = &spareSource{Source: t.want.Source, part: part}
 		} else {
 			part.close()
 		}
@@ -205,34 +204,6 @@ func (t *transfer) ask(names []string) (Part, error) {
 	}
 	part.Body = &endedBody{part.Body, cancel}
 	return part, nil
-}
-
-// endedBody is a body that something ends with when it is closed.
-type endedBody struct {
-	io.ReadCloser
-	then func()
-}
-
-// Close implements [io.Closer].
-func (b *endedBody) Close() error {
-	defer b.then()
-	return b.ReadCloser.Close()
-}
-
-// takeSpare returns what the transfer has opened and cannot store, if it is what want asks for. It
-// ends with ctx then. One caller gets it, and none for which there may be room.
-func (t *transfer) takeSpare(ctx context.Context, want Want) (Part, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	part := t.spare
-	if part.Body == nil || t.want.Ahead || want.Ahead || t.want.Untrusted != want.Untrusted ||
-		t.want.By != want.By || !slices.Equal(t.want.Ranges, want.Ranges) {
-		return Part{}, false
-	}
-	t.spare = Part{}
-	stop := context.AfterFunc(ctx, part.close)
-	part.Body = &endedBody{part.Body, func() { stop() }}
-	return part, true
 }
 
 // without returns the upstreams of a source that are not among names.

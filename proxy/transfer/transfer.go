@@ -39,8 +39,8 @@ type transfer struct {
 
 	mu       sync.Mutex
 	isOpen   bool
-	spare    Part  // what was opened and cannot be stored
-	size     int64 // -1: unknown
+	spare    *spareSource // has what was opened and cannot be stored
+	size     int64        // -1: unknown
 	etag     string
 	ranged   bool // the upstream serves ranges, as far as is known
 	single   bool // and no second connection

@@ -80,6 +80,7 @@ type Transfers struct {
 	single    lapses // upstreams that get one connection for each blob
 
 	fetched, refused, requests atomic.Int64
+	broadcasts                 broadcasts
 
 	mu        sync.Mutex
 	running   map[digest.Digest][]*transfer
@@ -118,6 +119,7 @@ func (s *Transfers) Close() {
 		t.fail(errClosed)
 	}
 	s.wait.Wait()
+	s.broadcasts.close()
 }
 
 // Open returns a reader of a blob. It joins a transfer that is under way from one of the source's
@@ -164,14 +166,15 @@ func (s *Transfers) open(ctx context.Context, want Want, without []string) (*Rea
 			}
 			continue
 		}
-		spare, ok := t.takeSpare(ctx, want)
+		spare := t.takeSpare(want)
 		t.leave(nil)
-		if errors.Is(err, errClosed) || ctx.Err() != nil {
-			spare.close()
-			return nil, err
+		if spare != nil {
+			defer spare.close() // if the stream joins another one
+			want.Source = spare
+			return s.openStream(ctx, want, without)
 		}
-		if ok {
-			return s.streamFrom(ctx, want, without, spare)
+		if errors.Is(err, errClosed) || ctx.Err() != nil {
+			return nil, err
 		}
 		if errors.Is(err, cache.ErrStorage) {
 			// The share of untrusted callers is no bound for a trusted one.
