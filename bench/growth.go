@@ -206,7 +206,7 @@ func (b *bench) grown(ctx context.Context, dir string) (g grown, err error) {
 
 // startGrown starts sidemirror with the cache in dir, which leaves that many bytes free. Its blobs
 // stand for larger ones, and so its max_size is one of a cache with so many.
-func (b *bench) startGrown(ctx context.Context, dir string, u *upstream, minFree int64) (*server, error) {
+func (b *bench) startGrown(ctx context.Context, dir string, u *upstream, free int64) (*server, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -220,7 +220,7 @@ func (b *bench) startGrown(ctx context.Context, dir string, u *upstream, minFree
 	if err != nil {
 		return nil, err
 	}
-	changed := strings.Replace(string(text), `min_free = "1GiB"`, fmt.Sprintf("min_free = \"%dB\"\nmax_size = \"1TiB\"", minFree), 1)
+	changed := strings.Replace(string(text), fmt.Sprintf("min_free = \"%dB\"\n", minFree), fmt.Sprintf("min_free = \"%dB\"\nmax_size = \"1TiB\"\n", free), 1)
 	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
 		return nil, err
 	}

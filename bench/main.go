@@ -167,6 +167,9 @@ func (b *bench) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if err = b.checkRoom(); err != nil {
+		return err
+	}
 	if b.binary != "" {
 		b.binary, err = filepath.Abs(b.binary)
 		return err
