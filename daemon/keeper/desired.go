@@ -17,6 +17,9 @@ type Options struct {
 	// and to restart containerd for it.
 	RestartContainerd bool
 
+	// LoggedIn are registries that logins make known.
+	LoggedIn []string
+
 	// AllowUnprivilegedPort allows engines to be pointed at a port that every user can listen at.
 	AllowUnprivilegedPort bool
 }
@@ -39,6 +42,7 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 			want.Registries = append(want.Registries, r.Name)
 		}
 	}
+	want.Registries = withNames(want.Registries, o.LoggedIn)
 	for _, e := range []struct {
 		name    string
 		enabled bool
@@ -52,4 +56,15 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 		}
 	}
 	return want, nil
+}
+
+// withNames returns list with those of names that it does not have.
+func withNames(list, names []string) []string {
+	list = slices.Clone(list)
+	for _, name := range names {
+		if !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
 }

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
@@ -27,8 +28,10 @@ func TestDesiredFollowsTheConfigurationAndTheOptions(t *testing.T) {
 		options Options
 		want    engine.Desired
 	}{
-		"default":           {"", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: all}},
-		"wildcard":          {"[registry.'*']\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: all}},
+		"default":  {"", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: all}},
+		"wildcard": {"[registry.'*']\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: all}},
+		"logins": {"", Options{LoggedIn: []string{"r.example", "ghcr.io"}},
+			engine.Desired{Mirror: mirror, Registries: append(slices.Clone(registries), "r.example"), Engines: all}},
 		"engine turned off": {"engine.docker.enabled = false\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: all[1:]}},
 		"engine named": {"engine.docker.enabled = false\n", Options{Engines: []string{engine.Docker}},
 			engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker}, Leave: all[1:]}},
