@@ -69,6 +69,9 @@ type rigOptions struct {
 	// has a login.
 	private bool
 
+	// tools makes a host on which neither containerd nor dockerd runs.
+	tools bool
+
 	// listen is where sidemirror listens, if not at its default address.
 	listen []string
 }
@@ -112,6 +115,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	}
 	r.sidemirror = harness.Start(t, served)
 	r.host = r.newHost(t, hosts, authorities(t, trusted), o)
+	if o.tools {
+		return r
+	}
 	r.host.StartContainerd(t)
 	r.host.StartDocker(t)
 	return r
