@@ -21,7 +21,7 @@ func TestDesiredFollowsTheConfigurationAndTheOptions(t *testing.T) {
 	t.Parallel()
 	registries := []string{"docker.io", "ghcr.io", "quay.io", "registry.k8s.io"}
 	const mirror = "http://127.0.0.1:305"
-	all := []string{engine.Docker, engine.Containerd, engine.Podman, engine.CRIO}
+	all := []string{engine.Docker, engine.Containerd, engine.Podman, engine.CRIO, engine.BuildKit}
 	for name, tt := range map[string]struct {
 		text    string
 		options Options

@@ -17,6 +17,7 @@ const (
 	Containerd = "containerd"
 	Podman     = "podman"
 	CRIO       = "crio"
+	BuildKit   = "buildkit"
 )
 
 // Engine is one container engine on a host. Implementations only read.
@@ -49,6 +50,10 @@ type Desired struct {
 	// RestartContainerd allows config_path to be set in containerd's own configuration, and
 	// containerd to be restarted for it.
 	RestartContainerd bool
+
+	// RestartBuildKit allows buildkitd to be restarted when its configuration is written: it reads
+	// that at its start only, and builds that run are lost.
+	RestartBuildKit bool
 
 	// AllowUnprivilegedPort allows a Mirror whose port every user can listen at.
 	AllowUnprivilegedPort bool

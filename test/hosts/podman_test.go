@@ -80,7 +80,7 @@ func TestPodmanBuildahAndSkopeoPullThroughSidemirror(t *testing.T) {
 	r.do(t, 0, "apply")
 	r.toolsPull(t, "after apply", otherName, viaSidemirror)
 	r.toolsPull(t, "after apply", hubName, viaSidemirror)
-	stdout, _ := r.do(t, 0, "status")
+	stdout, _ := r.do(t, 0, "status", "--engine", "podman")
 	if !strings.Contains(stdout, "podman") || !strings.Contains(stdout, "mirror active") {
 		t.Errorf("status says:\n%s", stdout)
 	}
