@@ -63,6 +63,7 @@ lint: ## Check format, imports, modules, wording and the code itself
 	go mod tidy -diff
 	cd test && go mod tidy -diff
 	cd test/credentials/oracle && go mod tidy -diff
+	cd test/hosts/oracle && go mod tidy -diff
 	cd tools && go mod tidy -diff
 	cd bench && go mod tidy -diff
 	cd packaging && go mod tidy -diff

@@ -26,10 +26,10 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
 	"daemon": {
-		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/web",
-		"proxy", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed", "proxy/oci", "proxy/peer", "proxy/transfer",
+		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
+		"proxy", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
 	},
 	"daemon/config":                {"proxy/oci"},
 	"daemon/filewatch":             {},
@@ -39,16 +39,20 @@ var mayImport = map[string][]string{
 	"daemon/proxycheck":            {"daemon/listener", "daemon/sdnotify"},
 	"daemon/sdnotify":              {"daemon/sdnotify/sdnotifytest"},
 	"daemon/sdnotify/sdnotifytest": {},
+	"daemon/state":                 {},
 	"daemon/web":                   {"daemon/config"},
 
 	"hostconfig": {
-		"hostconfig/certsd", "hostconfig/containerd", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/live",
+		"hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/live",
 		"hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 	},
 	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/containerd": {
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",
+	},
+	"hostconfig/containersimage": {
+		"hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice", "hostconfig/version",
 	},
 	"hostconfig/docker": {
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
@@ -76,7 +80,8 @@ var mayImport = map[string][]string{
 	"proxy/credential/renewal":      {"proxy/credential"},
 	"proxy/credential/sealed":       {"proxy/credential", "proxy/credential/program"},
 	"proxy/oci":                     {},
-	"proxy/peer":                    {},
+	"proxy/peer":                    {"proxy/peer/cgroup"},
+	"proxy/peer/cgroup":             {},
 	"proxy/prefetch":                {},
 	"proxy/transfer":                {"proxy/cache", "proxy/oci"},
 	"proxy/upstream":                {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},

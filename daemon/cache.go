@@ -15,13 +15,15 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 )
 
 // caches are the cache folders that are open: the one in force and, after a reload with another
 // cache.dir, those that requests still use.
 type caches struct {
-	access proxy.AccessLog // of the services that it makes
+	access  proxy.AccessLog // of the services that it makes
+	refused peer.Refusals   // by any of them
 
 	mu   sync.Mutex
 	open []*cacheFolder
@@ -69,14 +71,15 @@ func (s *caches) newService(c *config.Config, at []netip.AddrPort, version strin
 
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
 func (f *cacheFolder) serve(s *caches, c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
+	trust := peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused)
 	if f == nil {
-		p, err := newProxy(c, at, version, log, s.access, nil, nil)
+		p, err := newProxy(c, at, version, log, s.access, trust, nil, nil)
 		if err != nil {
 			return nil, err
 		}
 		return p, nil
 	}
-	p, err := newProxy(c, at, version, log, s.access, f.Dir, f.transfers)
+	p, err := newProxy(c, at, version, log, s.access, trust, f.Dir, f.transfers)
 	if err != nil {
 		s.release(f)
 		return nil, err

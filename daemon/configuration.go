@@ -14,6 +14,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/problem"
+	"github.com/sidemirror/sidemirror/proxy/peer"
 )
 
 // listenError reports that an address cannot be served. It ends a start; a reload keeps the
@@ -164,7 +165,7 @@ func (d *daemon) refuse(addrs []netip.AddrPort) error {
 func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.configureLog(c)
 	d.config = c
-	d.trusted.Store(&c.Trust.UIDs)
+	d.trust.Store(peer.NewTrust(c.Trust.UIDs, c.Trust.Units, nil))
 	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
 		d.retiring.Go(old.retire)
 	}

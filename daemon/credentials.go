@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/credential/dockerhelper"
 	"github.com/sidemirror/sidemirror/proxy/credential/kubelet"
@@ -22,6 +23,7 @@ import (
 // logins are the sources of the daemon's credentials, in the order in which they are asked.
 type logins struct {
 	sources []*watchedSource
+	files   int // the first ones are files, or a variable; the others run programs
 	helpers *dockerhelper.Helpers
 	plugins *kubelet.Plugins // nil if none are configured
 }
@@ -53,14 +55,13 @@ func credentials(c *config.Config, log *logrus.Logger) *logins {
 	if text := os.Getenv(authVariable); text != "" {
 		add(credential.NewVariable(authVariable, text))
 	}
-	if len(c.Credentials.Helpers) > 0 {
-		bound := &dockerhelper.Bound{Helpers: l.helpers}
-		for _, text := range c.Credentials.Helpers {
-			pattern, name := config.CutHelper(text)
-			bound.Rules = append(bound.Rules, dockerhelper.Rule{Pattern: pattern, Helper: name})
-		}
-		add(bound)
+	l.files = len(l.sources)
+	bound := &dockerhelper.Bound{Helpers: l.helpers} // which reports those that a file names too
+	for _, text := range c.Credentials.Helpers {
+		pattern, name := config.CutHelper(text)
+		bound.Rules = append(bound.Rules, dockerhelper.Rule{Pattern: pattern, Helper: name})
 	}
+	add(bound)
 	if c.Credentials.Plugins != "" {
 		l.plugins = kubelet.New(c.Credentials.Plugins, program.NewRunner([]string{c.Credentials.PluginDir}, helperEnvironment(c)))
 		add(l.plugins)
@@ -116,6 +117,7 @@ type watchedSource struct {
 
 	mu    sync.Mutex
 	fault string // as it was logged
+	err   error  // the same
 }
 
 const (
@@ -143,12 +145,20 @@ func (s *watchedSource) Lookup(ctx context.Context, registry, repository string)
 	return c, err
 }
 
-// trouble returns what is wrong with the source, or "".
-func (s *watchedSource) trouble() string {
+// problems returns what is wrong with the source.
+func (s *watchedSource) problems() (list []*problem.Problem) {
 	s.examine()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fault
+	err := s.err
+	s.mu.Unlock()
+	for _, each := range problem.Split(err) {
+		p := *problem.Coded(each, "credentials-unreadable")
+		if p.Hint == "" {
+			p.Hint = "sidemirror config check"
+		}
+		list = append(list, &p)
+	}
+	return list
 }
 
 func (s *watchedSource) examine() {
@@ -162,18 +172,22 @@ func (s *watchedSource) examine() {
 	if at := time.Now(); !s.examined.CompareAndSwap(before, &at) {
 		return // another request does it
 	}
-	now := ""
-	if err := s.Fault(); err != nil {
+	now, err := "", s.Fault()
+	if err != nil {
 		now = err.Error()
 	}
 	s.mu.Lock()
 	changed := now != s.fault
-	s.fault = now
+	s.fault, s.err = now, err
 	s.mu.Unlock()
 	switch {
 	case !changed:
 	case now != "":
-		s.log.WithField("error", now).Warn("logins cannot be read; those read last stay in use, and without them sidemirror asks anonymously")
+		log := s.log.WithField("error", now)
+		if hint := problem.Hint(err); hint != "" {
+			log = log.WithField("hint", hint)
+		}
+		log.Warn("logins cannot be read; those read last stay in use, and without them sidemirror asks anonymously")
 	default:
 		s.log.Info("logins can be read again")
 	}

@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -69,7 +68,9 @@ type daemon struct {
 	line      statusLine
 	names     nameServers
 	watchdog  watchdog
-	trusted   atomic.Pointer[[]uint32]
+	published published
+	weakness  sync.Once // was logged
+	trust     atomic.Pointer[peer.Trust]
 	work      context.Context // of requests and probes; done when they must end
 	tasks     sync.WaitGroup
 	accepting sync.WaitGroup // of the listeners
@@ -159,11 +160,11 @@ func (d *daemon) newServer() *http.Server {
 	return server
 }
 
-// trusts reports whether a trusted user, or the user that sidemirror runs as, opened c. The
+// trusts reports whether a trusted caller, or the user that sidemirror runs as, opened c. The
 // watchdog's own connections must not be shut out by those of other users.
 func (d *daemon) trusts(c net.Conn) bool {
 	caller, err := peer.Lookup(c)
-	return err == nil && (caller.UID == uint32(os.Getuid()) || slices.Contains(*d.trusted.Load(), caller.UID))
+	return err == nil && (caller.UID == uint32(os.Getuid()) || d.trust.Load().Trusts(caller))
 }
 
 // serve accepts on l until it is closed.

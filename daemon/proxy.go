@@ -16,6 +16,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 )
 
@@ -23,7 +24,7 @@ import (
 // as c configures it, whether it accepts cred. The error is proxy.Proxy's: an *oci.Error if the
 // upstream or its token server refused. version is sent in the User-Agent.
 func Login(ctx context.Context, c *config.Config, registry, namespace string, cred credential.Credential, version string) error {
-	p, err := newProxy(c, c.Listen, version, nil, nil, nil, nil)
+	p, err := newProxy(c, c.Listen, version, nil, nil, nil, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -46,17 +47,15 @@ func (p *registryProxy) Close() {
 // Trouble implements troubled.
 func (p *registryProxy) Trouble() string {
 	var list []string
-	for _, s := range p.logins.sources {
-		if text := s.trouble(); text != "" {
-			list = append(list, text)
-		}
+	for _, what := range p.Problems() {
+		list = append(list, what.Error()+" ("+what.Hint+")")
 	}
 	return strings.Join(list, "; ")
 }
 
 // newProxy makes the proxy that c describes, for the addresses at. log and access may be nil. If
-// store is nil, the proxy stores nothing.
-func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, store *cache.Dir, transfers *transfer.Transfers) (*registryProxy, error) {
+// trust is nil, the proxy trusts no caller. If store is nil, it stores nothing.
+func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, trust *peer.Trust, store *cache.Dir, transfers *transfer.Transfers) (*registryProxy, error) {
 	logins := credentials(c, log)
 	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version}
 	settings := proxy.Config{
@@ -64,7 +63,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 		Page:        web.Handler(page),
 		Default:     oci.DockerHub,
 		OwnHosts:    ownHosts(at),
-		TrustedUIDs: c.Trust.UIDs,
+		Trust:       trust,
 		Credentials: logins.asSources(),
 		Cache:       store,
 		Transfers:   transfers,

@@ -69,12 +69,9 @@ func (l *statusLine) text() string {
 	return text
 }
 
-// keepStatus updates the line until ctx is done. It has a goroutine of its own, since the
-// files that it looks at may be on a server that is gone.
+// keepStatus updates the line, and the state that "sidemirror status" reads, until ctx is done. It
+// has a goroutine of its own, since the files that it looks at may be on a server that is gone.
 func (d *daemon) keepStatus(ctx context.Context, every time.Duration) {
-	if !sdnotify.Enabled() {
-		return
-	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -83,9 +80,11 @@ func (d *daemon) keepStatus(ctx context.Context, every time.Duration) {
 			return
 		case <-tick.C:
 		}
-		if d.line.trouble(d.trouble()) && ctx.Err() == nil {
+		if sdnotify.Enabled() && d.line.trouble(d.trouble()) && ctx.Err() == nil {
 			d.notify(sdnotify.Status(d.line.text()))
 		}
+		d.reportWeakness()
+		d.publish()
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/proxy/peer"
 )
 
 func TestWatchdogAsksThroughTheListener(t *testing.T) {
@@ -82,7 +83,7 @@ func TestConnectionsOfTheDaemonsOwnUserAreTrusted(t *testing.T) {
 	}
 	defer accepted.Close()
 	d := newDaemon(config.Source{}, io.Discard)
-	d.trusted.Store(new([]uint32)) // no user is trusted by the configuration
+	d.trust.Store(peer.NewTrust(nil, nil, nil)) // no user is trusted by the configuration
 	if !d.trusts(accepted) {
 		t.Error("a connection of this process's user is not trusted")
 	}

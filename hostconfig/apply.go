@@ -209,8 +209,8 @@ func (a *applier) change(ctx context.Context, c Change) (tell bool) {
 		return false
 	}
 	if c.Restores {
-		a.restore(ctx, c)
-		return false
+		a.restore(ctx, c) // which tells Docker, if it must
+		return c.Kind == engine.RegistriesConf && !a.failed[c.Path]
 	}
 	now, err := a.tree.Read(c.Path)
 	if err == nil {

@@ -27,6 +27,7 @@ type fakeRunning struct {
 
 	docker     []string // dockerd's arguments
 	containerd []string // containerd's arguments; nil if none runs
+	crio       bool     // CRI-O runs
 	started    time.Time
 	execute    bool // programs of the tree are executed
 	users      []int
@@ -66,7 +67,7 @@ func (f *fakeRunning) Daemon(_ context.Context, name string) live.Daemon {
 	switch {
 	case name == engine.Docker && !f.off:
 		return fakeDaemon{f, name}
-	case name == engine.Containerd && f.containerd != nil:
+	case name == engine.Containerd && f.containerd != nil, name == engine.CRIO && f.crio:
 		return fakeDaemon{f, name}
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/hostconfig/containerd"
+	"github.com/sidemirror/sidemirror/hostconfig/containersimage"
 	"github.com/sidemirror/sidemirror/hostconfig/docker"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
@@ -131,6 +132,8 @@ func (p Plan) signal(c Change) (live.Signal, bool) {
 	switch {
 	case c.Kind == engine.DaemonJSON:
 		return live.Signal{Engine: engine.Docker, Verb: live.Reload}, true
+	case c.Kind == engine.RegistriesConf && slices.Contains(c.engines, engine.CRIO):
+		return live.Signal{Engine: engine.CRIO, Verb: live.Reload}, true
 	case c.Kind == engine.ConfigTOML && !c.Restores && p.restart:
 		return live.Signal{Engine: engine.Containerd, Verb: live.Restart}, true
 	}
@@ -190,7 +193,7 @@ func Make(ctx context.Context, h *Host, want engine.Desired) (Plan, error) {
 		return Plan{}, errors.Join(j.Problems...)
 	}
 	c := newComposer(&engine.Host{Tree: t, Journal: j, Running: h.running(t), Named: h.Present, Versions: h.Versions}, want)
-	for _, e := range slices.Concat(docker.Engines(c.host), containerd.Engines(c.host)) {
+	for _, e := range slices.Concat(docker.Engines(c.host), containerd.Engines(c.host), containersimage.Engines(c.host)) {
 		if !slices.Contains(want.Leave, e.Name()) {
 			c.look(ctx, e)
 		}

@@ -216,6 +216,9 @@ func (c *composer) unset(u unwantedFile, needs string) error {
 		Engine: u.engine, Kind: u.kind, Path: u.path, Before: now.Data, After: after, Why: "not wanted any more: sidemirror's entry is removed",
 		Needs: needs, Restores: true, Changed: now.Attrs.Changed, base: after,
 	}
+	if entry := c.host.Journal.Find(u.path); entry != nil {
+		change.engines = entry.Engines
+	}
 	if u.kind == engine.DaemonJSON {
 		change.interim = clearedFor(u.path, now.Data, after)
 	}
@@ -235,6 +238,8 @@ func strip(k engine.Kind, now hostfs.File, entry *journal.Entry, mirror string, 
 		return splice.RemoveHosts(now.Path, now.Data, urls)
 	case engine.ConfigTOML:
 		return splice.RemoveConfigPath(now.Path, now.Data)
+	case engine.RegistriesConf:
+		return splice.RemoveRegistries(now.Path, now.Data, urls)
 	case engine.DaemonJSON:
 		if mirror != "" {
 			urls = append(urls, mirror)

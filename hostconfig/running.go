@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/containerd"
+	"github.com/sidemirror/sidemirror/hostconfig/containersimage"
 	"github.com/sidemirror/sidemirror/hostconfig/docker"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
@@ -44,26 +45,31 @@ type system struct {
 	said  map[string]string // what programs printed; watch looks at the host again and again
 }
 
+// queries find the engines that are daemons.
+var queries = map[string]process.Query{
+	engine.Docker: docker.Query, engine.Containerd: containerd.Query, engine.CRIO: containersimage.Query,
+}
+
 func (s *system) Daemon(ctx context.Context, name string) live.Daemon {
-	finder := process.Finder{Manager: s.units}
+	query, known := queries[name]
+	if !known {
+		return nil
+	}
+	p := process.Finder{Manager: s.units}.Find(ctx, query)
+	if p == nil {
+		return nil
+	}
 	switch name {
 	case engine.Docker:
-		if p := finder.Find(ctx, docker.Query); p != nil {
-			return docker.Connect(*p, s.units)
-		}
-	case engine.Containerd:
-		if p := finder.Find(ctx, containerd.Query); p != nil {
-			return containerd.Connect(s.tree, *p, s.units)
-		}
+		return docker.Connect(*p, s.units)
+	case engine.CRIO:
+		return containersimage.Connect(*p, s.units)
 	}
-	return nil
+	return containerd.Connect(s.tree, *p, s.units)
 }
 
 func (s *system) Stopped(ctx context.Context, name string) bool {
-	query := docker.Query
-	if name == engine.Containerd {
-		query = containerd.Query
-	}
+	query := queries[name]
 	// Docker and distributions of Kubernetes run a containerd of their own, of the same name.
 	if s.tree.IsDir("/run/systemd/system") {
 		for _, unit := range query.Units {

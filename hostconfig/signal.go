@@ -24,7 +24,7 @@ func (a *applier) signal(ctx context.Context, plan Plan, signals []live.Signal) 
 			continue
 		}
 		err := d.Signal(ctx, s.Verb)
-		if wanted := a.mirrorAfter(plan); err == nil && s.Verb == live.Reload && wanted != "" {
+		if wanted := a.mirrorAfter(plan); err == nil && s.Engine == engine.Docker && s.Verb == live.Reload && wanted != "" {
 			err = waitMirrors(ctx, d, func(list []string) bool {
 				return slices.ContainsFunc(list, func(m string) bool { return strings.TrimSuffix(m, "/") == wanted })
 			})

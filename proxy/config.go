@@ -9,6 +9,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 )
 
@@ -25,9 +26,9 @@ type Config struct {
 	// addition to the loopback ones and the registries' Hosts.
 	OwnHosts []string
 
-	// TrustedUIDs are the users whose processes, asking over loopback, are served with the daemon's
-	// credentials. All others are anonymous.
-	TrustedUIDs []uint32
+	// Trust says which processes, asking over loopback, are served with the daemon's credentials. All
+	// others are anonymous; if it is nil, all are.
+	Trust *peer.Trust
 
 	// Credentials, if nil, knows none.
 	Credentials credential.Source

@@ -69,7 +69,7 @@ func New(c Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		routes:    routes,
-		policy:    access.Policy{TrustedUIDs: c.TrustedUIDs, Credentials: c.Credentials},
+		policy:    access.Policy{Trust: c.Trust, Credentials: c.Credentials},
 		page:      c.Page,
 		cache:     c.Cache,
 		transfers: c.Transfers,

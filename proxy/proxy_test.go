@@ -45,6 +45,9 @@ func (a accessLog) Write(_ time.Time, level logrus.Level, message string, fields
 }
 
 // newRig serves Docker Hub from the upstreams given.
+// trusting returns the Trust of a host where nothing but containers is excluded.
+func trusting(uid uint32) *peer.Trust { return peer.NewTrust([]uint32{uid}, []string{"*"}, nil) }
+
 func newRig(t *testing.T, change func(*Config), upstreams ...http.HandlerFunc) *rig {
 	t.Helper()
 	hub := config.NewRegistry("docker.io")
@@ -59,7 +62,7 @@ func newRig(t *testing.T, change func(*Config), upstreams ...http.HandlerFunc) *
 		hub.Upstreams = append(hub.Upstreams, u)
 	}
 	g := &rig{log: &bytes.Buffer{}}
-	c := Config{Registries: []config.Registry{hub}, Default: "docker.io", TrustedUIDs: []uint32{uint32(os.Getuid())}, Log: logrus.New()}
+	c := Config{Registries: []config.Registry{hub}, Default: "docker.io", Trust: trusting(uint32(os.Getuid())), Log: logrus.New()}
 	c.Log.SetOutput(g.log)
 	c.AccessLog = accessLog{c.Log}
 	if change != nil {
@@ -307,7 +310,7 @@ func TestTheWildcardServesTrustedEnginesAlone(t *testing.T) {
 	wild := func(uid uint32) func(*Config) {
 		return func(c *Config) {
 			c.Registries = append(c.Registries, config.NewRegistry(config.Wildcard))
-			c.TrustedUIDs = []uint32{uid}
+			c.Trust = trusting(uid)
 		}
 	}
 	path := "/v2/o/i/manifests/v1?ns=registry.invalid"

@@ -18,7 +18,7 @@ import (
 )
 
 // engineNames are the engines that --engine takes.
-var engineNames = []string{engine.Docker, engine.Containerd}
+var engineNames = []string{engine.Docker, engine.Containerd, engine.Podman, engine.CRIO}
 
 // hostFlags are what plan, apply and revert have in common.
 type hostFlags struct {
@@ -34,7 +34,7 @@ func (f *hostFlags) addRoot(cmd *cobra.Command) {
 }
 
 func (f *hostFlags) addEngines(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd), even if they are not found")
+	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd, podman, crio), even if they are not found")
 	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration if it needs that, and restart containerd")
 	cmd.Flags().BoolVar(&f.anyPort, "allow-unprivileged-port", false, "allow a port that every user can open; remembered until revert")
 }
@@ -49,7 +49,7 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 		if !slices.Contains(engineNames, name) {
 			return nil, usageError{&problem.Problem{
 				Code: "wrong-usage",
-				Text: fmt.Sprintf("--engine takes docker or containerd, not %q", name),
+				Text: fmt.Sprintf("--engine takes docker, containerd, podman or crio, not %q", name),
 				Hint: didYouMean(name, engineNames),
 			}}
 		}

@@ -128,8 +128,8 @@ func TestEnginesByName(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(root, "etc/docker")); err == nil {
 		t.Error("Docker was configured too")
 	}
-	_, errs := command(t, exitUsage, "apply", "--root", root, "--engine", "podman")
-	wants(t, errs, "not \"podman\"")
+	_, errs := command(t, exitUsage, "apply", "--root", root, "--engine", "kaniko")
+	wants(t, errs, "not \"kaniko\"")
 }
 
 func TestWhatOneApplyWasAskedForIsLeftByTheNext(t *testing.T) {

@@ -7,12 +7,14 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/live"
@@ -29,6 +31,9 @@ type status struct {
 	Signals []live.Signal      `json:"signals"` // what running engines still need
 	Refused []*problem.Problem `json:"refused"` // why files cannot be as planned
 	Notes   []*problem.Problem `json:"notes,omitempty"`
+
+	RefusedCallers []refusedCaller `json:"refused_callers,omitempty"` // root alone sees them
+	Logins         []state.Login   `json:"logins,omitempty"`          // and those
 
 	mirror string // sidemirror's URL
 	unused bool   // no configuration is in force, so that engines use the registries directly
@@ -77,8 +82,10 @@ The exit code is 0 if there is no problem, and 1 if there is one.`,
 			}
 			s := newStatus(plan)
 			if h.Root == "/" {
-				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}, now.problems...))
+				own := readState()
+				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}, now.problems...).Detailed(own.Problems))
 				s.unused = !now.used && !s.Proxy.Answers // only root can read the last good one
+				s.addState(own, now.Config)
 			}
 			switch {
 			case asJSON:
@@ -164,6 +171,9 @@ func (s *status) write(w io.Writer) error {
 	if len(s.Units) > 0 {
 		p.printf("%-10s  %s\n", "units", printable(unitsText(s.Units)))
 	}
+	if len(s.Logins) > 0 {
+		p.printf("%-10s  %s\n", "logins", printable(loginsText(s.Logins)))
+	}
 	for _, e := range s.Engines {
 		p.state(e)
 		for _, file := range e.Files {
@@ -178,6 +188,7 @@ func (s *status) write(w io.Writer) error {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
 	p.notes(s.Engines, s.Notes...)
+	p.refusedCallers(s.RefusedCallers, time.Now())
 	if len(problems) == 0 {
 		p.paint(green, "no problems found")
 	}

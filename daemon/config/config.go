@@ -106,6 +106,12 @@ type Config struct {
 		// daemon's credentials. Every other user is anonymous. Default 0, root, as which Docker
 		// and containerd run.
 		UIDs []uint32
+
+		// Units (units, a list of names of systemd units) are the units whose processes are. Names
+		// may have "*". "default" stands for those of container engines and for login sessions, "*"
+		// for everything but containers, and a path for one control group. Processes of containers
+		// are always anonymous. Default ["default"].
+		Units []string
 	}
 
 	// Engine is [engine]: which engines "plan", "apply" and "watch" configure.
@@ -124,6 +130,19 @@ type Config struct {
 			// Restart (restart) allows sidemirror to set config_path in containerd's own
 			// configuration, and to restart containerd for it. Default false.
 			Restart bool
+		}
+
+		// Podman is [engine.podman].
+		Podman struct {
+			// Enabled (enabled) makes sidemirror configure podman, buildah and skopeo, which
+			// share their files. Default true.
+			Enabled bool
+		}
+
+		// CRIO is [engine.crio].
+		CRIO struct {
+			// Enabled (enabled) makes sidemirror configure CRI-O. Default true.
+			Enabled bool
 		}
 	}
 
@@ -215,8 +234,11 @@ func Default() *Config {
 	c.Cache.FreshnessTimeout = 5 * time.Second
 	c.Cache.Prefetch = true
 	c.Trust.UIDs = []uint32{0}
+	c.Trust.Units = []string{"default"}
 	c.Engine.Docker.Enabled = true
 	c.Engine.Containerd.Enabled = true
+	c.Engine.Podman.Enabled = true
+	c.Engine.CRIO.Enabled = true
 	c.Log.Level = "info"
 	c.Log.Format = "auto"
 	return c

@@ -82,6 +82,7 @@ prefetch = false
 
 [trust]
 uids = [0, 1_000, 0x3e9]
+units = ["default", "ci-*.service", "/a/b"]
 
 [engine]
 docker = { enabled = false }
@@ -110,6 +111,7 @@ func TestEveryKeyIsSet(t *testing.T) {
 		"credentials":  c.Credentials.Files[0] == "/root/.docker/config.json" && c.Credentials.Store == "/srv/credentials.json",
 		"cache":        c.Cache.Dir == "/srv/cache" && c.Cache.MaxSize == 3<<39 && c.Cache.MinFree == Free{Percent: 2.5},
 		"freshness":    c.Cache.MaxStale == 720*time.Hour && c.Cache.TagTTL == 90*time.Second && c.Cache.FreshnessTimeout == 2*time.Second,
+		"units":        reflect.DeepEqual(c.Trust.Units, []string{"default", "ci-*.service", "/a/b"}),
 		"uids":         reflect.DeepEqual(c.Trust.UIDs, []uint32{0, 1000, 1001}),
 		"engines":      !c.Engine.Docker.Enabled && c.Engine.Containerd.Enabled && c.Engine.Containerd.Restart,
 		"log":          c.Log.Level == "debug" && c.Log.Format == "json",

@@ -87,6 +87,9 @@ func TestFaultNamesPlaceTextAndHint(t *testing.T) {
 		{"no time to ask", "[cache]\nfreshness_timeout = '0s'", "the duration is 0s", "write more than 0s"},
 		{"level", "[log]\nlevel = 'verbose'", `"verbose" is not a choice`, `write one of "error", "warn", "info", "debug", "trace"`},
 		{"user id", "[trust]\nuids = [-1]", "is not a user id", "from 0 to 4294967294"},
+		{"unit without type", "[trust]\nunits = [\"docker\"]", `"docker" has no type`, `write "docker.service"`},
+		{"no unit", "[trust]\nunits = [\"a b.service\"]", `"a b.service" is not the name of a unit`, "ci.service"},
+		{"group that ends with a slash", "[trust]\nunits = [\"/system.slice/\"]", "is not the path of a control group", "/system.slice/ci.service"},
 		{"user id of no user", "[trust]\nuids = [4294967295]", "is not a user id", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

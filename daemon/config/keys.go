@@ -41,9 +41,12 @@ var keys = []key[Config]{
 	{name: "cache.freshness_timeout", field: func(c *Config) any { return &c.Cache.FreshnessTimeout }, check: checkNotZero},
 	{name: "cache.prefetch", field: func(c *Config) any { return &c.Cache.Prefetch }},
 	{name: "trust.uids", field: func(c *Config) any { return &c.Trust.UIDs }},
+	{name: "trust.units", field: func(c *Config) any { return &c.Trust.Units }, check: checkUnit},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},
+	{name: "engine.podman.enabled", field: func(c *Config) any { return &c.Engine.Podman.Enabled }},
+	{name: "engine.crio.enabled", field: func(c *Config) any { return &c.Engine.CRIO.Enabled }},
 	{name: "log.level", field: func(c *Config) any { return &c.Log.Level }, check: oneOf(logLevels...)},
 	{name: "log.format", field: func(c *Config) any { return &c.Log.Format }, check: oneOf(logFormats...)},
 }

@@ -42,7 +42,8 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 	for _, e := range []struct {
 		name    string
 		enabled bool
-	}{{engine.Docker, c.Engine.Docker.Enabled}, {engine.Containerd, c.Engine.Containerd.Enabled}} {
+	}{{engine.Docker, c.Engine.Docker.Enabled}, {engine.Containerd, c.Engine.Containerd.Enabled},
+		{engine.Podman, c.Engine.Podman.Enabled}, {engine.CRIO, c.Engine.CRIO.Enabled}} {
 		switch {
 		case len(o.Engines) == 0 && e.enabled, slices.Contains(o.Engines, e.name):
 			want.Engines = append(want.Engines, e.name)

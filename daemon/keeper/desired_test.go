@@ -21,20 +21,21 @@ func TestDesiredFollowsTheConfigurationAndTheOptions(t *testing.T) {
 	t.Parallel()
 	registries := []string{"docker.io", "ghcr.io", "quay.io", "registry.k8s.io"}
 	const mirror = "http://127.0.0.1:305"
+	all := []string{engine.Docker, engine.Containerd, engine.Podman, engine.CRIO}
 	for name, tt := range map[string]struct {
 		text    string
 		options Options
 		want    engine.Desired
 	}{
-		"default":           {"", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker, engine.Containerd}}},
-		"wildcard":          {"[registry.'*']\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker, engine.Containerd}}},
-		"engine turned off": {"engine.docker.enabled = false\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Containerd}}},
+		"default":           {"", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: all}},
+		"wildcard":          {"[registry.'*']\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: all}},
+		"engine turned off": {"engine.docker.enabled = false\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Engines: all[1:]}},
 		"engine named": {"engine.docker.enabled = false\n", Options{Engines: []string{engine.Docker}},
-			engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker}, Leave: []string{engine.Containerd}}},
+			engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker}, Leave: all[1:]}},
 		"restart by the configuration": {"engine.containerd.restart = true\n", Options{},
-			engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker, engine.Containerd}, RestartContainerd: true}},
+			engine.Desired{Mirror: mirror, Registries: registries, Engines: all, RestartContainerd: true}},
 		"restart by an option": {"", Options{RestartContainerd: true},
-			engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker, engine.Containerd}, RestartContainerd: true}},
+			engine.Desired{Mirror: mirror, Registries: registries, Engines: all, RestartContainerd: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

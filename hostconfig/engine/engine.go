@@ -10,15 +10,18 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/live"
 )
 
-// Docker and Containerd are the engines, as [Desired] and [State] name them.
+// The engines, as [Desired] and [State] name them. Podman stands for buildah and skopeo too, which
+// read the same files.
 const (
 	Docker     = "docker"
 	Containerd = "containerd"
+	Podman     = "podman"
+	CRIO       = "crio"
 )
 
 // Engine is one container engine on a host. Implementations only read.
 type Engine interface {
-	// Name is Docker or Containerd. Several engines of a host can bear the same name, each with a
+	// Name is one of the names above. Several engines of a host can bear the same name, each with a
 	// [State.Home] of its own.
 	Name() string
 

@@ -13,6 +13,8 @@ const (
 	HostsTOML  Kind = "hosts.toml"
 	DaemonJSON Kind = "daemon.json"
 	ConfigTOML Kind = "config.toml"
+
+	RegistriesConf Kind = "registries.conf"
 )
 
 // Plan is what one engine asks for. Files with sidemirror's entry that no plan asks for are

@@ -69,6 +69,19 @@ func (p *Problem) MarshalJSON() ([]byte, error) {
 	return bytes.TrimSpace(out.Bytes()), err
 }
 
+// UnmarshalJSON reads what MarshalJSON has written.
+func (p *Problem) UnmarshalJSON(data []byte) error {
+	var read struct {
+		Code, Path, Text, Hint string
+		Line                   int
+	}
+	if err := json.Unmarshal(data, &read); err != nil {
+		return err
+	}
+	*p = Problem{Code: read.Code, Path: read.Path, Line: read.Line, Text: read.Text, Hint: read.Hint}
+	return nil
+}
+
 // Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.Err }
 

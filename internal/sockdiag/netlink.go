@@ -15,6 +15,8 @@ import (
 const (
 	requestSize    = 56 // struct inet_diag_req_v2
 	messageSize    = 72 // struct inet_diag_msg
+	attributeSize  = 4  // struct nlattr
+	cgroupID       = 21 // INET_DIAG_CGROUP_ID, which the kernel sends unasked
 	tcpEstablished = 1
 	tcpListen      = 10
 	allStates      = 0xffffffff
@@ -199,8 +201,8 @@ func parseError(body []byte) error {
 	}
 }
 
-// parseMessage reads struct inet_diag_msg. Attributes may follow it; the cgroup of the socket
-// (INET_DIAG_CGROUP_ID) is among them.
+// parseMessage reads struct inet_diag_msg and, among the attributes that follow it, the socket's
+// control group.
 func parseMessage(body []byte, want flow) (Socket, netip.AddrPort, error) {
 	none := netip.AddrPort{}
 	if len(body) < messageSize {
@@ -231,7 +233,31 @@ func parseMessage(body []byte, want flow) (Socket, netip.AddrPort, error) {
 	if socket.Inode == 0 {
 		return Socket{}, none, errOrphan
 	}
+	var err error
+	if socket.Cgroup, err = parseCgroup(body[messageSize:]); err != nil {
+		return Socket{}, none, err
+	}
 	return socket, found.src, nil
+}
+
+// parseCgroup returns the value of INET_DIAG_CGROUP_ID, or 0 if there is none. Each attribute is a
+// struct nlattr and its value, and begins at a multiple of four bytes.
+func parseCgroup(b []byte) (id uint64, err error) {
+	native := binary.NativeEndian
+	for len(b) >= attributeSize {
+		length, kind := int(native.Uint16(b)), native.Uint16(b[2:])
+		if length < attributeSize || length > len(b) {
+			return 0, fmt.Errorf("sock_diag sent an attribute of %d bytes in %d", length, len(b))
+		}
+		if kind == cgroupID {
+			if length != attributeSize+8 {
+				return 0, fmt.Errorf("sock_diag sent a cgroup id of %d bytes", length-attributeSize)
+			}
+			return native.Uint64(b[attributeSize:]), nil
+		}
+		b = b[min((length+3)&^3, len(b)):]
+	}
+	return 0, nil
 }
 
 func readAddr(family uint8, field []byte) netip.Addr {

@@ -1,6 +1,7 @@
 package sockdiag
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
@@ -54,14 +55,51 @@ func TestMalformedRepliesAreErrors(t *testing.T) {
 			b[body+4], b[body+5], b[body+6], b[body+7] = b[body+6], b[body+7], b[body+4], b[body+5]
 			return b
 		},
-		"IPv6":           func(b []byte) []byte { b[body] = unix.AF_INET6; return b },
-		"TIME_WAIT":      func(b []byte) []byte { b[body+1] = 6; return b },
-		"LISTEN":         func(b []byte) []byte { b[body+1] = 10; return b },
-		"inode 0, uid 0": func(b []byte) []byte { native.PutUint32(b[body+68:], 0); return b },
+		"IPv6":                        func(b []byte) []byte { b[body] = unix.AF_INET6; return b },
+		"TIME_WAIT":                   func(b []byte) []byte { b[body+1] = 6; return b },
+		"LISTEN":                      func(b []byte) []byte { b[body+1] = 10; return b },
+		"inode 0, uid 0":              func(b []byte) []byte { native.PutUint32(b[body+68:], 0); return b },
+		"an attribute without length": func(b []byte) []byte { return withAttribute(b, 0, 8, nil) },
+		"an attribute that is longer than the reply": func(b []byte) []byte {
+			return withAttribute(b, 13, cgroupID, make([]byte, 8))
+		},
+		"a cgroup id of four bytes": func(b []byte) []byte { return withAttribute(b, 8, cgroupID, make([]byte, 4)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, _, err := parseReply(spoil(reply()), 7, testFlow); err == nil {
 				t.Errorf("taken for %+v", got)
+			}
+		})
+	}
+}
+
+// withAttribute appends an attribute that claims to be length bytes long.
+func withAttribute(b []byte, length, kind uint16, value []byte) []byte {
+	native := binary.NativeEndian
+	b = native.AppendUint16(bytes.Clone(b), length)
+	b = native.AppendUint16(b, kind)
+	b = append(b, value...)
+	native.PutUint32(b, uint32(len(b)))
+	return b
+}
+
+func TestTheControlGroupIsReadFromAmongTheAttributes(t *testing.T) {
+	id := binary.NativeEndian.AppendUint64(nil, 4711<<32|12)
+	shutdown := withAttribute(reply(), 5, 8, []byte{0, 0, 0, 0}) // one byte and its padding
+	for name, test := range map[string]struct {
+		reply []byte
+		want  uint64
+	}{
+		"no attribute":       {reply(), 0},
+		"another attribute":  {shutdown, 0},
+		"the only attribute": {withAttribute(reply(), 12, cgroupID, id), 4711<<32 | 12},
+		"the last attribute": {withAttribute(shutdown, 12, cgroupID, id), 4711<<32 | 12},
+		"the first one":      {withAttribute(withAttribute(reply(), 12, cgroupID, id), 5, 8, []byte{0, 0, 0, 0}), 4711<<32 | 12},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, _, err := parseReply(test.reply, 7, testFlow)
+			if err != nil || got.Cgroup != test.want {
+				t.Errorf("%d, %v", got.Cgroup, err)
 			}
 		})
 	}
@@ -73,6 +111,7 @@ func FuzzParseReply(f *testing.F) {
 	errorReply := reply()
 	binary.NativeEndian.PutUint16(errorReply[4:], unix.NLMSG_ERROR)
 	f.Add(errorReply)
+	f.Add(withAttribute(reply(), 12, cgroupID, make([]byte, 8)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, want := range []flow{testFlow, {src: testFlow.src}} {
 			socket, _, err := parseReply(b, 7, want)

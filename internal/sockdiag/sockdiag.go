@@ -1,8 +1,8 @@
 // Package sockdiag asks the kernel who owns a TCP socket of this host: INET_DIAG over
 // NETLINK_SOCK_DIAG, see sock_diag(7), and proc_pid_net(5) if that is not available.
 //
-// It looks at the socket, not at a process: a socket keeps the user and the inode of the process
-// that made it, also if it was inherited or passed on over a unix socket.
+// It looks at the socket, not at a process: a socket keeps the user, the inode and the control group
+// of the process that made it, also if it was inherited or passed on over a unix socket.
 package sockdiag
 
 import (
@@ -25,6 +25,10 @@ type Socket struct {
 
 	// Cookie numbers the socket; the kernel uses no number twice, unlike inodes and ports.
 	Cookie uint64
+
+	// Cgroup is the id of the control group (cgroup v2) that the process which made the socket was
+	// in at that time. It is 0 if the kernel does not report it, as before Linux 5.8.
+	Cgroup uint64
 }
 
 // ErrNotFound reports that the kernel knows no such socket.

@@ -15,8 +15,8 @@ import (
 
 // Policy says which callers are trusted and which credentials they are served with.
 type Policy struct {
-	// TrustedUIDs are the users whose processes, asking over loopback, are trusted engines.
-	TrustedUIDs []uint32
+	// Trust says which processes, asking over loopback, are trusted engines; nil for none.
+	Trust *peer.Trust
 
 	// Credentials are the daemon's own; nil for none. They serve trusted callers only.
 	Credentials credential.Source
@@ -63,7 +63,7 @@ type Upstream struct {
 }
 
 // Trusts reports whether the request of ctx comes from a trusted engine.
-func (p Policy) Trusts(ctx context.Context) bool { return peer.Trusted(ctx, p.TrustedUIDs) }
+func (p Policy) Trusts(ctx context.Context) bool { return peer.Trusted(ctx, p.Trust) }
 
 // Identify returns who asks for t, given that the caller is trusted or not. Where a login may
 // exist and cannot be read, the upstream is asked without one, since public content needs none.

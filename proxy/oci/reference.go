@@ -87,14 +87,25 @@ func alphanumeric(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <=
 // looksLikeRegistry reports whether the first component of a path means a registry, by
 // the rule that every engine applies to a reference.
 func looksLikeRegistry(component string) bool {
-	return component == "localhost" || strings.ContainsAny(component, ".:")
+	return component == "localhost" || strings.ContainsAny(component, ".:") || withPort(component) != component
+}
+
+// withPort returns the registry that the first component of a path means. podman, buildah, skopeo and
+// CRI-O cannot parse a mirror with a colon in its path, so that for them a port is written as
+// "registry.example__5000".
+func withPort(component string) string {
+	host, port, found := strings.Cut(component, "__")
+	if !found || port == "" || strings.Trim(port, "0123456789") != "" {
+		return component
+	}
+	return host + ":" + port
 }
 
 // SplitPrefix splits a name that may begin with a registry ("ghcr.io/o/i"), as clients
 // that pull by prefix send it in a scope. Without a registry the first result is empty.
 func SplitPrefix(name string) (registry, repository string) {
 	if first, rest, ok := strings.Cut(name, "/"); ok && looksLikeRegistry(first) {
-		return first, rest
+		return withPort(first), rest
 	}
 	return "", name
 }

@@ -163,7 +163,7 @@ func (req *Request) chooseRegistry(path, host string, names Registries) (rest st
 	} else if name, ok := names.ByHost(hostname(host)); ok {
 		req.Form, req.Registry, rest = ByHost, name, path
 	} else if first, after, ok := strings.Cut(path, "/"); ok && looksLikeRegistry(first) {
-		req.Form, req.Registry, req.Prefixed, rest = ByPrefix, first, true, after
+		req.Form, req.Registry, req.Prefixed, rest = ByPrefix, withPort(first), true, after
 	} else {
 		req.Form, req.Registry, rest = ByDefault, names.Default(), path
 	}

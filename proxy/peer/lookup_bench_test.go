@@ -2,7 +2,6 @@ package peer
 
 import (
 	"net"
-	"os"
 	"testing"
 )
 
@@ -39,10 +38,10 @@ func BenchmarkLookup(b *testing.B) {
 
 func BenchmarkTrusted(b *testing.B) {
 	ctx := ConnContext(b.Context(), pair(b))
-	uids := []uint32{uint32(os.Geteuid())}
+	t := byUser(me()...)
 	b.ReportAllocs()
 	for b.Loop() {
-		if !Trusted(ctx, uids) {
+		if !Trusted(ctx, t) {
 			b.Fatal("not trusted")
 		}
 	}

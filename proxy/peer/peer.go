@@ -1,11 +1,12 @@
-// Package peer says which user's process is at the other end of a loopback TCP connection, by
-// asking the kernel (INET_DIAG over NETLINK_SOCK_DIAG, see sock_diag(7)).
+// Package peer says whether the process at the other end of a loopback TCP connection is a trusted
+// one, by asking the kernel for its user and control group (INET_DIAG over NETLINK_SOCK_DIAG, see
+// sock_diag(7)).
 //
-// It looks at the peer's socket, not at its process. A socket keeps the uid and the inode of the
-// process that made it, also if it was inherited or passed on over a Unix socket: what is known is
-// who opened the connection and not who writes to it now. For the same reason a trusted user's
-// process that forwards other people's connections (socat, a port forward that root runs) lends
-// them its name.
+// It looks at the peer's socket, not at its process. A socket keeps the uid, the inode and the
+// control group of the process that made it, also if it was inherited or passed on over a Unix
+// socket: what is known is who opened the connection and not who writes to it now. For the same
+// reason a trusted process that forwards other people's connections (socat, a port forward that
+// root runs) lends them its name.
 package peer
 
 import (
@@ -15,7 +16,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -81,9 +82,26 @@ type contextKey struct{}
 
 // accepted is a connection and who was at its other end before it was read from.
 type accepted struct {
-	own    syscall.RawConn // sidemirror's end
-	caller Caller
-	err    error
+	own     syscall.RawConn // sidemirror's end
+	caller  Caller
+	err     error
+	decided atomic.Pointer[decision]
+}
+
+// decision is what a Trust has decided about the caller of a connection, for all its requests.
+type decision struct {
+	by      *Trust
+	trusted bool
+}
+
+// trusted returns what t decides, which it does once per connection.
+func (a *accepted) trusted(t *Trust) bool {
+	d := a.decided.Load()
+	if d == nil || d.by != t { // the first request, or the first since the configuration was replaced
+		d = &decision{t, t.Trusts(a.caller)}
+		a.decided.Store(d)
+	}
+	return d.trusted
 }
 
 // ConnContext is for [net/http.Server.ConnContext]. It looks up who is at the other end of c at
@@ -130,10 +148,19 @@ func FromContext(ctx context.Context) (Caller, error) {
 	return a.caller, a.err
 }
 
-// Trusted reports whether the request of ctx comes over a connection that one of uids opened. That
-// was so when the connection was accepted, and the connection must still be ESTABLISHED: then the
-// socket that was found is still at its other end. An error in either makes it false.
-func Trusted(ctx context.Context, uids []uint32) bool {
+// Trusted reports whether t, if not nil, trusts the caller of ctx. That is decided by the socket that was found
+// when the connection was accepted, and the connection must still be ESTABLISHED: then this socket
+// is still at its other end. If either cannot be found out, the caller is not trusted.
+//
+// Trusted records a caller whom t does not trust; see [Refusals].
+func Trusted(ctx context.Context, t *Trust) bool {
 	a, ok := ctx.Value(contextKey{}).(*accepted)
-	return ok && a.err == nil && slices.Contains(uids, a.caller.UID) && established(a.own)
+	if !ok || a.err != nil || t == nil {
+		return false
+	}
+	if !a.trusted(t) {
+		t.refused.note(a.caller)
+		return false
+	}
+	return established(a.own)
 }

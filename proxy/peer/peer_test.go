@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/internal/sockdiag"
+	"github.com/sidemirror/sidemirror/proxy/peer/cgroup"
 )
 
 // dialEnv makes the test binary a client that runs as another user: it connects
@@ -73,6 +74,9 @@ func connect(t *testing.T, l *net.TCPListener, network, addr string) (client, se
 	return client, accept(t, l)
 }
 
+// byUser is the Trust of a host where the user alone decides.
+func byUser(uids ...uint32) *Trust { return &Trust{uids: uids, groups: new(cgroup.Hierarchy)} }
+
 func me() []uint32 { return []uint32{uint32(os.Geteuid())} }
 
 // inodeOf is what the peer itself says of its socket.
@@ -113,11 +117,11 @@ func TestOwnProcessIsFoundByItsSocket(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Caller{UID: me()[0], Inode: inodeOf(t, client), State: 1, Cookie: got.Cookie}
+			want := Caller{UID: me()[0], Inode: inodeOf(t, client), State: 1, Cookie: got.Cookie, Cgroup: got.Cgroup}
 			if got != want || got.Cookie == 0 {
 				t.Errorf("got %+v, want %+v and a cookie", got, want)
 			}
-			if !Trusted(ConnContext(t.Context(), server), me()) {
+			if !Trusted(ConnContext(t.Context(), server), byUser(me()...)) {
 				t.Error("own uid is not trusted")
 			}
 		})
@@ -173,18 +177,25 @@ func TestProcessOfAnotherUserIsNotTrusted(t *testing.T) {
 			if err != nil || got.UID != 65534 {
 				t.Fatalf("got %+v, %v; want uid 65534", got, err)
 			}
-			if Trusted(ctx, []uint32{0, 1000}) {
+			if Trusted(ctx, byUser(0, 1000)) {
 				t.Error("uid 65534 passes for uid 0 or 1000")
 			}
-			if !Trusted(ctx, []uint32{0, 65534}) {
+			if !Trusted(ctx, byUser(0, 65534)) {
 				t.Error("a configured uid 65534 is not trusted")
 			}
 		})
 	}
 }
 
-// dialAs connects as uid from a process of its own and gives the function that ends it.
+// dialAs connects as uid from a process of its own and returns the function that ends it.
 func dialAs(t *testing.T, uid uint32, addr string) (stop func()) {
+	t.Helper()
+	_, stop = dialFromProcess(t, addr, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}})
+	return stop
+}
+
+// dialFromProcess connects from a process that is started with attr.
+func dialFromProcess(t *testing.T, addr string, attr *syscall.SysProcAttr) (pid int, stop func()) {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -200,7 +211,7 @@ func dialAs(t *testing.T, uid uint32, addr string) (stop func()) {
 	cmd.ExtraFiles = []*os.File{f}
 	cmd.Dir = "/"
 	cmd.Env = []string{dialEnv + "=" + addr}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	cmd.SysProcAttr = attr
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -216,7 +227,7 @@ func dialAs(t *testing.T, uid uint32, addr string) (stop func()) {
 	if _, err := io.ReadFull(stdout, make([]byte, len("connected\n"))); err != nil {
 		t.Fatalf("the client did not connect: %v", err)
 	}
-	return func() {
+	return cmd.Process.Pid, func() {
 		stdin.Close()
 		if err := cmd.Wait(); err != nil {
 			t.Error(err)
@@ -249,7 +260,7 @@ func TestWhatIsNotLoopbackTCPIsNobody(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want.Error()) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
-			if Trusted(ConnContext(t.Context(), conn), []uint32{0}) {
+			if Trusted(ConnContext(t.Context(), conn), byUser(0)) {
 				t.Error("trusted")
 			}
 		})
@@ -269,7 +280,7 @@ func TestConnectionOverTheHostsOwnAddressIsNotTrusted(t *testing.T) {
 	ip := hostAddress(t)
 	l := listen(t, "tcp", net.JoinHostPort(ip.String(), "0"))
 	_, server := connect(t, l, "tcp", l.Addr().String())
-	if Trusted(ConnContext(t.Context(), server), me()) {
+	if Trusted(ConnContext(t.Context(), server), byUser(me()...)) {
 		t.Errorf("trusted over %v", ip)
 	}
 }

@@ -60,7 +60,7 @@ func TestConnectionResetBeforeItIsAcceptedIsNotTakenForTheNextOfItsPort(t *testi
 	if caller, err := FromContext(ctx); err == nil {
 		t.Errorf("a connection that was reset was found to be %+v", caller)
 	}
-	if Trusted(ctx, me()) {
+	if Trusted(ctx, byUser(me()...)) {
 		t.Error("a connection that was reset is trusted")
 	}
 }
@@ -71,12 +71,12 @@ func TestConnectionResetAfterItWasAcceptedIsNotTakenForTheNextOfItsPort(t *testi
 	port := client.LocalAddr().(*net.TCPAddr).Port
 	server := accept(t, l)
 	ctx := ConnContext(t.Context(), server)
-	if !Trusted(ctx, me()) {
+	if !Trusted(ctx, byUser(me()...)) {
 		t.Fatal("not trusted while it is there")
 	}
 	reset(t, client)
 	dialFrom(t, port, l.Addr())
-	if Trusted(ctx, me()) {
+	if Trusted(ctx, byUser(me()...)) {
 		t.Error("a connection that was reset is trusted")
 	}
 }

@@ -25,7 +25,7 @@ func TestWriteAndCloseAtOnceIsNeverTrusted(t *testing.T) {
 		if caller, err := FromContext(ctx); err == nil {
 			t.Fatalf("a closed socket was found to be %+v", caller)
 		}
-		if Trusted(ctx, []uint32{0, uint32(os.Geteuid())}) {
+		if Trusted(ctx, byUser(0, uint32(os.Geteuid()))) {
 			t.Fatal("a peer that wrote and closed at once is trusted")
 		}
 		server.Close()
@@ -36,7 +36,7 @@ func TestTrustEndsWithTheConnection(t *testing.T) {
 	l := listen(t, "tcp4", "127.0.0.1:0")
 	client, server := connect(t, l, "tcp4", l.Addr().String())
 	ctx := ConnContext(t.Context(), server)
-	if !Trusted(ctx, me()) {
+	if !Trusted(ctx, byUser(me()...)) {
 		t.Fatal("not trusted while it is there")
 	}
 	if err := client.(*net.TCPConn).CloseWrite(); err != nil {
@@ -46,11 +46,11 @@ func TestTrustEndsWithTheConnection(t *testing.T) {
 	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Fatalf("read: %v", err)
 	}
-	if Trusted(ctx, me()) {
+	if Trusted(ctx, byUser(me()...)) {
 		t.Error("trusted though its socket is no longer ESTABLISHED")
 	}
 	client.Close()
-	if Trusted(ctx, me()) {
+	if Trusted(ctx, byUser(me()...)) {
 		t.Error("trusted after it has closed")
 	}
 	if _, err := FromContext(ctx); err != nil {
@@ -59,7 +59,7 @@ func TestTrustEndsWithTheConnection(t *testing.T) {
 }
 
 func TestRequestWithoutConnContextIsNotTrusted(t *testing.T) {
-	if Trusted(t.Context(), []uint32{0}) {
+	if Trusted(t.Context(), byUser(0)) {
 		t.Error("trusted")
 	}
 	if _, err := FromContext(t.Context()); err == nil {
@@ -70,7 +70,7 @@ func TestRequestWithoutConnContextIsNotTrusted(t *testing.T) {
 func TestWithoutTrustedUIDsNoCallerIsTrusted(t *testing.T) {
 	l := listen(t, "tcp4", "127.0.0.1:0")
 	_, server := connect(t, l, "tcp4", l.Addr().String())
-	if Trusted(ConnContext(t.Context(), server), nil) {
+	if Trusted(ConnContext(t.Context(), server), byUser()) {
 		t.Error("trusted")
 	}
 }
@@ -81,7 +81,7 @@ func TestServerHandsTheCallerToItsHandlers(t *testing.T) {
 	srv := &http.Server{
 		ConnContext: ConnContext,
 		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			trusted = Trusted(r.Context(), me())
+			trusted = Trusted(r.Context(), byUser(me()...))
 		}),
 	}
 	done := make(chan error, 1)

@@ -74,6 +74,7 @@ type Upstream struct {
 	health      health
 	realmHealth health // of a token server on another host
 	holds       holds
+	logins      logins
 
 	life       context.Context // ended by Close
 	end        context.CancelFunc
@@ -160,8 +161,9 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 	if u.private.Load() {
 		req.Header.Set("Via", Via)
 	}
+	var access auth.Access
 	if r.Access != nil {
-		access := *r.Access
+		access = *r.Access
 		if name := u.repositoryOf(target); name != "" {
 			access.Repository = name
 		}
@@ -173,6 +175,7 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 		}
 		return u.client(r.Identity).auth.RoundTrip(req)
 	})
+	u.logins.note(u.url, r.Access, access.Repository, resp, err)
 	if err != nil {
 		return nil, u.explain(ctx, u.url, err)
 	}

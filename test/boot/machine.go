@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -222,6 +223,28 @@ func (m *machine) inGroup() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(m.group.Fd())}
 }
 
+// rootSession is the control group of a login session of root's.
+const rootSession = "user.slice/user-0.slice/session-boot.scope"
+
+// openGroup makes a control group of the machine, if it runs, and opens it. If it is off, that is the
+// group that all of it is in.
+func (m *machine) openGroup(path string) *os.File {
+	m.t.Helper()
+	dir := m.cgroup()
+	if m.leader != 0 {
+		dir = m.cgroup("payload", path)
+	}
+	err := os.MkdirAll(dir, 0o755)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return f
+}
+
 // portsFrom sets the first port that every user may open, which root's setting inside the machine
 // cannot.
 func (m *machine) portsFrom(port int) {
@@ -261,8 +284,15 @@ func (m *machine) eventually(what string, done func() error) time.Duration {
 }
 
 // shell makes the command that runs a shell script in the machine: when it is on
-// as root's login would, when it is off in a chroot.
-func (m *machine) shell(ctx context.Context, script string) *exec.Cmd {
+// as root's login would, when it is off in a chroot. The caller closes the group, which is that of
+// the command, afterwards.
+func (m *machine) shell(ctx context.Context, script string) (cmd *exec.Cmd, group io.Closer) {
+	return m.shellIn(ctx, rootSession, script)
+}
+
+// shellIn is shell in another control group, such as that of a unit.
+func (m *machine) shellIn(ctx context.Context, path, script string) (cmd *exec.Cmd, group io.Closer) {
+	m.t.Helper()
 	args := []string{"--target", strconv.Itoa(m.holder), "--mount", "--net", "--pid", "chroot", mounted}
 	if m.leader != 0 {
 		args = []string{
@@ -271,10 +301,11 @@ func (m *machine) shell(ctx context.Context, script string) *exec.Cmd {
 	}
 	args = append(args, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
 		"sh", "-c", script)
-	cmd := exec.CommandContext(ctx, "nsenter", args...)
+	cmd = exec.CommandContext(ctx, "nsenter", args...)
 	cmd.WaitDelay = time.Second
-	cmd.SysProcAttr = m.inGroup()
-	return cmd
+	f := m.openGroup(path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
+	return cmd, f
 }
 
 // try runs a shell script in the machine and returns what it prints on both
@@ -288,7 +319,8 @@ func (m *machine) tryWith(input, script string) (string, error) {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := m.shell(ctx, script)
+	cmd, group := m.shell(ctx, script)
+	defer group.Close()
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -177,9 +177,10 @@ func (r *reader) types(t testing.TB, task blocks.Task, commands string) (output 
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	cmd := m.shell(ctx, fmt.Sprintf("cd %s && export SYSTEMD_EDITOR=/srv/editor SYSTEMD_PAGER=cat TERM=dumb %s && "+
+	cmd, group := m.shell(ctx, fmt.Sprintf("cd %s && export SYSTEMD_EDITOR=/srv/editor SYSTEMD_PAGER=cat TERM=dumb %s && "+
 		"exec setpriv --reuid %s --regid %[3]s --init-groups script --quiet --return --echo never --command 'bash -e /srv/block' /dev/null",
 		folder, r.environment(as), as))
+	defer group.Close()
 	keyboard, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -2,8 +2,9 @@
 //
 //	localuser squat PORT REPORT       tries to bind PORT again and again, until SIGTERM
 //	localuser listen REPORT ADDRESS   listens on a unix socket or at 127.0.0.1:PORT, until SIGTERM
+//	localuser get PATH TIMES          asks sidemirror for PATH, and prints the status of each answer
 //
-// Both write one line to REPORT for each request they receive; squat adds its totals. Under the
+// The first two write one line to REPORT for each request they receive; squat adds its totals. Under the
 // name of an engine, "dockerd" or "containerd", the program sleeps whatever its arguments are.
 package main
 
@@ -39,13 +40,15 @@ func run(ctx context.Context) error {
 		return nil
 	}
 	if len(os.Args) != 4 {
-		return errors.New("usage: localuser squat PORT REPORT | localuser listen REPORT ADDRESS")
+		return errors.New("usage: localuser squat PORT REPORT | localuser listen REPORT ADDRESS | localuser get PATH TIMES")
 	}
 	switch os.Args[1] {
 	case "squat":
 		return squat(ctx, os.Args[2], os.Args[3])
 	case "listen":
 		return listen(ctx, os.Args[2], os.Args[3])
+	case "get":
+		return get(ctx, os.Args[2], os.Args[3])
 	}
 	return fmt.Errorf("no command %q", os.Args[1])
 }

@@ -1,0 +1,71 @@
+package daemon
+
+import (
+	"os"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/sidemirror/sidemirror/daemon/state"
+	"github.com/sidemirror/sidemirror/internal/problem"
+)
+
+// refusedFor is for how long a caller that was not trusted is shown.
+const refusedFor = 24 * time.Hour
+
+// published is the state that was written last.
+type published struct {
+	state  state.State
+	failed bool // to be written, which is logged once
+}
+
+// publish writes the state that "sidemirror status" reads, if it has changed.
+func (d *daemon) publish() {
+	dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
+	if dir == "" {
+		return // not started by systemd
+	}
+	now := d.state()
+	if reflect.DeepEqual(now, d.published.state) {
+		return
+	}
+	if err := state.Write(dir, now); err != nil {
+		if !d.published.failed {
+			d.log.WithError(err).Warn("sidemirror status shows less than it could")
+		}
+		d.published.failed = true
+		return
+	}
+	d.published = published{state: now}
+}
+
+// problematic is a service that has logins and problems to report in detail.
+type problematic interface {
+	Problems() []*problem.Problem
+
+	// LoginsInUse returns the logins that upstreams have accepted.
+	LoginsInUse() []state.Login
+}
+
+// state returns what the daemon knows of itself.
+func (d *daemon) state() state.State {
+	var s state.State
+	if p, ok := d.handler.get().service.(problematic); ok {
+		s.Problems, s.Logins = p.Problems(), p.LoginsInUse()
+	}
+	trust := d.trust.Load()
+	if text := trust.Weakness(); text != "" {
+		s.Notes = append(s.Notes, &problem.Problem{
+			Code: "trust-by-user-alone",
+			Text: "every process of a user in trust.uids may use the logins, also one of root's in a container on the host's network: " + text,
+			Hint: "see docs/security.md",
+		})
+	}
+	for _, r := range d.caches.refused.Since(time.Now().Add(-refusedFor), trust) {
+		s.Refused = append(s.Refused, state.Refused{
+			UID: r.UID, Group: r.Group, Container: r.Container, UserTrusted: r.Named,
+			Requests: r.Requests, Last: r.Last.Truncate(time.Second).UTC(),
+		})
+	}
+	return s
+}

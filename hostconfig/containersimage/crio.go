@@ -1,0 +1,85 @@
+package containersimage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
+	"github.com/sidemirror/sidemirror/hostconfig/process"
+	"github.com/sidemirror/sidemirror/hostconfig/socket"
+	"github.com/sidemirror/sidemirror/internal/problem"
+)
+
+// Query finds the host's CRI-O.
+var Query = process.Query{Name: "crio", Units: []string{"crio.service"}, Socket: "/run/crio/crio.sock"}
+
+// crio is CRI-O, a daemon, which reads the files at its start and at a reload.
+type crio struct{ *engine.Host }
+
+// Name is "cri-o".
+func (*crio) Name() string { return engine.CRIO }
+
+// Detect looks for the program and its daemon.
+func (c *crio) Detect(ctx context.Context) (engine.State, bool) {
+	s := engine.State{Engine: engine.CRIO, Config: folder + "/registries.conf"}
+	c.Tree.Watch("/run/crio/crio.sock")
+	if c.Running != nil {
+		s.Running = c.Running.Daemon(ctx, engine.CRIO) != nil
+		s.Stopped = !s.Running && c.Running.Stopped(ctx, engine.CRIO)
+	}
+	s.Present = s.Running || c.Program(crioTool.name) != "" || c.IsNamed(engine.CRIO)
+	if !s.Present {
+		return s, false
+	}
+	s.Version = c.Version(ctx, engine.CRIO, crioTool.name, "cri-o")
+	return s, true
+}
+
+// Plan asks for the drop-in that podman reads too.
+func (c *crio) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
+	return plan(ctx, c.Host, s, want)
+}
+
+// daemon is a running CRI-O.
+type daemon struct {
+	process.Process
+	units live.Units
+}
+
+// Connect returns the daemon that is a process.
+func Connect(p process.Process, units live.Units) live.Daemon { return daemon{p, units} }
+
+func (d daemon) Args() []string     { return d.Process.Args }
+func (d daemon) Started() time.Time { return d.Process.Started }
+
+// Info is empty: CRI-O does not report its mirrors.
+func (d daemon) Info(context.Context) (live.Info, error) { return live.Info{}, nil }
+
+// Signal makes CRI-O read the files again: through systemd, or by the signal that its unit sends.
+func (d daemon) Signal(ctx context.Context, verb live.Verb) error {
+	if verb != live.Reload {
+		return fmt.Errorf("CRI-O is never told to %s", verb)
+	}
+	var err error
+	if d.Unit != "" {
+		if err = d.units.Reload(ctx, d.Unit); err == nil {
+			return nil
+		}
+	}
+	if hupErr := d.Process.Signal(unix.SIGHUP); hupErr != nil {
+		return &problem.Problem{Code: "crio-reload-failed", Text: "reloading CRI-O", Err: errors.Join(err, hupErr), Hint: "systemctl reload crio; see journalctl -u crio"}
+	}
+	return nil
+}
+
+// Pull is PullImage of the Kubernetes container runtime interface.
+func (d daemon) Pull(ctx context.Context, reference string) error {
+	message := socket.Field(1, socket.Field(1, []byte(reference))) // PullImageRequest.image.image
+	_, err := socket.Call(ctx, socket.Transport(Query.Socket, true), "/runtime.v1.ImageService/PullImage", message)
+	return err
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"syscall"
+)
+
+// get asks for a path as an engine does, each time over a new connection, and prints the statuses.
+// It prints "000" if nothing listens, as in another network.
+func get(ctx context.Context, path, times string) error {
+	n, err := strconv.Atoi(times)
+	if err != nil {
+		return err
+	}
+	for range n {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:305"+path, nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Accept", "*/*")
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			fmt.Println("000")
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		if err = errors.Join(err, resp.Body.Close()); err != nil {
+			return err
+		}
+		fmt.Println(resp.StatusCode)
+	}
+	return nil
+}
