@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,14 +38,36 @@ func readState() state.State {
 	return s
 }
 
-// addState adds what the daemon knows of itself. c is the configuration that it uses.
+// addState adds what the daemon knows of itself, except its problems, which addProxy has. c is the configuration that it uses.
 func (s *status) addState(daemon state.State, c *config.Config) {
-	s.Proxy.Problems = append(s.Proxy.Problems, daemon.Problems...)
 	s.Notes = append(s.Notes, daemon.Notes...)
+	s.Logins = daemon.Logins
 	for _, r := range daemon.Refused {
 		s.RefusedCallers = append(s.RefusedCallers, refusedCaller{r, trustHint(r, c)})
 	}
 	s.OK = len(s.problems()) == 0
+}
+
+// sourceTexts name the sources of logins.
+var sourceTexts = map[string]string{
+	"store": "sidemirror login", "systemd": "a credential of systemd's", "file": "a file", "environment": "DOCKER_AUTH_CONFIG",
+	"helper": "a credential helper", "plugin": "a plugin of the kubelet's",
+}
+
+// loginsText lists logins by their source: "sidemirror login: docker.io, ghcr.io; a file: quay.io".
+func loginsText(logins []state.Login) string {
+	var sources []string
+	hosts := map[string][]string{}
+	for _, l := range logins {
+		if hosts[l.Source] == nil {
+			sources = append(sources, l.Source)
+		}
+		hosts[l.Source] = append(hosts[l.Source], l.Host)
+	}
+	for i, source := range sources {
+		sources[i] = cmp.Or(sourceTexts[source], source) + ": " + strings.Join(hosts[source], ", ")
+	}
+	return strings.Join(sources, "; ")
 }
 
 // trustTable is the heading of the table in which the setting would be.

@@ -49,10 +49,11 @@ func (s streamSource) Open(ctx context.Context, r Range, o Options) (Part, error
 func (s streamSource) openAlone(ctx context.Context, r Range, o Options) (Part, error) {
 	s.all.requests.Add(1)
 	part, err := s.Source.Open(ctx, r, o)
-	if part.Body != nil {
-		part.Body = &countingBody{part.Body, &s.all.fetched}
+	if err != nil {
+		return Part{}, err
 	}
-	return part, err
+	part.Body = &countingBody{part.Body, &s.all.fetched}
+	return part, nil
 }
 
 // countingBody counts what is read.

@@ -153,7 +153,7 @@ func (s *Transfers) open(ctx context.Context, want Want, without []string) (*Rea
 			continue
 		}
 		if err == nil {
-			r, err := t.newReader(want)
+			r, err := t.reader(ctx, want)
 			if err == nil {
 				return r, nil
 			}
@@ -166,7 +166,13 @@ func (s *Transfers) open(ctx context.Context, want Want, without []string) (*Rea
 			}
 			continue
 		}
+		spare := t.takeSpare(want)
 		t.leave(nil)
+		if spare != nil {
+			defer spare.close() // if the stream joins another one
+			want.Source = spare
+			return s.openStream(ctx, want, without)
+		}
 		if errors.Is(err, errClosed) || ctx.Err() != nil {
 			return nil, err
 		}
