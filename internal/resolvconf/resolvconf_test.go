@@ -16,7 +16,7 @@ func TestLinkLocalNameServersAreFoundAsTheResolverReadsTheFile(t *testing.T) {
 		"nameserver\nnameserver x\nnameserver 169.254.1.1 \n":                                                  "[169.254.1.1]",
 		"nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 169.254.1.1\n":              "[]",
 		"options ndots:5\nnameserver 169.254.1.1\nnameserver 10.0.0.1\nnameserver fe80::2\n":                   "[169.254.1.1 fe80::2]",
-		strings.Repeat("# a long comment, many times\n", 2000) + "nameserver 169.254.1.1\n":                    "[]",
+		strings.Repeat("# a long comment, many times\n", 4000) + "nameserver 169.254.1.1\n":                    "[]",
 		"nameserver 169.254.1.1 # of the cloud\n" + strings.Repeat("x", 70<<10) + "\nnameserver 169.254.1.2\n": "[169.254.1.1]",
 	} {
 		if got := fmt.Sprint(LinkLocal([]byte(text))); got != want {
