@@ -15,6 +15,8 @@ const (
 	ConfigTOML Kind = "config.toml"
 
 	RegistriesConf Kind = "registries.conf"
+
+	DropIn Kind = "drop-in"
 )
 
 // Plan is what one engine asks for. Files with sidemirror's entry that no plan asks for are
