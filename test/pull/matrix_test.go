@@ -13,7 +13,7 @@ import (
 // mode is whose credentials open the registry.
 type mode struct {
 	name    string
-	private bool // else anybody may pull
+	private bool   // else anybody may pull
 	auth    string // client_auth; empty is the default
 	clients bool   // the clients have the login, else the daemon has it
 }
