@@ -70,7 +70,7 @@ var growth = suite{
 		{"layers", (*bench).growingImages},
 		{"cache", (*bench).growingCache},
 	},
-	limit: 20 * time.Minute,
+	limit: 40 * time.Minute,
 }
 
 // names returns the figures' names.
@@ -166,6 +166,9 @@ func (b *bench) prepare(ctx context.Context) error {
 		if err = os.MkdirAll(b.logs, 0o700); err != nil {
 			return err
 		}
+	}
+	if err = b.checkRoom(); err != nil {
+		return err
 	}
 	if b.binary != "" {
 		b.binary, err = filepath.Abs(b.binary)

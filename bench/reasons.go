@@ -13,8 +13,6 @@ var reasons = []struct{ figure, reason string }{
 	{"cold pull of a 20-layer image, upstream 50 ms away", "the engine soon catches up with the prefetch, and then four layers are under way at a time."},
 	{"cold blob, bytes from upstream", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
 	{"cold burst", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
-	{"connections to an upstream, 500 streams", "what is not stored is fetched for each client, and a client that waits too long goes beyond the limit."},
-	{"bytes to 500 streams", "what is not stored is fetched for each client, and at most 16 at a time."},
 	{"containerd, a layer", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
 	{"docker, a layer", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
 	{"podman, a zstd:chunked layer", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The servers that are compared, by the names that the tables have.
@@ -129,6 +131,26 @@ func (b *bench) logOf(name string) string {
 	return filepath.Join(b.logs, strings.ReplaceAll(name, " ", "-")+".log")
 }
 
+// minFree is what sidemirror leaves free of the disk, in bytes. The other servers leave nothing free,
+// and a cache that has no room stores nothing.
+const minFree = 1 << 30
+
+// room is what the servers of one run may write, in bytes.
+const room = 10 << 30
+
+// checkRoom returns an error if the disk of the temporary folder has too little room: without it the
+// figures would be those of a proxy that stores nothing.
+func (b *bench) checkRoom() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(b.dir, &st); err != nil {
+		return fmt.Errorf("looking for room in %s: %w", b.dir, err)
+	}
+	if free := int64(st.Bavail) * st.Bsize; free < minFree+room {
+		return fmt.Errorf("the disk of %s has %s free, and a run needs %s: name another folder with -dir", b.dir, mebibytes(free), mebibytes(minFree+room))
+	}
+	return nil
+}
+
 // sidemirror writes its configuration below dir. Its cache is there too.
 func (b *bench) sidemirror(dir, address string, upstream *upstream) ([]string, error) {
 	return b.sidemirrorWith(filepath.Join(dir, "cache"), dir, address, upstream)
@@ -144,6 +166,7 @@ func (b *bench) sidemirrorWith(store, dir, address string, upstream *upstream) (
 shutdown_timeout = "5s"
 [cache]
 dir = %q
+min_free = "%dB"
 [credentials]
 store = %q
 [trust]
@@ -152,7 +175,7 @@ uids = [%d]
 upstreams = ["%s://%s"]
 %s[log]
 level = "info"
-`, address, store, filepath.Join(dir, "store.json"), os.Getuid(), namespace, upstream.scheme, upstream.address, ca)
+`, address, store, minFree, filepath.Join(dir, "store.json"), os.Getuid(), namespace, upstream.scheme, upstream.address, ca)
 	path := filepath.Join(dir, "config.toml")
 	return []string{b.binary, "serve", "--config", path}, os.WriteFile(path, []byte(config), 0o600)
 }

@@ -183,7 +183,11 @@ func (s *watchedSource) examine() {
 	switch {
 	case !changed:
 	case now != "":
-		s.log.WithField("error", now).Warn("logins cannot be read; those read last stay in use, and without them sidemirror asks anonymously")
+		log := s.log.WithField("error", now)
+		if hint := problem.Hint(err); hint != "" {
+			log = log.WithField("hint", hint)
+		}
+		log.Warn("logins cannot be read; those read last stay in use, and without them sidemirror asks anonymously")
 	default:
 		s.log.Info("logins can be read again")
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
@@ -28,6 +29,15 @@ func (p *registryProxy) Problems() []*problem.Problem {
 		if p.logins.inUse(ctx, r) {
 			list = append(list, refusedProblem(r))
 		}
+	}
+	return list
+}
+
+// LoginsInUse returns the logins that upstreams have accepted.
+func (p *registryProxy) LoginsInUse() (list []state.Login) {
+	inUse, _ := p.Logins()
+	for _, l := range inUse {
+		list = append(list, state.Login{Host: l.Host, Source: l.Source})
 	}
 	return list
 }

@@ -48,7 +48,7 @@ func (p *registryProxy) Close() {
 func (p *registryProxy) Trouble() string {
 	var list []string
 	for _, what := range p.Problems() {
-		list = append(list, what.Error())
+		list = append(list, what.Error()+" ("+what.Hint+")")
 	}
 	return strings.Join(list, "; ")
 }

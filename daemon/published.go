@@ -39,14 +39,19 @@ func (d *daemon) publish() {
 	d.published = published{state: now}
 }
 
-// problematic is a service that has problems to report in detail.
-type problematic interface{ Problems() []*problem.Problem }
+// problematic is a service that has logins and problems to report in detail.
+type problematic interface {
+	Problems() []*problem.Problem
+
+	// LoginsInUse returns the logins that upstreams have accepted.
+	LoginsInUse() []state.Login
+}
 
 // state returns what the daemon knows of itself.
 func (d *daemon) state() state.State {
 	var s state.State
 	if p, ok := d.handler.get().service.(problematic); ok {
-		s.Problems = p.Problems()
+		s.Problems, s.Logins = p.Problems(), p.LoginsInUse()
 	}
 	trust := d.trust.Load()
 	if text := trust.Weakness(); text != "" {

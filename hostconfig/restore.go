@@ -245,6 +245,8 @@ func strip(k engine.Kind, now hostfs.File, entry *journal.Entry, mirror string, 
 			urls = append(urls, mirror)
 		}
 		return splice.RemoveBuildKit(now.Path, now.Data, urls)
+	case engine.DropIn:
+		return splice.RemoveDropIn(now.Data), nil
 	case engine.DaemonJSON:
 		if mirror != "" {
 			urls = append(urls, mirror)

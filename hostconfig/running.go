@@ -18,6 +18,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/live"
+	"github.com/sidemirror/sidemirror/hostconfig/ownunit"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 	"github.com/sidemirror/sidemirror/internal/portowner"
 )
@@ -53,6 +54,9 @@ var queries = map[string]process.Query{
 }
 
 func (s *system) Daemon(ctx context.Context, name string) live.Daemon {
+	if name == engine.Sidemirror && s.tree.IsDir("/run/systemd/system") { // sd_booted(3)
+		return ownunit.Connect(s.units)
+	}
 	query, known := queries[name]
 	if !known {
 		return nil

@@ -48,7 +48,9 @@ func (a *applier) warnOfRestarts(ctx context.Context, plan Plan) {
 		{engine.ConfigTOML, engine.Containerd, "systemctl restart containerd (containers keep running)"},
 		{engine.BuildkitdTOML, engine.BuildKit, "systemctl restart buildkit (builds that run are lost)"},
 	} {
-		restored := func(c Change) bool { return c.Kind == w.kind && c.Restores && slices.Contains(a.result.Restored, c.Path) }
+		restored := func(c Change) bool {
+			return c.Kind == w.kind && c.Restores && slices.Contains(a.result.Restored, c.Path)
+		}
 		i := slices.IndexFunc(plan.Changes, restored)
 		if i < 0 || a.daemon(ctx, w.engine) == nil {
 			continue

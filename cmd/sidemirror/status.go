@@ -14,6 +14,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/live"
@@ -32,6 +33,7 @@ type status struct {
 	Notes   []*problem.Problem `json:"notes,omitempty"`
 
 	RefusedCallers []refusedCaller `json:"refused_callers,omitempty"` // root alone sees them
+	Logins         []state.Login   `json:"logins,omitempty"`          // and those
 
 	mirror string // sidemirror's URL
 	unused bool   // no configuration is in force, so that engines use the registries directly
@@ -80,9 +82,10 @@ The exit code is 0 if there is no problem, and 1 if there is one.`,
 			}
 			s := newStatus(plan)
 			if h.Root == "/" {
-				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}, now.problems...))
+				own := readState()
+				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}, now.problems...).Detailed(own.Problems))
 				s.unused = !now.used && !s.Proxy.Answers // only root can read the last good one
-				s.addState(readState(), now.Config)
+				s.addState(own, now.Config)
 			}
 			switch {
 			case asJSON:
@@ -167,6 +170,9 @@ func (s *status) write(w io.Writer) error {
 	}
 	if len(s.Units) > 0 {
 		p.printf("%-10s  %s\n", "units", printable(unitsText(s.Units)))
+	}
+	if len(s.Logins) > 0 {
+		p.printf("%-10s  %s\n", "logins", printable(loginsText(s.Logins)))
 	}
 	for _, e := range s.Engines {
 		p.state(e)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,14 +38,36 @@ func readState() state.State {
 	return s
 }
 
-// addState adds what the daemon knows of itself. c is the configuration that it uses.
+// addState adds what the daemon knows of itself, except its problems, which addProxy has. c is the configuration that it uses.
 func (s *status) addState(daemon state.State, c *config.Config) {
-	s.Proxy.Problems = append(s.Proxy.Problems, daemon.Problems...)
 	s.Notes = append(s.Notes, daemon.Notes...)
+	s.Logins = daemon.Logins
 	for _, r := range daemon.Refused {
 		s.RefusedCallers = append(s.RefusedCallers, refusedCaller{r, trustHint(r, c)})
 	}
 	s.OK = len(s.problems()) == 0
+}
+
+// sourceTexts name the sources of logins.
+var sourceTexts = map[string]string{
+	"store": "sidemirror login", "systemd": "a credential of systemd's", "file": "a file", "environment": "DOCKER_AUTH_CONFIG",
+	"helper": "a credential helper", "plugin": "a plugin of the kubelet's",
+}
+
+// loginsText lists logins by their source: "sidemirror login: docker.io, ghcr.io; a file: quay.io".
+func loginsText(logins []state.Login) string {
+	var sources []string
+	hosts := map[string][]string{}
+	for _, l := range logins {
+		if hosts[l.Source] == nil {
+			sources = append(sources, l.Source)
+		}
+		hosts[l.Source] = append(hosts[l.Source], l.Host)
+	}
+	for i, source := range sources {
+		sources[i] = cmp.Or(sourceTexts[source], source) + ": " + strings.Join(hosts[source], ", ")
+	}
+	return strings.Join(sources, "; ")
 }
 
 // trustTable is the heading of the table in which the setting would be.
@@ -52,6 +75,9 @@ var trustTable = regexp.MustCompile(`(?m)^[ \t]*(\[[ \t]*trust[ \t]*\]|trust[ \t
 
 // unitText is what trust.units can name.
 var unitText = regexp.MustCompile(`^[A-Za-z0-9:_.\\@/-]+$`)
+
+// transient is a unit that systemd-run has named, differently each time.
+var transient = regexp.MustCompile(`^run-[a-z0-9-]+\.(service|scope)$`)
 
 // trustHint returns what would make a caller trusted: a command if the configuration file has no table
 // [trust] yet. It returns "" for one that cannot be.
@@ -61,6 +87,8 @@ func trustHint(r state.Refused, c *config.Config) string {
 	}
 	key := ""
 	switch unit := unitOf(r.Group); {
+	case r.UserTrusted && transient.MatchString(unit):
+		return "to trust it, give its unit a name (systemd-run --unit=NAME), and add that to trust.units"
 	case !r.UserTrusted:
 		key = fmt.Sprintf("uids = [%s]", strings.Join(append(texts(c.Trust.UIDs), strconv.FormatUint(uint64(r.UID), 10)), ", "))
 	case unitText.MatchString(unit) && !slices.Contains(c.Trust.Units, unit):
@@ -102,6 +130,17 @@ func texts(uids []uint32) []string {
 	return list
 }
 
+// rank orders callers: those that are most likely meant to be trusted first, and containers last.
+func (r refusedCaller) rank() int {
+	switch {
+	case r.Container:
+		return 2
+	case !r.UserTrusted:
+		return 1
+	}
+	return 0
+}
+
 // shownCallers bounds how many callers are printed. --json has them all.
 const shownCallers = 10
 
@@ -111,6 +150,8 @@ func (p *printer) refusedCallers(list []refusedCaller, now time.Time) {
 		return
 	}
 	p.printf("\nnot trusted, and so served without sidemirror's logins:\n")
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b refusedCaller) int { return a.rank() - b.rank() })
 	for _, r := range list[:min(len(list), shownCallers)] {
 		where := r.Group
 		switch {

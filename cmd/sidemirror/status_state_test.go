@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -125,7 +126,7 @@ func TestStatusListsRefusedCallersAndTheDaemonsProblems(t *testing.T) {
 	if strings.Contains(out.String(), "\x1b") {
 		t.Error("a control character is printed")
 	}
-	s.addState(state.State{Problems: []*problem.Problem{{Code: "x", Text: "wrong"}}}, loaded(t, ""))
+	s.addProxy(proxycheck.Report{}.Detailed([]*problem.Problem{{Code: "x", Text: "wrong"}}))
 	if s.OK || len(s.problems()) != 1 {
 		t.Errorf("the daemon's problem is not one of the host's: %+v", s.problems())
 	}

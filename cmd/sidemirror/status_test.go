@@ -9,6 +9,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -144,5 +145,12 @@ func TestStatusShowsUnitsByState(t *testing.T) {
 		if got := unitsText(units); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+func TestStatusSaysWhereLoginsComeFrom(t *testing.T) {
+	got := loginsText([]state.Login{{Host: "docker.io", Source: "store"}, {Host: "quay.io", Source: "file"}, {Host: "ghcr.io", Source: "store"}})
+	if want := "sidemirror login: docker.io, ghcr.io; a file: quay.io"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

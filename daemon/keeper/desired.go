@@ -38,6 +38,13 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 		RestartBuildKit: o.RestartBuildKit || c.Engine.BuildKit.Restart,
 
 		AllowUnprivilegedPort: o.AllowUnprivilegedPort,
+
+		Service:         len(o.Engines) == 0,
+		Helpers:         c.RunsHelpers(),
+		CredentialFiles: c.Credentials.Files,
+	}
+	if !want.Service {
+		want.Leave = append(want.Leave, engine.Sidemirror)
 	}
 	for _, r := range c.Registries {
 		if r.Name != config.Wildcard {

@@ -125,12 +125,39 @@ func (r Report) reported(line string) Report {
 	if more == "" {
 		return r
 	}
-	return r.with(&problem.Problem{Code: "proxy-reports-problem", Text: more, Hint: "journalctl -u sidemirror"})
+	return r.with(&problem.Problem{Code: reportedCode, Text: more, Hint: "journalctl -u sidemirror"})
 }
+
+// Detailed returns r with problems that the proxy has reported in another way, with their codes and
+// hints, in place of the same ones of its status line.
+func (r Report) Detailed(problems []*problem.Problem) Report {
+	whole := r.Problems
+	r.Problems = nil
+	for _, p := range whole {
+		if p.Code == reportedCode {
+			line := p.Text
+			for _, known := range problems {
+				line = without(line, known)
+			}
+			if line == "" {
+				continue
+			}
+			rest := *p
+			rest.Text = line
+			p = &rest
+		}
+		r = r.with(p)
+	}
+	r.Problems = append(r.Problems, problems...)
+	return r
+}
+
+// reportedCode is the code of the problem that has the proxy's status line.
+const reportedCode = "proxy-reports-problem"
 
 // without removes p from the problems of a status line.
 func without(reported string, p *problem.Problem) string {
-	for _, text := range []string{p.Text + " (" + p.Hint + ")", p.Text} {
+	for _, text := range []string{p.Error() + " (" + p.Hint + ")", p.Error(), p.Text + " (" + p.Hint + ")", p.Text} {
 		if before, after, found := strings.Cut(reported, text); found {
 			return strings.Trim(strings.TrimSuffix(before, "; ")+after, "; ")
 		}

@@ -185,3 +185,24 @@ func listenAs(t *testing.T, uid int) net.Listener {
 	}
 	return r.l
 }
+
+func TestProblemsKnownInDetailAreNotRepeatedFromTheStatusLine(t *testing.T) {
+	detailed := []*problem.Problem{
+		{Code: "login-refused", Text: "refused; held back", Hint: "log in"},
+		{Code: "credentials-unreadable", Path: "/etc/a.json", Text: "not JSON", Hint: "repair it"},
+	}
+	url := respondWith(t, 200, "<title>sidemirror</title>")
+	c := checker{listenerOf: sockdiag.Listener, checkPort: highPort, trusted: func(uint32) bool { return true }}
+	for text, want := range map[string][]string{
+		"serving; refused; held back (log in); /etc/a.json: not JSON (repair it)":                   {"login-refused", "credentials-unreadable"},
+		"serving; refused; held back (log in); the disk is full; /etc/a.json: not JSON (repair it)": {reportedCode, "login-refused", "credentials-unreadable"},
+	} {
+		r := c.check(t.Context(), url, line(text, nil)).Detailed(detailed)
+		if got := codes(r); !slices.Equal(got, want) {
+			t.Errorf("%s: %q", text, got)
+		}
+		if want[0] == reportedCode && r.Problems[0].Text != "the disk is full" {
+			t.Errorf("what is left is %q", r.Problems[0].Text)
+		}
+	}
+}

@@ -44,8 +44,21 @@ type State struct {
 	// Notes are what is worth knowing and not wrong.
 	Notes []*problem.Problem `json:"notes,omitempty"`
 
+	// Logins are those that registries have accepted since the configuration came into force.
+	Logins []Login `json:"logins,omitempty"`
+
 	// Refused are the callers that were not trusted lately, the last one first.
 	Refused []Refused `json:"refused_callers,omitempty"`
+}
+
+// Login is a login of the daemon's that a registry has accepted.
+type Login struct {
+	// Host is the upstream's host and port.
+	Host string `json:"host"`
+
+	// Source is where the login comes from: "store", "systemd", "file", "environment", "helper" or
+	// "plugin".
+	Source string `json:"source"`
 }
 
 // Refused is a caller that was served without the daemon's logins, because it is not trusted.
@@ -70,7 +83,8 @@ type Refused struct {
 }
 
 // Write replaces the file in dir, which is the first one of systemd's RUNTIME_DIRECTORY. It leaves
-// out the callers that were not seen for longest, and then problems, if there are too many.
+// out the callers that were not seen for longest, then logins, and then problems, if there are too
+// many.
 func Write(dir string, s State) error {
 	data, err := s.encode()
 	if err != nil {
@@ -101,6 +115,8 @@ func (s State) encode() ([]byte, error) {
 		switch {
 		case len(s.Refused) > 0:
 			s.Refused = s.Refused[:len(s.Refused)/2]
+		case len(s.Logins) > 0:
+			s.Logins = s.Logins[:len(s.Logins)/2]
 		case len(s.Notes) > 0:
 			s.Notes = s.Notes[:len(s.Notes)/2]
 		default:

@@ -46,11 +46,13 @@ type Partial struct {
 	allocates bool // the file system sets room aside
 
 	mu        sync.Mutex
-	list      *os.File // nil: nothing is claimed yet
+	listed    bool     // there is a list on disk
+	list      *os.File // nil: this process has claimed nothing yet
 	lines     int
 	present   extent.Set
 	fresh     extent.Set // written, and not yet claimed by the list
 	reserved  extent.Set
+	broken    bool // the disk has failed
 	untrusted bool
 }
 
@@ -63,11 +65,7 @@ func partialPath(dgst digest.Digest, source string) string {
 // FindPartial opens what is present of a blob from a source; fs.ErrNotExist if nothing is.
 func (d *Dir) FindPartial(dgst digest.Digest, source string, untrusted bool) (*Partial, error) {
 	p := d.newPartial(dgst, source)
-	err := p.load()
-	if err == nil {
-		err = p.rewriteList()
-	}
-	if err != nil {
+	if err := p.load(); err != nil {
 		p.release()
 		return nil, err
 	}
@@ -137,7 +135,7 @@ func (p *Partial) rewriteList() error {
 	if p.list != nil {
 		p.list.Close()
 	}
-	p.list, p.lines = f, p.present.Count()
+	p.list, p.lines, p.listed = f, p.present.Count(), true
 	p.fresh = extent.Set{}
 	return nil
 }
@@ -149,17 +147,32 @@ func (p *Partial) Present() extent.Set {
 	return p.present.Clone()
 }
 
-// Full reports whether the partial blob is made of so many extents that no separate one is added.
-func (p *Partial) Full() bool {
+// Takes reports whether the partial blob can be made of n extents more. A few are left for the
+// connections that fetch the gaps between them.
+func (p *Partial) Takes(n int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.present.Count() >= maxExtents/2
+	return p.present.Count()+n <= maxExtents-spareExtents
+}
+
+// MakeRoom reports as an error that the cache has no room for a part of a blob. The eviction makes
+// some for what is fetched later.
+func (d *Dir) MakeRoom(ctx context.Context, untrusted bool) error {
+	r, err := d.reserve(ctx, d.step(), untrusted)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	r.release()
+	return nil
 }
 
 // Reserve makes sure that the bytes of e can be stored, so that a full disk shows before they come.
 func (p *Partial) Reserve(ctx context.Context, e extent.Extent) error {
 	p.booking.Lock()
 	defer p.booking.Unlock()
+	if p.room.done {
+		return nil // it is stored, or nothing more is
+	}
 	missing := e.Len()
 	for at := e.Start; at < e.End; {
 		run := min(p.reserved.RunFrom(at), e.End)
@@ -207,11 +220,13 @@ func (p *Partial) WriteAt(ctx context.Context, b []byte, off int64) error {
 	if err := p.ready(ctx, e); err != nil {
 		return err
 	}
-	if _, err := p.file.WriteAt(b, off); err != nil {
-		return fmt.Errorf("%w: %w", ErrStorage, err)
-	}
+	_, err := p.file.WriteAt(b, off)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err != nil {
+		p.broken = p.broken || !isFull(err)
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
 	p.present.Add(e)
 	p.fresh.Add(e)
 	whole := p.present.Bytes() == p.Size // it is verified and stored next
@@ -221,13 +236,21 @@ func (p *Partial) WriteAt(ctx context.Context, b []byte, off int64) error {
 	return nil
 }
 
-// step returns what to reserve for e: a little ahead of it.
-func (p *Partial) step(e extent.Extent) extent.Extent {
+// isFull reports whether a file system had no room for what was written.
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// step returns how much room is made at a time.
+func (d *Dir) step() int64 {
 	step := int64(growth)
-	if limit := p.dir.limits.Load().MaxSize; limit > 0 {
+	if limit := d.limits.Load().MaxSize; limit > 0 {
 		step = min(step, limit/32)
 	}
-	e.End = max(e.End, e.Start+step)
+	return step
+}
+
+// step returns what to reserve for e: a little ahead of it.
+func (p *Partial) step(e extent.Extent) extent.Extent {
+	e.End = max(e.End, e.Start+p.dir.step())
 	if p.Size >= 0 {
 		e.End = min(e.End, max(p.Size, e.Start))
 	}
@@ -248,8 +271,16 @@ func (p *Partial) claim() {
 	}
 }
 
-// ReadAt implements [io.ReaderAt].
-func (p *Partial) ReadAt(b []byte, off int64) (int, error) { return p.file.ReadAt(b, off) }
+// ReadAt implements [io.ReaderAt], for bytes that are present.
+func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
+	n, err := p.file.ReadAt(b, off)
+	if n < len(b) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.broken = true
+	}
+	return n, err
+}
 
 // Open returns the data once more, with an offset of its own. It may be committed meanwhile.
 func (p *Partial) Open() (*os.File, error) {
@@ -281,7 +312,7 @@ func (p *Partial) Sync() error {
 	lines := p.lines
 	p.mu.Unlock()
 	if list == nil {
-		return nil // nothing is claimed
+		return nil // this process has claimed nothing
 	}
 	if err := unix.Fdatasync(int(p.file.Fd())); err != nil {
 		return err
@@ -299,14 +330,13 @@ func (p *Partial) Sync() error {
 
 // Commit makes the file a stored blob. The caller has verified it. The partial blob is closed.
 func (p *Partial) Commit() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.lock()()
 	err := p.dir.commit(p.file, p.name+partialData, contentPath("blobs", p.digest))
 	if err != nil {
 		p.discard()
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
-	if p.list != nil {
+	if p.listed {
 		_ = p.dir.root.Remove(p.name + partialList)
 	}
 	p.room.commit(contentPath("blobs", p.digest), p.present.Bytes())
@@ -316,9 +346,18 @@ func (p *Partial) Commit() error {
 
 // Discard removes it.
 func (p *Partial) Discard() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.lock()()
 	p.discard()
+}
+
+// lock waits until no room is being made, and returns what unlocks p.
+func (p *Partial) lock() (unlock func()) {
+	p.booking.Lock()
+	p.mu.Lock()
+	return func() {
+		p.mu.Unlock()
+		p.booking.Unlock()
+	}
 }
 
 func (p *Partial) discard() {
@@ -331,14 +370,13 @@ func (p *Partial) discard() {
 	p.release()
 }
 
-// Close leaves it on disk, or removes it if nothing is present.
+// Close leaves it on disk, or removes it if nothing is present or the disk has failed.
 func (p *Partial) Close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.lock()()
 	if p.file == nil {
 		return nil
 	}
-	if p.present.Count() == 0 || p.Size < 0 {
+	if p.present.Count() == 0 || p.Size < 0 || p.broken {
 		p.discard()
 		return nil
 	}

@@ -39,7 +39,7 @@ func (p *Partial) load() error {
 		return errors.Join(fs.ErrNotExist, err)
 	}
 	p.present.Remove(extent.Extent{Start: info.Size(), End: max(p.Size, info.Size()) + 1})
-	p.untrusted = isUntrusted(info)
+	p.listed, p.untrusted = true, isUntrusted(info)
 	p.reserved = p.present.Clone()
 	now, err := p.dir.stat(p.name + partialData)
 	if err != nil {

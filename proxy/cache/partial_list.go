@@ -28,8 +28,10 @@ const (
 	// maxListSize bounds a list that is read, in bytes.
 	maxListSize = 1 << 20
 
-	// maxExtents is of how many extents a partial blob may be made.
-	maxExtents = 8192
+	// maxExtents is of how many extents a partial blob may be made, and spareExtents how many of
+	// them are for what is fetched between those that readers asked for.
+	maxExtents   = 8192
+	spareExtents = 64
 )
 
 var errBadList = errors.New("the list of extents cannot be read")

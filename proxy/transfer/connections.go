@@ -194,7 +194,7 @@ func (t *transfer) limit(c *conn, off, bodyEnd int64) int64 {
 	}
 	if off >= c.end && c.end < bodyEnd && t.err == nil {
 		claimed := t.claimed()
-		if gap, ok := claimed.Missing(extent.Extent{Start: off, End: bodyEnd}); ok && gap.Start == off && t.wanted(off) {
+		if gap, ok := claimed.missing(extent.Extent{Start: off, End: bodyEnd}); ok && gap.Start == off && t.wanted(off) {
 			c.end = gap.End
 			if t.ramp.allowed > 1 {
 				c.end = min(gap.End, off+t.piece)

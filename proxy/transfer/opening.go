@@ -26,11 +26,13 @@ func (t *transfer) open() {
 	}
 	if err != nil {
 		t.openErr, t.closing, t.err = err, true, err
+		if errors.Is(err, cache.ErrStorage) && part.Body != nil && t.detached() {
+			t.spare = &spareSource{Source: t.want.Source, part: part}
+		} else {
+			part.close()
+		}
 		close(t.opened)
 		t.mu.Unlock()
-		if part.Body != nil {
-			_ = part.Body.Close()
-		}
 		t.close(false)
 		return
 	}
@@ -72,7 +74,7 @@ func (t *transfer) first() (*conn, Part, error) {
 			return nil, Part{}, errors.Join(cache.ErrStorage, err)
 		}
 		c, part, err := t.resume(name, p)
-		if err == nil || errors.Is(err, ErrForeign) || errors.Is(err, context.Canceled) {
+		if err == nil || errors.Is(err, ErrForeign) || errors.Is(err, context.Canceled) || errors.Is(err, cache.ErrStorage) {
 			return c, part, err
 		}
 		if names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name }); len(names) == 0 {
@@ -81,6 +83,12 @@ func (t *transfer) first() (*conn, Part, error) {
 				break
 			}
 			return nil, part, err
+		}
+	}
+	if len(t.want.Ranges) > 0 {
+		// The others that wait need not wait for a request that is of use to one alone.
+		if err := t.all.dir.MakeRoom(t.life, t.isUntrusted()); err != nil {
+			return nil, Part{}, err
 		}
 	}
 	part, err := t.ask(names)
@@ -101,10 +109,7 @@ func (t *transfer) first() (*conn, Part, error) {
 	} else if end < 0 {
 		end = t.size
 	}
-	if t.size >= 0 && len(t.want.Ranges) == 0 {
-		err = t.partial.Reserve(t.life, extent.Extent{Start: 0, End: t.size})
-	}
-	if err != nil {
+	if err := t.partial.Reserve(t.life, unreserved(&t.have, t.size, t.want.Ranges)); err != nil {
 		return nil, part, err
 	}
 	if part.Start > 0 && (len(wanted) == 0 || part.Start > wanted[0].Start) {
@@ -143,6 +148,10 @@ func (t *transfer) resume(name string, p *cache.Partial) (*conn, Part, error) {
 		_ = p.Close()
 		return nil, Part{}, ErrForeign
 	}
+	if err := p.Reserve(t.life, unreserved(&have, p.Size, t.want.Ranges)); err != nil {
+		_ = p.Close()
+		return nil, Part{}, err
+	}
 	var c *conn
 	var part Part
 	if !t.want.Granted {
@@ -161,18 +170,40 @@ func (t *transfer) resume(name string, p *cache.Partial) (*conn, Part, error) {
 	}
 	t.from, t.partial, t.have, t.size = name, p, have, p.Size
 	t.etag, t.ranged = part.ETag, part.Ranged || part.Body == nil
-	if len(t.want.Ranges) == 0 {
-		if err := p.Reserve(t.life, extent.Extent{Start: 0, End: p.Size}); err != nil {
-			return c, part, err
-		}
-	}
 	return c, part, nil
 }
 
-// ask opens the first connection at one of the upstreams.
+// unreserved returns for what room must be made before these ranges, or the whole without any, come:
+// a full disk shows before the first byte.
+func unreserved(have *extent.Set, size int64, ranges []Range) extent.Extent {
+	if size < 0 {
+		return extent.Extent{}
+	}
+	if len(ranges) == 0 {
+		return extent.Extent{Start: 0, End: size}
+	}
+	wanted, _ := resolve(ranges, size) // without any there is nothing to store
+	for _, e := range wanted {
+		if gap, missing := have.Missing(e); missing {
+			return gap
+		}
+	}
+	return extent.Extent{}
+}
+
+// ask opens the first connection at one of the upstreams. It ends with the transfer, unless it is
+// detached.
 func (t *transfer) ask(names []string) (Part, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	t.detached = context.AfterFunc(t.life, cancel)
 	t.all.requests.Add(1)
-	return openFirst(t.life, t.want, without(t.want.Source, names))
+	part, err := openFirst(ctx, t.want, without(t.want.Source, names))
+	if err != nil {
+		cancel()
+		return Part{}, err
+	}
+	part.Body = &endedBody{part.Body, cancel}
+	return part, nil
 }
 
 // without returns the upstreams of a source that are not among names.

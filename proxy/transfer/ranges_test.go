@@ -159,3 +159,41 @@ func (b *blockingSource) Open(ctx context.Context, r Range, o Options) (Part, er
 	<-b.release
 	return b.registry.Open(ctx, r, o)
 }
+
+func TestAtMostSoManyRangesAreStoredAndThoseAreFetchedOnce(t *testing.T) {
+	t.Parallel()
+	s := newLarge(t)
+	g := newRegistry(large())
+	const stored, more = 8192 - 64, 200
+	want := wantOf(g, large())
+	want.Granted = true
+	read := func(s *Transfers, i int64) {
+		t.Helper()
+		want.Ranges = []Range{{100 * i, 100*i + 1}}
+		if got, err := take(s, want); err != nil || !bytes.Equal(got, large()[100*i:100*i+1]) {
+			t.Fatalf("range %d: %d bytes, %v", i, len(got), err)
+		}
+	}
+	for i := range int64(stored + more) {
+		read(s.Transfers, i)
+	}
+	if got := g.requests(); got < stored+more || got > stored+2*more {
+		t.Errorf("%d requests for %d ranges", got, stored+more)
+	}
+	before := g.requests()
+	for i := range int64(stored) {
+		read(s.Transfers, i)
+	}
+	if got := g.requests(); got != before {
+		t.Errorf("%d requests for ranges that are stored", got-before)
+	}
+	s.Close()
+	again := New(s.dir)
+	defer again.Close()
+	for i := range int64(stored) {
+		read(again, i)
+	}
+	if got := g.requests(); got != before {
+		t.Errorf("%d requests for ranges that were stored by another process", got-before)
+	}
+}

@@ -40,6 +40,21 @@ type Reader struct {
 	close sync.Once
 }
 
+// reader makes room for what a caller wants of a transfer that is open, and attaches its reader. If
+// there is no room, those of other callers go on.
+func (t *transfer) reader(ctx context.Context, want Want) (*Reader, error) {
+	t.mu.Lock()
+	e := unreserved(&t.have, t.partial.Size, want.Ranges)
+	if t.done || t.checking || t.closing || t.err != nil {
+		e = extent.Extent{}
+	}
+	t.mu.Unlock()
+	if err := t.partial.Reserve(ctx, e); err != nil {
+		return nil, err
+	}
+	return t.newReader(want)
+}
+
 // newReader attaches a reader to a transfer that is open.
 func (t *transfer) newReader(want Want) (*Reader, error) {
 	file, err := t.partial.Open()
@@ -65,7 +80,7 @@ func (t *transfer) newReader(want Want) (*Reader, error) {
 		}
 		r.wants = t.spread(wants)
 	}
-	if !r.isWhole() && t.partial.Full() {
+	if !t.takesParts(r) {
 		file.Close()
 		return nil, fmt.Errorf("%w: it is in too many parts", cache.ErrStorage)
 	}
@@ -79,6 +94,30 @@ func (t *transfer) newReader(want Want) (*Reader, error) {
 	t.readers = append(t.readers, r)
 	t.schedule()
 	return r, nil
+}
+
+// takesParts reports whether what a reader wants, and what the others wait for, can be present next to
+// what is. t.mu is held.
+func (t *transfer) takesParts(r *Reader) bool {
+	missing := t.missing(r)
+	if missing == 0 || r.isWhole() {
+		return true
+	}
+	for _, other := range t.readers {
+		missing += t.missing(other)
+	}
+	return t.partial.Takes(missing)
+}
+
+// missing returns how many of the parts that a reader wants are not present. t.mu is held.
+func (t *transfer) missing(r *Reader) int {
+	n := 0
+	for _, e := range r.wants {
+		if !t.have.Covers(e) {
+			n++
+		}
+	}
+	return n
 }
 
 // many reports whether a caller's blob is fetched over several connections. t.mu is held.

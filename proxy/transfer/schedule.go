@@ -62,17 +62,6 @@ func (t *transfer) busy() int {
 	return n
 }
 
-// claimed returns what is present and what a connection will bring. t.mu is held.
-func (t *transfer) claimed() extent.Set {
-	s := t.have.Clone()
-	for _, c := range t.conns {
-		if !c.stalled {
-			s.Add(extent.Extent{Start: c.at, End: c.end})
-		}
-	}
-	return s
-}
-
 // next returns what to fetch next, and for whom. t.mu is held.
 func (t *transfer) next() (e extent.Extent, want Want, ok bool) {
 	if len(t.readers) == 0 && !t.finish {
@@ -83,15 +72,15 @@ func (t *transfer) next() (e extent.Extent, want Want, ok bool) {
 	}
 	claimed := t.claimed()
 	if !t.ranged {
-		gap, missing := claimed.Missing(extent.Extent{Start: 0, End: t.size})
+		gap, missing := claimed.missing(extent.Extent{Start: 0, End: t.size})
 		return gap, t.anyWant(), missing && t.busy() == 0
 	}
 	for _, r := range t.readers {
-		if e, ok := t.urgent(r, &claimed); ok {
+		if e, ok := t.urgent(r, claimed); ok {
 			return e, r.want, true
 		}
 	}
-	return t.ahead(&claimed)
+	return t.ahead(claimed)
 }
 
 // anyWant returns in whose name to fetch what all want. t.mu is held.
@@ -107,7 +96,7 @@ func (t *transfer) anyWant() Want {
 }
 
 // urgent returns what a reader waits for and no connection brings soon. t.mu is held.
-func (t *transfer) urgent(r *Reader, claimed *extent.Set) (extent.Extent, bool) {
+func (t *transfer) urgent(r *Reader, claimed *claims) (extent.Extent, bool) {
 	busy := t.busy()
 	if busy > 0 && (r.want.Ahead || t.single || busy >= t.most(r)) {
 		return extent.Extent{}, false
@@ -117,7 +106,7 @@ func (t *transfer) urgent(r *Reader, claimed *extent.Set) (extent.Extent, bool) 
 			return extent.Extent{}, false
 		}
 		t.detach(r.waitsAt, claimed)
-		gap, ok := claimed.Missing(extent.Extent{Start: r.waitsAt, End: min(r.waitsAt+1, t.size)})
+		gap, ok := claimed.missing(extent.Extent{Start: r.waitsAt, End: min(r.waitsAt+1, t.size)})
 		if !ok {
 			return gap, false
 		}
@@ -127,7 +116,7 @@ func (t *transfer) urgent(r *Reader, claimed *extent.Set) (extent.Extent, bool) 
 		if gap, ok := t.have.Missing(e); ok {
 			t.detach(gap.Start, claimed)
 		}
-		if gap, ok := claimed.Missing(e); ok {
+		if gap, ok := claimed.missing(e); ok {
 			return gap, true
 		}
 	}
@@ -151,29 +140,26 @@ func (t *transfer) most(r *Reader) int {
 
 // detach shortens a connection that will not reach off soon, so that another one can begin there.
 // t.mu is held.
-func (t *transfer) detach(off int64, claimed *extent.Set) {
+func (t *transfer) detach(off int64, claimed *claims) {
 	if t.size <= t.all.sizes.many || !t.ranged {
 		return
 	}
 	for _, c := range t.conns {
 		if !c.stalled && c.at+t.all.sizes.nearby < off && off < c.end {
-			claimed.Remove(extent.Extent{Start: off, End: c.end})
-			for _, e := range t.have.All() {
-				claimed.Add(e)
-			}
+			claimed.coming.Remove(extent.Extent{Start: off, End: c.end})
 			c.end = off
 		}
 	}
 }
 
 // ahead returns what to fetch ahead of the readers that want much. t.mu is held.
-func (t *transfer) ahead(claimed *extent.Set) (extent.Extent, Want, bool) {
+func (t *transfer) ahead(claimed *claims) (extent.Extent, Want, bool) {
 	busy := t.busy()
 	if busy > 0 && busy >= t.ramp.allowed {
 		return extent.Extent{}, Want{}, false
 	}
 	if len(t.readers) == 0 {
-		gap, ok := claimed.Missing(extent.Extent{Start: 0, End: t.size})
+		gap, ok := claimed.missing(extent.Extent{Start: 0, End: t.size})
 		return gap, t.anyWant(), ok && busy == 0
 	}
 	for _, r := range t.readers {
@@ -181,7 +167,7 @@ func (t *transfer) ahead(claimed *extent.Set) (extent.Extent, Want, bool) {
 			continue
 		}
 		from := r.front()
-		gap, ok := claimed.Missing(extent.Extent{Start: from, End: r.wants[len(r.wants)-1].End})
+		gap, ok := claimed.missing(extent.Extent{Start: from, End: r.wants[len(r.wants)-1].End})
 		if !ok && busy > 0 {
 			gap, ok = t.split(claimed)
 		}
@@ -194,7 +180,7 @@ func (t *transfer) ahead(claimed *extent.Set) (extent.Extent, Want, bool) {
 }
 
 // split takes from the connection that has most to bring what it would bring last. t.mu is held.
-func (t *transfer) split(claimed *extent.Set) (extent.Extent, bool) {
+func (t *transfer) split(claimed *claims) (extent.Extent, bool) {
 	var longest *conn
 	for _, c := range t.conns {
 		if !c.stalled && (longest == nil || c.end-c.at > longest.end-longest.at) {
@@ -206,23 +192,20 @@ func (t *transfer) split(claimed *extent.Set) (extent.Extent, bool) {
 	}
 	e := extent.Extent{Start: longest.at + t.piece, End: longest.end}
 	longest.end = e.Start
-	claimed.Remove(e)
-	for _, there := range t.have.All() {
-		claimed.Add(there)
-	}
+	claimed.coming.Remove(e)
 	return e, true
 }
 
 // cut returns the piece that begins at off, for a long reader. t.mu is held.
-func (t *transfer) cut(r *Reader, off int64, claimed *extent.Set) (extent.Extent, bool) {
-	gap, ok := claimed.Missing(extent.Extent{Start: off, End: r.wants[len(r.wants)-1].End})
+func (t *transfer) cut(r *Reader, off int64, claimed *claims) (extent.Extent, bool) {
+	gap, ok := claimed.missing(extent.Extent{Start: off, End: r.wants[len(r.wants)-1].End})
 	if !ok || t.ramp.allowed <= 1 {
 		return gap, ok
 	}
 	left := t.size - off
 	piece := min(t.piece, max(2*left/int64(3*t.ramp.allowed), t.all.sizes.lastPiece))
 	if gap.End = min(gap.End, gap.Start+piece); t.size-gap.End < t.all.sizes.lastPiece/2 {
-		if rest, ok := claimed.Missing(extent.Extent{Start: gap.Start, End: t.size}); ok && rest.End == t.size {
+		if rest, ok := claimed.missing(extent.Extent{Start: gap.Start, End: t.size}); ok && rest.End == t.size {
 			gap.End = t.size // no request for a few bytes
 		}
 	}

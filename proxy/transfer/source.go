@@ -81,6 +81,13 @@ type Part struct {
 	Ranged bool // the upstream serves ranges
 }
 
+// close ends the part, if it is open.
+func (p Part) close() {
+	if p.Body != nil {
+		_ = p.Body.Close()
+	}
+}
+
 // Errors of a transfer. Those of a source are passed on as they are.
 var (
 	// ErrMismatch says that the bytes that came do not match the digest. A client that was sent

@@ -39,6 +39,7 @@ type stream struct {
 const streamBuffer = 64 << 10
 
 func newStream(s *Transfers, want Want, used []string) *stream {
+	want.Source = newStreamSource(s, want)
 	return &stream{all: s, want: want, used: slices.Clone(used), size: -1, sum: want.Digest.Algorithm().Hash()}
 }
 
@@ -51,12 +52,11 @@ func (s *Transfers) openStream(ctx context.Context, want Want, used []string) (*
 	if len(names) == 0 {
 		return nil, ErrMismatch
 	}
-	s.requests.Add(1)
-	part, err := openFirst(ctx, want, without(want.Source, names))
+	m := newStream(s, want, used)
+	part, err := openFirst(ctx, m.want, without(want.Source, names))
 	if err != nil {
 		return nil, err
 	}
-	m := newStream(s, want, used)
 	m.part, m.from, m.size, m.off = part, part.From, part.Total, part.Start
 	if m.size >= 0 {
 		if _, err := resolve(want.Ranges, m.size); err != nil {
@@ -286,7 +286,6 @@ func (m *stream) try(ctx context.Context, b []byte, end int64) (int, error) {
 	for {
 		n, err := m.part.Body.Read(b)
 		m.off += int64(n)
-		m.all.fetched.Add(int64(n))
 		if m.fresh += int64(n); m.fresh >= minProgress {
 			m.resumes = 0
 		}
@@ -306,7 +305,7 @@ func (m *stream) try(ctx context.Context, b []byte, end int64) (int, error) {
 // position brings the body to the next byte to read.
 func (m *stream) position(ctx context.Context, end int64) error {
 	if m.part.Body != nil {
-		if m.off == m.read && !m.unsure {
+		if m.off == m.read && !m.unsure && (m.part.End < 0 || m.part.End > m.off) {
 			return nil
 		}
 		has := m.part.End < 0 || m.part.End > m.start
@@ -319,7 +318,6 @@ func (m *stream) position(ctx context.Context, end int64) error {
 	if m.unsure {
 		r.Start = m.start
 	}
-	m.all.requests.Add(1)
 	part, err := m.want.Source.Open(ctx, r, Options{Only: m.from, Without: m.used, Resume: m.read > m.start})
 	if isEnd(err, m.read) && m.size < 0 && !m.unsure {
 		return io.EOF // nothing was missing but the end

@@ -29,6 +29,8 @@ type transfer struct {
 	partial *cache.Partial
 	sum     *prefix
 
+	detached func() bool // lets the first connection outlive the transfer
+
 	// Under all.mu.
 	users   int  // readers, and callers that wait for opened
 	trusted bool // a trusted caller wants it
@@ -37,7 +39,8 @@ type transfer struct {
 
 	mu       sync.Mutex
 	isOpen   bool
-	size     int64 // -1: unknown
+	spare    *spareSource // has what was opened and cannot be stored
+	size     int64        // -1: unknown
 	etag     string
 	ranged   bool // the upstream serves ranges, as far as is known
 	single   bool // and no second connection
@@ -132,6 +135,9 @@ func (t *transfer) leave(r *Reader) {
 		t.readers = slices.DeleteFunc(t.readers, func(other *Reader) bool { return other == r })
 	}
 	if t.users > 0 || t.checking || t.err != nil || t.closing || !t.isOpen {
+		if t.users == 0 {
+			t.spare.close()
+		}
 		if t.users == 0 && !t.isOpen {
 			t.end()
 		}
@@ -290,7 +296,7 @@ func (t *transfer) close(commit bool) {
 		switch {
 		case commit:
 			_ = t.partial.Commit() // what cannot be stored is fetched again
-		case errors.Is(err, ErrMismatch), errors.Is(err, cache.ErrStorage), t.size < 0:
+		case errors.Is(err, ErrMismatch), t.size < 0:
 			t.partial.Discard()
 		default:
 			if err == nil || errors.Is(err, errClosed) {

@@ -50,10 +50,16 @@ func TestASlowOrLeavingClientHarmsNoOther(t *testing.T) { // zot#2416
 	if err != nil {
 		t.Fatal(err)
 	}
+	reading, err := s.Open(t.Context(), wantOf(g, content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reading.Close()
 	done := make(chan error, 1)
 	go func() {
-		got, err := take(s.Transfers, wantOf(g, content))
-		if err == nil && !bytes.Equal(got, content) {
+		var got bytes.Buffer
+		_, err := reading.CopyTo(t.Context(), &got, 0, -1)
+		if err == nil && !bytes.Equal(got.Bytes(), content) {
 			err = errors.New("wrong bytes")
 		}
 		done <- err

@@ -80,6 +80,7 @@ type Transfers struct {
 	single    lapses // upstreams that get one connection for each blob
 
 	fetched, refused, requests atomic.Int64
+	broadcasts                 broadcasts
 
 	mu        sync.Mutex
 	running   map[digest.Digest][]*transfer
@@ -118,6 +119,7 @@ func (s *Transfers) Close() {
 		t.fail(errClosed)
 	}
 	s.wait.Wait()
+	s.broadcasts.close()
 }
 
 // Open returns a reader of a blob. It joins a transfer that is under way from one of the source's
@@ -151,7 +153,7 @@ func (s *Transfers) open(ctx context.Context, want Want, without []string) (*Rea
 			continue
 		}
 		if err == nil {
-			r, err := t.newReader(want)
+			r, err := t.reader(ctx, want)
 			if err == nil {
 				return r, nil
 			}
@@ -164,7 +166,13 @@ func (s *Transfers) open(ctx context.Context, want Want, without []string) (*Rea
 			}
 			continue
 		}
+		spare := t.takeSpare(want)
 		t.leave(nil)
+		if spare != nil {
+			defer spare.close() // if the stream joins another one
+			want.Source = spare
+			return s.openStream(ctx, want, without)
+		}
 		if errors.Is(err, errClosed) || ctx.Err() != nil {
 			return nil, err
 		}

@@ -31,13 +31,14 @@ const outside = "192.0.2.1"
 const (
 	hub  = "registry-1.docker.io"
 	ghcr = "ghcr.io"
+	ecr  = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 )
 
 // names are all hosts that the internet has. The last ones are the documentation's: mirrors, which
-// have what Docker Hub and ghcr.io have, and a company's registry.
+// have what Docker Hub and ghcr.io have, a company's registry, and one of Amazon's.
 var names = []string{
 	hub, "auth.docker.io", ghcr, "quay.io", "registry.k8s.io", "docker.example.com", "ghcr.example.com",
-	"hub-mirror.corp.example", "registry.corp.example", "sso.corp.example",
+	"hub-mirror.corp.example", "registry.corp.example", "sso.corp.example", ecr,
 }
 
 // ports are those that every host of the internet has open.

@@ -42,13 +42,13 @@ var untrustedCallers = []caller{
 	{name: "no unit", script: "GET", group: "."},
 	{name: "a container on the host's network", script: "docker run --rm --network=host IMAGE GET"},
 	{name: "a container in all of the host's namespaces", script: "docker run --rm --network=host --cgroupns=host --pid=host --ipc=host --uts=host --userns=host IMAGE GET"},
-	{name: "a container in a slice of users", script: "docker run --rm --network=host --cgroup-parent=user-0.slice IMAGE GET"},
+	{name: "a container in a slice of users", script: "docker run --rm --network=host --cgroup-parent=user-9.slice IMAGE GET"},
 	{name: "docker exec", script: "docker run --detach --name=exec --network=host IMAGE /usr/local/bin/dockerd >/dev/null && docker exec exec GET; docker rm --force exec >/dev/null"},
 	{name: "a container that makes a group with a unit's name", script: "docker run --rm --network=host --cap-add=SYS_ADMIN --security-opt=seccomp=unconfined " + fromHost +
 		`IMAGE /bin/sh -c 'mount -o remount,rw /sys/fs/cgroup && mkdir -p /sys/fs/cgroup/system.slice/docker.service && echo $$ >/sys/fs/cgroup/system.slice/docker.service/cgroup.procs && GET'`},
 	{name: "a build on the host's network", script: `mkdir -p /srv/build && printf 'FROM IMAGE\nRUN ["/usr/local/bin/localuser","get","PATH","3"]\n' >/srv/build/Dockerfile && ` +
 		"DOCKER_BUILDKIT=0 docker build --no-cache --network=host /srv/build | grep -x '[0-9][0-9][0-9]'"},
-	{name: "containerd's container on the host's network", script: "ctr run --rm --net-host IMAGE trust-$$ GET"},
+	{name: "containerd's container on the host's network", script: "ctr run $(ctr run --help | grep -q cpu-shares && echo --cpu-shares=0) --rm --net-host IMAGE trust-$$ GET"},
 }
 
 // With root's user id alone a container on the host's network would be an engine.
@@ -76,7 +76,7 @@ func TestContainersAndOtherUnitsNeverUseTheLogins(t *testing.T) {
 				}
 			})
 			m.step("another network", func(t testing.TB) {
-				if got := m.asks(caller{script: "docker run --rm IMAGE GET"}); !same(got, "000") {
+				if got := m.asks(caller{script: "docker run --rm --network=none IMAGE GET"}); !same(got, "000") {
 					t.Errorf("a container with a network of its own gets %q", got)
 				}
 			})

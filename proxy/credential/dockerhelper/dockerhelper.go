@@ -151,7 +151,7 @@ func refused(name, server string, out program.Output) (renewal.Answer, error) {
 func failed(name, server, what string) error {
 	return &problem.Problem{
 		Code: "helper-failed", Text: command(name) + " " + what + " when it was asked for " + server,
-		Hint: "see why: echo " + server + " | sudo -u sidemirror " + command(name) + " get",
+		Hint: "see why: echo " + server + " | sudo -u sidemirror " + command(name) + " get" + program.SandboxHint(),
 	}
 }
 

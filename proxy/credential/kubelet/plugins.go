@@ -275,6 +275,6 @@ func (p *plugin) store(scope, keyType string, r *response) {
 func (p *plugin) failed(what string) error {
 	return &problem.Problem{
 		Code: "helper-failed", Text: "the credential provider plugin " + p.Name + " " + what,
-		Hint: "see its own documentation, and run it by hand as the user sidemirror",
+		Hint: "see its own documentation, and run it by hand as the user sidemirror" + program.SandboxHint(),
 	}
 }

@@ -1,10 +1,11 @@
 // A credential provider plugin as the kubelet runs it (credentialprovider.kubelet.k8s.io/v1). It gets
 // a password from the server at $ISSUER, as a cloud's plugin gets one from the cloud, and says that
-// it holds for $LIFE. With $FAIL it prints the password and fails.
+// it holds for $LIFE. The username is $LOGIN, or AWS.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -67,6 +68,6 @@ func run() error {
 	}
 	return json.NewEncoder(os.Stdout).Encode(response{
 		Kind: "CredentialProviderResponse", APIVersion: apiVersion, CacheKeyType: "Registry", CacheDuration: os.Getenv("LIFE"),
-		Auth: map[string]login{registry: {"AWS", string(password)}},
+		Auth: map[string]login{registry: {cmp.Or(os.Getenv("LOGIN"), "AWS"), string(password)}},
 	})
 }
