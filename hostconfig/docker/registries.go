@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -102,6 +103,36 @@ func (t trust) ofAddrs(addrs ...netip.Addr) verdict {
 		}
 	}
 	return secure
+}
+
+// beyondLoopback returns an insecure registry, or a network of them, that is not at localhost or a
+// loopback address; "" if there is none.
+func (t trust) beyondLoopback() string {
+	for _, host := range t.hosts {
+		if !splice.IsLoopback("http://" + host) {
+			return host
+		}
+	}
+	for _, network := range t.networks {
+		if loopback := network.Addr().Unmap(); !loopback.IsLoopback() || loopback.Is4() && network.Bits() < 8 {
+			return network.String()
+		}
+	}
+	return ""
+}
+
+// loopbackName returns a name of /etc/hosts that dockerd treats as insecure because it has a loopback
+// address, other than localhost and the names of the host itself; "" if there is none.
+func (t trust) loopbackName(own []string) string {
+	for _, name := range slices.Sorted(maps.Keys(t.names)) {
+		first, _, _ := strings.Cut(name, ".")
+		usual := first == "localhost" || strings.HasPrefix(name, "ip6-") || strings.HasSuffix(name, ".localhost") ||
+			slices.ContainsFunc(own, func(o string) bool { return strings.EqualFold(o, name) || strings.EqualFold(o, first) })
+		if !usual && slices.ContainsFunc(t.names[name], netip.Addr.IsLoopback) {
+			return name
+		}
+	}
+	return ""
 }
 
 // hostTable reads the host's /etc/hosts, which every process of the host sees alike: the watching
