@@ -170,6 +170,9 @@ func TestDockerHasADefaultFolderOnlyIfThatOverridesNothing(t *testing.T) {
 			if noted := plan.note("docker-default-insecure") != nil; noted == test.want {
 				t.Errorf("noted: %t", noted)
 			}
+			if noted := plan.note("docker-default-own-name") != nil; noted != strings.Contains(test.hosts, "127.0.1.1 box") {
+				t.Errorf("the host's own name is noted: %t", noted)
+			}
 			h.apply(t, anyOf(engine.Docker, "docker.io"))
 			if test.want {
 				contains(t, h.get(t, dockerCerts+"_default/hosts.toml"), ourTable, "referrers")

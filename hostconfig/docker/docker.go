@@ -227,10 +227,19 @@ func (d *docker) planHosts(ctx context.Context, p *engine.Plan, hosts certsd.Fol
 // addresses (containerd, core/remotes/docker/config, ConfigureHosts).
 func (d *docker) allowsDefault(p *engine.Plan, t trust) bool {
 	item, at := t.beyondLoopback(), d.json
+	var own string
 	if item == "" {
-		item, at = t.loopbackName(d.ownNames()), "/etc/hosts"
+		item, own = t.loopbackNames(d.ownNames())
+		at = "/etc/hosts"
 	}
 	if item == "" {
+		if own != "" {
+			p.State.Note(problem.Problem{
+				Code: "docker-default-own-name", Path: at,
+				Text: own + " is this host: a registry that Docker pulls from by that name and by plain HTTP can be pulled from as localhost only",
+				Hint: "pull from localhost, or add " + own + " with the registry's port to insecure-registries",
+			})
+		}
 		return true
 	}
 	p.State.Note(problem.Problem{

@@ -121,18 +121,22 @@ func (t trust) beyondLoopback() string {
 	return ""
 }
 
-// loopbackName returns a name of /etc/hosts that dockerd treats as insecure because it has a loopback
-// address, other than localhost and the names of the host itself; "" if there is none.
-func (t trust) loopbackName(own []string) string {
+// loopbackNames returns names of /etc/hosts that dockerd treats as insecure because they have a
+// loopback address, other than localhost: one that is none of the host's own names, and one that is. A
+// name is "" if there is none.
+func (t trust) loopbackNames(own []string) (other, ofHost string) {
 	for _, name := range slices.Sorted(maps.Keys(t.names)) {
 		first, _, _ := strings.Cut(name, ".")
-		usual := first == "localhost" || strings.HasPrefix(name, "ip6-") || strings.HasSuffix(name, ".localhost") ||
-			slices.ContainsFunc(own, func(o string) bool { return strings.EqualFold(o, name) || strings.EqualFold(o, first) })
-		if !usual && slices.ContainsFunc(t.names[name], netip.Addr.IsLoopback) {
-			return name
+		usual := first == "localhost" || strings.HasPrefix(name, "ip6-") || strings.HasSuffix(name, ".localhost")
+		switch {
+		case usual || !slices.ContainsFunc(t.names[name], netip.Addr.IsLoopback):
+		case slices.ContainsFunc(own, func(o string) bool { return strings.EqualFold(o, name) || strings.EqualFold(o, first) }):
+			ofHost = name
+		default:
+			other = name
 		}
 	}
-	return ""
+	return other, ofHost
 }
 
 // hostTable reads the host's /etc/hosts, which every process of the host sees alike: the watching

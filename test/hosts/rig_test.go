@@ -63,9 +63,11 @@ type rigOptions struct {
 	// six adds the registry six.test, which has an IPv6 address only.
 	six bool
 
-	// any adds the registry any.test, which the host trusts and no table of sidemirror's names, and
-	// turns on registry."*".
+	// any adds the registry any.test, which the host and sidemirror trust and no table names.
 	any bool
+
+	// wildcard turns on registry."*".
+	wildcard bool
 
 	// mirrors are registries that the host can look up and trusts, but sidemirror does
 	// not serve, by their names.
@@ -122,7 +124,10 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		r.any = registry.Start(t, registry.Options{Names: []string{anyName, ip(address)}, Address: address})
 		hosts += ip(address) + " " + anyName + "\n"
 		trusted = append(trusted, r.any)
-		served.Env, served.Hosts, served.Extra = []string{"SSL_CERT_FILE=" + r.any.CA}, hosts, "\n[registry.\"*\"]\n"
+		served.Env, served.Hosts = []string{"SSL_CERT_FILE=" + r.any.CA}, hosts
+	}
+	if o.wildcard {
+		served.Extra = "\n[registry.\"*\"]\n"
 	}
 	for name, mirror := range o.mirrors {
 		hosts += mirror.URL.Hostname() + " " + name + "\n"
