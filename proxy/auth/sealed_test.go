@@ -122,7 +122,7 @@ func TestATokenEndsAndIsOfThisProcess(t *testing.T) {
 			t.Errorf("a token with another character %d is opened: %+v", i, got)
 		}
 	}
-	if s.seal(sealed{}) == s.seal(sealed{}) {
+	if first, second := s.seal(sealed{}), s.seal(sealed{}); first == second {
 		t.Error("two tokens are the same")
 	}
 }

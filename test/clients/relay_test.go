@@ -2,6 +2,7 @@ package clients_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/test/harness"
@@ -67,6 +68,52 @@ func (s *stage) pullByPrefix() {
 			}
 			if err := c.pull(&without, "alice/private:v1"); err == nil {
 				t.Error("pulled without a login")
+			}
+		})
+	}
+}
+
+// containerd asks up to five times for what a registry refuses to the token that it has just given.
+func TestARegistryIsAskedOnceForWhatItRefusesAnEngine(t *testing.T) {
+	e := startEngines(t)
+	for _, auth := range []string{"daemon", "relay", "auto"} {
+		t.Run(auth, func(t *testing.T) {
+			s := newStage(t, e, quirky.Options{Auth: quirky.Auth{Scheme: "Bearer", Private: []string{""}}}, func(h *harness.Options) {
+				for i := range h.Registries {
+					h.Registries[i].ClientAuth = auth
+				}
+			})
+			s.up.Add("alice/private", "v1", quirky.NewImage(false, "private", 1000))
+			if err := e.containerd.Pull(t.Context(), name+"/alice/private:v1", ""); err == nil {
+				t.Error("containerd pulled a private image without a login")
+			}
+			if err := e.containerd.Pull(t.Context(), name+"/alice/private:v1", user+":wrong"); err == nil {
+				t.Error("containerd pulled a private image with a wrong login")
+			}
+			tried := map[string]int{}
+			for _, q := range s.up.Requests(quirky.Registry, "", "/manifests/") {
+				tried[q.Authorization()]++
+			}
+			if len(tried) == 0 {
+				t.Error("the registry was not asked at all")
+			}
+			for authorization, n := range tried {
+				most := 1
+				if authorization == "" {
+					most = 2 // each pull begins without one
+				}
+				if n > most {
+					t.Errorf("the registry was asked %d times with Authorization %.24q", n, authorization)
+				}
+			}
+			wrong := 0
+			for _, q := range s.up.Requests(quirky.Token, "", "") {
+				if strings.HasPrefix(q.Authorization(), "Basic ") || strings.Contains(q.Body, "password") {
+					wrong++
+				}
+			}
+			if wrong > 1 || auth != "daemon" && wrong == 0 {
+				t.Errorf("the wrong login was sent to the token server %d times, want once", wrong)
 			}
 		})
 	}
