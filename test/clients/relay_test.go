@@ -1,7 +1,9 @@
 package clients_test
 
 import (
+	"encoding/base64"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -116,5 +118,35 @@ func TestARegistryIsAskedOnceForWhatItRefusesAnEngine(t *testing.T) {
 				t.Errorf("the wrong login was sent to the token server %d times, want once", wrong)
 			}
 		})
+	}
+}
+
+// reg.test and docker.io cannot be reached without sidemirror here, so a pull that succeeds went
+// through it with the engine's login.
+func TestAnEnginesLoginIsForRegistriesOfEachKind(t *testing.T) {
+	e := startEngines(t)
+	for _, auth := range []string{"relay", "auto"} {
+		for _, scheme := range []string{"Bearer", "Basic"} {
+			t.Run(auth+" "+scheme, func(t *testing.T) {
+				login := quirky.Auth{Scheme: scheme, Users: map[string]string{user: password}, Private: []string{""}}
+				s := newStage(t, e, quirky.Options{Auth: login}, func(h *harness.Options) {
+					h.Logins, h.Secrets = nil, []string{password}
+					for i := range h.Registries {
+						h.Registries[i].ClientAuth = auth
+					}
+				})
+				repository := strings.ToLower("alice/" + auth + "-" + scheme)
+				s.up.Add(repository, "v1", quirky.NewImage(false, repository, 1000))
+				if err := e.containerd.Pull(t.Context(), name+"/"+repository+":v1", user+":"+password); err != nil {
+					t.Error(err)
+				}
+				folder := t.TempDir()
+				write(t, filepath.Join(folder, "config.json"), fmt.Sprintf(`{"auths":{"https://index.docker.io/v1/":{"auth":%q}}}`,
+					base64.StdEncoding.EncodeToString([]byte(user+":"+password))))
+				if err := e.docker.Pull(t.Context(), repository+":v1", folder); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 	}
 }
