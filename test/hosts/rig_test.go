@@ -69,6 +69,8 @@ type rigOptions struct {
 	// has a login.
 	private bool
 
+	// tools makes a host on which neither containerd nor dockerd runs.
+	tools bool
 	// own makes the registry private like private does, and sidemirror has no login for it.
 	own bool
 
@@ -118,6 +120,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	}
 	r.sidemirror = harness.Start(t, served)
 	r.host = r.newHost(t, hosts, authorities(t, trusted), o)
+	if o.tools {
+		return r
+	}
 	r.host.StartContainerd(t)
 	r.host.StartDocker(t)
 	return r
