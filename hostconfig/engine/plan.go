@@ -15,6 +15,7 @@ const (
 	ConfigTOML Kind = "config.toml"
 
 	RegistriesConf Kind = "registries.conf"
+	BuildkitdTOML  Kind = "buildkitd.toml"
 
 	DropIn Kind = "drop-in"
 )
