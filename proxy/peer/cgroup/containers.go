@@ -17,7 +17,7 @@ var containers = []string{
 	// nerdctl and ctr, whose group is called as the namespace.
 	"nerdctl*", "default", "k8s.io", "moby",
 	// Virtual machines and system containers.
-	"machine-*.scope", "lxc", "lxc.*", "lxc@*", "lxc-*", "payload", "systemd-nspawn@*.service", "garden", "ecs", "ecstasks*.slice",
+	"machine-*.scope", "lxc", "lxc.*", "lxc@*", "lxc-*", "payload", "systemd-nspawn@*.service", "garden", "ecs", "ecstasks*.slice", "nomad", "nomad.slice",
 }
 
 // hexID is the length of the shortest id of a container that counts as one on its own.
