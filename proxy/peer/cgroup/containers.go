@@ -11,7 +11,7 @@ var containers = []string{
 	// Docker, also what it builds.
 	"docker", "docker-*.scope", "buildkit", "*:docker:*",
 	// The kubelet, containerd's CRI, CRI-O.
-	"kubepods*", "cri-containerd*", "crio-*",
+	"kubepods*", "*-kubepods*", "cri-containerd*", "crio-*",
 	// podman and buildah.
 	"libpod*", "libpod_parent", "machine.slice", "buildah*",
 	// nerdctl and ctr, whose group is called as the namespace.
