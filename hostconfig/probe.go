@@ -201,6 +201,10 @@ func (p *probe) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.once.Do(func() { close(p.heard) })
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if r.URL.Path == "/v2/" { // skopeo goes no further if that is missing
+		_, _ = io.WriteString(w, "{}")
+		return
+	}
 	w.WriteHeader(http.StatusNotFound)
 	_, _ = io.WriteString(w, `{"errors":[{"code":"NAME_UNKNOWN","message":"this is sidemirror's probe"}]}`)
 }
