@@ -38,11 +38,11 @@ func (b *bench) growingCache(ctx context.Context) error {
 	commands := table{
 		title: "Size of the cache: commands",
 		note:  "CPU of the whole command, its start included, and the most memory that was resident.",
-		head:  []string{"images", "cache ls", "each image", "resident", "cache ls NAME", "cache rm NAME", "cache rm --dry-run NAME, shared"},
+		head:  []string{"images", "cache ls", "each image", "resident", "cache prune, nothing", "resident", "cache ls NAME", "cache rm NAME", "cache rm --dry-run NAME, shared"},
 	}
 	var roomy, full []time.Duration
 	var oneImage, eachImage time.Duration
-	var idle int64
+	var idle, command int64
 	for i, n := range sizes {
 		from := 0
 		if i > 0 {
@@ -66,10 +66,11 @@ func (b *bench) growingCache(ctx context.Context) error {
 		}
 		each := c.all / time.Duration(n)
 		commands.rows = append(commands.rows, []string{
-			fmt.Sprint(n), millis(c.all), millis(each), mebibytes(c.resident), millis(c.one), millis(c.remove), millis(c.removeShared),
+			fmt.Sprint(n), millis(c.all), millis(each), mebibytes(c.resident), millis(c.prune), mebibytes(c.pruneResident), millis(c.one), millis(c.remove), millis(c.removeShared),
 		})
 		roomy, full = g.roomy, g.full
 		oneImage, eachImage, idle = max(oneImage, c.one, c.remove, c.removeShared), each, max(idle, g.resident)
+		command = max(command, c.resident, c.pruneResident)
 	}
 	b.tables = append(b.tables, pulls, commands)
 	most := fmt.Sprintf("%d blobs", sizes[len(sizes)-1]*grownBlobs)
@@ -78,6 +79,7 @@ func (b *bench) growingCache(ctx context.Context) error {
 	b.judge(oneImage <= 50*time.Millisecond, "cache ls and rm of one image", "50 ms CPU", millis(oneImage))
 	b.judge(eachImage <= 100*time.Microsecond, "cache ls of all", "0.1 ms CPU an image", millis(eachImage))
 	b.judge(idle <= 30*mib, "resident after the count, "+most, "30 MiB", mebibytes(idle))
+	b.judge(command <= 64*mib, "resident memory of cache ls and prune, "+most, "64 MiB", mebibytes(command))
 	return os.RemoveAll(dir)
 }
 
@@ -305,8 +307,8 @@ func inParallel(n int, blobs []*blob, f func(*blob) error) error {
 
 // grownCommand is the CPU of the cache commands.
 type grownCommand struct {
-	all, one, remove, removeShared time.Duration
-	resident                       int64 // of ls
+	all, prune, one, remove, removeShared time.Duration
+	resident, pruneResident               int64 // of ls and prune
 }
 
 func (b *bench) grownCommands(ctx context.Context, dir string, images int) (c grownCommand, err error) {
@@ -324,6 +326,9 @@ func (b *bench) grownCommands(ctx context.Context, dir string, images int) (c gr
 	// The images that evictions at min_free have left: the last ones.
 	name := func(back int) string { return grownRepository(images-back) + ":v" + strconv.Itoa(1) }
 	if c.all, c.resident, err = run("ls"); err != nil {
+		return c, err
+	}
+	if c.prune, c.pruneResident, err = run("prune", "--older-than", "520w", "--dry-run"); err != nil {
 		return c, err
 	}
 	if c.one, _, err = run("ls", name(1)); err != nil {

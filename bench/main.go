@@ -70,7 +70,7 @@ var growth = suite{
 		{"layers", (*bench).growingImages},
 		{"cache", (*bench).growingCache},
 	},
-	limit: 20 * time.Minute,
+	limit: 40 * time.Minute,
 }
 
 // names returns the figures' names.

@@ -113,9 +113,6 @@ func (b *bench) growingBlobs(ctx context.Context) error {
 		images := newImages(one.count, one.size)
 		base := time.Duration(0)
 		for _, name := range []string{direct, nginxCache, sidemirror} {
-			if name == nginxCache && one.size > 1<<30 {
-				continue // minutes that say what the size before said
-			}
 			f, err := b.blobsThrough(ctx, name, images)
 			if err != nil {
 				return fmt.Errorf("%d bytes: %w", one.size, err)

@@ -136,7 +136,7 @@ func (b *bench) logOf(name string) string {
 const minFree = 1 << 30
 
 // room is what the servers of one run may write, in bytes.
-const room = 8 << 30
+const room = 10 << 30
 
 // checkRoom returns an error if the disk of the temporary folder has too little room: without it the
 // figures would be those of a proxy that stores nothing.

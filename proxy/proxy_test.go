@@ -258,7 +258,7 @@ func TestWebPagesAreRefused(t *testing.T) {
 			}
 		}
 	}
-	if a := g.do(t, "GET", "/v2/", "Sec-Fetch-Site", "none"); a.StatusCode != 200 {
+	if a := g.do(t, "GET", "/v2/library/a/manifests/v1", "Sec-Fetch-Site", "none"); a.StatusCode != 200 {
 		t.Errorf("a person who types the address: %d", a.StatusCode)
 	}
 }

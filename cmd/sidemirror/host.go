@@ -18,7 +18,7 @@ import (
 )
 
 // engineNames are the engines that --engine takes.
-var engineNames = []string{engine.Docker, engine.Containerd, engine.Podman, engine.CRIO}
+var engineNames = []string{engine.Docker, engine.Containerd, engine.Podman, engine.CRIO, engine.BuildKit}
 
 // hostFlags are what plan, apply and revert have in common.
 type hostFlags struct {
@@ -26,7 +26,9 @@ type hostFlags struct {
 	root    string
 	engines []string
 	restart bool
-	anyPort bool
+
+	restartBuildKit bool
+	anyPort         bool
 }
 
 func (f *hostFlags) addRoot(cmd *cobra.Command) {
@@ -34,8 +36,9 @@ func (f *hostFlags) addRoot(cmd *cobra.Command) {
 }
 
 func (f *hostFlags) addEngines(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd, podman, crio), even if they are not found")
+	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd, podman, crio, buildkit), even if they are not found")
 	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration if it needs that, and restart containerd")
+	cmd.Flags().BoolVar(&f.restartBuildKit, "restart-buildkit", false, "restart buildkitd after its configuration was written; builds that run are lost")
 	cmd.Flags().BoolVar(&f.anyPort, "allow-unprivileged-port", false, "allow a port that every user can open; remembered until revert")
 }
 
@@ -49,7 +52,7 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 		if !slices.Contains(engineNames, name) {
 			return nil, usageError{&problem.Problem{
 				Code: "wrong-usage",
-				Text: fmt.Sprintf("--engine takes docker, containerd, podman or crio, not %q", name),
+				Text: fmt.Sprintf("--engine takes docker, containerd, podman, crio or buildkit, not %q", name),
 				Hint: didYouMean(name, engineNames),
 			}}
 		}
@@ -68,7 +71,7 @@ func (f *hostFlags) source() config.Source {
 }
 
 func (f *hostFlags) options() keeper.Options {
-	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart, AllowUnprivilegedPort: f.anyPort}
+	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart, RestartBuildKit: f.restartBuildKit, AllowUnprivilegedPort: f.anyPort}
 }
 
 // load reads the configuration. On the running host its addresses are those of systemd's sockets.

@@ -13,7 +13,8 @@ import (
 // seed, so that no registry can choose two that collide.
 type contents struct {
 	seed    maphash.Seed
-	entries []entry // by key
+	entries []entry  // by key
+	listers []uint32 // how many images list each; nil if it is not counted
 }
 
 type entry struct {
@@ -40,34 +41,48 @@ func (c *contents) key(p part) uint64 {
 	return key
 }
 
-func (c *contents) entry(p part) *entry {
-	i, ok := slices.BinarySearchFunc(c.entries, c.key(p), func(e entry, key uint64) int { return cmp.Compare(e.key, key) })
-	if !ok {
-		return nil
-	}
-	return &c.entries[i]
+// count makes list count.
+func (c *contents) count() { c.listers = make([]uint32, len(c.entries)) }
+
+func (c *contents) index(p part) (int, bool) {
+	return slices.BinarySearchFunc(c.entries, c.key(p), func(e entry, key uint64) int { return cmp.Compare(e.key, key) })
 }
 
 // find returns the size of content, if it is stored.
 func (c *contents) find(p part) (size int64, stored bool) {
-	e := c.entry(p)
-	if e == nil {
+	i, ok := c.index(p)
+	if !ok {
 		return 0, false
 	}
-	return e.size >> 1, true
+	return c.entries[i].size >> 1, true
 }
 
 // list records that an image lists a part.
 func (c *contents) list(p part) {
-	if e := c.entry(p); e != nil {
-		e.size |= 1
+	i, ok := c.index(p)
+	if !ok {
+		return
+	}
+	c.entries[i].size |= 1
+	if c.listers != nil {
+		c.listers[i]++
 	}
 }
 
 // listed reports whether an image lists a part.
 func (c *contents) listed(p part) bool {
-	e := c.entry(p)
-	return e != nil && e.size&1 != 0
+	i, ok := c.index(p)
+	return ok && c.entries[i].size&1 != 0
+}
+
+// unlist records that an image that lists a part goes, and reports whether it is the last one.
+func (c *contents) unlist(p part) bool {
+	i, ok := c.index(p)
+	if !ok {
+		return false // it has come since, and so may images that list it
+	}
+	c.listers[i]--
+	return c.listers[i] == 0
 }
 
 // sums returns the bytes of all content, and of what no image lists.

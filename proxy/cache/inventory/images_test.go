@@ -324,6 +324,22 @@ func TestPruningByAgeTakesWhatWasNotUsed(t *testing.T) {
 	}
 }
 
+func TestPruningByAgeLeavesWhatANewImageOfAnotherRepositoryLists(t *testing.T) {
+	t.Parallel()
+	f := newFolder(t)
+	f.used(f.image(hidden, "old", linuxAMD64, "base", "old"), 48*time.Hour)
+	f.used(f.image(hidden, "new", linuxAMD64, "hidden"), time.Hour)
+	f.used(f.image(app, "new", linuxAMD64, "base"), time.Hour)
+	base, old := digest.FromString("base"), digest.FromString("old")
+	did := prune(t, f, inventory.Selection{UsedBefore: time.Now().Add(-24 * time.Hour)}, false)
+	if len(did.Images) != 1 || f.HasBlob(old) || !f.HasBlob(base) {
+		t.Errorf("removed %s; the old layer is stored: %v, the shared one: %v", namesOf(did.Images), f.HasBlob(old), f.HasBlob(base))
+	}
+	if holdsBlob(f.Dir, hidden, base) || !holdsBlob(f.Dir, hidden, digest.FromString("hidden")) || !holdsBlob(f.Dir, app, base) {
+		t.Error("a repository holds what none of its images lists, or not what one does")
+	}
+}
+
 func TestPruningToASizeTakesWhatWasUsedLongestAgoAndNoMore(t *testing.T) {
 	t.Parallel()
 	f := newFolder(t)

@@ -70,7 +70,13 @@ type part struct {
 // the result or not.
 func List(ctx context.Context, d *cache.Dir, visit func(Image) error) (Totals, error) {
 	images := 0
-	all, err := list(ctx, d, func(i Image) error {
+	// Content before records: what is fetched meanwhile then has its records too, and does
+	// not count as loose.
+	all, err := readContents(ctx, d)
+	if err != nil {
+		return Totals{}, err
+	}
+	err = list(ctx, d, all, func(i Image) error {
 		images++
 		return visit(i)
 	})
@@ -81,17 +87,11 @@ func List(ctx context.Context, d *cache.Dir, visit func(Image) error) (Totals, e
 	return Totals{images, bytes, loose}, nil
 }
 
-// list calls visit for each image, and returns all content with what of it images list.
-func list(ctx context.Context, d *cache.Dir, visit func(Image) error) (*contents, error) {
-	// Content before records: what is fetched meanwhile then has its records too, and does
-	// not count as loose.
-	all, err := readContents(ctx, d)
-	if err != nil {
-		return nil, err
-	}
+// list calls visit for each image, by name, and records in all what of the content images list.
+func list(ctx context.Context, d *cache.Dir, all *contents, visit func(Image) error) error {
 	repositories, err := d.Repositories(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s := &survey{dir: d, stored: all.find}
 	for _, r := range repositories {
@@ -102,10 +102,10 @@ func list(ctx context.Context, d *cache.Dir, visit func(Image) error) (*contents
 			return visit(i)
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return all, nil
+	return nil
 }
 
 // ListIn calls visit for each image of some repositories. It reads no others.

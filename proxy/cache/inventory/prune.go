@@ -41,7 +41,6 @@ type Pruned struct {
 func Prune(ctx context.Context, d *cache.Dir, s Selection, dry bool) (*Pruned, error) {
 	p := &pruning{
 		dir: d, result: &Pruned{},
-		lists:   map[part]int{},
 		listsIn: map[cache.Repository]map[part]int{},
 		held:    map[cache.Repository][]part{},
 		others:  map[cache.Repository]map[part]bool{},
@@ -63,50 +62,85 @@ type pruning struct {
 	dir    *cache.Dir
 	result *Pruned
 
-	images []Image
+	images []Image // that may go
 	loose  []cache.Content
 	bytes  int64
 
-	// The repositories whose images were read; nil if all were. What those of others list is looked
-	// up when it is needed.
+	// What images that stay list: of all content, or, if all is nil, in the repositories whose
+	// images were read. What those of others list is looked up when it is needed.
+	all    *contents
+	lists  map[part]int
 	in     []cache.Repository
 	others map[cache.Repository]map[part]bool
 
-	lists   map[part]int                      // how many images that stay list it
-	listsIn map[cache.Repository]map[part]int // the same, by repository
+	listsIn map[cache.Repository]map[part]int // how many images that stay list it, of those that have one to choose from
 	gone    []cache.Content
 	held    map[cache.Repository][]part // memberships that go
 }
 
 // read reads the images that s can choose from.
-func (p *pruning) read(ctx context.Context, s Selection) error {
-	enter := func(i Image) error {
-		p.images = append(p.images, i)
-		if p.listsIn[i.Repository] == nil {
-			p.listsIn[i.Repository] = map[part]int{}
-		}
-		for _, c := range i.parts {
-			p.lists[c]++
-			p.listsIn[i.Repository][c]++
-		}
-		return nil
-	}
+func (p *pruning) read(ctx context.Context, s Selection) (err error) {
 	if s.In != nil && s.DownTo == 0 && p.dir.HoldersKnown() {
-		p.in = s.In
-		_, err := ListIn(ctx, p.dir, s.In, enter)
+		p.in, p.lists = s.In, map[part]int{}
+		_, err := ListIn(ctx, p.dir, s.In, p.enter(s))
 		return err
 	}
-	all, err := list(ctx, p.dir, enter)
-	if err != nil || s.Match != nil && s.DownTo == 0 {
+	if p.all, err = readContents(ctx, p.dir); err != nil {
 		return err
 	}
+	p.all.count()
+	if err := list(ctx, p.dir, p.all, p.enter(s)); err != nil || s.Match != nil && s.DownTo == 0 {
+		return err
+	}
+	now := time.Now()
 	return p.dir.Walk(ctx, func(c cache.Content) error {
 		p.bytes += c.Size
-		if !all.listed(part{c.Manifest, c.Digest}) {
+		if c.Used.After(now) {
+			c.Used = now // a clock was wrong
+		}
+		if s.Match == nil && s.isBefore(c.Used) && !p.all.listed(part{c.Manifest, c.Digest}) {
 			p.loose = append(p.loose, c)
 		}
 		return nil
 	})
+}
+
+// enter returns a function that is called with the images, one repository after the other. It
+// remembers those that may go, and what images of the same repositories list.
+func (p *pruning) enter(s Selection) func(Image) error {
+	var in cache.Repository
+	var lists map[part]int
+	return func(i Image) error {
+		if lists == nil || i.Repository != in {
+			in, lists = i.Repository, map[part]int{}
+		}
+		for _, c := range i.parts {
+			lists[c]++
+			if p.all == nil {
+				p.lists[c]++
+			}
+		}
+		if (s.Match == nil || s.Match(i)) && s.isBefore(i.Used) {
+			p.images = append(p.images, i)
+			p.listsIn[in] = lists
+		}
+		return nil
+	}
+}
+
+// isBefore reports whether what was last used then may go.
+func (s Selection) isBefore(used time.Time) bool {
+	return s.UsedBefore.IsZero() || used.Before(s.UsedBefore)
+}
+
+// unlist records that an image that lists c goes, and reports whether it is the last one of those
+// that were read.
+func (p *pruning) unlist(c part) bool {
+	if p.all != nil {
+		return p.all.unlist(c)
+	}
+	p.lists[c]--
+	return p.lists[c] == 0
 }
 
 // candidate is an image, or content that no image lists.
@@ -120,25 +154,15 @@ type candidate struct {
 func (p *pruning) choose(ctx context.Context, s Selection) error {
 	var all []candidate
 	for n, i := range p.images {
-		if s.Match == nil || s.Match(i) {
-			all = append(all, candidate{image: &p.images[n], used: i.Used})
-		}
+		all = append(all, candidate{image: &p.images[n], used: i.Used})
 	}
-	if s.Match == nil {
-		now := time.Now()
-		for _, c := range p.loose {
-			if c.Used.After(now) {
-				c.Used = now // a clock was wrong
-			}
-			all = append(all, candidate{loose: c, used: c.Used})
-		}
+	for _, c := range p.loose {
+		all = append(all, candidate{loose: c, used: c.Used})
 	}
 	slices.SortStableFunc(all, func(a, b candidate) int { return a.used.Compare(b.used) })
 	for _, c := range all {
 		switch {
 		case s.DownTo > 0 && p.bytes-p.result.Freed <= s.DownTo:
-			return nil
-		case !s.UsedBefore.IsZero() && !c.used.Before(s.UsedBefore):
 			return nil
 		case c.image == nil:
 			p.result.Loose = append(p.result.Loose, c.loose)
@@ -159,7 +183,7 @@ func (p *pruning) takeOut(ctx context.Context, i Image) error {
 			p.held[i.Repository] = append(p.held[i.Repository], c)
 			delete(p.listsIn[i.Repository], c)
 		}
-		if p.lists[c]--; p.lists[c] > 0 {
+		if !p.unlist(c) {
 			continue
 		}
 		stored, err := p.dir.Stored(c.digest, c.manifest)
