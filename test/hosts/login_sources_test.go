@@ -91,6 +91,11 @@ func (r *rig) tool(t *testing.T, prefix string, args ...string) by {
 	})
 }
 
+func (r *rig) byPodman(t *testing.T, name string) by {
+	t.Helper()
+	return r.tool(t, name+"/", "podman", "--cgroup-manager", "cgroupfs", "--events-backend", "none", "pull", "--quiet")
+}
+
 // build builds an image from the private one, by the BuildKit that is in dockerd.
 func (r *rig) build(t *testing.T) by {
 	t.Helper()
@@ -109,7 +114,7 @@ func TestEveryEnginePullsPrivateImagesWithLoginsFromEverySource(t *testing.T) {
 	for _, g := range []engine.Generation{engine.Bookworm, engine.Built} {
 		t.Run(string(g), func(t *testing.T) {
 			r := newRig(t, rigOptions{generation: g, private: true, files: podmanFiles})
-			if got := r.byCRIWithout(t); got == nil {
+			if err := r.triesCRI(t); err == nil {
 				t.Fatal("a private image can be pulled without sidemirror and without a login")
 			}
 			r.do(t, 1, "apply", "--restart-containerd") // without systemd, the restart is the test's
@@ -129,12 +134,6 @@ func TestEveryEnginePullsPrivateImagesWithLoginsFromEverySource(t *testing.T) {
 	}
 }
 
-// byCRIWithout tries to pull a private image before sidemirror is configured.
-func (r *rig) byCRIWithout(t *testing.T) error {
-	t.Helper()
-	return r.triesCRI(t)
-}
-
 // logIn stores the login as a person does.
 func (r *rig) logIn(t *testing.T) {
 	t.Helper()
@@ -151,15 +150,16 @@ func (r *rig) logIn(t *testing.T) {
 func (r *rig) expectAll(t *testing.T, g engine.Generation) {
 	t.Helper()
 	ways := map[string]by{
-		"CRI, docker.io": r.byCRI(t, hubName),
-		"CRI, another":   r.byCRI(t, otherName),
-		"ctr":            r.tool(t, otherName+"/", "ctr", "images", "pull", "--hosts-dir", "/etc/containerd/certs.d"),
-		"docker":         r.byDocker(t, ""),
-		"podman":         r.tool(t, otherName+"/", "podman", "--cgroup-manager", "cgroupfs", "--events-backend", "none", "pull", "--quiet"),
+		"CRI, docker.io":    r.byCRI(t, hubName),
+		"CRI, another":      r.byCRI(t, otherName),
+		"docker":            r.byDocker(t, ""),
+		"podman, docker.io": r.byPodman(t, hubName),
+		"podman, another":   r.byPodman(t, otherName),
 	}
 	if g == engine.Built { // the containerd store
 		ways["docker, another"] = r.byDocker(t, otherName+"/")
-	} else { // the command of this machine speaks with this dockerd
+	} else { // the commands of this machine, ctr and docker, speak with these daemons
+		ways["ctr"] = r.tool(t, otherName+"/", "ctr", "images", "pull", "--hosts-dir", "/etc/containerd/certs.d")
 		ways["docker, by prefix"] = r.byDocker(t, listen+"/"+otherName+"/")
 		ways["BuildKit"] = r.build(t)
 	}
