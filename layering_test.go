@@ -43,13 +43,16 @@ var mayImport = map[string][]string{
 	"daemon/web":                   {"daemon/config"},
 
 	"hostconfig": {
-		"hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/live",
+		"hostconfig/buildkit", "hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/live", "hostconfig/ownunit",
 		"hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 	},
 	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/containerd": {
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",
+	},
+	"hostconfig/buildkit": {
+		"hostconfig/engine", "hostconfig/live", "hostconfig/process", "hostconfig/splice", "hostconfig/unitfile",
 	},
 	"hostconfig/containersimage": {
 		"hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice", "hostconfig/version",
@@ -62,6 +65,7 @@ var mayImport = map[string][]string{
 	"hostconfig/hostfs":   {},
 	"hostconfig/journal":  {"hostconfig/hostfs"},
 	"hostconfig/live":     {},
+	"hostconfig/ownunit":  {"hostconfig/engine", "hostconfig/live", "hostconfig/splice", "hostconfig/unitfile"},
 	"hostconfig/process":  {},
 	"hostconfig/socket":   {"hostconfig/process"},
 	"hostconfig/splice":   {},

@@ -83,7 +83,7 @@ func (r *running) noticed(fault string) {
 // good is a configuration whose proxy answers at addr.
 func good(addr string) string { return fmt.Sprintf("listen = [%q]\n[cache]\ndir = ''\n", addr) }
 
-// status returns the status of the response to GET /v2/.
+// status returns the status of the response to GET /v2/, which is 401 if a registry may want a login.
 func status(t *testing.T, addr string) int {
 	t.Helper()
 	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(mustRequest(t, "http://"+addr+"/v2/"))
@@ -113,7 +113,7 @@ func TestFaultyConfigurationLeavesTheLastGoodOneInForce(t *testing.T) {
 			spoil(t, file)
 			r.noticed(name)
 			r.expect("; the configuration on disk is not in force: ")
-			if got := status(t, addr); got != http.StatusOK {
+			if got := status(t, addr); got != http.StatusUnauthorized {
 				t.Errorf("while it runs: %d", got)
 			}
 			if log := r.log.String(); !strings.Contains(log, "the last good one stays in force") {
@@ -129,7 +129,7 @@ func TestFaultyConfigurationLeavesTheLastGoodOneInForce(t *testing.T) {
 			if !strings.Contains(r.first, "; the configuration on disk is not in force: ") {
 				t.Errorf("the first status line is %q", r.first)
 			}
-			if got := status(t, addr); got != http.StatusOK {
+			if got := status(t, addr); got != http.StatusUnauthorized {
 				t.Errorf("after the start: %d", got)
 			}
 			if log := r.log.String(); !strings.Contains(log, "the last good one is in force") {
@@ -139,7 +139,7 @@ func TestFaultyConfigurationLeavesTheLastGoodOneInForce(t *testing.T) {
 			repair(t, file, good(other))
 			r.noticed(name)
 			r.expect("STATUS=serving 4 registries on " + other + "\n")
-			if got := status(t, other); got != http.StatusOK {
+			if got := status(t, other); got != http.StatusUnauthorized {
 				t.Errorf("after the repair: %d", got)
 			}
 		})
@@ -171,7 +171,7 @@ func TestStartWithoutAnyGoodConfigurationRefusesRequestsUntilTheRepair(t *testin
 			repair(t, file, good(addr))
 			r.noticed(name)
 			r.expect("STATUS=serving 4 registries on " + addr + "\n")
-			if got := status(t, addr); got != http.StatusOK {
+			if got := status(t, addr); got != http.StatusUnauthorized {
 				t.Errorf("after the repair: %d", got)
 			}
 		})

@@ -1,32 +1,28 @@
 package daemon
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/internal/resolvconf"
 )
 
-const (
-	resolvConf    = "/etc/resolv.conf"
-	maxResolvConf = 64 << 10
-	maxServers    = 3 // MAXNS of resolv.conf(5)
-)
+const maxResolvConf = 64 << 10
 
 // nameServers finds out whether the service may reach the host's name servers. The unit denies
 // link-local addresses, where metadata servers hand out credentials. On some clouds a name
 // server has the same address: without it no registry is found, and no pull goes through
 // sidemirror.
 type nameServers struct {
-	file  string                     // resolvConf if empty
+	file  string                     // resolvconf.Path if empty
 	reach func(netip.AddrPort) error // EPERM if the unit denies the address; nil: sendNothing
 
 	mu    sync.Mutex
@@ -41,7 +37,7 @@ func (r *nameServers) trouble(log *logrus.Logger) string {
 	defer r.mu.Unlock()
 	name := r.file
 	if name == "" {
-		name = resolvConf
+		name = resolvconf.Path
 	}
 	info, err := os.Stat(name)
 	if err != nil {
@@ -66,7 +62,7 @@ func (r *nameServers) denied(servers []netip.Addr) string {
 	}
 	for _, server := range servers {
 		if errors.Is(reach(netip.AddrPortFrom(server, 53)), syscall.EPERM) {
-			return fmt.Sprintf("this service may not reach the name server %v (IPAddressDeny=), so it finds no registry: systemctl edit sidemirror, [Service] IPAddressAllow=%v; see docs/security.md", server, server.WithZone(""))
+			return fmt.Sprintf("this service may not reach the name server %v (IPAddressDeny=), so it finds no registry: sudo sidemirror apply allows it; see docs/security.md", server)
 		}
 	}
 	return ""
@@ -90,17 +86,9 @@ func linkLocalServers(name string) []netip.Addr {
 		return nil
 	}
 	defer f.Close()
-	var list []netip.Addr
-	lines := bufio.NewScanner(io.LimitReader(f, maxResolvConf))
-	for servers := 0; servers < maxServers && lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 2 || fields[0] != "nameserver" {
-			continue
-		}
-		servers++
-		if addr, err := netip.ParseAddr(fields[1]); err == nil && addr.IsLinkLocalUnicast() {
-			list = append(list, addr)
-		}
+	data, err := io.ReadAll(io.LimitReader(f, maxResolvConf))
+	if err != nil {
+		return nil
 	}
-	return list
+	return resolvconf.LinkLocal(data)
 }

@@ -44,7 +44,7 @@ func TestDeniedNameServerIsReported(t *testing.T) {
 	} {
 		replaceFile(t, r.file, x.content)
 		text := r.trouble(log)
-		if (text != "") != x.amiss || x.amiss && !strings.Contains(text, "IPAddressAllow=169.254.169.254") {
+		if (text != "") != x.amiss || x.amiss && !strings.Contains(text, "name server 169.254.169.254") {
 			t.Errorf("%q: %q", x.content, text)
 		}
 		before := asked

@@ -87,7 +87,7 @@ func TestFirstStatusLineShowsProblemsOfTheStart(t *testing.T) {
 	}
 	go func() { r.ended <- d.run(ctx) }()
 	r.expect("READY=1\nSTATUS=serving 4 registries on " + addr + "; nothing is stored: opening the cache")
-	resp, err := http.Get("http://" + addr + "/v2/")
+	resp, err := http.Get("http://" + addr + "/")
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("it answers %v, %v", resp, err)
 	}

@@ -210,7 +210,7 @@ func (a *applier) change(ctx context.Context, c Change) (tell bool) {
 	}
 	if c.Restores {
 		a.restore(ctx, c) // which tells Docker, if it must
-		return c.Kind == engine.RegistriesConf && !a.failed[c.Path]
+		return (c.Kind == engine.RegistriesConf || c.Kind == engine.DropIn) && !a.failed[c.Path]
 	}
 	now, err := a.tree.Read(c.Path)
 	if err == nil {

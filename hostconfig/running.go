@@ -11,12 +11,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sidemirror/sidemirror/hostconfig/buildkit"
 	"github.com/sidemirror/sidemirror/hostconfig/containerd"
 	"github.com/sidemirror/sidemirror/hostconfig/containersimage"
 	"github.com/sidemirror/sidemirror/hostconfig/docker"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/live"
+	"github.com/sidemirror/sidemirror/hostconfig/ownunit"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 	"github.com/sidemirror/sidemirror/internal/portowner"
 )
@@ -48,9 +50,13 @@ type system struct {
 // queries find the engines that are daemons.
 var queries = map[string]process.Query{
 	engine.Docker: docker.Query, engine.Containerd: containerd.Query, engine.CRIO: containersimage.Query,
+	engine.BuildKit: buildkit.Query,
 }
 
 func (s *system) Daemon(ctx context.Context, name string) live.Daemon {
+	if name == engine.Sidemirror && s.tree.IsDir("/run/systemd/system") { // sd_booted(3)
+		return ownunit.Connect(s.units)
+	}
 	query, known := queries[name]
 	if !known {
 		return nil
@@ -62,6 +68,8 @@ func (s *system) Daemon(ctx context.Context, name string) live.Daemon {
 	switch name {
 	case engine.Docker:
 		return docker.Connect(*p, s.units)
+	case engine.BuildKit:
+		return buildkit.Connect(*p, s.units)
 	case engine.CRIO:
 		return containersimage.Connect(*p, s.units)
 	}

@@ -17,10 +17,10 @@ import (
 
 type unloggedKey struct{}
 
-// Unlogged returns a context for a request that the log leaves out as long as it succeeds: the
-// daemon's own, by which it checks that it responds.
+// Unlogged returns a context for a request that the log leaves out as long as it succeeds, and that
+// does not count as one of an untrusted caller: the daemon's own, by which it checks that it responds.
 func Unlogged(ctx context.Context) context.Context {
-	return context.WithValue(ctx, unloggedKey{}, true)
+	return peer.Unrecorded(context.WithValue(ctx, unloggedKey{}, true))
 }
 
 // accessLine collects what the log says about one request.

@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	maxRefusals = 4096
-	refusalLife = 10 * time.Second
+	maxRefusals     = 1024
+	maxRefusalItems = 2 << 10 // bytes of an upstream's own errors that are remembered
+	refusalLife     = 10 * time.Second
 )
 
 // refusals remember which caller was refused which repository a moment ago. An engine that is
@@ -50,6 +51,13 @@ func (f *refusals) note(r *request, e *oci.Error) {
 	}
 	refused := *e
 	refused.Challenge = "" // it depends on how the caller names the registry
+	size := 0
+	for _, item := range refused.Passed {
+		size += len(item.Code) + len(item.Message) + len(item.Detail)
+	}
+	if size > maxRefusalItems { // untrusted callers may make many
+		refused.Passed = nil
+	}
 	key := r.fillName()
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -76,6 +76,9 @@ var trustTable = regexp.MustCompile(`(?m)^[ \t]*(\[[ \t]*trust[ \t]*\]|trust[ \t
 // unitText is what trust.units can name.
 var unitText = regexp.MustCompile(`^[A-Za-z0-9:_.\\@/-]+$`)
 
+// transient is a unit that systemd-run has named, differently each time.
+var transient = regexp.MustCompile(`^run-[a-z0-9-]+\.(service|scope)$`)
+
 // trustHint returns what would make a caller trusted: a command if the configuration file has no table
 // [trust] yet. It returns "" for one that cannot be.
 func trustHint(r state.Refused, c *config.Config) string {
@@ -84,6 +87,8 @@ func trustHint(r state.Refused, c *config.Config) string {
 	}
 	key := ""
 	switch unit := unitOf(r.Group); {
+	case r.UserTrusted && transient.MatchString(unit):
+		return "to trust it, give its unit a name (systemd-run --unit=NAME), and add that to trust.units"
 	case !r.UserTrusted:
 		key = fmt.Sprintf("uids = [%s]", strings.Join(append(texts(c.Trust.UIDs), strconv.FormatUint(uint64(r.UID), 10)), ", "))
 	case unitText.MatchString(unit) && !slices.Contains(c.Trust.Units, unit):
@@ -125,6 +130,17 @@ func texts(uids []uint32) []string {
 	return list
 }
 
+// rank orders callers: those that are most likely meant to be trusted first, and containers last.
+func (r refusedCaller) rank() int {
+	switch {
+	case r.Container:
+		return 2
+	case !r.UserTrusted:
+		return 1
+	}
+	return 0
+}
+
 // shownCallers bounds how many callers are printed. --json has them all.
 const shownCallers = 10
 
@@ -134,6 +150,8 @@ func (p *printer) refusedCallers(list []refusedCaller, now time.Time) {
 		return
 	}
 	p.printf("\nnot trusted, and so served without sidemirror's logins:\n")
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b refusedCaller) int { return a.rank() - b.rank() })
 	for _, r := range list[:min(len(list), shownCallers)] {
 		where := r.Group
 		switch {

@@ -144,6 +144,16 @@ type Config struct {
 			// Enabled (enabled) makes sidemirror configure CRI-O. Default true.
 			Enabled bool
 		}
+
+		// BuildKit is [engine.buildkit].
+		BuildKit struct {
+			// Enabled (enabled) makes sidemirror configure buildkitd. Default true.
+			Enabled bool
+
+			// Restart (restart) allows sidemirror to restart buildkitd after it has written its
+			// configuration. Default false.
+			Restart bool
+		}
 	}
 
 	// Log is [log].
@@ -177,8 +187,9 @@ type Registry struct {
 	Hosts []string
 
 	// ClientAuth (client_auth) says who answers the upstream's challenges: with "daemon" it is
-	// the daemon, with its credentials; with "relay" it is the client, with its own. Default
-	// "daemon".
+	// the daemon, with its credentials; with "relay" it is the client, with its own; with "auto"
+	// it is the daemon if it has a credential for the caller or anonymous access is enough, and
+	// otherwise the client. Default "auto".
 	ClientAuth string
 
 	// CA (ca, an absolute path) is a file with PEM certificates that are trusted in addition to
@@ -238,6 +249,7 @@ func Default() *Config {
 	c.Engine.Containerd.Enabled = true
 	c.Engine.Podman.Enabled = true
 	c.Engine.CRIO.Enabled = true
+	c.Engine.BuildKit.Enabled = true
 	c.Log.Level = "info"
 	c.Log.Format = "auto"
 	return c
@@ -245,7 +257,7 @@ func Default() *Config {
 
 // NewRegistry returns the registry called name with every other key at its default.
 func NewRegistry(name string) Registry {
-	r := Registry{Name: name, ClientAuth: "daemon", DialTimeout: 5 * time.Second, HeaderTimeout: 25 * time.Second, Parallel: 8}
+	r := Registry{Name: name, ClientAuth: "auto", DialTimeout: 5 * time.Second, HeaderTimeout: 25 * time.Second, Parallel: 8}
 	switch name {
 	case Wildcard:
 	case oci.DockerHub:
@@ -255,10 +267,6 @@ func NewRegistry(name string) Registry {
 	}
 	return r
 }
-
-// Relay reports whether the client answers the upstream's challenges with credentials of
-// its own.
-func (r Registry) Relay() bool { return r.ClientAuth == "relay" }
 
 // Contents returns the text of the file that c was read from; "" if there was none.
 func (c *Config) Contents() string { return c.source.data }

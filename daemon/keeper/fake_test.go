@@ -65,13 +65,15 @@ func (*fakeHost) Output(_ context.Context, _, _ string, _ ...string) string { re
 func (*fakeHost) Lookup(context.Context, string) ([]netip.Addr, error) {
 	return nil, errors.New("no name server")
 }
-func (*fakeHost) Reload(context.Context, string) error          { return errors.New("no such unit") }
-func (*fakeHost) Restart(context.Context, string) error         { return errors.New("no such unit") }
-func (*fakeHost) MainPID(context.Context, string) (int, error)  { return 0, nil }
-func (*fakeHost) Active(context.Context, string) (bool, error)  { return false, nil }
-func (f *fakeHost) ReopenSockets(context.Context) (bool, error) { f.reopened.Add(1); return true, nil }
-func (f *fakeHost) count() int                                  { f.mu.Lock(); defer f.mu.Unlock(); return f.reloads }
-func (f *fakeHost) path(name string) string                     { return filepath.Join(f.root, name) }
+func (*fakeHost) Reload(context.Context, string) error           { return errors.New("no such unit") }
+func (*fakeHost) Restart(context.Context, string) error          { return errors.New("no such unit") }
+func (*fakeHost) MainPID(context.Context, string) (int, error)   { return 0, nil }
+func (*fakeHost) Outdated(context.Context, string) (bool, error) { return false, nil }
+func (*fakeHost) Reconfigure(context.Context, string) error      { return errors.New("no such unit") }
+func (*fakeHost) Active(context.Context, string) (bool, error)   { return false, nil }
+func (f *fakeHost) ReopenSockets(context.Context) (bool, error)  { f.reopened.Add(1); return true, nil }
+func (f *fakeHost) count() int                                   { f.mu.Lock(); defer f.mu.Unlock(); return f.reloads }
+func (f *fakeHost) path(name string) string                      { return filepath.Join(f.root, name) }
 func (f *fakeHost) read(name string) string {
 	data, _ := os.ReadFile(f.path(name))
 	return string(data)

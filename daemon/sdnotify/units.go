@@ -44,6 +44,31 @@ func (u Units) Restart(ctx context.Context, unit string) error {
 	return u.job(ctx, restartLimit, "restart", unit, (*dbus.Conn).RestartUnitContext)
 }
 
+// Outdated reports whether files of a unit have changed since systemd read them.
+func (u Units) Outdated(ctx context.Context, unit string) (bool, error) {
+	value, err := u.value(ctx, unit, "Unit", "NeedDaemonReload")
+	outdated, _ := value.(bool)
+	return outdated, err
+}
+
+// Reconfigure makes systemd read the files of all units again, and restarts the unit if it runs.
+func (u Units) Reconfigure(ctx context.Context, unit string) error {
+	err := func() error {
+		ctx, cancel := context.WithTimeout(ctx, reloadLimit)
+		defer cancel()
+		c, err := u.connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return c.ReloadContext(ctx)
+	}()
+	if err != nil {
+		return fmt.Errorf("asking systemd to read its units again: %w", err)
+	}
+	return u.job(ctx, restartLimit, "restart", unit, (*dbus.Conn).TryRestartUnitContext)
+}
+
 // ReopenSockets opens sidemirror's sockets again if systemd closed them because the proxy
 // failed again and again, and reports whether it did. Sockets that an administrator stopped
 // have not failed, and stay closed.

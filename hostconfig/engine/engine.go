@@ -17,6 +17,10 @@ const (
 	Containerd = "containerd"
 	Podman     = "podman"
 	CRIO       = "crio"
+	BuildKit   = "buildkit"
+
+	// Sidemirror is not an engine: it stands for the drop-in of sidemirror's own service.
+	Sidemirror = "sidemirror"
 )
 
 // Engine is one container engine on a host. Implementations only read.
@@ -49,6 +53,18 @@ type Desired struct {
 	// RestartContainerd allows config_path to be set in containerd's own configuration, and
 	// containerd to be restarted for it.
 	RestartContainerd bool
+
+	// RestartBuildKit allows buildkitd to be restarted when its configuration is written: it reads
+	// that at its start only, and builds that run are lost.
+	RestartBuildKit bool
+	// Service makes the drop-in of sidemirror's own service part of the plan. Without it, the drop-in is
+	// removed.
+	Service bool
+
+	// Helpers says that a credential helper or a plugin is configured, which may need the cloud's
+	// metadata server. CredentialFiles are files that may name helpers too.
+	Helpers         bool
+	CredentialFiles []string
 
 	// AllowUnprivilegedPort allows a Mirror whose port every user can listen at.
 	AllowUnprivilegedPort bool

@@ -15,6 +15,9 @@ const (
 	ConfigTOML Kind = "config.toml"
 
 	RegistriesConf Kind = "registries.conf"
+	BuildkitdTOML  Kind = "buildkitd.toml"
+
+	DropIn Kind = "drop-in"
 )
 
 // Plan is what one engine asks for. Files with sidemirror's entry that no plan asks for are

@@ -93,4 +93,11 @@ type Units interface {
 
 	// Active reports whether a unit is active.
 	Active(ctx context.Context, unit string) (bool, error)
+
+	// Outdated reports whether files of a unit have changed since the service manager read them.
+	Outdated(ctx context.Context, unit string) (bool, error)
+
+	// Reconfigure makes the service manager read the files of all units again, and restarts the unit
+	// if it runs.
+	Reconfigure(ctx context.Context, unit string) error
 }

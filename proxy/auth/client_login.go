@@ -122,6 +122,7 @@ func withBothNames(body []byte) []byte {
 
 const (
 	maxRelayedRefusals = 256
+	maxRelayedBody     = 4 << 10 // bytes of a refusal's body that are remembered
 	relayedRefusalLife = 30 * time.Second
 )
 
@@ -146,6 +147,11 @@ func (r *relayedRefusals) get(key string) *Relayed {
 }
 
 func (r *relayedRefusals) put(key string, answer *Relayed) {
+	if len(answer.Body) > maxRelayedBody { // untrusted callers may make many
+		short := *answer
+		short.Body, short.ContentType = nil, ""
+		answer = &short
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stored == nil || len(r.stored) >= maxRelayedRefusals {

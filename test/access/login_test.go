@@ -93,13 +93,20 @@ func TestTheLoginCommandSendsNothingIfNoUpstreamIsTheRegistry(t *testing.T) {
 	}
 }
 
-// In relay mode the token of the registry's client is a credential of the registry's too.
-func TestInRelayModeAMirrorDoesNotSeeTheClientsAuthorization(t *testing.T) {
+// The token of the registry's client is a credential of the registry's too.
+func TestAMirrorDoesNotSeeTheClientsAuthorization(t *testing.T) {
+	for _, auth := range []string{"relay", "auto"} {
+		t.Run(auth, func(t *testing.T) { mirrorSeesNoAuthorization(t, auth) })
+	}
+}
+
+func mirrorSeesNoAuthorization(t *testing.T, auth string) {
+	t.Helper()
 	mirror := newBait(t, "Bearer")
 	own := quirky.New(t, private("Bearer"))
 	own.Add(repo, "v1", image)
 	s := harness.Start(t, harness.Options{
-		Registries: []harness.Registry{{Name: own.Host(), Upstreams: []string{mirror.URL, own.URL()}, Relay: true}},
+		Registries: []harness.Registry{{Name: own.Host(), Upstreams: []string{mirror.URL, own.URL()}, ClientAuth: auth}},
 	})
 	h := http.Header{"Authorization": {"Bearer canary-token-of-a-client"}}
 	s.Get(of(own.Host(), "manifests/v1"), h)

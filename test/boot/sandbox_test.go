@@ -36,6 +36,7 @@ func TestSandbox(t *testing.T) {
 			m.step("forbidden and allowed", func(t testing.TB) { m.sandboxed(t) })
 			m.step("credential helper", func(t testing.TB) { m.helped(t) })
 			m.step("name server", func(t testing.TB) { m.resolved(t) })
+			m.step("metadata server", func(t testing.TB) { m.askedMetadata(t) })
 			m.step("credential of systemd's", func(t testing.TB) { m.credential(t, net) })
 		})
 	}
@@ -68,12 +69,17 @@ func (m *machine) helped(t testing.TB) {
 	}
 }
 
-// resolved has a cloud's name server, at an address that the unit denies.
+// linkLocal is the drop-in that sidemirror writes for its own service.
+const linkLocal = "/etc/systemd/system/sidemirror.service.d/link-local.conf"
+
+// resolved has a cloud's name server, at an address that the unit denies until sidemirror's watcher
+// has allowed it.
 func (m *machine) resolved(t testing.TB) {
 	const server = "169.254.169.254"
 	m.run("ip address replace " + server + "/32 dev lo")
-	m.write("/etc/resolv.conf", "nameserver "+server+"\n", 0o644)
 	m.dropIn("")
+	m.run("systemctl stop sidemirror-hosts.service")
+	m.write("/etc/resolv.conf", "nameserver "+server+"\n", 0o644)
 	m.run("systemctl restart sidemirror.service")
 	const says = "may not reach the name server " + server
 	if status := m.status(""); !strings.Contains(status, says) {
@@ -82,13 +88,57 @@ func (m *machine) resolved(t testing.TB) {
 	if short := m.status("--short"); !strings.Contains(short, says) && !strings.Contains(short, "more: sidemirror status") {
 		t.Errorf("nor does status --short:\n%s", short)
 	}
-	// The fix that it names.
-	m.dropIn("[Service]\nIPAddressAllow=" + server + "\n")
-	m.run("systemctl restart sidemirror.service")
-	if status := m.status(""); strings.Contains(status, says) {
-		t.Errorf("fixed as status says, it still reports:\n%s", status)
+	// The fix that it names, and that the watcher makes on its own.
+	for _, fix := range []string{"sidemirror apply", "systemctl start sidemirror-hosts.service"} {
+		if plan, _ := m.try("sidemirror plan"); !strings.Contains(plan, linkLocal) || !strings.Contains(plan, "+IPAddressAllow="+server) || !strings.Contains(plan, "then: reload sidemirror") {
+			t.Errorf("the plan does not show the drop-in:\n%s", plan)
+		}
+		m.run(fix)
+		m.eventually(fix+" allows the name server", func() error {
+			if status := m.status(""); strings.Contains(status, says) || !strings.Contains(m.run("systemctl show --property=IPAddressAllow sidemirror.service"), server) {
+				return errors.New(status)
+			}
+			return nil
+		})
+		m.run("systemctl stop sidemirror-hosts.service; sidemirror revert --files-only; test ! -e " + linkLocal + " && systemctl is-active sidemirror.service")
+		if status := m.status(""); !strings.Contains(status, says) {
+			t.Errorf("after the revert it is still allowed:\n%s", status)
+		}
 	}
-	m.run("rm /etc/resolv.conf; ip address delete " + server + "/32 dev lo")
+	m.run("systemctl start sidemirror-hosts.service")
+	m.run("rm /etc/resolv.conf")
+	m.eventually("the drop-in goes with the name server", func() error {
+		_, err := m.try("test ! -e " + linkLocal)
+		return err
+	})
+	m.run("ip address delete " + server + "/32 dev lo")
+}
+
+// askedMetadata has a cloud's metadata server. Only programs that the configuration names reach it.
+func (m *machine) askedMetadata(t testing.TB) {
+	const server = "169.254.169.254"
+	m.run("ip address replace " + server + "/32 dev lo")
+	m.dropIn("")
+	reach := "systemctl show --value --property=IPAddressAllow sidemirror.service"
+	if allowed := m.run(reach); strings.Contains(allowed, server) {
+		t.Fatalf("allowed without a helper: %s", allowed)
+	}
+	m.write("/etc/sidemirror/config.toml", "[credentials]\nhelpers = [\"gcr.io=boot\"]\n", 0o644)
+	m.eventually("the drop-in is in force", func() error {
+		if allowed := m.run(reach); !strings.Contains(allowed, server) {
+			return errors.New(allowed)
+		}
+		return nil
+	})
+	m.write("/etc/sidemirror/config.toml", "\n", 0o644)
+	m.eventually("the drop-in goes with the helper", func() error {
+		if allowed := m.run(reach); strings.Contains(allowed, server) {
+			return errors.New(allowed)
+		}
+		_, err := m.try("test ! -e " + linkLocal)
+		return err
+	})
+	m.run("ip address delete " + server + "/32 dev lo")
 }
 
 // dropIn replaces what the administrator adds to the proxy's unit.

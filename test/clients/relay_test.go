@@ -11,21 +11,22 @@ import (
 // A client that pulls by prefix asks /v2/ first, which names no registry: how it logs in must not
 // depend on the default registry. crane and skopeo failed in five of seven combinations.
 func TestAClientWithALoginPullsByPrefixWhateverTheDefaultRegistryIs(t *testing.T) {
-	for _, hub := range []string{"daemon", "relay"} {
+	for _, hub := range []string{"daemon", "relay", "auto"} {
 		for _, scheme := range []string{"Bearer", "Basic", ""} {
-			for _, relayed := range []string{"Bearer", "Basic"} {
-				t.Run(fmt.Sprintf("docker.io %s %s, registry %s", hub, scheme, relayed), func(t *testing.T) {
-					s := newRelay(t, hub == "relay", scheme, relayed)
-					s.pullByPrefix()
-				})
+			for _, own := range []string{"relay", "auto"} {
+				for _, relayed := range []string{"Bearer", "Basic"} {
+					t.Run(fmt.Sprintf("docker.io %s %s, registry %s %s", hub, scheme, own, relayed), func(t *testing.T) {
+						newRelay(t, hub, scheme, own, relayed).pullByPrefix()
+					})
+				}
 			}
 		}
 	}
 }
 
-// newRelay starts sidemirror in front of reg.test, which is private and relayed, and of docker.io.
-// Both have a way to log in of their own. The clients have the login for reg.test.
-func newRelay(t *testing.T, hubRelayed bool, hubScheme, scheme string) *stage {
+// newRelay starts sidemirror in front of reg.test, which is private, and of docker.io. Each has a
+// client_auth and a way to log in of its own. The clients have the login for reg.test.
+func newRelay(t *testing.T, hubAuth, hubScheme, auth, scheme string) *stage {
 	t.Helper()
 	users := map[string]string{user: password}
 	hub := quirky.New(t, quirky.Options{Auth: quirky.Auth{Scheme: hubScheme}})
@@ -36,8 +37,8 @@ func newRelay(t *testing.T, hubRelayed bool, hubScheme, scheme string) *stage {
 	hub.Add("library/public", "v1", quirky.NewImage(false, "public", 1000))
 	s.side = harness.Start(t, harness.Options{
 		Registries: []harness.Registry{
-			{Name: "docker.io", Upstreams: []string{hub.URL()}, Relay: hubRelayed},
-			{Name: name, Upstreams: []string{s.up.URL()}, Relay: true},
+			{Name: "docker.io", Upstreams: []string{hub.URL()}, ClientAuth: hubAuth},
+			{Name: name, Upstreams: []string{s.up.URL()}, ClientAuth: auth},
 		},
 		Secrets: []string{password},
 	})

@@ -3,6 +3,7 @@ package engine
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sidemirror/sidemirror/test/engine/cri"
 )
@@ -83,10 +86,15 @@ func (h *Host) ConfigDump(ctx context.Context) (string, error) {
 // PullCRI pulls as the kubelet does. A containerd that was just started listens before its CRI
 // service is ready.
 func (h *Host) PullCRI(ctx context.Context, reference, digest string) error {
+	return h.PullCRIAs(ctx, reference, digest, nil)
+}
+
+// PullCRIAs is PullCRI with a pod's secret; nil is none.
+func (h *Host) PullCRIAs(ctx context.Context, reference, digest string, secret *runtime.AuthConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, pullLimit)
 	defer cancel()
 	for {
-		got, err := cri.Pull(ctx, h.Path(containerdSocket), reference, "", "")
+		got, err := cri.PullWith(ctx, h.Path(containerdSocket), reference, secret)
 		if err == nil {
 			return holds(got, reference, digest)
 		}
@@ -138,10 +146,23 @@ func (h *Host) DockerInfo(ctx context.Context) (info DockerInfo, err error) {
 // PullDocker does what `docker pull` does, over the API that the command asks for it:
 // a command of one generation does not speak with the daemon of every other.
 func (h *Host) PullDocker(ctx context.Context, name, tag, digest string) error {
+	return h.PullDockerAs(ctx, name, tag, digest, "", "")
+}
+
+// PullDockerAs is PullDocker by a person who has logged in with `docker login`, unless user is empty.
+func (h *Host) PullDockerAs(ctx context.Context, name, tag, digest, user, password string) error {
+	header := http.Header{}
+	if user != "" {
+		login, err := json.Marshal(map[string]string{"username": user, "password": password})
+		if err != nil {
+			return err
+		}
+		header.Set("X-Registry-Auth", base64.URLEncoding.EncodeToString(login))
+	}
 	ctx, cancel := context.WithTimeout(ctx, pullLimit)
 	defer cancel()
 	query := url.Values{"fromImage": {name}, "tag": {tag}}
-	err := h.api(ctx, http.MethodPost, "/images/create?"+query.Encode(), progress)
+	err := h.send(ctx, http.MethodPost, "/images/create?"+query.Encode(), header, progress)
 	if err != nil {
 		return fmt.Errorf("pulling %s:%s by docker: %w", name, tag, err)
 	}
@@ -175,6 +196,10 @@ func progress(r io.Reader) error {
 }
 
 func (h *Host) api(ctx context.Context, method, target string, read func(io.Reader) error) error {
+	return h.send(ctx, method, target, nil, read)
+}
+
+func (h *Host) send(ctx context.Context, method, target string, header http.Header, read func(io.Reader) error) error {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -184,6 +209,9 @@ func (h *Host) api(ctx context.Context, method, target string, read func(io.Read
 	request, err := http.NewRequestWithContext(ctx, method, "http://docker"+target, nil)
 	if err != nil {
 		return err
+	}
+	if header != nil {
+		request.Header = header
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {

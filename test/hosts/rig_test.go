@@ -69,6 +69,11 @@ type rigOptions struct {
 	// has a login.
 	private bool
 
+	// tools makes a host on which neither containerd nor dockerd runs.
+	tools bool
+	// own makes the registry private like private does, and sidemirror has no login for it.
+	own bool
+
 	// listen is where sidemirror listens, if not at its default address.
 	listen []string
 }
@@ -80,7 +85,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	engine.NeedRoot(t)
 	address := network.Address4(t, 443) // dockerd always asks for Docker Hub at this port
 	r := &rig{upstream: registry.Start(t, registry.Options{
-		Names: []string{"registry-1.docker.io", otherName, ip(address)}, Address: address, Private: o.private,
+		Names: []string{"registry-1.docker.io", otherName, ip(address)}, Address: address, Private: o.private || o.own,
 	})}
 	served := harness.Options{Listen: o.listen}
 	if o.listen == nil {
@@ -89,6 +94,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	hosts := fmt.Sprintf("127.0.0.1 localhost\n%s registry-1.docker.io %s\n", ip(address), otherName)
 	for _, name := range []string{hubName, otherName} {
 		one := harness.Registry{Name: name, Upstreams: []string{r.upstream.URL.String()}, CA: r.upstream.CA}
+		if o.own {
+			one.Realms = []string{r.upstream.Realm}
+		}
 		if o.private {
 			one.Realms = []string{r.upstream.Realm}
 			served.Logins = map[string]string{hubName: r.upstream.User + ":" + r.upstream.Password, otherName: r.upstream.User + ":" + r.upstream.Password}
@@ -112,6 +120,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	}
 	r.sidemirror = harness.Start(t, served)
 	r.host = r.newHost(t, hosts, authorities(t, trusted), o)
+	if o.tools {
+		return r
+	}
 	r.host.StartContainerd(t)
 	r.host.StartDocker(t)
 	return r

@@ -13,14 +13,16 @@ import (
 // mode is whose credentials open the registry.
 type mode struct {
 	name    string
-	private bool // else anybody may pull
-	relay   bool // the client's credentials, else the daemon's
+	private bool   // else anybody may pull
+	auth    string // client_auth; empty is the default
+	clients bool   // the clients have the login, else the daemon has it
 }
 
 var modes = []mode{
 	{name: "anonymous"},
 	{name: "daemon", private: true},
-	{name: "relay", private: true, relay: true},
+	{name: "relay", private: true, auth: "relay", clients: true},
+	{name: "auto", private: true, clients: true},
 }
 
 var shapes = []struct {
@@ -74,9 +76,9 @@ func newStage(t *testing.T, m mode, upstream *registry.Registry) *stage {
 	}
 	for _, served := range []string{name, "docker.io"} {
 		o.Registries = append(o.Registries, harness.Registry{
-			Name: served, Upstreams: []string{upstream.URL.String()}, Realms: realms, Relay: m.relay,
+			Name: served, Upstreams: []string{upstream.URL.String()}, Realms: realms, ClientAuth: m.auth,
 		})
-		if m.private && !m.relay {
+		if m.private && !m.clients {
 			if o.Logins == nil {
 				o.Logins = map[string]string{}
 			}
@@ -84,7 +86,7 @@ func newStage(t *testing.T, m mode, upstream *registry.Registry) *stage {
 		}
 	}
 	s := &stage{sidemirror: harness.Start(t, o)}
-	if m.relay {
+	if m.clients {
 		s.login = upstream
 	}
 	h := newHost(t, s.sidemirror)

@@ -162,6 +162,17 @@ func (r *Registry) Requests(path string) (all, ours int) {
 	return all, ours
 }
 
+// Downloads returns how many bodies of blobs of a repository the registry has sent.
+func (r *Registry) Downloads(repository string) int {
+	n := 0
+	for line := range strings.Lines(r.daemon.Output()) {
+		if strings.Contains(line, `msg="response completed`) && strings.Contains(line, "http.request.method=GET") && strings.Contains(line, "/v2/"+repository+"/blobs/") {
+			n++
+		}
+	}
+	return n
+}
+
 // Reference returns the reference by which the registry itself serves a
 // repository: "127.0.0.1:5000/alice/app".
 func (r *Registry) Reference(repository string) string {

@@ -106,14 +106,11 @@ func refusal(resp *http.Response, registry string) error {
 	}
 	text := printable(said.Errors[0].Message)
 	if resp.StatusCode == http.StatusUnauthorized {
+		hint := fmt.Sprintf("log in with \"sidemirror login %s\", and run this as root", registry)
 		if resp.Header.Get("WWW-Authenticate") != "" {
-			return &problem.Problem{
-				Code: "clients-log-in",
-				Text: fmt.Sprintf("clients of %s log in themselves (client_auth = \"relay\"), and this command has no login", registry),
-				Hint: "pull it with an engine",
-			}
+			hint += "; if it has client_auth = \"relay\", that login is not used: pull it with an engine that has one"
 		}
-		return &problem.Problem{Code: "login-needed", Text: text, Hint: fmt.Sprintf("log in with \"sidemirror login %s\", and run this as root", registry)}
+		return &problem.Problem{Code: "login-needed", Text: text, Hint: hint}
 	}
 	return errors.New(text)
 }

@@ -14,15 +14,20 @@ import (
 // secret's user and password if there is one, and returns the references with
 // digests by which the service then knows the image.
 func Pull(ctx context.Context, socket, reference, user, password string) ([]string, error) {
+	if user == "" {
+		return PullWith(ctx, socket, reference, nil)
+	}
+	return PullWith(ctx, socket, reference, &runtime.AuthConfig{Username: user, Password: password})
+}
+
+// PullWith is Pull with any pull secret; nil is none.
+func PullWith(ctx context.Context, socket, reference string, secret *runtime.AuthConfig) ([]string, error) {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	request := &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: reference}}
-	if user != "" {
-		request.Auth = &runtime.AuthConfig{Username: user, Password: password}
-	}
+	request := &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: reference}, Auth: secret}
 	images := runtime.NewImageServiceClient(conn)
 	if _, err := images.PullImage(ctx, request); err != nil {
 		return nil, fmt.Errorf("pulling %s by CRI: %w", reference, err)
