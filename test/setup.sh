@@ -36,7 +36,7 @@ lacking() {
 	for pair in containerd:containerd runc:runc docker.io:dockerd \
 		docker-registry:docker-registry skopeo:skopeo podman:podman buildah:buildah systemd:systemd-analyze \
 		rpm:rpm rpm2cpio:rpm2cpio cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc shellcheck:shellcheck \
-		mmdebstrap:mmdebstrap systemd-container:systemd-nspawn \
+		mmdebstrap:mmdebstrap strace:strace systemd-container:systemd-nspawn \
 		golang-docker-credential-helpers:docker-credential-pass chromium:chromium pass:pass gnupg:gpg reprepro:reprepro createrepo-c:createrepo_c dnf:dnf zsh:zsh fish:fish; do
 		command -v "${pair#*:}" >/dev/null || printf '%s ' "${pair%%:*}"
 	done
@@ -94,7 +94,7 @@ get_engines() {
 	[ "$(id -u)" = 0 ] || return 0
 	ages="bookworm built"
 	[ "${ENGINES:-}" != all ] || ages="bookworm trixie sid built"
-	for age in $ages; do
+	for age in $ages trixie-tools buildkit; do
 		got=$(engine/get.sh "$age") || fail "the engines of $age cannot be had"
 		echo "$got" | sed '$d'
 	done

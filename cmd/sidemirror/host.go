@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/internal/problem"
+	"github.com/sidemirror/sidemirror/proxy/credential/sealed"
 )
 
 // engineNames are the engines that --engine takes.
@@ -74,6 +77,28 @@ func (f *hostFlags) options() keeper.Options {
 	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart, RestartBuildKit: f.restartBuildKit, AllowUnprivilegedPort: f.anyPort}
 }
 
+// loggedIn returns the registries of the host that have a login. Only root can find that out.
+func (f *hostFlags) loggedIn() ([]string, error) {
+	names, err := sealed.Registries(filepath.Join(f.root, sealed.Folder))
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("finding out which registries have a login: %w", err)
+	}
+	return names, nil
+}
+
+// desiredBy returns what c and the flags want of the host.
+func (f *hostFlags) desiredBy(c *config.Config) (engine.Desired, error) {
+	o := f.options()
+	var err error
+	if o.LoggedIn, err = f.loggedIn(); err != nil {
+		return engine.Desired{}, err
+	}
+	return keeper.Desired(c, o)
+}
+
 // load reads the configuration. On the running host its addresses are those of systemd's sockets.
 func (f *hostFlags) load(ctx context.Context) (*config.Config, error) {
 	c, err := f.source().Load()
@@ -102,12 +127,12 @@ func (f *hostFlags) desired(ctx context.Context) (engine.Desired, error) {
 	if err != nil {
 		return engine.Desired{}, err
 	}
-	return keeper.Desired(c, f.options())
+	return f.desiredBy(c)
 }
 
 // planFor compares the host with what c and the flags want of it.
 func (f *hostFlags) planFor(ctx context.Context, h *hostconfig.Host, c *config.Config) (hostconfig.Plan, error) {
-	want, err := keeper.Desired(c, f.options())
+	want, err := f.desiredBy(c)
 	if err != nil {
 		return hostconfig.Plan{}, err
 	}

@@ -17,6 +17,9 @@ type Options struct {
 	// and to restart containerd for it.
 	RestartContainerd bool
 
+	// LoggedIn are registries that logins make known.
+	LoggedIn []string
+
 	// RestartBuildKit allows sidemirror to restart buildkitd after its configuration was written.
 	RestartBuildKit bool
 
@@ -51,6 +54,7 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 			want.Registries = append(want.Registries, r.Name)
 		}
 	}
+	want.Registries = withNames(want.Registries, o.LoggedIn)
 	for _, e := range []struct {
 		name    string
 		enabled bool
@@ -64,4 +68,15 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 		}
 	}
 	return want, nil
+}
+
+// withNames returns list with those of names that it does not have.
+func withNames(list, names []string) []string {
+	list = slices.Clone(list)
+	for _, name := range names {
+		if !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
 }

@@ -185,7 +185,7 @@ func (m *machine) trustAsStatusSays(t testing.TB) {
 	})
 	m.run(command)
 	m.eventually("the configuration is in force", func() error {
-		if strings.Contains(m.status(""), "ci.service") {
+		if strings.Contains(m.status(""), "/system.slice/ci.service") {
 			return errors.New("status lists it still")
 		}
 		return nil
