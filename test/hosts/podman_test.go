@@ -59,7 +59,7 @@ func (r *rig) toolsPull(t *testing.T, when, name string, want by) {
 	}
 }
 
-func newToolsRig(t *testing.T, files map[string]string) *rig {
+func newToolsRig(t *testing.T, age engine.Generation, files map[string]string) *rig {
 	t.Helper()
 	all := make(map[string]string)
 	for _, some := range []map[string]string{toolsFiles, files} {
@@ -67,17 +67,26 @@ func newToolsRig(t *testing.T, files map[string]string) *rig {
 			all[name] = text
 		}
 	}
-	return newRig(t, rigOptions{generation: engine.Generations()[0], files: all, tools: true})
+	return newRig(t, rigOptions{generation: age, files: all, tools: true})
 }
 
 // TestPodmanBuildahAndSkopeoPullThroughSidemirror shows the whole way of a file: pulls before apply go
 // straight to the registry, after it through sidemirror, straight again while sidemirror is stopped,
 // and after revert, which restores every byte.
 func TestPodmanBuildahAndSkopeoPullThroughSidemirror(t *testing.T) {
-	r := newToolsRig(t, map[string]string{"/etc/containers/registries.conf": "unqualified-search-registries = [\"docker.io\"]\n"})
+	for _, age := range []engine.Generation{engine.Bookworm, engine.TrixieTools} {
+		t.Run(string(age), func(t *testing.T) { pullsThroughSidemirror(t, age) })
+	}
+}
+
+func pullsThroughSidemirror(t *testing.T, age engine.Generation) {
+	t.Helper()
+	r := newToolsRig(t, age, map[string]string{"/etc/containers/registries.conf": "unqualified-search-registries = [\"docker.io\"]\n"})
 	r.toolsPull(t, "before apply", otherName, direct)
 	first := r.takeTree(t)
-	r.do(t, 0, "apply")
+	if stdout, _ := r.do(t, 0, "apply", "--engine", "podman"); !strings.Contains(stdout, "podman reads registries.conf files") {
+		t.Errorf("apply says:\n%s", stdout)
+	}
 	r.toolsPull(t, "after apply", otherName, viaSidemirror)
 	r.toolsPull(t, "after apply", hubName, viaSidemirror)
 	stdout, _ := r.do(t, 0, "status", "--engine", "podman")
