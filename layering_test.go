@@ -43,13 +43,16 @@ var mayImport = map[string][]string{
 	"daemon/web":                   {"daemon/config"},
 
 	"hostconfig": {
-		"hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/live", "hostconfig/ownunit",
+		"hostconfig/buildkit", "hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/kubelet", "hostconfig/live", "hostconfig/ownunit",
 		"hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 	},
 	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/containerd": {
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",
+	},
+	"hostconfig/buildkit": {
+		"hostconfig/engine", "hostconfig/live", "hostconfig/process", "hostconfig/splice", "hostconfig/unitfile",
 	},
 	"hostconfig/containersimage": {
 		"hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice", "hostconfig/version",
@@ -61,6 +64,7 @@ var mayImport = map[string][]string{
 	"hostconfig/engine":   {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/live", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/hostfs":   {},
 	"hostconfig/journal":  {"hostconfig/hostfs"},
+	"hostconfig/kubelet":  {"hostconfig/hostfs", "hostconfig/process", "hostconfig/unitfile"},
 	"hostconfig/live":     {},
 	"hostconfig/ownunit":  {"hostconfig/engine", "hostconfig/live", "hostconfig/splice", "hostconfig/unitfile"},
 	"hostconfig/process":  {},

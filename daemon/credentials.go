@@ -22,6 +22,7 @@ import (
 
 // logins are the sources of the daemon's credentials, in the order in which they are asked.
 type logins struct {
+	store   *credential.Store // what "sidemirror login" stored
 	sources []*watchedSource
 	files   int // the first ones are files, or a variable; the others run programs
 	helpers *dockerhelper.Helpers
@@ -41,6 +42,7 @@ func credentials(c *config.Config, log *logrus.Logger) *logins {
 	if dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); dir != "" {
 		store.WithDecrypted(filepath.Join(dir, sealed.DecryptedName))
 	}
+	l.store = store
 	add(store)
 	passed, err := credential.Passed(os.Getenv("CREDENTIALS_DIRECTORY"), l.helpers)
 	if err != nil && log != nil {

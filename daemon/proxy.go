@@ -65,6 +65,8 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 		OwnHosts:    ownHosts(at),
 		Trust:       trust,
 		Credentials: logins.asSources(),
+		LoggedIn:    logins.store.Has,
+		Listen:      at,
 		Cache:       store,
 		Transfers:   transfers,
 		Prefetch:    c.Cache.Prefetch,

@@ -49,7 +49,7 @@ type claim struct {
 
 func newComposer(h *engine.Host, want engine.Desired) *composer {
 	c := &composer{host: h, files: make(map[string]*wantedFile)}
-	c.out = Plan{Mirror: want.Mirror, running: make(map[string]bool)}
+	c.out = Plan{Mirror: want.Mirror, running: make(map[string]bool), restart: make(map[string]bool)}
 	var registries []string
 	for _, name := range want.Registries {
 		if err := certsd.CheckName(name, want.Mirror); err != nil {
@@ -86,7 +86,7 @@ func (c *composer) look(ctx context.Context, e engine.Engine) {
 // compose turns the engines' plans into one.
 func (c *composer) compose() Plan {
 	for _, p := range c.plans {
-		c.out.restart = c.out.restart || p.Restart
+		c.out.restart[p.State.Engine] = c.out.restart[p.State.Engine] || p.Restart
 		if p.Hold != nil {
 			p.State.Problems = append(p.State.Problems, p.Hold)
 			c.out.Refused = append(c.out.Refused, p.Hold)

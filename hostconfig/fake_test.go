@@ -28,6 +28,7 @@ type fakeRunning struct {
 	docker     []string // dockerd's arguments
 	containerd []string // containerd's arguments; nil if none runs
 	crio       bool     // CRI-O runs
+	buildkit   []string // buildkitd's arguments; nil if none runs
 	started    time.Time
 	execute    bool // programs of the tree are executed
 	users      []int
@@ -67,7 +68,7 @@ func (f *fakeRunning) Daemon(_ context.Context, name string) live.Daemon {
 	switch {
 	case name == engine.Docker && !f.off:
 		return fakeDaemon{f, name}
-	case name == engine.Containerd && f.containerd != nil, name == engine.CRIO && f.crio:
+	case name == engine.Containerd && f.containerd != nil, name == engine.CRIO && f.crio, name == engine.BuildKit && f.buildkit != nil:
 		return fakeDaemon{f, name}
 	}
 	return nil
@@ -110,6 +111,9 @@ type fakeDaemon struct {
 func (d fakeDaemon) Args() []string {
 	if d.name == engine.Containerd {
 		return d.containerd
+	}
+	if d.name == engine.BuildKit {
+		return d.buildkit
 	}
 	return append([]string{"dockerd"}, d.docker...)
 }

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/hostconfig/buildkit"
 	"github.com/sidemirror/sidemirror/hostconfig/containerd"
 	"github.com/sidemirror/sidemirror/hostconfig/containersimage"
 	"github.com/sidemirror/sidemirror/hostconfig/docker"
@@ -110,7 +111,7 @@ type Plan struct {
 	named   []string // engines that count as installed because they were named
 	probes  []probeOf
 	pending []live.Signal   // needed although no file changes
-	restart bool            // containerd may be restarted
+	restart map[string]bool // engines that may be restarted
 	running map[string]bool // engines that run and can be signalled
 }
 
@@ -135,9 +136,11 @@ func (p Plan) signal(c Change) (live.Signal, bool) {
 		return live.Signal{Engine: engine.Docker, Verb: live.Reload}, true
 	case c.Kind == engine.RegistriesConf && slices.Contains(c.engines, engine.CRIO):
 		return live.Signal{Engine: engine.CRIO, Verb: live.Reload}, true
+	case c.Kind == engine.BuildkitdTOML && !c.Restores && p.restart[engine.BuildKit]:
+		return live.Signal{Engine: engine.BuildKit, Verb: live.Restart}, true
 	case c.Kind == engine.DropIn:
 		return live.Signal{Engine: engine.Sidemirror, Verb: live.Reload}, true
-	case c.Kind == engine.ConfigTOML && !c.Restores && p.restart:
+	case c.Kind == engine.ConfigTOML && !c.Restores && p.restart[engine.Containerd]:
 		return live.Signal{Engine: engine.Containerd, Verb: live.Restart}, true
 	}
 	return live.Signal{}, false
@@ -196,7 +199,7 @@ func Make(ctx context.Context, h *Host, want engine.Desired) (Plan, error) {
 		return Plan{}, errors.Join(j.Problems...)
 	}
 	c := newComposer(&engine.Host{Tree: t, Journal: j, Running: h.running(t), Named: h.Present, Versions: h.Versions}, want)
-	for _, e := range slices.Concat(docker.Engines(c.host), containerd.Engines(c.host), containersimage.Engines(c.host), ownunit.Engines(c.host)) {
+	for _, e := range slices.Concat(docker.Engines(c.host), containerd.Engines(c.host), containersimage.Engines(c.host), buildkit.Engines(c.host), ownunit.Engines(c.host)) {
 		if !slices.Contains(want.Leave, e.Name()) {
 			c.look(ctx, e)
 		}

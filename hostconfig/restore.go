@@ -240,6 +240,11 @@ func strip(k engine.Kind, now hostfs.File, entry *journal.Entry, mirror string, 
 		return splice.RemoveConfigPath(now.Path, now.Data)
 	case engine.RegistriesConf:
 		return splice.RemoveRegistries(now.Path, now.Data, urls)
+	case engine.BuildkitdTOML:
+		if mirror != "" {
+			urls = append(urls, mirror)
+		}
+		return splice.RemoveBuildKit(now.Path, now.Data, urls)
 	case engine.DropIn:
 		return splice.RemoveDropIn(now.Data), nil
 	case engine.DaemonJSON:

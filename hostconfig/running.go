@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sidemirror/sidemirror/hostconfig/buildkit"
 	"github.com/sidemirror/sidemirror/hostconfig/containerd"
 	"github.com/sidemirror/sidemirror/hostconfig/containersimage"
 	"github.com/sidemirror/sidemirror/hostconfig/docker"
@@ -49,6 +50,7 @@ type system struct {
 // queries find the engines that are daemons.
 var queries = map[string]process.Query{
 	engine.Docker: docker.Query, engine.Containerd: containerd.Query, engine.CRIO: containersimage.Query,
+	engine.BuildKit: buildkit.Query,
 }
 
 func (s *system) Daemon(ctx context.Context, name string) live.Daemon {
@@ -66,6 +68,8 @@ func (s *system) Daemon(ctx context.Context, name string) live.Daemon {
 	switch name {
 	case engine.Docker:
 		return docker.Connect(*p, s.units)
+	case engine.BuildKit:
+		return buildkit.Connect(*p, s.units)
 	case engine.CRIO:
 		return containersimage.Connect(*p, s.units)
 	}

@@ -37,19 +37,28 @@ func (a *applier) signal(ctx context.Context, plan Plan, signals []live.Signal) 
 	}
 }
 
-// warnOfRestarts warns of an engine that uses what was taken out of its files until it is restarted.
-// sidemirror does not restart containerd for that: it forgets the setting at its next start, and until
-// then the setting does no harm.
+// warnOfRestarts warns of engines that use what was taken out of their files until they are restarted.
+// sidemirror restarts none for that: they forget the setting at their next start, and until then it does
+// no harm.
 func (a *applier) warnOfRestarts(ctx context.Context, plan Plan) {
-	for _, c := range plan.Changes {
-		if c.Kind != engine.ConfigTOML || !c.Restores || !slices.Contains(a.result.Restored, c.Path) || a.daemon(ctx, engine.Containerd) == nil {
+	for _, w := range []struct {
+		kind         engine.Kind
+		engine, hint string
+	}{
+		{engine.ConfigTOML, engine.Containerd, "systemctl restart containerd (containers keep running)"},
+		{engine.BuildkitdTOML, engine.BuildKit, "systemctl restart buildkit (builds that run are lost)"},
+	} {
+		restored := func(c Change) bool {
+			return c.Kind == w.kind && c.Restores && slices.Contains(a.result.Restored, c.Path)
+		}
+		i := slices.IndexFunc(plan.Changes, restored)
+		if i < 0 || a.daemon(ctx, w.engine) == nil {
 			continue
 		}
 		a.result.Warnings = append(a.result.Warnings, &problem.Problem{
-			Code: "containerd-not-restarted", Path: c.Path, Text: "containerd was not restarted: until it is, it uses what this file had before",
-			Hint: "systemctl restart containerd (containers keep running)",
+			Code: w.engine + "-not-restarted", Path: plan.Changes[i].Path, Text: w.engine + " was not restarted: until it is, it uses what this file had before",
+			Hint: w.hint,
 		})
-		return
 	}
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -21,6 +22,13 @@ type Config struct {
 
 	// Default names the registry of a request that names none: "docker.io".
 	Default string
+
+	// LoggedIn reports whether the daemon has a login for a registry. Without a table such a registry is
+	// served at its own host, to trusted callers. If it is nil, none is.
+	LoggedIn func(registry string) bool
+
+	// Listen are the addresses that the proxy is served at.
+	Listen []netip.AddrPort
 
 	// OwnHosts are the host names, without ports, by which requests may address sidemirror in
 	// addition to the loopback ones and the registries' Hosts.

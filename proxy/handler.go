@@ -123,7 +123,7 @@ func (p *Proxy) admit(r *http.Request, asked oci.Request, trusted bool) (*reques
 		caller:   caller,
 		refusals: p.refusals,
 		memory:   p.memory.Allowance(caller),
-		mirror:   mirrorForm(asked),
+		mirror:   mirrorForm(asked) || choosesMirror(r, asked),
 	}, nil
 }
 
@@ -170,7 +170,8 @@ func writeError(w *response, err error) {
 	if !w.line.trusted {
 		e = disclosed(e)
 	}
-	if status := e.HTTPStatus(); mirrorForm(w.line.asked) && (status == http.StatusTooManyRequests || status == http.StatusRequestTimeout) {
+	fallsBack := mirrorForm(w.line.asked) || choosesMirror(w.line.http, w.line.asked)
+	if status := e.HTTPStatus(); fallsBack && (status == http.StatusTooManyRequests || status == http.StatusRequestTimeout) {
 		e.Status = http.StatusBadGateway
 	}
 	oci.WriteError(w, &e)

@@ -36,7 +36,7 @@ func (r *routes) upstreams() (list []*upstream.Upstream) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, reg := range r.wild {
+	for _, reg := range r.unnamed {
 		list = append(list, reg.pool...)
 	}
 	return list

@@ -27,6 +27,9 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	if err != nil {
 		return err
 	}
+	if err := p.checkWholeImage(w, r, m); err != nil {
+		return err
+	}
 	p.served(r, m)
 	if err := r.memory.Hold(int64(len(m.body))); err != nil {
 		return busy(err)

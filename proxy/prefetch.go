@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -87,10 +86,7 @@ func (i *prefetchedImage) Layers() []v1.Descriptor {
 	if json.Unmarshal(stored.Body, &m) != nil {
 		return nil
 	}
-	return slices.DeleteFunc(m.Layers, func(l v1.Descriptor) bool {
-		foreign := len(l.URLs) > 0 || strings.Contains(l.MediaType, "nondistributable") || strings.Contains(l.MediaType, ".foreign.")
-		return foreign || l.Digest.Validate() != nil
-	})
+	return slices.DeleteFunc(m.Layers, func(l v1.Descriptor) bool { return isForeign(l) || l.Digest.Validate() != nil })
 }
 
 // Stored implements [prefetch.Image].

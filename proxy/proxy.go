@@ -135,7 +135,7 @@ type NoUpstreamError struct {
 
 func (e *NoUpstreamError) Error() string {
 	if len(e.Instead) == 0 {
-		return "registry " + e.Registry + " is not configured"
+		return "registry " + e.Registry + " is not configured, and sidemirror asks such a registry only at an address that is not loopback, link-local or reserved"
 	}
 	return "registry " + e.Registry + " is fetched from " + strings.Join(e.Instead, " and ") + ", and a login is sent only to the host that it is for"
 }

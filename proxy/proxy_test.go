@@ -320,8 +320,54 @@ func TestTheWildcardServesTrustedEnginesAlone(t *testing.T) {
 	if a := newRig(t, wild(4711), manifestHandler).do(t, "GET", path); a.StatusCode != http.StatusNotFound {
 		t.Errorf("an untrusted caller: %d %s", a.StatusCode, a.body)
 	}
-	if a := newRig(t, wild(uint32(os.Getuid())), manifestHandler).do(t, "GET", "/v2/o/i/manifests/v1?ns=127.0.0.1:1"); a.StatusCode != http.StatusBadGateway || !strings.Contains(string(a.body), "must not lead sidemirror") {
+	if a := newRig(t, wild(uint32(os.Getuid())), manifestHandler).do(t, "GET", "/v2/o/i/manifests/v1?ns=127.0.0.1:1"); a.StatusCode != http.StatusNotFound {
 		t.Errorf("loopback: %d %s", a.StatusCode, a.body)
+	}
+}
+
+func TestALoginMakesARegistryKnownToTrustedEngines(t *testing.T) {
+	t.Parallel()
+	var name atomic.Value
+	name.Store("")
+	rigFor := func(uid uint32) *rig {
+		return newRig(t, func(c *Config) {
+			c.Trust = trusting(uid)
+			c.LoggedIn = func(registry string) bool { return registry == name.Load() }
+		}, manifestHandler)
+	}
+	trusted, untrusted := rigFor(uint32(os.Getuid())), rigFor(4711)
+	for _, step := range []struct {
+		login string
+		want  int // for trusted callers
+	}{{"", http.StatusNotFound}, {"registry.invalid", http.StatusBadGateway}, {"other.invalid", http.StatusNotFound}} {
+		name.Store(step.login)
+		for _, path := range []string{"/v2/o/i/manifests/v1?ns=registry.invalid", "/v2/registry.invalid/o/i/manifests/v1"} {
+			if a := trusted.do(t, "GET", path); a.StatusCode != step.want {
+				t.Errorf("login %q: %s: %d %s", step.login, path, a.StatusCode, a.body)
+			}
+			if a := untrusted.do(t, "GET", path); a.StatusCode != http.StatusNotFound {
+				t.Errorf("login %q: %s of an untrusted caller: %d %s", step.login, path, a.StatusCode, a.body)
+			}
+		}
+	}
+}
+
+func TestOnlySomeRegistriesWithoutATableAreRemembered(t *testing.T) {
+	t.Parallel()
+	r, err := newRoutes(Config{Registries: []config.Registry{config.NewRegistry(config.Wildcard)}, Log: logrus.New()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.close)
+	first := r.lookup("r0.test")
+	for i := range 3 * maxUnnamed {
+		r.lookup(fmt.Sprintf("r%d.test", i))
+		if r.lookup("r0.test") != first {
+			t.Fatalf("one in use is forgotten after %d others", i)
+		}
+	}
+	if len(r.unnamed) != maxUnnamed {
+		t.Errorf("%d are remembered", len(r.unnamed))
 	}
 }
 

@@ -141,7 +141,8 @@ func (r *routes) at(host, namespace string) *upstream.Upstream {
 		}
 	}
 	if found == nil && r.registries[host] == nil {
-		if reg := r.lookup(host); reg != nil { // the wildcard stands for it
+		// The login will make it known.
+		if reg := r.withoutTable(host); reg != nil {
 			return reg.pool[0]
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -14,8 +15,8 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// maxWild bounds the registries served by the wildcard at a time.
-const maxWild = 64
+// maxUnnamed bounds the registries at a time that are served without a table of their own.
+const maxUnnamed = 64
 
 // routes knows which registry a request means. It implements oci.Registries.
 type routes struct {
@@ -25,11 +26,17 @@ type routes struct {
 	fallback   string            // the registry of a request that names none
 	table      map[string]string // hosts and registries → first upstream, for people
 
-	config Config // for making registries by the wildcard
+	config Config // for making registries without a table
 	any    *config.Registry
 
-	mu   sync.Mutex
-	wild map[string]*registry
+	mu      sync.Mutex
+	unnamed map[string]*unnamedRegistry
+}
+
+// unnamedRegistry is a registry without a table.
+type unnamedRegistry struct {
+	*registry
+	used time.Time
 }
 
 func newRoutes(c Config) (*routes, error) {
@@ -40,7 +47,7 @@ func newRoutes(c Config) (*routes, error) {
 		fallback:   c.Default,
 		table:      map[string]string{},
 		config:     c,
-		wild:       map[string]*registry{},
+		unnamed:    map[string]*unnamedRegistry{},
 	}
 	for _, h := range c.OwnHosts {
 		r.own[strings.ToLower(h)] = true
@@ -77,7 +84,7 @@ func (r *routes) say(registry string, u *url.URL, err error) {
 }
 
 // Serves implements [oci.Registries].
-func (r *routes) Serves(name string) bool { return r.registries[name] != nil || r.any != nil }
+func (r *routes) Serves(name string) bool { return r.registries[name] != nil || r.servesUnnamed(name) }
 
 // ByHost implements [oci.Registries].
 func (r *routes) ByHost(host string) (string, bool) {
@@ -88,42 +95,66 @@ func (r *routes) ByHost(host string) (string, bool) {
 // Default implements [oci.Registries].
 func (r *routes) Default() string { return r.fallback }
 
-// lookup returns the registry of that name, which it makes if the wildcard stands for it; nil if it
+// servesUnnamed reports whether a registry without a table is served: the wildcard stands for it, or
+// the daemon has a login for it.
+func (r *routes) servesUnnamed(name string) bool {
+	return r.any != nil || r.config.LoggedIn != nil && r.config.LoggedIn(name)
+}
+
+// lookup returns the registry of that name, which it makes if it is served without a table; nil if it
 // is not served.
 func (r *routes) lookup(name string) *registry {
-	if reg := r.registries[name]; reg != nil || r.any == nil || !oci.ValidRegistry(name) {
+	if reg := r.registries[name]; reg != nil || !oci.ValidRegistry(name) || !r.servesUnnamed(name) {
 		return reg
 	}
+	return r.withoutTable(name)
+}
+
+// withoutTable returns a registry at its own host; nil if that is a host that it must not be at.
+func (r *routes) withoutTable(name string) *registry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if reg := r.wild[name]; reg != nil {
-		return reg
+	if reg := r.unnamed[name]; reg != nil {
+		reg.used = time.Now()
+		return reg.registry
 	}
-	for old, reg := range r.wild {
-		if len(r.wild) < maxWild {
-			break
-		}
-		reg.pool.Close()
-		delete(r.wild, old)
+	if len(r.unnamed) >= maxUnnamed {
+		r.closeOldest()
 	}
-	// Of the wildcard's settings only these count: its certificates are for no registry in
-	// particular.
-	timeouts := config.Registry{DialTimeout: r.any.DialTimeout, HeaderTimeout: r.any.HeaderTimeout, Parallel: r.any.Parallel}
+	settings := config.NewRegistry(config.Wildcard)
+	if r.any != nil {
+		settings = *r.any
+	}
+	// Its certificates are for no registry in particular.
+	settings.CA, settings.Cert, settings.Key, settings.Realms = "", "", "", nil
 	u := &url.URL{Scheme: "https", Host: name}
 	up, err := upstream.New(upstream.Config{
 		URL:          u,
-		Registry:     timeouts,
+		Registry:     settings,
 		Unconfigured: true,
+		Own:          r.config.Listen,
 		UserAgent:    "sidemirror/" + r.config.Version,
 		Changed:      func(err error) { r.say(name, u, err) },
 	})
-	if err != nil { // it reads no certificate, so there is nothing to fail
+	if err != nil {
 		return nil
 	}
-	reg := &registry{clientAuth: clientAuth(*r.any), parallel: r.any.Parallel}
+	reg := &registry{clientAuth: clientAuth(settings), parallel: settings.Parallel}
 	reg.add(up, u, true)
-	r.wild[name] = reg
+	r.unnamed[name] = &unnamedRegistry{reg, time.Now()}
 	return reg
+}
+
+// closeOldest closes the registry without a table that was asked for longest ago.
+func (r *routes) closeOldest() {
+	oldest := ""
+	for name, reg := range r.unnamed {
+		if oldest == "" || reg.used.Before(r.unnamed[oldest].used) {
+			oldest = name
+		}
+	}
+	r.unnamed[oldest].pool.Close()
+	delete(r.unnamed, oldest)
 }
 
 // logIn reports whether a registry may want a login of the client of a request.
@@ -142,7 +173,7 @@ func (r *routes) close() {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, reg := range r.wild {
+	for _, reg := range r.unnamed {
 		reg.pool.Close()
 	}
 }

@@ -22,10 +22,10 @@ func TestCompletionOffersNothingThatCannotBeRead(t *testing.T) {
 
 func TestCompletionOfAListOffersEachWordOnce(t *testing.T) {
 	for typed, want := range map[string]string{
-		"":                               "docker\ncontainerd\npodman\ncrio\n",
-		"docker,podman,":                 "docker,podman,containerd\ndocker,podman,crio\n",
-		"containerd,d":                   "containerd,docker\ncontainerd,podman\ncontainerd,crio\n",
-		"docker,containerd,podman,crio,": "",
+		"":               "docker\ncontainerd\npodman\ncrio\nbuildkit\n",
+		"docker,podman,": "docker,podman,containerd\ndocker,podman,crio\ndocker,podman,buildkit\n",
+		"containerd,d":   "containerd,docker\ncontainerd,podman\ncontainerd,crio\ncontainerd,buildkit\n",
+		"docker,containerd,podman,crio,buildkit,": "",
 	} {
 		out, _, _ := invoke(t, "__complete", "apply", "--engine", typed)
 		if offered, _, _ := strings.Cut(out, ":"); offered != want {

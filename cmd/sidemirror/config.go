@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -29,7 +31,7 @@ func newConfigShowCommand(g *globals) *cobra.Command {
 		Short: "Print every value in force and where it comes from",
 		Long: `Print every value in force, in the format of the file. A comment says where each
 value comes from: the default, a line of the file, or a variable of the
-environment.`,
+environment. Comments at the end name the registries that are served because of a login.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(g.configPath, os.Environ())
@@ -39,9 +41,29 @@ environment.`,
 			if asJSON {
 				return c.WriteJSON(cmd.OutOrStdout())
 			}
-			return c.WriteTOML(cmd.OutOrStdout())
+			if err := c.WriteTOML(cmd.OutOrStdout()); err != nil {
+				return err
+			}
+			names, err := (&hostFlags{globals: g, root: "/"}).loggedIn()
+			if err != nil {
+				return err
+			}
+			return writeLoggedIn(cmd.OutOrStdout(), c, names)
 		},
 	}
 	addJSON(cmd, &asJSON)
 	return cmd
+}
+
+// writeLoggedIn writes comments that name the registries that are served because of a login.
+func writeLoggedIn(w io.Writer, c *config.Config, names []string) error {
+	for _, name := range names {
+		if c.Registry(name) != nil {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "\n# %s has no table; it is served because there is a login for it.\n", name); err != nil {
+			return err
+		}
+	}
+	return nil
 }

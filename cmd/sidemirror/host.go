@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,10 +17,11 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/internal/problem"
+	"github.com/sidemirror/sidemirror/proxy/credential/sealed"
 )
 
 // engineNames are the engines that --engine takes.
-var engineNames = []string{engine.Docker, engine.Containerd, engine.Podman, engine.CRIO}
+var engineNames = []string{engine.Docker, engine.Containerd, engine.Podman, engine.CRIO, engine.BuildKit}
 
 // hostFlags are what plan, apply and revert have in common.
 type hostFlags struct {
@@ -26,7 +29,9 @@ type hostFlags struct {
 	root    string
 	engines []string
 	restart bool
-	anyPort bool
+
+	restartBuildKit bool
+	anyPort         bool
 }
 
 func (f *hostFlags) addRoot(cmd *cobra.Command) {
@@ -34,8 +39,9 @@ func (f *hostFlags) addRoot(cmd *cobra.Command) {
 }
 
 func (f *hostFlags) addEngines(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd, podman, crio), even if they are not found")
+	cmd.Flags().StringSliceVar(&f.engines, "engine", nil, "only these `engines` (docker, containerd, podman, crio, buildkit), even if they are not found")
 	cmd.Flags().BoolVar(&f.restart, "restart-containerd", false, "set config_path in containerd's configuration if it needs that, and restart containerd")
+	cmd.Flags().BoolVar(&f.restartBuildKit, "restart-buildkit", false, "restart buildkitd after its configuration was written; builds that run are lost")
 	cmd.Flags().BoolVar(&f.anyPort, "allow-unprivileged-port", false, "allow a port that every user can open; remembered until revert")
 }
 
@@ -49,7 +55,7 @@ func (f *hostFlags) host() (*hostconfig.Host, error) {
 		if !slices.Contains(engineNames, name) {
 			return nil, usageError{&problem.Problem{
 				Code: "wrong-usage",
-				Text: fmt.Sprintf("--engine takes docker, containerd, podman or crio, not %q", name),
+				Text: fmt.Sprintf("--engine takes docker, containerd, podman, crio or buildkit, not %q", name),
 				Hint: didYouMean(name, engineNames),
 			}}
 		}
@@ -68,7 +74,29 @@ func (f *hostFlags) source() config.Source {
 }
 
 func (f *hostFlags) options() keeper.Options {
-	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart, AllowUnprivilegedPort: f.anyPort}
+	return keeper.Options{Engines: f.engines, RestartContainerd: f.restart, RestartBuildKit: f.restartBuildKit, AllowUnprivilegedPort: f.anyPort}
+}
+
+// loggedIn returns the registries of the host that have a login. Only root can find that out.
+func (f *hostFlags) loggedIn() ([]string, error) {
+	names, err := sealed.Registries(filepath.Join(f.root, sealed.Folder))
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("finding out which registries have a login: %w", err)
+	}
+	return names, nil
+}
+
+// desiredBy returns what c and the flags want of the host.
+func (f *hostFlags) desiredBy(c *config.Config) (engine.Desired, error) {
+	o := f.options()
+	var err error
+	if o.LoggedIn, err = f.loggedIn(); err != nil {
+		return engine.Desired{}, err
+	}
+	return keeper.Desired(c, o)
 }
 
 // load reads the configuration. On the running host its addresses are those of systemd's sockets.
@@ -99,12 +127,12 @@ func (f *hostFlags) desired(ctx context.Context) (engine.Desired, error) {
 	if err != nil {
 		return engine.Desired{}, err
 	}
-	return keeper.Desired(c, f.options())
+	return f.desiredBy(c)
 }
 
 // planFor compares the host with what c and the flags want of it.
 func (f *hostFlags) planFor(ctx context.Context, h *hostconfig.Host, c *config.Config) (hostconfig.Plan, error) {
-	want, err := keeper.Desired(c, f.options())
+	want, err := f.desiredBy(c)
 	if err != nil {
 		return hostconfig.Plan{}, err
 	}
@@ -122,6 +150,11 @@ func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan
 		return nil, hostconfig.Plan{}, err
 	}
 	plan, err := f.planFor(ctx, h, c)
+	if err == nil && c.Credentials.Plugins == "" {
+		if note := hostconfig.OfferKubeletPlugins(ctx, h); note != nil {
+			plan.Notes = append(plan.Notes, note)
+		}
+	}
 	return h, plan, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +39,10 @@ func newLoginCommand(g *globals) *cobra.Command {
 is for the host that it names, and is sent nowhere else: a mirror of the registry has a
 login of its own. A login with a namespace is for the repositories in that namespace
 only. If several match, the daemon uses the longest.
+
+A registry that the configuration does not name is served while its login is stored: at
+its own host, over HTTPS, to trusted callers. The engines on this host are configured for
+it too.
 
 If systemd-creds is installed, it encrypts the login with a key of this host that only
 root can read, and the service decrypts it when it starts. Otherwise, or if the
@@ -148,25 +153,31 @@ func served(c *config.Config, registry string) error {
 			}
 		}
 	}
-	if len(instead) > 0 {
-		return &problem.Problem{
-			Code: "login-for-another-host",
-			Text: registry + " is fetched from another host, and a login is sent only to the host that it is for",
-			Hint: "log in to that host: " + strings.Join(instead, ", or "),
-		}
-	}
-	if servesAll(c) {
-		return nil
-	}
-	hint := didYouMeanRegistry(c, registry, loginNames(c))
-	if hint == "" {
-		hint = fmt.Sprintf("add this to %s:\n\n[registry.%q]\nupstreams = [%q]", c.File, registry, "https://"+registry)
+	if len(instead) == 0 {
+		return nil // the login makes the registry known
 	}
 	return &problem.Problem{
-		Code: "registry-not-configured",
-		Text: fmt.Sprintf("registry %s is not configured, so the daemon would not use the login", registry),
-		Hint: hint,
+		Code: "login-for-another-host",
+		Text: registry + " is fetched from another host, and a login is sent only to the host that it is for",
+		Hint: "log in to that host: " + strings.Join(instead, ", or "),
 	}
+}
+
+// knownByLogin returns a note for a registry that is served because of its login; nil for one that the
+// configuration names. found says that sidemirror watch finds the login.
+func knownByLogin(c *config.Config, registry string, found bool) *problem.Problem {
+	if slices.Contains(loginNames(c), registry) || registry == oci.DockerHub {
+		return nil
+	}
+	note := &problem.Problem{
+		Code: "registry-known-by-login",
+		Text: registry + " has no table in " + c.File + ": sidemirror serves it to trusted callers until you log out",
+	}
+	if !found {
+		note.Text += ", and cannot configure engines for it, because credentials.store names another file"
+		note.Hint = fmt.Sprintf("add [registry.%q] to %s", registry, c.File)
+	}
+	return note
 }
 
 // loggedIn is what "sidemirror login --json" prints. docs/json.md describes it.
@@ -197,13 +208,16 @@ func login(ctx context.Context, c *config.Config, registry, namespace string, gi
 		}
 		return nil, &problem.Problem{Code: "login-failed", Err: fmt.Errorf(what, key, err), Hint: hint}
 	}
-	file, note, err := openLoginStores(c).put(ctx, key, given)
+	stores := openLoginStores(c)
+	file, note, err := stores.put(ctx, key, given)
 	if err != nil {
 		return nil, explainStore(err)
 	}
 	done := &loggedIn{Name: key, Username: given.Username, Store: file, Notes: []*problem.Problem{}}
-	if note != nil {
-		done.Notes = append(done.Notes, note)
+	for _, note := range []*problem.Problem{note, knownByLogin(c, registry, stores.sealed != nil)} {
+		if note != nil {
+			done.Notes = append(done.Notes, note)
+		}
 	}
 	for _, r := range c.Registries {
 		if r.Name == registry && r.ClientAuth == "relay" {

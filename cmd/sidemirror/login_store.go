@@ -63,6 +63,9 @@ func (s *loginStores) put(ctx context.Context, key string, c credential.Credenti
 	if err := s.sealed.Delete(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", nil, fmt.Errorf("deleting the former login for %s: %w", key, err)
 	}
+	if err := s.sealed.PutName(ctx, key); err != nil {
+		why = fmt.Errorf("%w; and \"sidemirror watch\" cannot find out that there is one: %w", why, err)
+	}
 	return s.path, &problem.Problem{Code: "login-not-encrypted", Text: "the login is stored unencrypted, readable by sidemirror's user only", Err: why}, nil
 }
 

@@ -196,37 +196,66 @@ func TestLoginPassesOnWhatTheRegistrySays(t *testing.T) {
 	}
 }
 
-func TestUnknownRegistrySaysWhatToConfigure(t *testing.T) {
-	h := newHost(t, "http://127.0.0.1:1", "")
-	code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", "registry.corp.example:5000/org", "-u", "me", "--password-stdin")
-	if code != exitFailed || !strings.Contains(errs, h.config) {
-		t.Fatalf("exit %d: %s", code, errs)
-	}
-	_, advice, _ := strings.Cut(errs, "\n\n")
-	text, err := os.ReadFile(h.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(h.config, append(text, advice...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c, err := config.Load(h.config, nil)
-	if err != nil {
-		t.Fatalf("its advice does not load: %v", err)
-	}
-	if err := served(c, "registry.corp.example:5000"); err != nil {
-		t.Error(err)
+func TestALoginForARegistryWithoutATableSaysThatItMakesItKnown(t *testing.T) {
+	for name, tt := range map[string]struct {
+		table, registry string
+		found           bool
+		note, hint      bool
+	}{
+		"no table":                 {"", "r.example:5000", true, true, false},
+		"in another file":          {"", "r.example:5000", false, true, true},
+		"the wildcard":             {"[registry.\"*\"]\n", "r.example:5000", true, true, false},
+		"a table":                  {"[registry.\"r.example:5000\"]\n", "r.example:5000", true, false, false},
+		"an upstream of another":   {"[registry.\"a.example\"]\nupstreams = [\"https://r.example:5000\"]\n", "r.example:5000", false, false, false},
+		"Docker Hub":               {"", "docker.io", true, false, false},
+		"one of the built-in ones": {"", "ghcr.io", true, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := config.Load(newHost(t, "http://127.0.0.1:1", tt.table).config, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := served(c, tt.registry); err != nil {
+				t.Error(err)
+			}
+			note := knownByLogin(c, tt.registry, tt.found)
+			if (note != nil) != tt.note || note != nil && (note.Hint != "") != tt.hint {
+				t.Errorf("note %+v", note)
+			}
+		})
 	}
 }
 
-func TestWildcardTakesALoginForAnyRegistry(t *testing.T) {
-	h := newHost(t, "http://127.0.0.1:1", "[registry.\"*\"]\n")
-	c, err := config.Load(h.config, nil)
-	if err != nil {
-		t.Fatal(err)
+func TestALoginIsNotSentToThisHostWithoutATable(t *testing.T) {
+	h := newHost(t, "http://127.0.0.1:1", "")
+	for _, registry := range []string{"localhost:5000", "127.0.0.1:5000", "169.254.169.254"} {
+		code, _, errs := h.run(t, strings.NewReader(rightPassword), "login", registry, "-u", "me", "--password-stdin")
+		if code != exitFailed || !strings.Contains(errs, "loopback") {
+			t.Errorf("%s: exit %d: %s", registry, code, errs)
+		}
 	}
-	if err := served(c, "registry.corp.example:5000"); err != nil {
-		t.Error(err)
+}
+
+func TestAPlanHasTheRegistriesOfLogins(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{
+		"var/lib/sidemirror-logins/registry-r.example+5000@org.cred", "var/lib/sidemirror-logins/registry-q.example.elsewhere",
+		"var/lib/sidemirror-logins/other", "etc/containerd/config.toml", "etc/containerd/certs.d/x/hosts.toml", "usr/bin/containerd",
+	} {
+		at := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(at, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out, errs bytes.Buffer
+	code := run(t.Context(), []string{"plan", "--root", root, "--engine", "containerd"}, nil, &out, &errs)
+	for _, registry := range []string{"docker.io", "r.example:5000", "q.example"} {
+		if want := "/etc/containerd/certs.d/" + registry + "/hosts.toml"; !strings.Contains(out.String(), want) {
+			t.Errorf("exit %d, %q is not in %s%s", code, want, &out, &errs)
+		}
 	}
 }
 
@@ -344,5 +373,20 @@ func TestLoginSaysThatDockerUsesItInAnotherWay(t *testing.T) {
 	}
 	if note := noteHubOnly([]engine.State{{Engine: "docker"}, {Engine: "containerd"}}, "http://127.0.0.1:305", "ghcr.io"); note != nil {
 		t.Errorf("a Docker that mirrors every registry: %+v", note)
+	}
+}
+
+func TestConfigShowNamesTheRegistriesThatALoginMakesKnown(t *testing.T) {
+	h := newHost(t, "http://127.0.0.1:1", "")
+	c, err := config.Load(h.config, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := writeLoggedIn(&out, c, []string{"ghcr.io", "r.example:5000"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, "# r.example:5000 has no table") || strings.Contains(got, "ghcr.io") {
+		t.Errorf("%q", got)
 	}
 }

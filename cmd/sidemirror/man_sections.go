@@ -125,6 +125,7 @@ func usedFiles(cmd *cobra.Command) (items []manItem) {
 			manItem{"/etc/docker/daemon.json, /etc/docker/certs.d/", "Docker's configuration."},
 			manItem{"/etc/containerd/config.toml, /etc/containerd/certs.d/", "containerd's configuration."},
 			manItem{"/etc/containers/registries.conf.d/000-sidemirror.conf", "The configuration of podman, buildah, skopeo and CRI-O."},
+			manItem{"/etc/buildkit/buildkitd.toml", "The configuration of buildkitd."},
 			manItem{"/var/lib/sidemirror-hosts/", "What was in the engines' files before sidemirror changed them."})
 	}
 	if uses(cmd, []string{"completion"}) {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/daemon/keeper"
+	"github.com/sidemirror/sidemirror/proxy/credential/sealed"
 )
 
 func newWatchCommand(g *globals) *cobra.Command {
@@ -27,7 +28,8 @@ foreground, as the unit sidemirror-hosts.service does. It starts with what
     is restarted.
   - It configures an engine that is installed later, and restores the files of one
     that is removed.
-  - It configures a registry that is added to sidemirror's configuration. If that
+  - It configures a registry that is added to sidemirror's configuration, or that you
+    log in to, which it knows by the names of files, without the logins. If the
     configuration is faulty, the last good one stays in force; if there was none
     yet, watch waits for one. SIGHUP makes it read the configuration too.
 
@@ -45,7 +47,9 @@ they are. To restore them: sidemirror revert.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 			defer stop()
 			context.AfterFunc(ctx, stop)
-			return keeper.Run(ctx, keeper.Settings{Source: f.source(), Options: f.options(), Host: h})
+			return keeper.Run(ctx, keeper.Settings{
+				Source: f.source(), Options: f.options(), Host: h, LoggedIn: f.loggedIn, LoginFolder: sealed.Folder,
+			})
 		},
 	}
 	f.addRoot(cmd)

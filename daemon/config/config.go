@@ -144,6 +144,16 @@ type Config struct {
 			// Enabled (enabled) makes sidemirror configure CRI-O. Default true.
 			Enabled bool
 		}
+
+		// BuildKit is [engine.buildkit].
+		BuildKit struct {
+			// Enabled (enabled) makes sidemirror configure buildkitd. Default true.
+			Enabled bool
+
+			// Restart (restart) allows sidemirror to restart buildkitd after it has written its
+			// configuration. Default false.
+			Restart bool
+		}
 	}
 
 	// Log is [log].
@@ -239,6 +249,7 @@ func Default() *Config {
 	c.Engine.Containerd.Enabled = true
 	c.Engine.Podman.Enabled = true
 	c.Engine.CRIO.Enabled = true
+	c.Engine.BuildKit.Enabled = true
 	c.Log.Level = "info"
 	c.Log.Format = "auto"
 	return c

@@ -47,6 +47,8 @@ var keys = []key[Config]{
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},
 	{name: "engine.podman.enabled", field: func(c *Config) any { return &c.Engine.Podman.Enabled }},
 	{name: "engine.crio.enabled", field: func(c *Config) any { return &c.Engine.CRIO.Enabled }},
+	{name: "engine.buildkit.enabled", field: func(c *Config) any { return &c.Engine.BuildKit.Enabled }},
+	{name: "engine.buildkit.restart", field: func(c *Config) any { return &c.Engine.BuildKit.Restart }},
 	{name: "log.level", field: func(c *Config) any { return &c.Log.Level }, check: oneOf(logLevels...)},
 	{name: "log.format", field: func(c *Config) any { return &c.Log.Format }, check: oneOf(logFormats...)},
 }

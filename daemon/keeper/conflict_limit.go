@@ -65,7 +65,7 @@ func (r *rounds) wait(c hostconfig.Change) (wait time.Duration, lost bool) {
 			f.rounds = 0
 		}
 		limit := maxRounds
-		if c.Kind == engine.ConfigTOML {
+		if c.Kind == engine.ConfigTOML || c.Kind == engine.BuildkitdTOML {
 			limit = maxRestarts
 		}
 		if f.rounds >= limit {

@@ -17,6 +17,12 @@ type Options struct {
 	// and to restart containerd for it.
 	RestartContainerd bool
 
+	// LoggedIn are registries that logins make known.
+	LoggedIn []string
+
+	// RestartBuildKit allows sidemirror to restart buildkitd after its configuration was written.
+	RestartBuildKit bool
+
 	// AllowUnprivilegedPort allows engines to be pointed at a port that every user can listen at.
 	AllowUnprivilegedPort bool
 }
@@ -32,6 +38,8 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 		Mirror:            mirror,
 		RestartContainerd: o.RestartContainerd || c.Engine.Containerd.Restart,
 
+		RestartBuildKit: o.RestartBuildKit || c.Engine.BuildKit.Restart,
+
 		AllowUnprivilegedPort: o.AllowUnprivilegedPort,
 
 		Service:         len(o.Engines) == 0,
@@ -46,11 +54,12 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 			want.Registries = append(want.Registries, r.Name)
 		}
 	}
+	want.Registries = withNames(want.Registries, o.LoggedIn)
 	for _, e := range []struct {
 		name    string
 		enabled bool
 	}{{engine.Docker, c.Engine.Docker.Enabled}, {engine.Containerd, c.Engine.Containerd.Enabled},
-		{engine.Podman, c.Engine.Podman.Enabled}, {engine.CRIO, c.Engine.CRIO.Enabled}} {
+		{engine.Podman, c.Engine.Podman.Enabled}, {engine.CRIO, c.Engine.CRIO.Enabled}, {engine.BuildKit, c.Engine.BuildKit.Enabled}} {
 		switch {
 		case len(o.Engines) == 0 && e.enabled, slices.Contains(o.Engines, e.name):
 			want.Engines = append(want.Engines, e.name)
@@ -59,4 +68,15 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 		}
 	}
 	return want, nil
+}
+
+// withNames returns list with those of names that it does not have.
+func withNames(list, names []string) []string {
+	list = slices.Clone(list)
+	for _, name := range names {
+		if !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
 }

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
@@ -21,7 +22,7 @@ func TestDesiredFollowsTheConfigurationAndTheOptions(t *testing.T) {
 	t.Parallel()
 	registries := []string{"docker.io", "ghcr.io", "quay.io", "registry.k8s.io"}
 	const mirror = "http://127.0.0.1:305"
-	all := []string{engine.Docker, engine.Containerd, engine.Podman, engine.CRIO}
+	all := []string{engine.Docker, engine.Containerd, engine.Podman, engine.CRIO, engine.BuildKit}
 	for name, tt := range map[string]struct {
 		text    string
 		options Options
@@ -30,6 +31,8 @@ func TestDesiredFollowsTheConfigurationAndTheOptions(t *testing.T) {
 		"default":           {"", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all}},
 		"wildcard":          {"[registry.'*']\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all}},
 		"engine turned off": {"engine.docker.enabled = false\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all[1:]}},
+		"logins": {"", Options{LoggedIn: []string{"r.example", "ghcr.io"}},
+			engine.Desired{Mirror: mirror, Registries: append(slices.Clone(registries), "r.example"), Service: true, Engines: all}},
 		"engine named": {"engine.docker.enabled = false\n", Options{Engines: []string{engine.Docker}},
 			engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker}, Leave: append([]string{engine.Sidemirror}, all[1:]...)}},
 		"restart by the configuration": {"engine.containerd.restart = true\n", Options{},

@@ -4,12 +4,14 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,6 +44,11 @@ type Settings struct {
 	// and SocketAddresses of [sdnotify.Units], Run opens the proxy's sockets again, and points
 	// engines only at addresses at which systemd opens sockets.
 	Host *hostconfig.Host
+
+	// LoggedIn, if not nil, returns the registries that logins make known. LoginFolder is the folder of
+	// the host, as an absolute path, whose change may change them.
+	LoggedIn    func() ([]string, error)
+	LoginFolder string
 }
 
 // Run keeps the engines configured until ctx is done, and then leaves everything as it is. It
@@ -72,6 +79,7 @@ type keeper struct {
 	toJournal bool
 
 	want     *engine.Desired    // nil until a configuration was good
+	loggedIn []string           // the registries that logins make known, as they were found last
 	files    *filewatch.Watcher // the engines' files
 	next     *time.Timer        // of the next pass
 	reported map[string]bool    // what was logged and still holds
@@ -230,10 +238,12 @@ func (k *keeper) pass(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		done, err := k.engines.run(ctx, *k.want)
+		want, unknown := k.withLogins()
+		done, err := k.engines.run(ctx, want)
+		err = errors.Join(err, unknown)
 		more, unwatched := false, error(nil)
 		if ctx.Err() == nil { // otherwise the watcher is closed
-			more, unwatched = k.files.Follow(k.settings.Host.Root, k.below(done.Watch)...)
+			more, unwatched = k.files.Follow(k.settings.Host.Root, k.below(k.withLoginFolder(done.Watch))...)
 		}
 		k.report(done, err, unwatched)
 		k.next.Reset(safetyPass)
@@ -244,6 +254,28 @@ func (k *keeper) pass(ctx context.Context) {
 			break
 		}
 	}
+}
+
+// withLogins returns what is wanted, with the registries that logins make known. If these cannot be
+// found out, they are those of the last time.
+func (k *keeper) withLogins() (engine.Desired, error) {
+	want := *k.want
+	if k.settings.LoggedIn == nil {
+		return want, nil
+	}
+	names, err := k.settings.LoggedIn()
+	if err == nil {
+		k.loggedIn = names
+	}
+	want.Registries = withNames(want.Registries, k.loggedIn)
+	return want, err
+}
+
+func (k *keeper) withLoginFolder(paths []string) []string {
+	if k.settings.LoginFolder == "" {
+		return paths
+	}
+	return append(slices.Clone(paths), k.settings.LoginFolder+"/")
 }
 
 // below returns paths of the host as this process reaches them.

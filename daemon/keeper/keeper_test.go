@@ -3,6 +3,7 @@ package keeper
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,6 +133,46 @@ func TestNewEnginesAndRegistriesAreConfigured(t *testing.T) {
 	}
 	replaceFile(t, w.path("etc/sidemirror/config.toml"), "")
 	w.until("the registry to be forgotten", func() bool { return w.read(hosts+"corp.example:5000/hosts.toml") == "" })
+}
+
+func TestARegistryIsConfiguredWhileItHasALogin(t *testing.T) {
+	var problem atomic.Bool
+	logins := func(k *keeper) {
+		k.settings.LoginFolder = "/var/lib/logins"
+		folder := filepath.Join(k.settings.Host.Root, k.settings.LoginFolder)
+		k.settings.LoggedIn = func() ([]string, error) {
+			if problem.Load() {
+				return nil, errors.New("they cannot be found out")
+			}
+			entries, _ := os.ReadDir(folder)
+			var names []string
+			for _, e := range entries {
+				names = append(names, e.Name())
+			}
+			return names, nil
+		}
+	}
+	w := watchConfigured(t, []string{engine.Containerd}, "listen = ['127.0.0.1:305']\n", map[string]string{"etc/containerd/config.toml": "version = 2\n"}, logins)
+	hosts := func(registry string) string { return w.read("etc/containerd/certs.d/" + registry + "/hosts.toml") }
+	mkdir(t, w.path("var/lib/logins")) // after the start
+	write(t, w.path("var/lib/logins/r.example"), "")
+	w.until("the registry of the login", func() bool { return strings.Contains(hosts("r.example"), ourMirror) })
+	write(t, w.path("var/lib/logins/q.example"), "")
+	w.until("the second one", func() bool { return strings.Contains(hosts("q.example"), ourMirror) })
+
+	problem.Store(true)
+	if err := os.Remove(w.path("var/lib/logins/q.example")); err != nil {
+		t.Fatal(err)
+	}
+	w.expect("they cannot be found out")
+	if hosts("q.example") == "" {
+		t.Error("a registry whose login cannot be found out lost its entry")
+	}
+	problem.Store(false)
+	if err := os.Remove(w.path("var/lib/logins/r.example")); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the registries without a login to be restored", func() bool { return hosts("r.example")+hosts("q.example") == "" && hosts("docker.io") != "" })
 }
 
 func TestFaultyConfigurationAtTheStartIsWaitedOut(t *testing.T) {

@@ -3,6 +3,7 @@ package listener
 import (
 	"bytes"
 	"errors"
+	"io"
 	"strconv"
 	"strings"
 )
@@ -44,6 +45,13 @@ const (
 	maxValue = 32
 )
 
+// tlsHandshake is the first byte of a TLS connection. podman and CRI-O try one before plain HTTP, and
+// a hello without a newline in it would wait for the end of its line until the time limit.
+const tlsHandshake = 0x16
+
+// errHello closes the connection without a response, as a port does that does not speak TLS.
+var errHello = io.EOF
+
 var (
 	errFolded      = errors.New("a header line that begins with a space")
 	errEncoded     = errors.New("a request with Transfer-Encoding")
@@ -83,6 +91,9 @@ func (s *headerScanner) scan(b []byte) int {
 func (s *headerScanner) next(c byte) error {
 	switch s.state {
 	case beforeRequest:
+		if c == tlsHandshake {
+			return errHello
+		}
 		if c != '\r' && c != '\n' {
 			s.state = inRequestLine
 		}

@@ -39,6 +39,9 @@ func TestScannerRefusesWhatNetHTTPAccepts(t *testing.T) {
 		{"signed length", "POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\nabc", errWrongLength},
 		{"empty length", "POST / HTTP/1.1\r\nContent-Length:\r\n\r\n", errWrongLength},
 		{"length beyond int64", "POST / HTTP/1.1\r\nContent-Length: 9223372036854775808\r\n\r\n", errWrongLength},
+		{"TLS", "\x16\x03\x01\x00\x10", errHello},
+		{"TLS after a request", wellFormed + "\x16\x03\x01", errHello},
+		{"TLS's byte in a line", "GET /\x16 HTTP/1.1\r\nA: \x16\r\n\r\n", nil},
 		{"endless length", "POST / HTTP/1.1\r\nContent-Length: " + strings.Repeat("0", 100) + "\r\n\r\n", errWrongLength},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -97,6 +97,18 @@ func TestRefusedHeaderReturns400AndClosesTheConnection(t *testing.T) {
 	}
 }
 
+// podman, buildah, skopeo and CRI-O try TLS first at a mirror that is insecure.
+func TestTLSHelloEndsTheConnectionAtOnce(t *testing.T) {
+	t.Parallel()
+	c := dial(t, serveOn(t, trustAll(), time.Minute, ok))
+	if _, err := c.Write([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")); err != nil { // no newline
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(c); err != nil || len(got) > 0 {
+		t.Errorf("the server sent %q, %v; want the end of the connection", got, err)
+	}
+}
+
 func TestHTTP2IsNotServed(t *testing.T) {
 	t.Parallel()
 	c := dial(t, serveOn(t, trustAll(), time.Minute, ok))

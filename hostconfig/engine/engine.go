@@ -17,6 +17,7 @@ const (
 	Containerd = "containerd"
 	Podman     = "podman"
 	CRIO       = "crio"
+	BuildKit   = "buildkit"
 
 	// Sidemirror is not an engine: it stands for the drop-in of sidemirror's own service.
 	Sidemirror = "sidemirror"
@@ -53,6 +54,9 @@ type Desired struct {
 	// containerd to be restarted for it.
 	RestartContainerd bool
 
+	// RestartBuildKit allows buildkitd to be restarted when its configuration is written: it reads
+	// that at its start only, and builds that run are lost.
+	RestartBuildKit bool
 	// Service makes the drop-in of sidemirror's own service part of the plan. Without it, the drop-in is
 	// removed.
 	Service bool

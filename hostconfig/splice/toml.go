@@ -24,6 +24,7 @@ type expr struct {
 	at         int // its first byte
 	valueAt    int // a String's first byte, its quote
 	valueEnd   int // past its last
+	keyEnd     int // past the key
 }
 
 // path returns the key from the top of the file.
@@ -97,6 +98,7 @@ func (d *document) expression(node *unstable.Node) expr {
 		last = int(raw.Offset + raw.Length)
 		e.key = append(e.key, string(it.Node().Data))
 	}
+	e.keyEnd = last
 	if node.Kind == unstable.KeyValue {
 		value := node.Value()
 		e.value = value.Kind

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const storeKind = "store"
@@ -64,6 +66,18 @@ func (s *Store) Lookup(ctx context.Context, registry, repository string) (Creden
 		err = errors.Join(ownErr, otherErr)
 	}
 	return c, err
+}
+
+// Has reports whether there is a login for registry, or for a namespace in it.
+func (s *Store) Has(registry string) bool {
+	registry = oci.CanonicalRegistry(registry)
+	for store := s; store != nil; store = store.decrypted {
+		doc, err := store.content.glance(store.place())
+		if err == nil && slices.ContainsFunc(doc.entries, func(e entry) bool { return !e.wildcard && e.registry == registry && !e.empty() }) {
+			return true
+		}
+	}
+	return false
 }
 
 // merge returns a document with the entries of both, each of which may be nil.

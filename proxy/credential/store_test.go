@@ -331,3 +331,35 @@ func TestALoginThatCannotBeReadIsAnErrorForItsRegistryOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestAStoreSaysWhichRegistriesItHasALoginFor(t *testing.T) {
+	dir := t.TempDir()
+	s := OpenStore(filepath.Join(dir, "own.json")).WithDecrypted(filepath.Join(dir, "decrypted.json"))
+	has := func(want bool, registries ...string) {
+		t.Helper()
+		for _, registry := range registries {
+			if s.Has(registry) != want {
+				t.Errorf("%s: want %t", registry, want)
+			}
+		}
+	}
+	has(false, "quay.io")
+	login := Credential{Username: "me", Password: NewSecret("p")}
+	for _, key := range []string{"quay.io", "ghcr.io/org", "docker.io"} {
+		if err := s.Put(t.Context(), key, login); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.decrypted.Put(t.Context(), "r.example:5000", login); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.decrypted.PutProblem(t.Context(), "gcr.io", "it cannot be decrypted"); err != nil {
+		t.Fatal(err)
+	}
+	has(true, "quay.io", "QUAY.IO", "ghcr.io", "docker.io", "index.docker.io", "r.example:5000", "gcr.io")
+	has(false, "r.example", "io", "other.example")
+	if err := s.Delete(t.Context(), "quay.io"); err != nil {
+		t.Fatal(err)
+	}
+	has(false, "quay.io")
+}

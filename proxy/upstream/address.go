@@ -14,11 +14,14 @@ func (e *blockedError) Error() string {
 	return "it is at " + e.what + ", where a registry must not lead sidemirror"
 }
 
+// class is a part of the address space. A connection that may go to one of them may go to those
+// before it too.
 type class int
 
 const (
 	public class = iota
 	private
+	loopback
 	forbidden // link-local, metadata, multicast, reserved: never
 )
 
@@ -90,7 +93,7 @@ func within(a netip.Addr, all []netip.Prefix) bool {
 func classify(a netip.Addr) class {
 	a = a.Unmap().WithZone("")
 	if a == netip.IPv6Loopback() {
-		return private
+		return loopback
 	}
 	if b, ok := embedded(a); ok {
 		return classify(b)
@@ -98,7 +101,9 @@ func classify(a netip.Addr) class {
 	switch {
 	case a.IsUnspecified(), a.IsMulticast(), a.IsLinkLocalUnicast(), within(a, metadata), within(a, neverAsked), translatesToMetadata(a):
 		return forbidden
-	case a.IsLoopback(), a.IsPrivate(), within(a, privateSpace):
+	case a.IsLoopback():
+		return loopback
+	case a.IsPrivate(), within(a, privateSpace):
 		return private
 	}
 	return public
@@ -152,27 +157,31 @@ func translatesToMetadata(a netip.Addr) bool {
 	return false
 }
 
-// checkAddress refuses what is not public, or with allowPrivate what is neither public
-// nor private.
-func checkAddress(a netip.Addr, allowPrivate bool) error {
+// checkAddress refuses an address of a class beyond furthest, and a forbidden one always.
+func checkAddress(a netip.Addr, furthest class) error {
 	switch c := classify(a); {
 	case c == forbidden:
 		return &blockedError{"a link-local, metadata or reserved address"}
-	case c == private && !allowPrivate:
-		return &blockedError{"a loopback or private address"}
+	case c <= furthest:
+		return nil
+	case furthest == private:
+		return &blockedError{"a loopback address"}
 	}
-	return nil
+	return &blockedError{"a loopback or private address"}
 }
 
 // checkHost refuses the host of a redirect by its text alone: an address that would be
 // refused at the moment of connecting, which a forward proxy would hide; the host name of a
 // metadata server; and the shorthands of addresses ("127.1", "2130706433", "0x7f000001")
 // that other resolvers know.
-func checkHost(host string, allowPrivate bool) error {
+func checkHost(host string, furthest class) error {
 	if a, err := netip.ParseAddr(host); err == nil {
-		return checkAddress(a, allowPrivate)
+		return checkAddress(a, furthest)
 	}
 	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	if isLocalhost(name) && furthest < loopback {
+		return &blockedError{"a loopback address"}
+	}
 	if slices.Contains(metadataNames, name) {
 		return &blockedError{"a metadata server"}
 	}
@@ -181,4 +190,9 @@ func checkHost(host string, allowPrivate bool) error {
 		return &blockedError{fmt.Sprintf("%q, which is not a host name", host)}
 	}
 	return nil
+}
+
+// isLocalhost reports whether a name means this host wherever it is looked up (RFC 6761, 6.3).
+func isLocalhost(name string) bool {
+	return name == "localhost" || strings.HasSuffix(name, ".localhost")
 }

@@ -10,9 +10,10 @@ func TestAddressesAreClassified(t *testing.T) {
 	for want, addresses := range map[class]string{
 		public: "1.1.1.1 8.8.8.8 2606:4700::1111 100.128.0.1 172.32.0.1 ::ffff:1.1.1.1 64:ff9b::101:101 2002:101:101::1 " +
 			"168.63.129.17 192.0.1.1 2600:1901::1 2001:0:101:101:0:0:fefe:fefe 2600::5efe:101:101",
-		private: "127.0.0.1 127.9.9.9 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 198.18.0.1 ::1 fd12::1 fec0::1 " +
-			"::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1::1 64:ff9b:1::1 ::127.0.0.1 ::ffff:0:10.0.0.1 " +
-			"2001:0:101:101:0:0:80ff:fffe 2600::5efe:a00:1",
+		loopback: "127.0.0.1 127.9.9.9 ::1 ::ffff:127.0.0.1 64:ff9b::7f00:1 2002:7f00:1::1 ::127.0.0.1 2001:0:101:101:0:0:80ff:fffe",
+		private: "10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 198.18.0.1 fd12::1 fec0::1 " +
+			"::ffff:10.0.0.1 64:ff9b:1::1 ::ffff:0:10.0.0.1 " +
+			"2600::5efe:a00:1",
 		forbidden: "169.254.1.1 fe80::1 fe80::1%eth0 0.0.0.0 0.1.2.3 :: 224.0.0.1 ff02::1 255.255.255.255 240.0.0.1 192.0.0.170 100::1",
 	} {
 		for a := range strings.FieldsSeq(addresses) {
@@ -44,7 +45,7 @@ func TestTheMetadataServersOfTheCloudsAreForbidden(t *testing.T) {
 		}
 	}
 	for name := range strings.FieldsSeq("metadata.google.internal METADATA.google.internal. metadata instance-data api.metadata.cloud.ibm.com") {
-		if checkHost(name, true) == nil {
+		if checkHost(name, loopback) == nil {
 			t.Errorf("%s may be asked", name)
 		}
 	}
@@ -66,19 +67,24 @@ func TestAMetadataServerInsideAnIPv6AddressIsForbidden(t *testing.T) {
 
 func TestHostsThatAreAddressesInDisguise(t *testing.T) {
 	for _, host := range strings.Fields("127.1 2130706433 0x7f000001 0x7f.1 127.0.0.1 0177.0.0.1 127.0.1 169.254.169.254 ::ffff:a9fe:a9fe ::1 1.2.3.4.5 10.0.0.1 127.0.0.1. 0x7f000001.") {
-		if err := checkHost(host, false); err == nil {
+		if err := checkHost(host, public); err == nil {
 			t.Errorf("%s is let through", host)
 		}
 	}
 	for _, host := range strings.Fields("cdn.example a.b.c1 1.1.1.1 2606:4700::1111 0xabc.example s3.eu-west-1.amazonaws.com 1.2.3.4.example") {
-		if err := checkHost(host, false); err != nil {
+		if err := checkHost(host, public); err != nil {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
-	if err := checkHost("10.0.0.1", true); err != nil {
+	for _, host := range strings.Fields("127.0.0.1 ::1 localhost LOCALHOST. registry.localhost 169.254.1.1 metadata") {
+		if checkHost(host, private) == nil {
+			t.Errorf("%s is let through where only private addresses may be", host)
+		}
+	}
+	if err := checkHost("10.0.0.1", private); err != nil {
 		t.Errorf("a private upstream may redirect into private space: %v", err)
 	}
-	if err := checkHost("169.254.169.254", true); err == nil {
+	if err := checkHost("169.254.169.254", loopback); err == nil {
 		t.Error("even a private upstream must not redirect to metadata")
 	}
 }
@@ -87,7 +93,7 @@ func FuzzCheckHost(f *testing.F) {
 	f.Add("127.1")
 	f.Add("::ffff:a9fe:a9fe")
 	f.Fuzz(func(t *testing.T, host string) {
-		if checkHost(host, false) != nil {
+		if checkHost(host, public) != nil {
 			return
 		}
 		if a, err := netip.ParseAddr(host); err == nil && classify(a) != public {

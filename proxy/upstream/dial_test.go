@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -85,12 +86,80 @@ func TestTheResolvedAddressIsWhatCounts(t *testing.T) {
 	}
 }
 
-func TestAnUnconfiguredUpstreamMustBePublic(t *testing.T) {
-	r := newDNS(t, map[string][]string{"rebind.test": {"127.0.0.1"}})
-	u := newUpstream(t, Config{URL: mustURL("https://rebind.test"), Unconfigured: true, resolver: r})
-	_, err := u.Do(context.Background(), Request{Method: http.MethodGet, Path: "/v2/"})
-	if err == nil || !strings.Contains(err.Error(), "must not lead sidemirror") {
-		t.Errorf("%v", err)
+func TestAnUnconfiguredUpstreamIsNotAtThisHostOrAtAMetadataServer(t *testing.T) {
+	r := newDNS(t, map[string][]string{"rebind.test": {"127.0.0.1"}, "metadata.test": {"fd00:ec2::254"}, "link.test": {"169.254.1.1"}})
+	for _, host := range []string{"rebind.test", "metadata.test", "link.test"} {
+		u := newUpstream(t, Config{URL: mustURL("https://" + host), Unconfigured: true, resolver: r})
+		_, err := u.Do(context.Background(), Request{Method: http.MethodGet, Path: "/v2/"})
+		if err == nil || !strings.Contains(err.Error(), "must not lead sidemirror") {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	// A forward proxy would hide the address of these.
+	for _, host := range []string{"localhost:5000", "a.localhost", "127.0.0.1", "[::1]:5000", "169.254.169.254", "metadata.google.internal", "2130706433", "0x7f.1"} {
+		if u, err := New(Config{URL: mustURL("https://" + host), Unconfigured: true}); err == nil {
+			u.Close()
+			t.Errorf("%s is let through", host)
+		}
+	}
+}
+
+// dialsTo reports whether the rule lets a connection to host be made.
+func dialsTo(t *testing.T, dial dialFunc, host string) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	conn, err := dial(ctx, "tcp", host)
+	if err == nil {
+		conn.Close()
+	}
+	_, blocked := errors.AsType[*blockedError](err)
+	return !blocked
+}
+
+func TestAnUnconfiguredUpstreamMayBePrivateAndThenRedirectThere(t *testing.T) {
+	u := newUpstream(t, Config{URL: mustURL("https://registry.example"), Unconfigured: true})
+	d := dialer{Config: Config{Unconfigured: true, Registry: config.Registry{DialTimeout: time.Second}}, upstream: u}
+	const away, here = "10.255.255.1:9", "127.0.0.1:9"
+	if dialsTo(t, d.toRedirect, away) {
+		t.Error("one that is not private redirects to a private address")
+	}
+	if !dialsTo(t, d.toUpstream, away) || !dialsTo(t, d.toRealm, away) {
+		t.Error("a private address is blocked")
+	}
+	if !dialsTo(t, d.toRedirect, away) {
+		t.Error("a private one cannot redirect to a private address")
+	}
+	for name, dial := range map[string]dialFunc{"upstream": d.toUpstream, "realm": d.toRealm, "redirect": d.toRedirect} {
+		if dialsTo(t, dial, here) {
+			t.Errorf("%s: loopback is let through", name)
+		}
+	}
+}
+
+func TestAnUnconfiguredUpstreamIsNotSidemirrorItself(t *testing.T) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := []netip.AddrPort{netip.MustParseAddrPort("10.255.255.1:305")}
+	asked := map[string]bool{"10.255.255.1:305": false, "10.255.255.1:306": true, "10.255.255.2:305": true}
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Is4() && !prefix.Addr().IsLoopback() {
+			own = append(own, netip.MustParseAddrPort("0.0.0.0:307"))
+			asked[prefix.Addr().String()+":307"] = false
+		}
+	}
+	u := newUpstream(t, Config{URL: mustURL("https://registry.example"), Unconfigured: true})
+	d := dialer{Config: Config{Unconfigured: true, Own: own, Registry: config.Registry{DialTimeout: time.Second}}, upstream: u}
+	for host, want := range asked {
+		if dialsTo(t, d.toUpstream, host) != want {
+			t.Errorf("%s: want %t", host, want)
+		}
+	}
+	d.Unconfigured = false
+	if !dialsTo(t, d.toUpstream, "10.255.255.1:305") {
+		t.Error("what the configuration names is blocked")
 	}
 }
 

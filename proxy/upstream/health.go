@@ -35,6 +35,9 @@ type health struct {
 	changed func(error)   // may be nil
 	longest time.Duration // of the back-off
 
+	// shortest is how long the back-off lasts at least, after a failure that took time.
+	shortest time.Duration
+
 	mu       sync.Mutex
 	down     bool
 	silent   bool // it accepts connections and does not answer: only a response ends that
@@ -103,7 +106,7 @@ func (h *health) failed(err error, started time.Time, silent bool) {
 		h.failures++
 		h.last, h.until, h.network = now, now, network
 		if cost := now.Sub(started); cost > cheapFailure {
-			h.until = now.Add(min(cost*factor, h.longest))
+			h.until = now.Add(max(min(cost*factor, h.longest), h.shortest))
 		}
 	}
 	first := !h.down

@@ -308,3 +308,26 @@ func TestAnUpstreamIsNotOutOfReachBecauseItsTokenServerIs(t *testing.T) {
 	}
 	resp.Body.Close()
 }
+
+func TestARegistryWithoutATableIsLeftAloneForAMinuteAfterASlowFailure(t *testing.T) {
+	u := newUpstream(t, Config{URL: mustURL("https://registry.example"), Unconfigured: true})
+	admitted := func() bool {
+		end, ok := u.health.admit(t.Context(), false)
+		end()
+		return ok
+	}
+	u.health.failed(errors.New("refused"), time.Now(), false)
+	if !admitted() {
+		t.Error("a refused connection costs the next caller nothing, and is not remembered")
+	}
+	began := time.Now().Add(-cheapFailure - time.Second)
+	u.health.last = time.Time{}
+	u.health.failed(errors.New("timeout"), began, false)
+	if admitted() || u.health.until.Before(time.Now().Add(longestBackoff-10*time.Second)) {
+		t.Errorf("it is asked again at %v", u.health.until)
+	}
+	u.health.connected()
+	if !admitted() {
+		t.Error("one that can be reached again is left alone")
+	}
+}

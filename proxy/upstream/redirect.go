@@ -76,7 +76,7 @@ func (u *Upstream) location(at *url.URL, resp *http.Response) (*url.URL, error) 
 		return nil, u.refuse("redirects to %s with a login in the URL", next.Hostname())
 	}
 	if !sameOrigin(next, u.url) {
-		if err := checkHost(next.Hostname(), u.private.Load()); err != nil {
+		if err := checkHost(next.Hostname(), u.furthestRedirect()); err != nil {
 			return nil, u.refuse("redirects to %s: %v", next.Hostname(), err)
 		}
 	}

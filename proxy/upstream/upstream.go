@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -38,9 +39,14 @@ type Config struct {
 	// timeouts say how the upstream is reached.
 	Registry config.Registry
 
-	// Unconfigured says that no configuration names this upstream: it must then be in
-	// public address space.
+	// Unconfigured says that no configuration names this upstream. It may be at a private address,
+	// where the engine itself would ask it, but not at a loopback one. If it cannot be reached, it is
+	// left alone for a minute.
 	Unconfigured bool
+
+	// Own are the addresses at which sidemirror listens, to which an unconfigured upstream must not
+	// lead: the requests would go round in a circle.
+	Own []netip.AddrPort
 
 	UserAgent string
 
@@ -70,7 +76,9 @@ type Upstream struct {
 	header, headerOfSeveral time.Duration // how long a response header may take
 	encodings               encodings
 
-	private     atomic.Bool // it is at a loopback or private address
+	private      atomic.Bool // it is at a loopback or private address
+	unconfigured bool
+
 	health      health
 	realmHealth health // of a token server on another host
 	holds       holds
@@ -84,8 +92,14 @@ type Upstream struct {
 	closed     bool
 }
 
-// New makes an upstream. It dials nothing. It fails if a certificate cannot be read.
+// New makes an upstream. It dials nothing. It fails if a certificate cannot be read, or if the URL of
+// an unconfigured upstream names a host that it must not be at.
 func New(c Config) (*Upstream, error) {
+	if c.Unconfigured {
+		if err := checkHost(c.URL.Hostname(), private); err != nil {
+			return nil, err
+		}
+	}
 	u := &Upstream{
 		url: c.URL, name: strings.TrimSuffix(c.URL.Redacted(), "/"), userAgent: c.UserAgent,
 		health:      health{changed: c.Changed, longest: longestBackoff},
@@ -95,6 +109,10 @@ func New(c Config) (*Upstream, error) {
 	}
 	u.life, u.end = context.WithCancel(context.Background())
 	u.private.Store(isPrivateLiteral(c.URL.Hostname()))
+	u.unconfigured = c.Unconfigured
+	if c.Unconfigured {
+		u.health.shortest = longestBackoff
+	}
 	env := httpproxy.FromEnvironment()
 
 	roots, err := loadRoots(c.Registry.CA)

@@ -61,6 +61,7 @@ func TestContainersAndOtherUnitsNeverUseTheLogins(t *testing.T) {
 			m, net := freshHost(t, s, p.deb)
 			m.run("dpkg --install " + inside(p.deb))
 			m.settled()
+			m.write("/etc/sidemirror/config.toml", "[cache]\nmin_free = \"0B\"\n", 0o644) // the disk is that of all tests
 			m.login(net)
 			m.addUser()
 			m.containerImage()
@@ -106,11 +107,17 @@ func (m *machine) callers() {
 			m.t.Errorf("%s: gets %q", c.name, got)
 		}
 	}
-	before := len(m.uses())
-	if before < asked*len(trustedCallers) {
-		m.t.Fatalf("the log has %d uses of a login by trusted callers", before)
+	if n := len(m.uses()); n < asked*len(trustedCallers) {
+		m.t.Fatalf("the log has %d uses of a login by trusted callers", n)
 	}
-	for _, c := range untrustedCallers {
+	m.refuse(untrustedCallers)
+}
+
+// refuse has each of the callers ask, and fails the test if one gets the image or a login was used.
+func (m *machine) refuse(callers []caller) {
+	m.t.Helper()
+	before := len(m.uses())
+	for _, c := range callers {
 		if got := m.asks(c); !same(got, "401") {
 			m.t.Errorf("%s: gets %q", c.name, got)
 		}
@@ -119,7 +126,7 @@ func (m *machine) callers() {
 	for _, line := range uses[before:] {
 		m.t.Errorf("a login was used: %s", line)
 	}
-	m.t.Logf("%d uses by %d trusted callers, %d by %d others", before, len(trustedCallers), len(uses)-before, len(untrustedCallers))
+	m.t.Logf("%d uses before, %d by %d callers that are not trusted", before, len(uses)-before, len(callers))
 }
 
 // uses returns the lines of the access log about the private image for which a login was used.
@@ -179,12 +186,40 @@ func (m *machine) trustAsStatusSays(t testing.TB) {
 	})
 	m.run(command)
 	m.eventually("the configuration is in force", func() error {
-		if strings.Contains(m.status(""), "ci.service") {
+		if strings.Contains(m.status(""), "/system.slice/ci.service") {
 			return errors.New("status lists it still")
 		}
 		return nil
 	})
 	if mode := m.run("stat --format=%a:%U /run/sidemirror/state.json"); mode != "600:sidemirror\n" {
 		t.Errorf("the state is %s", mode)
+	}
+}
+
+// podman's callers, in a suite that has it. IMAGE is imported into podman's own storage.
+var podmanCallers = []caller{
+	{name: "podman, on the host's network", script: "podman run --rm --network=host IMAGE GET"},
+	{name: "podman without systemd's groups", script: "podman --cgroup-manager=cgroupfs run --rm --network=host IMAGE GET"},
+	{name: "podman in a unit", script: "systemd-run --quiet --wait --pipe --property=Delegate=yes --unit=web.service podman run --cgroups=split --rm --network=host IMAGE GET"},
+	{name: "podman exec", script: "podman run --detach --name=exec --network=host IMAGE /usr/local/bin/dockerd >/dev/null && podman exec exec GET; podman rm --force --time=0 exec >/dev/null"},
+}
+
+func TestPodmansContainersNeverUseTheLogins(t *testing.T) {
+	t.Parallel()
+	p := built(t)
+	m, net := freshHost(t, people, p.deb)
+	m.run("dpkg --install " + inside(p.deb))
+	m.settled()
+	m.login(net)
+	m.addUser()
+	m.containerImage()
+	m.write("/etc/containers/storage.conf", "[storage]\ndriver = \"vfs\"\n", 0o644) // no overlay lies on another
+	m.run("tar --directory=/srv/image --create . | podman import --quiet - " + fakeImage)
+	net.private.Push(t, "alice/trust", "v1", shape(1<<16))
+	m.refuse(podmanCallers)
+	// podman itself is trusted in a session.
+	m.run("podman pull --quiet docker.io/alice/trust:v1")
+	if ours, direct := net.visits(hub, "alice/trust"); ours == 0 || direct != 0 {
+		t.Errorf("the registry saw %d requests of ours, %d of others", ours, direct)
 	}
 }

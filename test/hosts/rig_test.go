@@ -45,6 +45,7 @@ type rig struct {
 	upstream   *registry.Registry
 	six        *registry.Registry // the registry six.test, if there is one
 	images     int
+	served     harness.Options // as sidemirror was started
 }
 
 // rigOptions describe a host.
@@ -69,6 +70,8 @@ type rigOptions struct {
 	// has a login.
 	private bool
 
+	// tools makes a host on which neither containerd nor dockerd runs.
+	tools bool
 	// own makes the registry private like private does, and sidemirror has no login for it.
 	own bool
 
@@ -116,8 +119,12 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	if o.distrust {
 		trusted = nil
 	}
+	r.served = served
 	r.sidemirror = harness.Start(t, served)
 	r.host = r.newHost(t, hosts, authorities(t, trusted), o)
+	if o.tools {
+		return r
+	}
 	r.host.StartContainerd(t)
 	r.host.StartDocker(t)
 	return r

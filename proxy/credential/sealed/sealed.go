@@ -36,7 +36,8 @@ const (
 	tool      = "systemd-creds"
 	prefix    = "registry-" // as the credentials that the unit can have from systemd
 	suffix    = ".cred"
-	maxName   = 200 // systemd's limit is 255
+	elsewhere = ".elsewhere" // ends the name of an empty file that stands for a login in another store
+	maxName   = 200          // systemd's limit is 255
 	maxLogins = 256
 	maxFile   = 64 << 10
 
@@ -97,6 +98,9 @@ func (s *Store) Put(ctx context.Context, key string, c credential.Credential) (p
 			return err
 		}
 		path = filepath.Join(s.folder, name+suffix)
+		if err := removeFile(folder, name+elsewhere); err != nil {
+			return err
+		}
 		return s.change(func(running *credential.Store) error { return running.Put(ctx, key, c) })
 	})
 	return path, err
@@ -113,6 +117,9 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		if err := removeFile(folder, name+elsewhere); err != nil {
+			return err
+		}
 		runErr := s.change(func(running *credential.Store) error { return running.Delete(ctx, key) })
 		if errors.Is(runErr, fs.ErrNotExist) {
 			runErr = nil
@@ -121,9 +128,48 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	})
 }
 
-// Keys returns the keys of the logins.
-func (s *Store) Keys() ([]string, error) {
-	entries, err := os.ReadDir(s.folder)
+// PutName records that another store has a login for key, so that [Registries] returns its registry.
+func (s *Store) PutName(ctx context.Context, key string) error {
+	name, err := nameOf(key)
+	if err != nil {
+		return err
+	}
+	return s.locked(ctx, func(folder *os.File) error {
+		return durable.Replace(folder, name+elsewhere, nil, durable.Options{})
+	})
+}
+
+// removeFile removes a file that may be missing.
+func removeFile(folder *os.File, name string) error {
+	if err := durable.Remove(folder, name, durable.Options{}); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Keys returns the keys of the encrypted logins.
+func (s *Store) Keys() ([]string, error) { return keysIn(s.folder, suffix) }
+
+// Registries returns the registries that have a login, by the names of the files in folder: those
+// that are encrypted there, and those that PutName recorded. It reads no file.
+func Registries(folder string) ([]string, error) {
+	keys, err := keysIn(folder, suffix, elsewhere)
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) > maxLogins {
+		keys = keys[:maxLogins]
+	}
+	for i, key := range keys {
+		keys[i], _, _ = strings.Cut(key, "/")
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys), nil
+}
+
+// keysIn returns the keys of the files in folder that end in one of suffixes.
+func keysIn(folder string, suffixes ...string) ([]string, error) {
+	entries, err := os.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -132,8 +178,10 @@ func (s *Store) Keys() ([]string, error) {
 	}
 	var keys []string
 	for _, e := range entries {
-		if key, ok := keyOf(e.Name()); ok {
-			keys = append(keys, key)
+		for _, suffix := range suffixes {
+			if key, ok := keyOf(e.Name(), suffix); ok {
+				keys = append(keys, key)
+			}
 		}
 	}
 	return keys, nil
@@ -249,8 +297,9 @@ func nameOf(key string) (string, error) {
 
 func mustName(key string) string { return prefix + strings.NewReplacer(separators...).Replace(key) }
 
-// keyOf is the inverse of nameOf, for the name of a file. ok is false for another file.
-func keyOf(file string) (key string, ok bool) {
+// keyOf is the inverse of nameOf, for the name of a file that ends in suffix. ok is false for another
+// file.
+func keyOf(file, suffix string) (key string, ok bool) {
 	name, hasSuffix := strings.CutSuffix(file, suffix)
 	name, hasPrefix := strings.CutPrefix(name, prefix)
 	if !hasSuffix || !hasPrefix {

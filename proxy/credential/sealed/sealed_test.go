@@ -264,3 +264,38 @@ func TestAHostWithoutTheProgramOrTheFolderIsOfNoUse(t *testing.T) {
 		t.Error("systemd-creds is not missed")
 	}
 }
+
+func TestTheRegistriesThatHaveALoginAreKnownByNamesOfFiles(t *testing.T) {
+	s := open(t, works)
+	known := func(want ...string) {
+		t.Helper()
+		if got, err := Registries(s.folder); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+	}
+	known()
+	s.mustPut(t, "quay.io/org", "me")
+	s.mustPut(t, "quay.io", "me")
+	for _, key := range []string{"[2001:db8::1]:5000", "ghcr.io/a/b"} {
+		if err := s.PutName(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(s.folder, "registry-..elsewhere"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	known("[2001:db8::1]:5000", "ghcr.io", "quay.io")
+	if keys, err := s.Keys(); err != nil || slices.Contains(keys, "ghcr.io/a/b") {
+		t.Errorf("encrypted logins %q, %v", keys, err)
+	}
+	s.mustPut(t, "ghcr.io/a/b", "me") // now it is encrypted
+	for _, key := range []string{"ghcr.io/a/b", "quay.io", "[2001:db8::1]:5000"} {
+		if err := s.Delete(t.Context(), key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+	}
+	known("quay.io")
+	if got, err := Registries(filepath.Join(s.folder, "none")); err != nil || got != nil {
+		t.Errorf("without the folder: %q, %v", got, err)
+	}
+}
