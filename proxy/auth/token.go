@@ -292,6 +292,9 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 		return time.Duration(min(max(seconds, 0), int64(most/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(v); err == nil {
+		if date, err := http.ParseTime(h.Get("Date")); err == nil {
+			now = date // the server's clock, which this host's may differ from by years
+		}
 		return min(max(at.Sub(now), 0), most)
 	}
 	return 0

@@ -94,3 +94,17 @@ func FuzzReadToken(f *testing.F) {
 		}
 	})
 }
+
+// A host without a battery may start with a clock that is years behind.
+func TestARetryAfterWithADateCountsByTheClockOfTheServer(t *testing.T) {
+	server := time.Now()
+	h := http.Header{
+		"Date":        {server.UTC().Format(http.TimeFormat)},
+		"Retry-After": {server.Add(30 * time.Second).UTC().Format(http.TimeFormat)},
+	}
+	for _, jump := range []time.Duration{-20 * 365 * 24 * time.Hour, 0, 20 * 365 * 24 * time.Hour} {
+		if got := RetryAfter(h, server.Add(jump)); got != 30*time.Second {
+			t.Errorf("with a clock that differs by %v: %v", jump, got)
+		}
+	}
+}

@@ -335,7 +335,7 @@ func (r *Reader) replace(ctx context.Context, cause error, start, at, end int64)
 		return cause
 	}
 	if errors.Is(cause, cache.ErrStorage) {
-		return r.bypass(cause, start, at)
+		return r.bypass(cause, start, at, end)
 	}
 	r.used = append(r.used, r.from)
 	if len(r.all.candidates(r.want, r.used)) == 0 {
@@ -403,12 +403,16 @@ func (s *Transfers) stored(want Want) (*Reader, error) {
 	return &Reader{Size: b.Size, all: s, want: want, file: b.File, done: b.Close, waitsAt: -1}, nil
 }
 
-// bypass lets the reader go on past the cache, which cannot store more.
-func (r *Reader) bypass(cause error, start, at int64) error {
+// bypass lets the reader go on past the cache, which cannot store more. If what has gone out cannot be
+// read, the whole cannot be verified.
+func (r *Reader) bypass(cause error, start, at, end int64) error {
 	next := newStream(r.all, r.want, r.used)
 	next.from, next.size = r.from, r.Size
 	if err := next.follow(r.file, start, at, false); err != nil {
-		return errors.Join(cause, err)
+		if start == 0 && (end < 0 || end == r.Size) {
+			return errors.Join(cause, err)
+		}
+		next.followAlone(start, at)
 	}
 	r.release()
 	r.t, r.file, r.done, r.stream, r.why = nil, nil, nil, next, cause

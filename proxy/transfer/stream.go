@@ -26,7 +26,8 @@ type stream struct {
 	off    int64  // of the body's next byte
 	unsure bool   // what was read came from another upstream, and must be compared
 
-	start     int64     // of the interval that is read
+	asked     int64     // start of the interval that its reader wants
+	start     int64     // of what is read of it
 	read      int64     // of the next byte to read
 	delivered int64     // of the next byte to deliver
 	sum       hash.Hash // of what is read
@@ -76,8 +77,15 @@ func (m *stream) close() {
 
 // reset begins an interval.
 func (m *stream) reset(start int64) {
-	m.start, m.read, m.delivered = start, start, start
+	m.asked, m.start, m.read, m.delivered = start, start, start, start
 	m.sum.Reset()
+}
+
+// followAlone continues where a reader of a file that cannot be read any more has come to, in the
+// middle of an interval that is not verified.
+func (m *stream) followAlone(start, at int64) {
+	m.reset(at)
+	m.asked = start
 }
 
 // follow continues where a reader of a file has come to. If the file is from another upstream,
@@ -98,7 +106,7 @@ func (m *stream) follow(file io.ReaderAt, start, at int64, another bool) error {
 // copyTo delivers the bytes from at to end (-1: the blob's end). Those from start to at are
 // delivered.
 func (m *stream) copyTo(ctx context.Context, w io.Writer, start, at, end int64) (sent int64, err error) {
-	if m.start != start || m.delivered != at {
+	if m.asked != start || m.delivered != at {
 		m.reset(start)
 	}
 	deliver := func(b []byte) error {

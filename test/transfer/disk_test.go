@@ -1,7 +1,9 @@
 package transfer
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -124,6 +126,35 @@ func TestADiskWithIOErrorsBreaksNoPull(t *testing.T) {
 				r.whole("another blob", blob("next", 1<<20))
 			}
 			r.Stop()
+		})
+	}
+}
+
+// The kernel makes a file system read-only when it finds it damaged; "abort" lets it find that.
+func TestAFileSystemThatBecomesReadOnlyBreaksNoPull(t *testing.T) {
+	for _, b := range []quirky.Blob{small, big} {
+		t.Run(fmt.Sprint(len(b.Bytes)), func(t *testing.T) {
+			disk, _ := failingDisk(t, "256m")
+			g, next := newGate(t), blob("next", 1<<20)
+			u := newUpstream(t, 0, right, b, next)
+			r := start(t, func(h *harness.Options) { h.Cache = filepath.Join(disk, "cache") }, u)
+			r.whole("before", next)
+			u.sent.Store(0)
+			u.repair(g.through())
+			atHalf(r, g, b, func() { run(t, "mount", "-o", "remount,abort", disk) })
+			if err := os.WriteFile(filepath.Join(disk, "probe"), nil, 0o600); !errors.Is(err, syscall.EROFS) {
+				t.Fatalf("the file system is not read-only: %v", err)
+			}
+			for range 3 {
+				r.whole("the next client", b)
+				if broken := r.pieces(b, 8); broken > 0 {
+					t.Errorf("%d pieces did not come whole", broken)
+				}
+				r.whole("what was stored before", next)
+			}
+			r = r.again()
+			r.whole("a client after a restart", b)
+			r.whole("what was stored before, after a restart", next)
 		})
 	}
 }

@@ -1,16 +1,20 @@
 package transfer
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sidemirror/sidemirror/test/harness"
+	"github.com/sidemirror/sidemirror/test/quirky"
 )
 
 // kills is how often a daemon is killed in the middle of a transfer, if $SIDEMIRROR_TEST_KILLS does
@@ -163,6 +167,86 @@ func TestAClockThatJumpedMeanwhileSpoilsNothing(t *testing.T) {
 			r.keepsNothingWrong()
 			r = r.again()
 			r.whole("after another start", big)
+		})
+	}
+}
+
+// shiftTimes makes all times of a cache differ from the clock, as they do after the clock was set
+// by -by.
+func shiftTimes(t *testing.T, folder string, by time.Duration) {
+	t.Helper()
+	recorded := regexp.MustCompile(`"(since|seen)":"([^"]+)"`)
+	records := 0
+	err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it has just been renamed
+		}
+		if err != nil {
+			return err
+		}
+		if !d.IsDir() && strings.Contains(path, "/repositories/") {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			shifted := recorded.ReplaceAllFunc(text, func(field []byte) []byte {
+				parts := recorded.FindSubmatch(field)
+				at, err := time.Parse(time.RFC3339Nano, string(parts[2]))
+				if err != nil {
+					t.Errorf("%s has a time that cannot be read: %v", path, err)
+				}
+				records++
+				return fmt.Appendf(nil, `"%s":"%s"`, parts[1], at.Add(by).Format(time.RFC3339Nano))
+			})
+			if err := os.WriteFile(path, shifted, 0o600); err != nil {
+				return err
+			}
+		}
+		err = os.Chtimes(path, time.Now().Add(by), time.Now().Add(by))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return err
+	})
+	if err != nil || records == 0 {
+		t.Fatalf("%d times in records, %v", records, err)
+	}
+}
+
+// What is in memory goes by the monotonic clock. What is on disk is compared with the clock: after a
+// jump of the one its times differ from the other, which is how the test makes it jump.
+func TestAClockThatJumpsWhileTheDaemonRunsSpoilsNothing(t *testing.T) {
+	for _, jump := range []time.Duration{-20 * 365 * 24 * time.Hour, 20 * 365 * 24 * time.Hour} {
+		t.Run(jump.String(), func(t *testing.T) {
+			g, stored, next := newGate(t), blob("stored", 2<<20), blob("next", 3<<20)
+			u := newUpstream(t, 0, right, big, stored, next)
+			r := start(t, nil, u)
+			r.whole("before the jump", stored)
+			u.sent.Store(0)
+			u.repair(g.through())
+			atHalf(r, g, big, func() { shiftTimes(t, r.options.Cache, jump) })
+			calls, _ := u.counts()
+			r.whole("what was stored before", stored)
+			r.whole("what was under way", big)
+			if broken := r.pieces(big, 8); broken > 0 {
+				t.Errorf("%d pieces did not come whole", broken)
+			}
+			if again, _ := u.counts(); again != calls {
+				t.Errorf("what is stored was fetched again, in %d requests", again-calls)
+			}
+			r.readRanges(next, []int{0, 1 << 20, 2 << 20}, 1000)
+			shiftTimes(t, r.options.Cache, -jump)
+			calls, _ = u.counts()
+			r.readRanges(next, []int{0, 1 << 20, 2 << 20}, 1000)
+			if again, _ := u.counts(); again != calls {
+				t.Errorf("ranges that are stored were fetched again, in %d requests", again-calls)
+			}
+			r.whole("the whole of what is there in part", next)
+			r.keepsNothingWrong()
+			r = r.again()
+			for _, b := range []quirky.Blob{stored, big, next} {
+				r.whole("after a restart", b)
+			}
 		})
 	}
 }

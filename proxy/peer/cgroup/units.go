@@ -16,9 +16,9 @@ const (
 var engines = []string{
 	"docker.service", "containerd.service", "cri-docker.service", "crio.service", "kubelet.service",
 	"podman.service", "podman-auto-update.service", "buildkit.service", "buildkitd.service",
-	"k3s.service", "k3s-agent.service", "rke2-server.service", "rke2-agent.service",
-	"k0scontroller.service", "k0sworker.service",
-	"snap.docker.dockerd.service", "snap.microk8s.daemon-containerd.service", "snap.microk8s.daemon-kubelite.service",
+	"k3s.service", "k3s-*.service", "rke2-*.service", "k0scontroller.service", "k0sworker.service",
+	"snap.docker.dockerd.service", "snap.k8s.containerd.service", "snap.microk8s.daemon-*.service",
+	"stargz-snapshotter.service", "soci-snapshotter*.service", "nydus-snapshotter.service", // which fetch layers for containerd
 }
 
 // sessions are where an administrator's commands run: login sessions, logins on hosts whose logins
