@@ -21,6 +21,7 @@ oras=oras.land/oras/cmd/oras@v1.3.6
 conformance=github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111
 ecr=github.com/awslabs/amazon-ecr-credential-helper/ecr-login/cli/docker-credential-ecr-login@v0.12.0
 gcr=github.com/GoogleCloudPlatform/docker-credential-gcr/v2@v2.2.1
+acr=github.com/chrismellard/docker-credential-acr-env@v0.0.0-20230304212654-82a0ddb27589
 
 # Debian keeps daemons in /usr/sbin, which is not in an ordinary user's PATH.
 PATH=$PATH:/usr/sbin:/sbin
@@ -75,7 +76,7 @@ installed() {
 
 install_programs() {
 	mkdir -p "$bin"
-	for program in $crane $regctl $oras $conformance $ecr $gcr; do
+	for program in $crane $regctl $oras $conformance $ecr $gcr $acr; do
 		path=${program%@*}
 		path=${path%/v2}
 		installed "${path##*/}" "${program#*@}" && continue
@@ -93,7 +94,7 @@ get_engines() {
 	[ "$(id -u)" = 0 ] || return 0
 	ages="bookworm built"
 	[ "${ENGINES:-}" != all ] || ages="bookworm trixie sid built"
-	for age in $ages; do
+	for age in $ages trixie-tools buildkit; do
 		got=$(engine/get.sh "$age") || fail "the engines of $age cannot be had"
 		echo "$got" | sed '$d'
 	done

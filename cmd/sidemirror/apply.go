@@ -27,6 +27,9 @@ containerd needs no signal except for config_path: see --restart-containerd. If 
 runs reads hosts.toml files, sidemirror lets it pull from a registry that exists only in such
 a file, to confirm that the pull arrives.
 
+If a credential helper is configured, or the host's name server is link-local, apply lets
+sidemirror's own service reach the addresses that these need, by a drop-in of its unit.
+
 A file that cannot be changed is reported with the reason, and does not keep sidemirror from
 changing the others. If a run is killed, the next one completes or undoes it. The exit code
 is 0 if every file is as planned.`,

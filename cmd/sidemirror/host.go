@@ -150,6 +150,11 @@ func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan
 		return nil, hostconfig.Plan{}, err
 	}
 	plan, err := f.planFor(ctx, h, c)
+	if err == nil && c.Credentials.Plugins == "" {
+		if note := hostconfig.OfferKubeletPlugins(ctx, h); note != nil {
+			plan.Notes = append(plan.Notes, note)
+		}
+	}
 	return h, plan, err
 }
 

@@ -54,7 +54,8 @@ func newStatusCommand(g *globals) *cobra.Command {
 		Short: "Show what is in force on this host, and all problems",
 		Long: `Show whether sidemirror answers, and the container engines of this host: their version and
 store, whether their pulls go through sidemirror, and the files that make them. Each problem
-comes with a hint.
+comes with a hint. Root also sees which callers are not trusted, and so are served without
+sidemirror's logins, and what would make them trusted.
 
 The exit code is 0 if there is no problem, and 1 if there is one.`,
 		Example: `  sudo sidemirror status

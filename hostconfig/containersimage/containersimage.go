@@ -71,7 +71,11 @@ func (t *tools) Detect(ctx context.Context) (engine.State, bool) {
 
 // Plan asks for the drop-in if one of the programs is installed.
 func (t *tools) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
-	return plan(ctx, t.Host, s, want)
+	p := plan(ctx, t.Host, s, want)
+	if at := t.Program(skopeo.name); at != "" && t.Running != nil && len(p.Edits) > 0 {
+		p.Probe = &engine.Probe{Folder: path.Dir(File), Skopeo: at} // podman and buildah would make their storage
+	}
+	return p
 }
 
 // modernOnly reports whether all installed programs read files as podman 6 does.
@@ -134,10 +138,11 @@ func plan(ctx context.Context, h *engine.Host, s engine.State, want engine.Desir
 // mirrorable returns the registries that can be named in the path of a mirror.
 func mirrorable(p *engine.Plan, registries []string) (list []string) {
 	for _, name := range registries {
-		if name != strings.ToLower(name) || strings.Contains(name, "[") {
+		host, _, _ := strings.Cut(name, ":")
+		if name != strings.ToLower(name) || strings.Contains(name, "[") || host != "localhost" && !strings.Contains(host, ".") {
 			p.Skip(name, problem.Problem{
 				Code: "registries-conf-name", Text: fmt.Sprintf("%s cannot be mirrored: podman, buildah and skopeo cannot parse the name of a mirror with it", name),
-				Hint: "use a host name in lower case",
+				Hint: "use a host name in lower case with a dot in it",
 			})
 			continue
 		}
@@ -223,8 +228,8 @@ type entry struct{ entries []splice.RegistryEntry }
 // Kind is engine.RegistriesConf.
 func (entry) Kind() engine.Kind { return engine.RegistriesConf }
 
-// Add returns the drop-in. What another program added to it comes first, unless that has a table, into
-// which sidemirror's lines would go.
+// Add returns the drop-in. It refuses a file that has something else in it: a line of another program
+// could come to stand in one of sidemirror's tables, or the other way round.
 func (e entry) Add(name string, base []byte) ([]byte, error) {
 	own := splice.NewRegistries(e.entries)
 	if len(strings.TrimSpace(string(base))) == 0 {

@@ -3,6 +3,7 @@ package containersimage
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -74,13 +75,7 @@ func compose(l *layout, host string, wanted []string) *composition {
 
 // after reports whether a drop-in is read after sidemirror's.
 func after(name string) bool {
-	folderOf, base := split(name)
-	return strings.HasSuffix(folderOf, ".conf.d") && base > "000-sidemirror.conf"
-}
-
-func split(name string) (folder, base string) {
-	i := strings.LastIndex(name, "/")
-	return name[:i], name[i+1:]
+	return strings.HasSuffix(path.Dir(name), ".conf.d") && path.Base(name) > path.Base(File)
 }
 
 // at returns an entry as it applies to one registry: that of a wildcard, or of a shorter prefix, gets

@@ -92,10 +92,10 @@ func looksLikeRegistry(component string) bool {
 
 // withPort returns the registry that the first component of a path means. podman, buildah, skopeo and
 // CRI-O cannot parse a mirror with a colon in its path, so that for them a port is written as
-// "registry.example__5000".
+// "registry.example__5000". A name without a dot may be that of a repository.
 func withPort(component string) string {
 	host, port, found := strings.Cut(component, "__")
-	if !found || port == "" || strings.Trim(port, "0123456789") != "" {
+	if !found || port == "" || host != "localhost" && !strings.Contains(host, ".") || strings.Trim(port, "0123456789") != "" {
 		return component
 	}
 	return host + ":" + port

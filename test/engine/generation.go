@@ -24,6 +24,13 @@ const (
 	Trixie   Generation = "trixie"   // containerd 1.7, Docker 26
 	Sid      Generation = "sid"      // containerd 2.1, Docker 28
 	Built    Generation = "built"    // containerd 2.4, Docker 29
+
+	// TrixieTools is no generation of daemons: it is trixie's podman 5, buildah and skopeo. Those of
+	// bookworm are this machine's.
+	TrixieTools Generation = "trixie-tools"
+
+	// BuildKit is buildkitd and buildctl, built from their module.
+	BuildKit Generation = "buildkit"
 )
 
 // Generations are those to test against: the oldest and the newest, or all of them
@@ -61,9 +68,9 @@ func (g Generation) Get(t testing.TB) string {
 	return folder
 }
 
-// GetAll gets all of [Generations], for tests that cannot reach the internet later.
+// GetAll gets all of [Generations] and the others, for tests that cannot reach the internet later.
 func GetAll() error {
-	for _, g := range Generations() {
+	for _, g := range append(Generations(), TrixieTools, BuildKit) {
 		if _, _, err := g.get(context.Background()); err != nil {
 			return err
 		}

@@ -3,6 +3,8 @@
 #
 #	test/engine/get.sh bookworm|trixie|sid    Debian's, out of its packages
 #	test/engine/get.sh built                  the newest, by go build
+#	test/engine/get.sh buildkit               buildkitd and buildctl, by go build
+#	test/engine/get.sh trixie-tools           podman, buildah and skopeo of trixie, with all that they need
 #
 # The last line that it prints is their folder, the lines before are the versions.
 # What is there already is not got again. A run that is killed leaves nothing that
@@ -13,6 +15,7 @@ containerd=2.4.2
 dockerd=29.7.2
 # moby's Go module has version numbers of its own: this one is that dockerd.
 moby=v2.0.0-beta.24
+buildkit=v0.34.2
 here=$(cd "$(dirname "$0")" && pwd)
 
 fail() {
@@ -55,7 +58,46 @@ built() {
 	rm -r "$1/module" "$1/log"
 }
 
+# tools unpacks trixie's podman, buildah and skopeo into $1, with the libraries of that suite.
+tools() {
+	mmdebstrap --quiet --mode=root --variant=extract --include=podman,buildah,skopeo \
+		--aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/doc/*' trixie "$1"
+	# Only /usr is laid over a host's.
+	find "$1" -mindepth 1 -maxdepth 1 ! -name usr -exec rm -rf {} +
+	mkdir "$1/etc" "$1/proc"
+	for link in bin lib lib64; do ln -s "usr/$link" "$1/$link"; done
+}
+
+# buildkit builds buildkitd and buildctl into $1, with a module around theirs, which has replace
+# directives.
+buildkit() {
+	export CGO_ENABLED=0 GOFLAGS=-mod=mod GOWORK=off
+	mkdir -p "$1/usr/bin" "$1/etc" "$1/module"
+	(
+		cd "$1/module"
+		go mod init sidemirror.test/buildkitd
+		go get github.com/moby/buildkit/cmd/buildkitd@$buildkit
+		for program in buildkitd buildctl; do
+			go build -trimpath -ldflags "-s -w -X github.com/moby/buildkit/version.Version=$buildkit" \
+				-o "$1/usr/bin/$program" github.com/moby/buildkit/cmd/$program
+		done
+	) 2>"$1/log" || {
+		cat "$1/log" >&2
+		fail "buildkitd cannot be built"
+	}
+	rm -r "$1/module" "$1/log"
+}
+
 versions() {
+	if [ -x "$1/usr/bin/buildkitd" ]; then
+		"$1/usr/bin/buildkitd" --version
+		return
+	fi
+	if [ -x "$1/usr/bin/podman" ]; then
+		unshare --mount sh -ec 'mount -t proc proc "$1/proc"
+			for tool in podman buildah skopeo; do chroot "$1" "/usr/bin/$tool" --version; done' sh "$1"
+		return
+	fi
 	"$1/usr/bin/containerd" --version && "$1/usr/sbin/dockerd" --version
 }
 
@@ -66,11 +108,19 @@ bookworm | trixie | sid)
 	folder=$cache/$name
 	command -v apt-get >/dev/null || fail "Debian's engines need apt-get, which is not here"
 	;;
+buildkit)
+	folder=$cache/buildkit-$buildkit
+	command -v go >/dev/null || fail "go is not in PATH"
+	;;
+trixie-tools)
+	folder=$cache/$name
+	command -v mmdebstrap >/dev/null || fail "mmdebstrap is not here"
+	;;
 built)
 	folder=$cache/containerd-$containerd-dockerd-$dockerd
 	command -v go >/dev/null || fail "go is not in PATH"
 	;;
-*) fail "which engines? bookworm, trixie, sid or built" ;;
+*) fail "which engines? bookworm, trixie, sid, built, buildkit or trixie-tools" ;;
 esac
 
 mkdir -p "$cache"
@@ -82,7 +132,12 @@ if [ ! -d "$folder" ]; then
 	new=$cache/.$name.new
 	rm -rf "$new"
 	mkdir "$new"
-	if [ "$name" = built ]; then built "$new"; else debian "$new"; fi
+	case $name in
+	built) built "$new" ;;
+	buildkit) buildkit "$new" ;;
+	trixie-tools) tools "$new" ;;
+	*) debian "$new" ;;
+	esac
 	versions "$new" >/dev/null || fail "the engines of $name do not run here"
 	sync -f "$new"
 	mv "$new" "$folder"

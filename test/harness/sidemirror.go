@@ -115,6 +115,12 @@ func (s *Sidemirror) Kill() {
 	s.end(syscall.SIGKILL)
 }
 
+// Abort sends SIGABRT, at which sidemirror prints what its goroutines do, and waits for the end.
+func (s *Sidemirror) Abort() {
+	s.tb.Helper()
+	s.end(syscall.SIGABRT)
+}
+
 // CheckSecrets fails the test if text, which is called name in the message,
 // holds a secret that the daemon was given.
 func (s *Sidemirror) CheckSecrets(name, text string) {

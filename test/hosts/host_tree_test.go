@@ -30,7 +30,7 @@ func (r *rig) takeTree(t *testing.T) tree {
 				return err
 			}
 			name := strings.TrimPrefix(path, r.host.Root)
-			if name == "/var/lib/docker" || name == "/var/lib/containerd" || name == "/var/lib/containers" {
+			if name == "/var/lib/docker" || name == "/var/lib/containerd" || name == "/var/lib/containers" || name == "/var/lib/buildkit" {
 				return fs.SkipDir
 			}
 			line, err := describe(path)

@@ -45,6 +45,7 @@ type rig struct {
 	upstream   *registry.Registry
 	six        *registry.Registry // the registry six.test, if there is one
 	images     int
+	served     harness.Options // as sidemirror was started
 }
 
 // rigOptions describe a host.
@@ -118,6 +119,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	if o.distrust {
 		trusted = nil
 	}
+	r.served = served
 	r.sidemirror = harness.Start(t, served)
 	r.host = r.newHost(t, hosts, authorities(t, trusted), o)
 	if o.tools {

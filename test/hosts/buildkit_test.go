@@ -1,0 +1,93 @@
+package hosts_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidemirror/sidemirror/test/engine"
+	"github.com/sidemirror/sidemirror/test/process"
+)
+
+const buildkitConf = "/etc/buildkit/buildkitd.toml"
+
+// startBuildkit starts buildkitd as its unit does.
+func (r *rig) startBuildkit(t *testing.T) *process.Daemon {
+	t.Helper()
+	daemon := r.host.Start(t, func(string) error {
+		if !exists(r.host.Path("/run/buildkit/buildkitd.sock")) {
+			return errors.New("it does not listen")
+		}
+		return nil
+	}, "buildkitd", "/usr/bin/buildkitd", "--oci-worker-snapshotter", "native", "--containerd-worker=false")
+	// Without systemd, which would name the process of its unit, buildkitd is believed by its socket
+	// alone: and that only in a folder in which no group can make files.
+	if err := os.Chmod(r.host.Path("/run/buildkit"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return daemon
+}
+
+// buildFrom builds an image on one of a registry.
+func (r *rig) buildFrom(t *testing.T, name string) by {
+	t.Helper()
+	return r.pulled(t, func(repository, _ string) error {
+		folder := "/tmp/" + strings.ReplaceAll(repository, "/", "-")
+		r.put(t, map[string]string{filepath.Join(folder, "Dockerfile"): "FROM " + name + "/" + repository + ":v1\nCOPY Dockerfile /\n"})
+		stdout, stderr, code, err := r.host.Run(t.Context(), "/usr/bin/buildctl", "build", "--frontend", "dockerfile.v0",
+			"--local", "context="+folder, "--local", "dockerfile="+folder, "--output", "type=oci,dest="+folder+"/out.tar")
+		if err == nil && code != 0 {
+			err = fmt.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+		}
+		return err
+	})
+}
+
+// TestBuildkitdBuildsThroughSidemirror shows that a build pulls straight from the registry before apply,
+// through sidemirror after apply and a restart, and straight again while sidemirror is stopped. After
+// revert every byte is as before.
+func TestBuildkitdBuildsThroughSidemirror(t *testing.T) {
+	for name, config := range map[string]string{
+		"no file": "",
+		"a file":  "# by hand\ndebug = true\n\n[registry.\"reg.test\"]\n  mirrors = [] # none yet\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := map[string]string{}
+			if config != "" {
+				files[buildkitConf] = config
+			}
+			r := newRig(t, rigOptions{generation: engine.BuildKit, files: files, tools: true})
+			daemon := r.startBuildkit(t)
+			check := func(when, registry string, want by) {
+				t.Helper()
+				if got := r.buildFrom(t, registry); got != want {
+					t.Errorf("%s a build pulls from %s %s; want %s", when, registry, got, want)
+				}
+			}
+			check("before apply", otherName, direct)
+			first := r.takeTree(t)
+			time.Sleep(2 * time.Second) // the time of a process's start is known to a second
+			r.do(t, 0, "apply", "--engine", "buildkit")
+			if stdout, _ := r.do(t, 1, "status", "--engine", "buildkit"); !strings.Contains(stdout, "was started before this file was changed") {
+				t.Errorf("status says:\n%s", stdout)
+			}
+			check("before a restart", otherName, direct)
+			daemon.Stop()
+			daemon = r.startBuildkit(t)
+			r.do(t, 0, "status", "--engine", "buildkit")
+			check("after a restart", otherName, viaSidemirror)
+			check("after a restart", hubName, viaSidemirror)
+			r.sidemirror.Stop()
+			check("while sidemirror is stopped", otherName, direct)
+			r.do(t, 0, "revert")
+			daemon.Stop()
+			r.startBuildkit(t)
+			check("after revert", otherName, direct)
+			r.sameTree(t, "after revert", first)
+		})
+	}
+}
