@@ -1,9 +1,14 @@
 package hosts_test
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/test/engine"
+	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/registry"
 )
 
@@ -54,5 +59,45 @@ func TestARegistryThatNoTableNamesIsPulledThroughSidemirror(t *testing.T) {
 		}
 		r.do(t, 0, "revert")
 		r.sameTree(t, "after revert", first)
+	})
+}
+
+// A login is enough: for the proxy by its store, for the engines by the name of a file.
+func TestARegistryThatNoTableNamesIsKnownByItsLogin(t *testing.T) {
+	engine.NeedRoot(t)
+	each(t, []engine.Generation{engine.Built}, func(t *testing.T, g engine.Generation) {
+		r := newRig(t, rigOptions{generation: g, any: true, files: map[string]string{config: certsPath, "/etc/docker/daemon.json": dockerJSON(g)}})
+		const name = "/var/lib/sidemirror-logins/registry-" + anyName + ".elsewhere"
+		store := regexp.MustCompile(`store = "(.*)"`).FindStringSubmatch(r.read(t, "/etc/sidemirror/config.toml"))[1]
+		authority, err := os.ReadFile(r.upstream.CA) // which the configuration names
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.put(t, map[string]string{r.upstream.CA: string(authority)})
+		r.do(t, 0, "apply")
+		if cri, docker := r.byBoth(t, r.any, anyName); cri != direct || docker != direct {
+			t.Errorf("without a login CRI pulls %s, Docker %s", cri, docker)
+		}
+		_, notes, code, err := r.host.Run(t.Context(), "/bin/sh", "-c", "echo secret | /srv/"+filepath.Base(harness.Binary(t))+" login "+anyName+" --username me --password-stdin")
+		if err != nil || code != 0 || !strings.Contains(notes, anyName+" has no table") {
+			t.Fatalf("login ends with %d, %v: %s", code, err, notes)
+		}
+		// The host's tree has a copy of the configuration, and not the proxy's own store.
+		if err := os.WriteFile(store, []byte(r.read(t, store)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.put(t, map[string]string{name: ""})
+		r.do(t, 0, "apply")
+		if cri, docker := r.byBoth(t, r.any, anyName); cri != viaSidemirror || docker != viaSidemirror {
+			t.Errorf("with a login CRI pulls %s, Docker %s", cri, docker)
+		}
+		if err := os.WriteFile(store, []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		// sidemirror refuses these requests without looking at what they ask for.
+		if cri, docker := r.byBoth(t, r.any, anyName); cri != direct || docker != direct {
+			t.Errorf("after the logout CRI pulls %s, Docker %s", cri, docker)
+		}
+		r.do(t, 0, "revert")
 	})
 }
