@@ -99,11 +99,14 @@ func Present(authorization, registry, repository string) Presented {
 	return p
 }
 
-// ownToken returns the token of a header that holds one of sidemirror's own.
+// ownToken returns the token of a header that holds one of sidemirror's own, whatever its scheme: no
+// upstream may see it.
 func ownToken(authorization string) (string, bool) {
-	scheme, token, _ := strings.Cut(authorization, " ")
-	token = strings.TrimLeft(token, " ")
-	return token, strings.EqualFold(scheme, "Bearer") && strings.HasPrefix(token, sealedPrefix)
+	token := strings.TrimLeft(authorization, " \t")
+	if i := strings.IndexAny(token, " \t"); i >= 0 {
+		token = strings.TrimLeft(token[i:], " \t")
+	}
+	return token, strings.HasPrefix(token, sealedPrefix)
 }
 
 // For returns the Authorization with which the upstream at u is asked; zero for none.

@@ -122,7 +122,7 @@ func TestATokenEndsAndIsOfThisProcess(t *testing.T) {
 			t.Errorf("a token with another character %d is opened: %+v", i, got)
 		}
 	}
-	if s.seal(sealed{}) == s.seal(sealed{}) {
+	if first, second := s.seal(sealed{}), s.seal(sealed{}); first == second {
 		t.Error("two tokens are the same")
 	}
 }
@@ -253,4 +253,25 @@ func TestARefusalIsForgottenInTime(t *testing.T) {
 	if n := len(r.stored); n > maxRelayedRefusals {
 		t.Errorf("%d refusals are stored", n)
 	}
+}
+
+func FuzzNoHeaderWithATokenOfSidemirrorsOwnIsPassedOn(f *testing.F) {
+	own := tokenSealer().seal(sealed{})
+	for _, prefix := range []string{"Bearer ", "bearer\t", "Bearer  \t ", "Token ", "", " "} {
+		f.Add(prefix, "")
+		f.Add(prefix, " ")
+	}
+	u := mustURL("https://r.test")
+	f.Fuzz(func(t *testing.T, before, after string) {
+		before, after = strings.TrimSpace(before), strings.TrimSpace(after) // as package http leaves a header
+		if strings.ContainsAny(before+after, " \t,") {
+			return // no credentials of RFC 9110 look so
+		}
+		for _, header := range []string{before + " " + own + after, before + "\t" + own + after, own + after} {
+			got := Present(header, "r.test", "team/app").For(u)
+			if !got.IsZero() {
+				t.Errorf("%q is passed on as %q", header, got.Reveal())
+			}
+		}
+	})
 }

@@ -1,7 +1,10 @@
 package clients_test
 
 import (
+	"encoding/base64"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/test/harness"
@@ -69,5 +72,81 @@ func (s *stage) pullByPrefix() {
 				t.Error("pulled without a login")
 			}
 		})
+	}
+}
+
+// containerd asks up to five times for what a registry refuses to the token that it has just given.
+func TestARegistryIsAskedOnceForWhatItRefusesAnEngine(t *testing.T) {
+	e := startEngines(t)
+	for _, auth := range []string{"daemon", "relay", "auto"} {
+		t.Run(auth, func(t *testing.T) {
+			s := newStage(t, e, quirky.Options{Auth: quirky.Auth{Scheme: "Bearer", Private: []string{""}}}, func(h *harness.Options) {
+				for i := range h.Registries {
+					h.Registries[i].ClientAuth = auth
+				}
+			})
+			s.up.Add("alice/private", "v1", quirky.NewImage(false, "private", 1000))
+			if err := e.containerd.Pull(t.Context(), name+"/alice/private:v1", ""); err == nil {
+				t.Error("containerd pulled a private image without a login")
+			}
+			if err := e.containerd.Pull(t.Context(), name+"/alice/private:v1", user+":wrong"); err == nil {
+				t.Error("containerd pulled a private image with a wrong login")
+			}
+			tried := map[string]int{}
+			for _, q := range s.up.Requests(quirky.Registry, "", "/manifests/") {
+				tried[q.Authorization()]++
+			}
+			if len(tried) == 0 {
+				t.Error("the registry was not asked at all")
+			}
+			for authorization, n := range tried {
+				most := 1
+				if authorization == "" {
+					most = 2 // each pull begins without one
+				}
+				if n > most {
+					t.Errorf("the registry was asked %d times with Authorization %.24q", n, authorization)
+				}
+			}
+			wrong := 0
+			for _, q := range s.up.Requests(quirky.Token, "", "") {
+				if strings.HasPrefix(q.Authorization(), "Basic ") || strings.Contains(q.Body, "password") {
+					wrong++
+				}
+			}
+			if wrong > 1 || auth != "daemon" && wrong == 0 {
+				t.Errorf("the wrong login was sent to the token server %d times, want once", wrong)
+			}
+		})
+	}
+}
+
+// reg.test and docker.io cannot be reached without sidemirror here, so a pull that succeeds went
+// through it with the engine's login.
+func TestAnEnginesLoginIsForRegistriesOfEachKind(t *testing.T) {
+	e := startEngines(t)
+	for _, auth := range []string{"relay", "auto"} {
+		for _, scheme := range []string{"Bearer", "Basic"} {
+			t.Run(auth+" "+scheme, func(t *testing.T) {
+				login := quirky.Auth{Scheme: scheme, Users: map[string]string{user: password}, Private: []string{""}}
+				s := newStage(t, e, quirky.Options{Auth: login}, func(h *harness.Options) {
+					h.Logins, h.Secrets = nil, []string{password}
+					for i := range h.Registries {
+						h.Registries[i].ClientAuth = auth
+					}
+				})
+				repository := strings.ToLower("alice/" + auth + "-" + scheme)
+				s.up.Add(repository, "v1", quirky.NewImage(false, repository, 1000))
+				if err := e.containerd.Pull(t.Context(), name+"/"+repository+":v1", user+":"+password); err != nil {
+					t.Error(err)
+				}
+				folder := t.TempDir()
+				write(t, filepath.Join(folder, "config.json"), fmt.Sprintf(`{"auths":{"https://index.docker.io/v1/":{"auth":%q}}}`,
+					base64.StdEncoding.EncodeToString([]byte(user+":"+password))))
+				if err := e.docker.Pull(t.Context(), repository+":v1", folder); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 	}
 }

@@ -1,7 +1,10 @@
 package hosts_test
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -98,4 +101,36 @@ func pullsThroughSidemirror(t *testing.T, age engine.Generation) {
 	r.do(t, 0, "revert")
 	r.toolsPull(t, "after revert", otherName, direct)
 	r.sameTree(t, "after revert", first)
+}
+
+// TestAUsersSkopeoPullsThroughSidemirrorUnlessTheUserHasAFileOfTheirOwn shows that the files of /etc are
+// those of all users, and that up to podman 5 a user's own registries.conf switches them off.
+func TestAUsersSkopeoPullsThroughSidemirrorUnlessTheUserHasAFileOfTheirOwn(t *testing.T) {
+	r := newToolsRig(t, engine.Bookworm, nil)
+	const home = "/home/ada"
+	if err := errors.Join(os.MkdirAll(filepath.Join(r.host.Root, home), 0o755), os.Chown(filepath.Join(r.host.Root, home), 1000, 1000), os.Chmod(filepath.Join(r.host.Root, "tmp"), 0o1777), os.Chmod(r.host.Root, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	skopeo := func(reference string) []string {
+		line := []string{"/usr/bin/env", "HOME=" + home, "/usr/bin/setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"}
+		return append(line, tools[2].line(reference)...)
+	}
+	pull := func(when string, want by) {
+		t.Helper()
+		got := r.pulled(t, func(repository, _ string) error {
+			return r.pullBy(t, tool{"a user's skopeo", skopeo}, otherName+"/"+repository+":v1")
+		})
+		if got != want {
+			t.Errorf("%s a user pulls %s; want %s", when, got, want)
+		}
+	}
+	pull("before apply", direct)
+	r.do(t, 0, "apply", "--engine", "podman")
+	pull("after apply", viaSidemirror)
+	r.put(t, map[string]string{home + "/.config/containers/registries.conf": ""})
+	pull("with an own registries.conf", direct)
+	stdout, _ := r.do(t, 0, "status", "--engine", "podman")
+	if !strings.Contains(stdout, home+"/.config/containers/registries.conf: switches off all files of /etc/containers for that user") {
+		t.Errorf("status says:\n%s", stdout)
+	}
 }
