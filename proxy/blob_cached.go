@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/cache"
@@ -53,5 +54,20 @@ func (p *Proxy) serveStored(w *response, r *request, stored *cache.Blob) error {
 		return nil
 	}
 	http.ServeContent(w, r.http, "", time.Time{}, stored.File)
+	if errors.Is(w.failure, syscall.EIO) { // a socket has no such error
+		p.dropUnreadable(r)
+	}
 	return nil
+}
+
+// dropUnreadable removes a stored blob that the disk cannot read: the next pull fetches it.
+func (p *Proxy) dropUnreadable(r *request) {
+	p.log.WithField("digest", r.Digest).Warn("the disk cannot read a stored blob; it is removed")
+	c, err := p.cache.Stored(r.Digest, false)
+	if err == nil {
+		_, err = p.cache.RemoveContent(context.Background(), []cache.Content{c})
+	}
+	if err != nil {
+		p.log.WithError(err).WithField("digest", r.Digest).Warn("cannot remove a blob")
+	}
 }

@@ -16,6 +16,8 @@ type response struct {
 
 	values [8]string // of the header, see setHeader
 	used   int       // of values
+
+	failure error // of the last copy of a file
 }
 
 func newResponse(w http.ResponseWriter, r *http.Request) *response {
@@ -50,6 +52,7 @@ func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	}
 	n, err := io.Copy(w.ResponseWriter, r)
 	w.line.bytes += n
+	w.failure = err
 	return n, err
 }
 

@@ -36,6 +36,10 @@ const (
 
 	// wholeImageLimit is for all of them. A client that is refused then has the registry itself.
 	wholeImageLimit = 3 * time.Second
+
+	// justDescribed is how long an upstream's description of a blob counts: from an index to the
+	// manifest that the client asks for next.
+	justDescribed = 10 * time.Second
 )
 
 // checkWholeImage makes sure that the blobs of a manifest can be served to a client that would not
@@ -103,8 +107,9 @@ func (p *Proxy) checkBlob(ctx context.Context, w *response, r *request, blob v1.
 	of := *r
 	of.Kind, of.Digest, of.Tag = oci.Blob, blob.Digest, ""
 	of.http = r.http.WithContext(ctx)
-	if p.cache != nil && p.cache.HasBlob(blob.Digest) {
-		if p.may(&of, p.cache.BlobHoldings(of.repository(), of.Digest)) != nil {
+	if p.cache != nil {
+		known := p.may(&of, p.cache.BlobHoldings(of.repository(), of.Digest))
+		if known != nil && (p.cache.HasBlob(blob.Digest) || time.Since(known.Since) < justDescribed) {
 			return nil
 		}
 	}

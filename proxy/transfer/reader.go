@@ -1,14 +1,14 @@
 package transfer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/internal/extent"
 	"github.com/sidemirror/sidemirror/proxy/cache"
@@ -257,6 +257,9 @@ func (r *Reader) copy(ctx context.Context, w io.Writer, start, at, end int64) (i
 		if n := there - (at + sent); n > 0 {
 			m, err := io.Copy(w, &io.LimitedReader{R: r.file, N: n})
 			sent += m
+			if errors.Is(err, unix.EIO) { // of the disk: a client's connection has no such error
+				return sent, &upstreamError{fmt.Errorf("%w: %w", cache.ErrStorage, err)}
+			}
 			if err != nil {
 				return sent, err
 			}
@@ -328,72 +331,6 @@ func (r *Reader) ready(start, at, end int64) (there int64, over bool, err error)
 	return there, end >= 0 && there >= end, nil
 }
 
-// replace lets the reader go on after a failure: past the cache if that failed, or with another
-// upstream.
-func (r *Reader) replace(ctx context.Context, cause error, start, at, end int64) error {
-	if errors.Is(cause, errClosed) || ctx.Err() != nil {
-		return cause
-	}
-	if errors.Is(cause, cache.ErrStorage) {
-		return r.bypass(cause, start, at, end)
-	}
-	r.used = append(r.used, r.from)
-	if len(r.all.candidates(r.want, r.used)) == 0 {
-		return cause
-	}
-	next, err := r.all.open(ctx, r.want, r.used)
-	if errors.Is(err, ErrStored) {
-		next, err = r.all.stored(r.want)
-	}
-	if err != nil {
-		return cause
-	}
-	if next.Size != r.Size {
-		next.Close()
-		return ErrMismatch
-	}
-	if err := r.compareSent(ctx, next, start, at); err != nil {
-		next.Close()
-		return err
-	}
-	r.release()
-	r.t, r.file, r.done, r.stream, r.from, r.why = next.t, next.file, next.done, next.stream, next.from, next.why
-	if r.t != nil {
-		r.t.mu.Lock()
-		defer r.t.mu.Unlock()
-		r.wants = next.wants
-		r.t.readers[slices.Index(r.t.readers, next)] = r
-	}
-	return nil
-}
-
-// compareSent compares what has gone out with what another upstream sends.
-func (r *Reader) compareSent(ctx context.Context, next *Reader, start, at int64) error {
-	if next.stream != nil {
-		return next.stream.follow(r.file, start, at, true)
-	}
-	for _, e := range r.sent.All() {
-		for off := e.Start; off < e.End; {
-			there, _, err := next.wait(ctx, off, off, min(e.End, off+bufferSize))
-			if err != nil {
-				return err
-			}
-			ours, theirs := make([]byte, there-off), make([]byte, there-off)
-			if _, err := r.file.ReadAt(ours, off); err != nil {
-				return fmt.Errorf("%w: %w", cache.ErrStorage, err)
-			}
-			if _, err := next.file.ReadAt(theirs, off); err != nil {
-				return fmt.Errorf("%w: %w", cache.ErrStorage, err)
-			}
-			if !bytes.Equal(ours, theirs) {
-				return ErrMismatch
-			}
-			off = there
-		}
-	}
-	return nil
-}
-
 // stored returns a reader of a blob that is whole in the cache.
 func (s *Transfers) stored(want Want) (*Reader, error) {
 	b, err := s.dir.Blob(want.Digest, want.Untrusted)
@@ -401,20 +338,4 @@ func (s *Transfers) stored(want Want) (*Reader, error) {
 		return nil, err
 	}
 	return &Reader{Size: b.Size, all: s, want: want, file: b.File, done: b.Close, waitsAt: -1}, nil
-}
-
-// bypass lets the reader go on past the cache, which cannot store more. If what has gone out cannot be
-// read, the whole cannot be verified.
-func (r *Reader) bypass(cause error, start, at, end int64) error {
-	next := newStream(r.all, r.want, r.used)
-	next.from, next.size = r.from, r.Size
-	if err := next.follow(r.file, start, at, false); err != nil {
-		if start == 0 && (end < 0 || end == r.Size) {
-			return errors.Join(cause, err)
-		}
-		next.followAlone(start, at)
-	}
-	r.release()
-	r.t, r.file, r.done, r.stream, r.why = nil, nil, nil, next, cause
-	return nil
 }

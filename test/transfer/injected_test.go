@@ -137,3 +137,32 @@ func TestADiskThatCannotBeReadBreaksNoRangeAndSpoilsNothing(t *testing.T) {
 		})
 	}
 }
+
+func TestABlobThatTheDiskCannotSendIsFetchedAgain(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("tracing another process needs root")
+	}
+	u := newUpstream(t, 0, right, big)
+	r := start(t, nil, u)
+	r.whole("before", big)
+	calls, _ := u.counts()
+	stop := inject(r, "sendfile:error=EIO:when=1+")
+	r.get(big).Spoiled(t, "a client of a blob that is stored and cannot be read")
+	if stop() == 0 {
+		t.Error("no call failed: this says nothing")
+	}
+	r.whole("the next client", big)
+	if again, _ := u.counts(); again == calls {
+		t.Error("a blob that the disk cannot read was served from it again")
+	}
+	r.keepsNothingWrong()
+	forgotten := blob("forgotten", 9<<20)
+	v := newUpstream(t, 0, right, forgotten)
+	s := start(t, nil, v)
+	stop = inject(s, "sendfile:error=EIO:when=1+")
+	s.whole("a client of a blob that comes in", forgotten)
+	if stop() == 0 {
+		t.Error("no call failed while a blob came in: this says nothing")
+	}
+	s.whole("the client after it", forgotten)
+}
