@@ -65,7 +65,7 @@ func newComposer(h *engine.Host, want engine.Desired) *composer {
 		c.out.Refused = append(c.out.Refused, c.blocked)
 	}
 	if c.foreign {
-		c.want.Registries = nil
+		c.want.Registries, c.want.Any = nil, false
 	}
 	return c
 }

@@ -25,7 +25,9 @@ changes without making them, and "sidemirror revert" restores the files.
 sidemirror reloads Docker if daemon.json changed, and asks it whether it took the change.
 containerd needs no signal except for config_path: see --restart-containerd. If an engine that
 runs reads hosts.toml files, sidemirror lets it pull from a registry that exists only in such
-a file, to confirm that the pull arrives.
+a file, to confirm that the pull arrives. It does the same with skopeo if that is installed, for
+podman's files. podman, buildah and skopeo need no signal, CRI-O is reloaded, and buildkitd reads
+its file when it is restarted: see --restart-buildkit.
 
 If a credential helper is configured, or the host's name server is link-local, apply lets
 sidemirror's own service reach the addresses that these need, by a drop-in of its unit.

@@ -50,7 +50,9 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 		want.Leave = append(want.Leave, engine.Sidemirror)
 	}
 	for _, r := range c.Registries {
-		if r.Name != config.Wildcard {
+		if r.Name == config.Wildcard {
+			want.Any = true
+		} else {
 			want.Registries = append(want.Registries, r.Name)
 		}
 	}

@@ -29,7 +29,7 @@ func TestDesiredFollowsTheConfigurationAndTheOptions(t *testing.T) {
 		want    engine.Desired
 	}{
 		"default":           {"", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all}},
-		"wildcard":          {"[registry.'*']\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all}},
+		"wildcard":          {"[registry.'*']\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Any: true, Service: true, Engines: all}},
 		"engine turned off": {"engine.docker.enabled = false\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all[1:]}},
 		"logins": {"", Options{LoggedIn: []string{"r.example", "ghcr.io"}},
 			engine.Desired{Mirror: mirror, Registries: append(slices.Clone(registries), "r.example"), Service: true, Engines: all}},

@@ -25,6 +25,9 @@ type Folder struct {
 	// Library is the version of containerd's library in the oldest program that reads the folder. It
 	// decides which words a file may have.
 	Library splice.Version
+
+	// Any says that registries that are not named go through sidemirror too: see [Folder.PlanDefault].
+	Any bool
 }
 
 // OldestReader returns the older one of an engine's library and that of nerdctl, which reads the
@@ -56,9 +59,11 @@ func (f Folder) File(registry string) string { return path.Join(f.Registry(regis
 // Plan adds a registry's hosts.toml to a plan: an edit, or the reason why there is none. mirrors
 // are the user's, which the file has to name because it overrides their setting.
 func (f Folder) Plan(plan *engine.Plan, registry, url string, mirrors []splice.Mirror) {
-	folder, name := f.Registry(registry), f.File(registry)
-	tree := f.Host.Tree
-	if !tree.IsDir(folder) && tree.IsDir(path.Join(f.Path, "_default")) {
+	folder, tree := f.Registry(registry), f.Host.Tree
+	if other := path.Join(f.Path, defaultName); !tree.IsDir(folder) && tree.IsDir(other) && !f.oursAlone(other) {
+		if f.Any {
+			return // it has sidemirror's entry, or is reported
+		}
 		plan.Skip(registry, problem.Problem{
 			Code: "registry-served-by-default", Path: path.Join(f.Path, "_default"),
 			Text: fmt.Sprintf("serves %s, and a folder of its own would override that", registry),
@@ -66,6 +71,12 @@ func (f Folder) Plan(plan *engine.Plan, registry, url string, mirrors []splice.M
 		})
 		return
 	}
+	f.planFile(plan, registry, folder, splice.Hosts{URL: url, Registry: registry, Library: f.Library, Mirrors: mirrors}, registry)
+}
+
+// planFile adds the hosts.toml in a folder to a plan. what says which registries it is for.
+func (f Folder) planFile(plan *engine.Plan, registry, folder string, hosts splice.Hosts, what string) {
+	name, tree := path.Join(folder, "hosts.toml"), f.Host.Tree
 	now, err := tree.Read(name)
 	if err != nil {
 		plan.Refuse(name, err, "hosts-file-unreadable")
@@ -78,14 +89,13 @@ func (f Folder) Plan(plan *engine.Plan, registry, url string, mirrors []splice.M
 		})
 		return
 	}
-	hosts := splice.Hosts{URL: url, Registry: registry, Library: f.Library, Mirrors: mirrors}
 	ours := f.Host.Journal.Find(name).IsOurs(now.Data)
 	if len(now.Data) == 0 || ours {
 		if hosts.CA, hosts.Clients, err = Certificates(tree, folder); err != nil {
 			plan.Refuse(name, err, "certificate-unusable")
 			return
 		}
-	} else if err := f.inspect(plan, now, url); err != nil {
+	} else if err := f.inspect(plan, now, hosts.URL); err != nil {
 		plan.Refuse(name, err, "hosts-file-invalid")
 		return
 	} else {
@@ -95,7 +105,7 @@ func (f Folder) Plan(plan *engine.Plan, registry, url string, mirrors []splice.M
 	}
 	plan.Edits = append(plan.Edits, engine.Edit{
 		Path: name, Entry: Entry{hosts},
-		Why: registry + ": ask sidemirror first, and the registry itself if sidemirror does not answer",
+		Why: what + ": ask sidemirror first, and the registry itself if sidemirror does not answer",
 	})
 }
 

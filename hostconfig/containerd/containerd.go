@@ -178,9 +178,12 @@ func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desir
 	}
 	p.State.Through, p.Retain = []engine.Kind{engine.HostsTOML}, []engine.Kind{engine.ConfigTOML}
 	for _, folder := range c.folders() {
-		hosts := certsd.Folder{Host: c.Host, Path: folder, Library: certsd.OldestReader(ctx, c.Host, c.version)}
+		hosts := certsd.Folder{Host: c.Host, Path: folder, Library: certsd.OldestReader(ctx, c.Host, c.version), Any: want.Any}
 		for _, registry := range want.Registries {
 			hosts.Plan(&p, registry, want.Mirror, nil)
+		}
+		if want.Any {
+			hosts.PlanDefault(&p, want.Mirror, want.Registries, c.after(folder)...)
 		}
 	}
 	before := len(p.State.Problems)
@@ -189,4 +192,19 @@ func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desir
 	}
 	c.forCRI(&p, before, want)
 	return p
+}
+
+// after returns the folders in which programs look after folder: the rest of config_path, and Docker's
+// if nerdctl is installed.
+func (c *containerd) after(folder string) []string {
+	var list []string
+	for _, conf := range []config{c.conf, c.inForce()} {
+		if roots := conf.roots(); slices.Contains(roots, folder) {
+			list = append(list, roots...)
+		}
+	}
+	if c.Program("nerdctl") != "" {
+		list = append(list, dockerHosts)
+	}
+	return list
 }

@@ -186,6 +186,7 @@ func (d *docker) planHosts(ctx context.Context, p *engine.Plan, hosts certsd.Fol
 	ctx, cancel := context.WithTimeout(ctx, lookupLimit)
 	defer cancel()
 	trust := newTrust(d.Host, d.settings.Insecure)
+	hosts.Any = want.Any && d.allowsDefault(p, trust)
 	for _, registry := range want.Registries {
 		verdict := trust.of(ctx, registry)
 		if verdict == unknown && d.Journal.Find(hosts.File(registry)) != nil {
@@ -216,6 +217,46 @@ func (d *docker) planHosts(ctx context.Context, p *engine.Plan, hosts certsd.Fol
 			hosts.Plan(p, registry, want.Mirror, mirrors)
 		}
 	}
+	if hosts.Any {
+		hosts.PlanDefault(p, want.Mirror, want.Registries)
+	}
+}
+
+// allowsDefault reports whether a hosts.toml of _default would override no setting, or notes why not.
+// dockerd would ask insecure registries by HTTPS alone, except those at localhost and at loopback
+// addresses (containerd, core/remotes/docker/config, ConfigureHosts).
+func (d *docker) allowsDefault(p *engine.Plan, t trust) bool {
+	item, at := t.beyondLoopback(), d.json
+	var own string
+	if item == "" {
+		item, own = t.loopbackNames(d.ownNames())
+		at = "/etc/hosts"
+	}
+	if item == "" {
+		if own != "" {
+			p.State.Note(problem.Problem{
+				Code: "docker-default-own-name", Path: at,
+				Text: own + " is this host: a registry that Docker pulls from by that name and by plain HTTP can be pulled from as localhost only",
+				Hint: "pull from localhost, or add " + own + " with the registry's port to insecure-registries",
+			})
+		}
+		return true
+	}
+	p.State.Note(problem.Problem{
+		Code: "docker-default-insecure", Path: at,
+		Text: "Docker treats " + item + " as insecure, which a hosts.toml for all registries would override: registries that sidemirror's configuration does not name are not mirrored",
+		Hint: "name the registries that sidemirror should mirror in its configuration",
+	})
+	return false
+}
+
+// ownNames returns the names of the host.
+func (d *docker) ownNames() []string {
+	f, err := d.Tree.Read("/etc/hostname")
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(f.Data))
 }
 
 // library returns the version of containerd's library in the oldest program that reads Docker's

@@ -47,6 +47,10 @@ type Desired struct {
 	// Registries are names as in references: "docker.io", "registry.corp.example:5000".
 	Registries []string
 
+	// Any says that registries that are not named go through sidemirror too, where the engine has a
+	// setting for that.
+	Any bool
+
 	// Engines are those to configure, Leave those not to look at.
 	Engines, Leave []string
 

@@ -15,6 +15,8 @@ type HostsFile struct {
 	CA     []string
 	Hosts  []Host // in the order of the file
 	Ours   bool   // a mark names sidemirror as the owner of a table or of the file
+
+	tls bool // the registry itself has TLS settings
 }
 
 // Host is one host of a hosts.toml.
@@ -22,6 +24,26 @@ type Host struct {
 	Name       string
 	CA         []string
 	SkipVerify bool
+
+	tls bool // it has TLS settings
+}
+
+// OwnTLS reports whether the engine reaches the registry, or a host other than url, by plain HTTP or
+// with TLS settings of its own.
+func (f HostsFile) OwnTLS(url string) bool {
+	return f.tls || strings.HasPrefix(f.Server, "http://") || slices.ContainsFunc(f.Hosts, func(h Host) bool {
+		return !SameURL(h.Name, url) && (h.tls || strings.HasPrefix(h.Name, "http://"))
+	})
+}
+
+// hasTLS reports whether a table has TLS settings.
+func hasTLS(values map[string]any) bool {
+	for _, key := range []string{"ca", "client", "skip_verify"} {
+		if _, has := values[key]; has {
+			return true
+		}
+	}
+	return false
 }
 
 // ReadHosts parses a hosts.toml, and refuses what [Hosts.Add] refuses about it.
@@ -31,11 +53,11 @@ func ReadHosts(name string, data []byte, library Version) (HostsFile, error) {
 		return HostsFile{}, err
 	}
 	server, _ := d.values["server"].(string)
-	file := HostsFile{Server: server, CA: stringsIn(d.values["ca"]), Ours: len(d.ownTables(nil)) > 0}
+	file := HostsFile{Server: server, CA: stringsIn(d.values["ca"]), Ours: len(d.ownTables(nil)) > 0, tls: hasTLS(d.values)}
 	for _, e := range d.exprs {
 		if e.isHost() {
 			m := d.mirror(e.table[1])
-			file.Hosts = append(file.Hosts, Host{Name: m.URL, CA: m.CA, SkipVerify: m.SkipVerify})
+			file.Hosts = append(file.Hosts, Host{Name: m.URL, CA: m.CA, SkipVerify: m.SkipVerify, tls: hasTLS(d.host(e.table[1]))})
 		}
 	}
 	return file, nil

@@ -32,6 +32,7 @@ const (
 	hubName   = "docker.io"
 	otherName = "reg.test"
 	sixName   = "six.test"
+	anyName   = "any.test"
 
 	// listen is sidemirror's default address. The tests have a network of their own.
 	listen = "127.0.0.1:305"
@@ -44,6 +45,7 @@ type rig struct {
 	sidemirror *harness.Sidemirror
 	upstream   *registry.Registry
 	six        *registry.Registry // the registry six.test, if there is one
+	any        *registry.Registry // the registry any.test, if there is one
 	images     int
 	served     harness.Options // as sidemirror was started
 }
@@ -61,6 +63,12 @@ type rigOptions struct {
 
 	// six adds the registry six.test, which has an IPv6 address only.
 	six bool
+
+	// any adds the registry any.test, which the host and sidemirror trust and no table names.
+	any bool
+
+	// wildcard turns on registry."*".
+	wildcard bool
 
 	// mirrors are registries that the host can look up and trusts, but sidemirror does
 	// not serve, by their names.
@@ -111,6 +119,16 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		served.Registries = append(served.Registries, harness.Registry{Name: sixName, Upstreams: []string{r.six.URL.String()}, CA: r.six.CA})
 		hosts += ip(address) + " " + sixName + "\n"
 		trusted = append(trusted, r.six)
+	}
+	if o.any {
+		address := network.Address4(t, 443)
+		r.any = registry.Start(t, registry.Options{Names: []string{anyName, ip(address)}, Address: address})
+		hosts += ip(address) + " " + anyName + "\n"
+		trusted = append(trusted, r.any)
+		served.Env, served.Hosts = []string{"SSL_CERT_FILE=" + r.any.CA}, hosts
+	}
+	if o.wildcard {
+		served.Extra = "\n[registry.\"*\"]\n"
 	}
 	for name, mirror := range o.mirrors {
 		hosts += mirror.URL.Hostname() + " " + name + "\n"
