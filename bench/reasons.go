@@ -14,7 +14,7 @@ var reasons = []struct{ figure, reason string }{
 	{"cold blob, bytes from upstream", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
 	{"cold blob of ", "what comes in is written to the disk, by nginx too: its row shows what that takes."},
 	{"cache ls of all", "an image of six blobs takes 34 system calls, and four small files of JSON to read."},
-	{"cold burst", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
+	{"cold burst", "the first connection is closed before the end of its body, and loses what is in the buffers of both sockets."},
 	{"containerd, a layer", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
 	{"docker, a layer", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
 	{"podman, a zstd:chunked layer", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},

@@ -180,11 +180,12 @@ func TestADropInWithoutAJournalIsRemovedByItsMark(t *testing.T) {
 	h := toolsHost(t, nil)
 	do(t, h, tools(hub))
 	text := h.get(t, containersimage.File)
-	lost := toolsHost(t, map[string]string{containersimage.File: text})
+	lost := toolsHost(t, map[string]string{containersimage.File: text, containersimage.ProbeFile: text})
 	if _, err := Revert(context.Background(), lost, ourURL); err != nil {
 		t.Fatal(err)
 	}
 	lost.missing(t, containersimage.File)
+	lost.missing(t, containersimage.ProbeFile)
 }
 
 func TestNothingIsWrittenForToolsThatAreNotInstalled(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sidemirror/sidemirror/hostconfig/containersimage"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/socket"
@@ -96,7 +97,7 @@ func (a *applier) puller(ctx context.Context, q probeOf) func(ctx context.Contex
 func (q probeOf) file(registry, address string) (name string, content []byte) {
 	if q.Skopeo != "" {
 		own := splice.RegistryMirror{Location: address + "/" + registry, Insecure: true}
-		return path.Join(q.Folder, "000-sidemirror-probe.conf"),
+		return containersimage.ProbeFile,
 			splice.NewRegistries([]splice.RegistryEntry{{Prefix: registry, Location: registry, Mirrors: []splice.RegistryMirror{own}}})
 	}
 	url := "http://" + address

@@ -73,7 +73,7 @@ func (t *tools) Detect(ctx context.Context) (engine.State, bool) {
 func (t *tools) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
 	p := plan(ctx, t.Host, s, want)
 	if at := t.Program(skopeo.name); at != "" && t.Running != nil && len(p.Edits) > 0 {
-		p.Probe = &engine.Probe{Folder: path.Dir(File), Skopeo: at} // podman and buildah would make their storage
+		p.Probe = &engine.Probe{Folder: path.Dir(ProbeFile), Skopeo: at} // podman and buildah would make their storage
 	}
 	return p
 }
@@ -101,7 +101,7 @@ func generations(ctx context.Context, h *engine.Host) (old, modern bool) {
 
 // plan asks for the drop-in on behalf of one engine.
 func plan(ctx context.Context, h *engine.Host, s engine.State, want engine.Desired) engine.Plan {
-	p := engine.Plan{State: s, Configs: []engine.Config{{Path: File, Kind: engine.RegistriesConf}}}
+	p := engine.Plan{State: s, Configs: []engine.Config{{Path: File, Kind: engine.RegistriesConf}, {Path: ProbeFile, Kind: engine.RegistriesConf}}}
 	if !s.Present || !slices.Contains(want.Engines, s.Engine) {
 		return p
 	}

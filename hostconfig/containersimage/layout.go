@@ -18,6 +18,10 @@ const (
 	// prefix wins.
 	File = folder + "/registries.conf.d/000-sidemirror.conf"
 
+	// ProbeFile is the drop-in by which skopeo is asked whether it reads such files. It is there for
+	// as long as that takes.
+	ProbeFile = folder + "/registries.conf.d/000-sidemirror-probe.conf"
+
 	// rootFolder is where the library looks for files of root as a user.
 	rootFolder = "/root/.config/containers"
 )

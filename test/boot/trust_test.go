@@ -195,31 +195,3 @@ func (m *machine) trustAsStatusSays(t testing.TB) {
 		t.Errorf("the state is %s", mode)
 	}
 }
-
-// podman's callers, in a suite that has it. IMAGE is imported into podman's own storage.
-var podmanCallers = []caller{
-	{name: "podman, on the host's network", script: "podman run --rm --network=host IMAGE GET"},
-	{name: "podman without systemd's groups", script: "podman --cgroup-manager=cgroupfs run --rm --network=host IMAGE GET"},
-	{name: "podman in a unit", script: "systemd-run --quiet --wait --pipe --property=Delegate=yes --unit=web.service podman run --cgroups=split --rm --network=host IMAGE GET"},
-	{name: "podman exec", script: "podman run --detach --name=exec --network=host IMAGE /usr/local/bin/dockerd >/dev/null && podman exec exec GET; podman rm --force --time=0 exec >/dev/null"},
-}
-
-func TestPodmansContainersNeverUseTheLogins(t *testing.T) {
-	t.Parallel()
-	p := built(t)
-	m, net := freshHost(t, people, p.deb)
-	m.run("dpkg --install " + inside(p.deb))
-	m.settled()
-	m.login(net)
-	m.addUser()
-	m.containerImage()
-	m.write("/etc/containers/storage.conf", "[storage]\ndriver = \"vfs\"\n", 0o644) // no overlay lies on another
-	m.run("tar --directory=/srv/image --create . | podman import --quiet - " + fakeImage)
-	net.private.Push(t, "alice/trust", "v1", shape(1<<16))
-	m.refuse(podmanCallers)
-	// podman itself is trusted in a session.
-	m.run("podman pull --quiet docker.io/alice/trust:v1")
-	if ours, direct := net.visits(hub, "alice/trust"); ours == 0 || direct != 0 {
-		t.Errorf("the registry saw %d requests of ours, %d of others", ours, direct)
-	}
-}

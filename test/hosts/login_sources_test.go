@@ -72,12 +72,6 @@ func writeFile(t *testing.T, path, text string, mode os.FileMode) {
 	}
 }
 
-// podmanFiles are what podman needs to pull at all. Its mirrors are written by apply.
-var podmanFiles = map[string]string{
-	"/etc/containers/policy.json":  `{"default":[{"type":"insecureAcceptAnything"}]}`,
-	"/etc/containers/storage.conf": "[storage]\ndriver = \"vfs\"\ngraphroot = \"/var/lib/containers/storage\"\nrunroot = \"/run/containers/storage\"\n",
-}
-
 // tool returns a pull by a command on the host. Its arguments end with the reference.
 func (r *rig) tool(t *testing.T, prefix string, args ...string) by {
 	t.Helper()
@@ -113,23 +107,41 @@ func (r *rig) build(t *testing.T) by {
 func TestEveryEnginePullsPrivateImagesWithLoginsFromEverySource(t *testing.T) {
 	for _, g := range []engine.Generation{engine.Bookworm, engine.Built} {
 		t.Run(string(g), func(t *testing.T) {
-			r := newRig(t, rigOptions{generation: g, private: true, files: podmanFiles})
+			r := newRig(t, rigOptions{generation: g, private: true, files: toolsFiles})
 			if err := r.triesCRI(t); err == nil {
 				t.Fatal("a private image can be pulled without sidemirror and without a login")
 			}
 			r.do(t, 1, "apply", "--restart-containerd") // without systemd, the restart is the test's
 			r.host.StartContainerd(t)
 			r.host.StartDocker(t)
-			for _, source := range loginSources {
-				t.Run(source.name, func(t *testing.T) {
-					r.sidemirror.Stop()
-					r.sidemirror = harness.Start(t, source.start(t, r))
-					if source.name == "sidemirror login" {
-						r.logIn(t)
-					}
-					r.expectAll(t, g)
-				})
+			r.eachSource(t, func(t *testing.T) { r.expectAll(t, g) })
+		})
+	}
+	t.Run("buildkitd", func(t *testing.T) {
+		r := newRig(t, rigOptions{generation: engine.BuildKit, private: true, tools: true})
+		r.do(t, 0, "apply", "--engine", "buildkit")
+		r.startBuildkit(t)
+		r.eachSource(t, func(t *testing.T) {
+			for _, name := range []string{hubName, otherName} {
+				if got := r.buildFrom(t, name); got != viaSidemirror {
+					t.Errorf("%s: the pull went %s", name, got)
+				}
 			}
+		})
+	})
+}
+
+// eachSource runs a part of the test while sidemirror has its login from each source in turn.
+func (r *rig) eachSource(t *testing.T, part func(t *testing.T)) {
+	t.Helper()
+	for _, source := range loginSources {
+		t.Run(source.name, func(t *testing.T) {
+			r.sidemirror.Stop()
+			r.sidemirror = harness.Start(t, source.start(t, r))
+			if source.name == "sidemirror login" {
+				r.logIn(t)
+			}
+			part(t)
 		})
 	}
 }

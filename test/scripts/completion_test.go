@@ -84,7 +84,7 @@ func TestShellsCompleteNames(t *testing.T) {
 				{"sidemirror help cache ver", "sidemirror help cache verify "},
 				{"sidemirror completion fi", "sidemirror completion fish "},
 				{"sidemirror apply --engine con", "sidemirror apply --engine containerd "},
-				{"sidemirror apply --engine docker,c", "sidemirror apply --engine docker,containerd "},
+				{"sidemirror apply --engine docker,co", "sidemirror apply --engine docker,containerd "},
 				{"sidemirror login gh", "sidemirror login ghcr.io "},
 				{"sidemirror logout 127", "sidemirror logout " + upstream.URL.Host + " "},
 				{"sidemirror pull quay", "sidemirror pull quay.io/"},

@@ -42,7 +42,7 @@ const (
 	maxFile   = 64 << 10
 
 	// oneRun bounds a run of systemd-creds, which takes some milliseconds. allRuns bounds those at
-	// a start of the service, for which engines may be waiting.
+	// a start of the service, for which engines may be waiting, with the wait for a login under way.
 	oneRun  = 10 * time.Second
 	allRuns = 5 * time.Second
 )
@@ -195,7 +195,7 @@ func (s *Store) Decrypt(ctx context.Context) error {
 	}
 	all, cancel := context.WithTimeout(ctx, allRuns)
 	defer cancel()
-	return s.locked(ctx, func(folder *os.File) error {
+	return s.locked(all, func(folder *os.File) error {
 		if err := os.Remove(s.decrypted); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("removing the logins of an earlier start: %w", err)
 		}

@@ -7,18 +7,23 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
-// get asks for a path as an engine does, each time over a new connection, and prints the statuses.
+// get asks for a path, or a URL, as an engine does, each time over a new connection, and prints the statuses.
 // It prints "000" if nothing listens, as in another network.
 func get(ctx context.Context, path, times string) error {
 	n, err := strconv.Atoi(times)
 	if err != nil {
 		return err
 	}
+	url := path
+	if strings.HasPrefix(path, "/") {
+		url = "http://127.0.0.1:305" + path
+	}
 	for range n {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:305"+path, nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return err
 		}
