@@ -12,6 +12,8 @@ var reasons = []struct{ figure, reason string }{
 	{"first byte of a cold blob", "sidemirror looks up who may have the blob before it asks, and makes a file and a list of extents before it sends; nginx does neither."},
 	{"cold pull of a 20-layer image, upstream 50 ms away", "the engine soon catches up with the prefetch, and then four layers are under way at a time."},
 	{"cold blob, bytes from upstream", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
+	{"cold blob of ", "what comes in is written to the disk, by nginx too: its row shows what that takes."},
+	{"cache ls of all", "an image of six blobs takes 34 system calls, and four small files of JSON to read."},
 	{"cold burst", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
 	{"containerd, a layer", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},
 	{"docker, a layer", "a connection that is closed before the end of its body loses what is under way: its rate times the round trip."},

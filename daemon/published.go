@@ -1,8 +1,9 @@
 package daemon
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
-	"reflect"
 	"strings"
 	"time"
 
@@ -15,8 +16,8 @@ const refusedFor = 24 * time.Hour
 
 // published is the state that was written last.
 type published struct {
-	state  state.State
-	failed bool // to be written, which is logged once
+	text   []byte // as JSON
+	failed bool   // to be written, which is logged once
 }
 
 // publish writes the state that "sidemirror status" reads, if it has changed.
@@ -26,7 +27,8 @@ func (d *daemon) publish() {
 		return // not started by systemd
 	}
 	now := d.state()
-	if reflect.DeepEqual(now, d.published.state) {
+	text, err := json.Marshal(now)
+	if err == nil && bytes.Equal(text, d.published.text) {
 		return
 	}
 	if err := state.Write(dir, now); err != nil {
@@ -36,7 +38,7 @@ func (d *daemon) publish() {
 		d.published.failed = true
 		return
 	}
-	d.published = published{state: now}
+	d.published = published{text: text}
 }
 
 // problematic is a service that has logins and problems to report in detail.

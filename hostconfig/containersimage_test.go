@@ -3,6 +3,7 @@ package hostconfig
 import (
 	"context"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -258,5 +259,31 @@ func TestCRIOIsReloadedAfterEachChange(t *testing.T) {
 	}
 	if fake.reloads != 2 {
 		t.Errorf("CRI-O was reloaded %d times, want 2", fake.reloads)
+	}
+}
+
+// That skopeo comes is tested with the real one, in test/hosts.
+func TestASkopeoThatDoesNotComeIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	h := toolsHost(t, map[string]string{"/usr/bin/skopeo": "#!/bin/sh\nexit 1\n"})
+	if err := os.Chmod(h.path("/usr/bin/skopeo"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	idle(h).execute = true
+	h.Probe = true
+	before := h.snapshot(t)
+	plan, err := Make(context.Background(), h, tools(hub))
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := Apply(context.Background(), h, plan)
+	if err != nil || codeList(result.Warnings) != "probe-failed" {
+		t.Errorf("%v, warnings %v", err, result.Warnings)
+	}
+	if _, err := Revert(context.Background(), h, ourURL); err != nil {
+		t.Fatal(err)
+	}
+	if now := h.snapshot(t); !maps.Equal(now, before) {
+		t.Errorf("after revert:\n%v\nbefore:\n%v", now, before)
 	}
 }

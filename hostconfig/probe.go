@@ -37,21 +37,21 @@ func (a *applier) probeAll(ctx context.Context, plan Plan) {
 	for _, q := range plan.probes {
 		restarted := slices.Contains(a.result.Signals, live.Signal{Engine: q.engine, Verb: live.Restart})
 		concerns := func(c Change) bool { return c.Engine == q.engine && slices.Contains(a.result.Written, c.Path) }
-		d := a.daemon(ctx, q.engine)
-		if d == nil || q.AfterRestart && !restarted || !restarted && !slices.ContainsFunc(plan.Changes, concerns) {
+		pull := a.puller(ctx, q)
+		if pull == nil || q.AfterRestart && !restarted || !restarted && !slices.ContainsFunc(plan.Changes, concerns) {
 			continue
 		}
-		heard, err := a.probe(ctx, q, d)
+		heard, err := a.probe(ctx, q, pull)
 		switch {
 		case heard:
-			a.result.Probed = append(a.result.Probed, fmt.Sprintf("%s reads hosts.toml files in %s", q.engine, q.Folder))
+			a.result.Probed = append(a.result.Probed, fmt.Sprintf("%s reads %s files in %s", q.engine, q.kind(), q.Folder))
 		case errors.Is(err, socket.ErrUnreachable) || ctx.Err() != nil:
 		default:
 			text := err.Error()
 			a.result.Warnings = append(a.result.Warnings, &problem.Problem{
 				Code: "probe-failed", Path: q.Folder,
-				Text: fmt.Sprintf("%s was asked to pull a probe image and did not read the hosts.toml file here; it reported: %s",
-					q.engine, strings.ToValidUTF8(text[:min(len(text), 512)], "")),
+				Text: fmt.Sprintf("%s was asked to pull a probe image and did not read the %s file here; it reported: %s",
+					q.engine, q.kind(), strings.ToValidUTF8(text[:min(len(text), 512)], "")),
 				Hint: probeHint(q.engine),
 			})
 		}
@@ -59,16 +59,54 @@ func (a *applier) probeAll(ctx context.Context, plan Plan) {
 }
 
 func probeHint(name string) string {
-	if name == engine.Containerd {
+	switch name {
+	case engine.Podman:
+		return "see the files of registries.conf; to undo: sidemirror revert"
+	case engine.Containerd:
 		return "see config_path in containerd config dump, and journalctl -u containerd; to undo: sidemirror revert"
 	}
 	return "see journalctl -u docker; to undo: sidemirror revert"
 }
 
-// probe makes an engine pull from a registry that does not exist, and whose hosts.toml names a
+// kind is the kind of file that the probe writes.
+func (q probeOf) kind() engine.Kind {
+	if q.Skopeo != "" {
+		return engine.RegistriesConf
+	}
+	return engine.HostsTOML
+}
+
+// puller returns what makes the engine pull, nil if nothing can.
+func (a *applier) puller(ctx context.Context, q probeOf) func(ctx context.Context, reference string) error {
+	if q.Skopeo != "" {
+		return func(ctx context.Context, reference string) error {
+			if a.running.Output(ctx, reference, q.Skopeo, "inspect", "--raw", "docker://"+reference) == "" {
+				return errors.New("skopeo inspect failed")
+			}
+			return nil
+		}
+	}
+	if d := a.daemon(ctx, q.engine); d != nil {
+		return d.Pull
+	}
+	return nil
+}
+
+// file returns the file that makes the engine ask the listener at address for a registry.
+func (q probeOf) file(registry, address string) (name string, content []byte) {
+	if q.Skopeo != "" {
+		own := splice.RegistryMirror{Location: address + "/" + registry, Insecure: true}
+		return path.Join(q.Folder, "000-sidemirror-probe.conf"),
+			splice.NewRegistries([]splice.RegistryEntry{{Prefix: registry, Location: registry, Mirrors: []splice.RegistryMirror{own}}})
+	}
+	url := "http://" + address
+	return path.Join(q.Folder, registry, "hosts.toml"), splice.Hosts{URL: url, Server: url}.File()
+}
+
+// probe makes an engine pull from a registry that does not exist, and whose file names a
 // listener of this process: an engine that connects there has read that file. The file is in the
 // journal like every other, so that it does not outlive a run that is killed.
-func (a *applier) probe(ctx context.Context, q probeOf, d live.Daemon) (heard bool, err error) {
+func (a *applier) probe(ctx context.Context, q probeOf, pull func(context.Context, string) error) (heard bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.patience)
 	defer cancel()
 	p, err := listenForProbe(ctx)
@@ -76,11 +114,9 @@ func (a *applier) probe(ctx context.Context, q probeOf, d live.Daemon) (heard bo
 		return false, socket.ErrUnreachable
 	}
 	defer p.close()
-	url := "http://" + p.listener.Addr().String()
-	c := Change{
-		Engine: q.engine, Path: path.Join(q.Folder, p.registry, "hosts.toml"), Kind: engine.HostsTOML, url: url,
-		After: splice.Hosts{URL: url, Server: url}.File(),
-	}
+	address := p.listener.Addr().String()
+	c := Change{Engine: q.engine, Kind: q.kind(), url: "http://" + address}
+	c.Path, c.After = q.file(p.registry, address)
 	if err := a.place(c); err != nil {
 		return false, fmt.Errorf("%w: %w", socket.ErrUnreachable, err)
 	}
@@ -94,7 +130,7 @@ func (a *applier) probe(ctx context.Context, q probeOf, d live.Daemon) (heard bo
 	pulled := make(chan struct{})
 	go func() {
 		defer close(pulled)
-		err = d.Pull(ctx, p.registry+"/"+p.repository+":probe")
+		err = pull(ctx, p.registry+"/"+p.repository+":probe")
 	}()
 	select {
 	case <-p.heard:
@@ -161,10 +197,14 @@ func listenForProbe(ctx context.Context) (*probe, error) {
 }
 
 func (p *probe) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if strings.HasPrefix(r.URL.Path, "/v2/"+p.repository+"/") {
+	if strings.HasPrefix(r.URL.Path, "/v2/"+p.repository+"/") || strings.HasPrefix(r.URL.Path, "/v2/"+p.registry+"/"+p.repository+"/") {
 		p.once.Do(func() { close(p.heard) })
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if r.URL.Path == "/v2/" { // skopeo goes no further if that is missing
+		_, _ = io.WriteString(w, "{}")
+		return
+	}
 	w.WriteHeader(http.StatusNotFound)
 	_, _ = io.WriteString(w, `{"errors":[{"code":"NAME_UNKNOWN","message":"this is sidemirror's probe"}]}`)
 }

@@ -85,7 +85,7 @@ func trustHint(r state.Refused, c *config.Config) string {
 	if r.Container || r.Group == "" && r.UserTrusted {
 		return ""
 	}
-	key := ""
+	var key string
 	switch unit := unitOf(r.Group); {
 	case r.UserTrusted && transient.MatchString(unit):
 		return "to trust it, give its unit a name (systemd-run --unit=NAME), and add that to trust.units"

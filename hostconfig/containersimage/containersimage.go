@@ -71,7 +71,11 @@ func (t *tools) Detect(ctx context.Context) (engine.State, bool) {
 
 // Plan asks for the drop-in if one of the programs is installed.
 func (t *tools) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
-	return plan(ctx, t.Host, s, want)
+	p := plan(ctx, t.Host, s, want)
+	if at := t.Program(skopeo.name); at != "" && t.Running != nil && len(p.Edits) > 0 {
+		p.Probe = &engine.Probe{Folder: path.Dir(File), Skopeo: at} // podman and buildah would make their storage
+	}
+	return p
 }
 
 // modernOnly reports whether all installed programs read files as podman 6 does.

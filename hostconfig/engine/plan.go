@@ -60,8 +60,8 @@ type Plan struct {
 	// Restart allows the engine to be restarted when one of its edits needs it.
 	Restart bool
 
-	// Probe is how the running engine can be asked whether it reads hosts.toml files. It is nil if
-	// it is known not to, or if none runs.
+	// Probe is how the engine can be asked whether it reads what is written. It is nil if it is known
+	// not to, or if there is nothing to ask.
 	Probe *Probe
 }
 
@@ -131,9 +131,13 @@ type Guard struct {
 	InForce      bool // the running engine has it in force
 }
 
-// Probe is a folder in which a running engine should look for hosts.toml files.
+// Probe is a folder in which an engine should look for files that name mirrors.
 type Probe struct {
 	Folder string
+
+	// Skopeo is the path of skopeo, which is run to pull by a drop-in of registries.conf. If it is
+	// empty, the running engine pulls by a hosts.toml.
+	Skopeo string
 
 	// AfterRestart says that the engine does not look there before it is restarted.
 	AfterRestart bool

@@ -141,7 +141,7 @@ func lookup(values map[string]any, path []string) any {
 	return at
 }
 
-// sameMirrors returns nil if out means the same as d, but for one more mirror at the beginning of some
+// sameMirrors returns nil if out means the same as d, except for one more mirror at the beginning of some
 // lists.
 func sameMirrors(d *document, out []byte, paths [][]string) error {
 	after, err := parseTOML(d.name, out)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -94,8 +93,7 @@ func (s *slice) connectFrom(name string) (ctx context.Context, pid int) {
 	l := listen(s.t, "tcp4", "127.0.0.1:0")
 	pid, stop := dialFromProcess(s.t, l.Addr().String(), &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())})
 	s.t.Cleanup(stop)
-	var server net.Conn = accept(s.t, l)
-	return ConnContext(s.t.Context(), server), pid
+	return ConnContext(s.t.Context(), accept(s.t, l)), pid
 }
 
 func TestRootIsTrustedInTheGroupsOfEnginesOnly(t *testing.T) {

@@ -61,6 +61,7 @@ func TestContainersAndOtherUnitsNeverUseTheLogins(t *testing.T) {
 			m, net := freshHost(t, s, p.deb)
 			m.run("dpkg --install " + inside(p.deb))
 			m.settled()
+			m.write("/etc/sidemirror/config.toml", "[cache]\nmin_free = \"0B\"\n", 0o644) // the disk is that of all tests
 			m.login(net)
 			m.addUser()
 			m.containerImage()
@@ -212,6 +213,7 @@ func TestPodmansContainersNeverUseTheLogins(t *testing.T) {
 	m.login(net)
 	m.addUser()
 	m.containerImage()
+	m.write("/etc/containers/storage.conf", "[storage]\ndriver = \"vfs\"\n", 0o644) // no overlay lies on another
 	m.run("tar --directory=/srv/image --create . | podman import --quiet - " + fakeImage)
 	net.private.Push(t, "alice/trust", "v1", shape(1<<16))
 	m.refuse(podmanCallers)

@@ -84,7 +84,9 @@ func pullsThroughSidemirror(t *testing.T, age engine.Generation) {
 	r := newToolsRig(t, age, map[string]string{"/etc/containers/registries.conf": "unqualified-search-registries = [\"docker.io\"]\n"})
 	r.toolsPull(t, "before apply", otherName, direct)
 	first := r.takeTree(t)
-	r.do(t, 0, "apply")
+	if stdout, _ := r.do(t, 0, "apply", "--engine", "podman"); !strings.Contains(stdout, "podman reads registries.conf files") {
+		t.Errorf("apply says:\n%s", stdout)
+	}
 	r.toolsPull(t, "after apply", otherName, viaSidemirror)
 	r.toolsPull(t, "after apply", hubName, viaSidemirror)
 	stdout, _ := r.do(t, 0, "status", "--engine", "podman")

@@ -11,13 +11,13 @@ var containers = []string{
 	// Docker, also what it builds.
 	"docker", "docker-*.scope", "buildkit", "*:docker:*",
 	// The kubelet, containerd's CRI, CRI-O.
-	"kubepods*", "cri-containerd*", "crio-*",
+	"kubepods*", "*-kubepods*", "cri-containerd*", "crio-*",
 	// podman and buildah.
 	"libpod*", "libpod_parent", "machine.slice", "buildah*",
 	// nerdctl and ctr, whose group is called as the namespace.
 	"nerdctl*", "default", "k8s.io", "moby",
 	// Virtual machines and system containers.
-	"machine-*.scope", "lxc", "lxc.*", "lxc@*", "lxc-*", "payload", "systemd-nspawn@*.service", "garden", "ecs", "ecstasks*.slice",
+	"machine-*.scope", "lxc", "lxc.*", "lxc@*", "lxc-*", "payload", "systemd-nspawn@*.service", "garden", "ecs", "ecstasks*.slice", "nomad", "nomad.slice",
 }
 
 // hexID is the length of the shortest id of a container that counts as one on its own.
