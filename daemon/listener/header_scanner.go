@@ -3,7 +3,6 @@ package listener
 import (
 	"bytes"
 	"errors"
-	"io"
 	"strconv"
 	"strings"
 )
@@ -45,14 +44,13 @@ const (
 	maxValue = 32
 )
 
-// tlsHandshake is the first byte of a TLS connection. podman and CRI-O try one before plain HTTP, and
-// a hello without a newline in it would wait for the end of its line until the time limit.
+// tlsHandshake is the first byte of a TLS connection. Engines try one before plain HTTP, and a hello
+// without a newline in it would wait for the end of its line until the time limit. The response must
+// be one of HTTP: containerd tries plain HTTP after that, but not after a connection that ends.
 const tlsHandshake = 0x16
 
-// errHello closes the connection without a response, as a port does that does not speak TLS.
-var errHello = io.EOF
-
 var (
+	errHello       = errors.New("a TLS handshake at a port of plain HTTP")
 	errFolded      = errors.New("a header line that begins with a space")
 	errEncoded     = errors.New("a request with Transfer-Encoding")
 	errTwoLengths  = errors.New("a request with two Content-Length lines")

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -97,15 +98,24 @@ func TestRefusedHeaderReturns400AndClosesTheConnection(t *testing.T) {
 	}
 }
 
-// podman, buildah, skopeo and CRI-O try TLS first at a mirror that is insecure.
-func TestTLSHelloEndsTheConnectionAtOnce(t *testing.T) {
+// podman, buildah, skopeo and CRI-O try TLS first at a mirror that is insecure, and so do containerd
+// and Docker with containerd's store at localhost. These fall back to plain HTTP if the response is one.
+func TestTLSHelloGetsAResponseOfHTTPAtOnce(t *testing.T) {
 	t.Parallel()
-	c := dial(t, serveOn(t, trustAll(), time.Minute, ok))
+	addr := serveOn(t, trustAll(), time.Minute, ok)
+	c := dial(t, addr)
 	if _, err := c.Write([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")); err != nil { // no newline
 		t.Fatal(err)
 	}
-	if got, err := io.ReadAll(c); err != nil || len(got) > 0 {
-		t.Errorf("the server sent %q, %v; want the end of the connection", got, err)
+	if got, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 400 ") {
+		t.Errorf("the server sent %q, %v; want a response 400 and the end of the connection", got, err)
+	}
+	for range 20 { // a hello is random, and may have newlines
+		hello := tls.Client(dial(t, addr), &tls.Config{ServerName: "localhost"})
+		var plain tls.RecordHeaderError
+		if err := hello.HandshakeContext(t.Context()); !errors.As(err, &plain) || string(plain.RecordHeader[:]) != "HTTP/" {
+			t.Fatalf("the handshake ends with %v, want a response of HTTP", err)
+		}
 	}
 }
 
