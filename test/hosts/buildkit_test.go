@@ -35,16 +35,33 @@ func (r *rig) startBuildkit(t *testing.T) *process.Daemon {
 // buildFrom builds an image on one of a registry.
 func (r *rig) buildFrom(t *testing.T, name string) by {
 	t.Helper()
-	return r.pulled(t, func(repository, _ string) error {
-		folder := "/tmp/" + strings.ReplaceAll(repository, "/", "-")
-		r.put(t, map[string]string{filepath.Join(folder, "Dockerfile"): "FROM " + name + "/" + repository + ":v1\nCOPY Dockerfile /\n"})
-		stdout, stderr, code, err := r.host.Run(t.Context(), "/usr/bin/buildctl", "build", "--frontend", "dockerfile.v0",
-			"--local", "context="+folder, "--local", "dockerfile="+folder, "--output", "type=oci,dest="+folder+"/out.tar")
-		if err == nil && code != 0 {
-			err = fmt.Errorf("exit code %d\n%s%s", code, stdout, stderr)
-		}
-		return err
-	})
+	return r.pulled(t, func(repository, _ string) error { return r.buildByBuildkitd(t, name+"/"+repository) })
+}
+
+// buildByBuildkitd builds an image on the one of a repository, by buildkitd.
+func (r *rig) buildByBuildkitd(t *testing.T, repository string) error {
+	t.Helper()
+	folder := "/tmp/" + strings.ReplaceAll(repository, "/", "-")
+	r.put(t, map[string]string{filepath.Join(folder, "Dockerfile"): "FROM " + repository + ":v1\nCOPY Dockerfile /\n"})
+	return r.runs(t, "/usr/bin/buildctl", "build", "--frontend", "dockerfile.v0",
+		"--local", "context="+folder, "--local", "dockerfile="+folder, "--output", "type=oci,dest="+folder+"/out.tar")
+}
+
+// buildByDocker builds an image on the one of a repository, by the BuildKit that is in dockerd.
+func (r *rig) buildByDocker(t *testing.T, repository string) error {
+	t.Helper()
+	const script = `printf 'FROM %s:v1\n' "$1" | env DOCKER_BUILDKIT=1 docker build --quiet --tag built -`
+	return r.runs(t, "sh", "-c", script, "sh", repository)
+}
+
+// runs runs a command on the host, which must succeed.
+func (r *rig) runs(t *testing.T, line ...string) error {
+	t.Helper()
+	stdout, stderr, code, err := r.host.Run(t.Context(), line...)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("%q: exit code %d\n%s%s", line, code, stdout, stderr)
+	}
+	return err
 }
 
 // TestBuildkitdBuildsThroughSidemirror shows that a build pulls straight from the registry before apply,
@@ -88,6 +105,37 @@ func TestBuildkitdBuildsThroughSidemirror(t *testing.T) {
 			r.startBuildkit(t)
 			check("after revert", otherName, direct)
 			r.sameTree(t, "after revert", first)
+		})
+	}
+}
+
+// TestDockersOwnBuildKitUsesTheMirrorsOfDockerd shows when docker build goes through sidemirror: as
+// soon as docker pull does, and with Docker 20.10 when dockerd has been restarted.
+func TestDockersOwnBuildKitUsesTheMirrorsOfDockerd(t *testing.T) {
+	for _, g := range engine.Generations() {
+		t.Run(string(g), func(t *testing.T) {
+			r := newRig(t, rigOptions{generation: g})
+			check := func(when string, want by) {
+				t.Helper()
+				got := r.pulled(t, func(repository, _ string) error { return r.buildByDocker(t, repository) })
+				if got != want {
+					t.Errorf("%s a build pulls %s; want %s", when, got, want)
+				}
+			}
+			check("before apply", direct)
+			r.do(t, 0, "apply")
+			if got := r.byDocker(t, ""); got != viaSidemirror {
+				t.Errorf("docker pull pulls %s", got)
+			}
+			reloaded := viaSidemirror
+			if g == engine.Bookworm {
+				reloaded = direct
+			}
+			check("before a restart", reloaded)
+			r.host.StartDocker(t)
+			check("after a restart", viaSidemirror)
+			r.sidemirror.Stop()
+			check("while sidemirror is stopped", direct)
 		})
 	}
 }

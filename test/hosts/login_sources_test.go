@@ -76,31 +76,13 @@ func writeFile(t *testing.T, path, text string, mode os.FileMode) {
 func (r *rig) tool(t *testing.T, prefix string, args ...string) by {
 	t.Helper()
 	return r.pulled(t, func(repository, _ string) error {
-		line := append(args[:len(args):len(args)], prefix+repository+":v1")
-		stdout, stderr, code, err := r.host.Run(t.Context(), line...)
-		if err == nil && code != 0 {
-			err = fmt.Errorf("%q: exit code %d\n%s%s", line, code, stdout, stderr)
-		}
-		return err
+		return r.runs(t, append(args[:len(args):len(args)], prefix+repository+":v1")...)
 	})
 }
 
 func (r *rig) byPodman(t *testing.T, name string) by {
 	t.Helper()
 	return r.tool(t, name+"/", "podman", "--cgroup-manager", "cgroupfs", "--events-backend", "none", "pull", "--quiet")
-}
-
-// build builds an image from the private one, by the BuildKit that is in dockerd.
-func (r *rig) build(t *testing.T) by {
-	t.Helper()
-	return r.pulled(t, func(repository, _ string) error {
-		const script = `printf 'FROM %s:v1\n' "$1" | env DOCKER_BUILDKIT=1 docker build --quiet --tag built -`
-		stdout, stderr, code, err := r.host.Run(t.Context(), "sh", "-c", script, "sh", repository)
-		if err == nil && code != 0 {
-			err = fmt.Errorf("docker build: exit code %d\n%s%s", code, stdout, stderr)
-		}
-		return err
-	})
 }
 
 // The table of docs/credentials.md: no engine has a login, and each private image is new.
@@ -168,12 +150,16 @@ func (r *rig) expectAll(t *testing.T, g engine.Generation) {
 		"podman, docker.io": r.byPodman(t, hubName),
 		"podman, another":   r.byPodman(t, otherName),
 	}
+	for _, name := range []string{hubName, otherName} {
+		ways["ctr, "+name] = r.tool(t, name+"/", "ctr", "images", "pull", "--hosts-dir", "/etc/containerd/certs.d")
+		if g == engine.Built || name == hubName { // Docker before 28 has mirrors for Docker Hub only
+			ways["docker build, "+name] = r.pulled(t, func(repository, _ string) error { return r.buildByDocker(t, name+"/"+repository) })
+		}
+	}
 	if g == engine.Built { // the containerd store
 		ways["docker, another"] = r.byDocker(t, otherName+"/")
-	} else { // the commands of this machine, ctr and docker, speak with these daemons
-		ways["ctr"] = r.tool(t, otherName+"/", "ctr", "images", "pull", "--hosts-dir", "/etc/containerd/certs.d")
+	} else {
 		ways["docker, by prefix"] = r.byDocker(t, listen+"/"+otherName+"/")
-		ways["BuildKit"] = r.build(t)
 	}
 	for name, got := range ways {
 		if got != viaSidemirror {

@@ -94,7 +94,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	engine.NeedRoot(t)
 	address := network.Address4(t, 443) // dockerd always asks for Docker Hub at this port
 	r := &rig{upstream: registry.Start(t, registry.Options{
-		Names: []string{"registry-1.docker.io", otherName, ip(address)}, Address: address, Private: o.private || o.own,
+		Names: []string{"registry-1.docker.io", otherName, ip(address)}, Address: address, Private: o.private || o.own, RefuseForms: o.own,
 	})}
 	served := harness.Options{Listen: o.listen}
 	if o.listen == nil {

@@ -28,6 +28,11 @@ type Options struct {
 	// own, which knows one user and grants it the repositories below its name.
 	Private bool
 
+	// RefuseForms makes the token server of a private registry refuse POST with 405. Clients that try
+	// POST first, such as BuildKit, then use GET. Without this option it
+	// refuses a password in a form with 400, after which they give up.
+	RefuseForms bool
+
 	// Names, if any, makes it an https registry with a certificate for them, signed
 	// by an authority of its own.
 	Names []string
@@ -113,7 +118,7 @@ func Start(t testing.TB, o Options) *Registry {
 		r.client.Transport = issue(t, folder, append(slices.Clone(o.Names), "localhost"))
 	}
 	if o.Private {
-		r.startTokenServer(t, folder)
+		r.startTokenServer(t, folder, o.RefuseForms)
 	}
 	if o.Address == "" {
 		o.Address = "127.0.0.1:0"
@@ -160,6 +165,18 @@ func (r *Registry) Requests(path string) (all, ours int) {
 		}
 	}
 	return all, ours
+}
+
+// Refused returns how many requests for a path a private registry has refused to clients other than
+// sidemirror.
+func (r *Registry) Refused(path string) int {
+	n := 0
+	for line := range strings.Lines(r.daemon.Output()) {
+		if strings.Contains(line, `msg="error authorizing context`) && strings.Contains(line, path) && !strings.Contains(line, "sidemirror/") {
+			n++
+		}
+	}
+	return n
 }
 
 // Downloads returns how many bodies of blobs of a repository the registry has sent.

@@ -13,6 +13,9 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +29,7 @@ import (
 
 // startTokenServer runs docker/distribution's token server with one user, and
 // leaves the certificate by which the registry knows its tokens in token.pem.
-func (r *Registry) startTokenServer(t testing.TB, folder string) {
+func (r *Registry) startTokenServer(t testing.TB, folder string, refuseForms bool) {
 	t.Helper()
 	r.User, r.Password = "alice", rand.Text()
 	hash, err := bcrypt.GenerateFromPassword([]byte(r.Password), bcrypt.MinCost)
@@ -50,6 +53,10 @@ func (r *Registry) startTokenServer(t testing.TB, folder string) {
 	// crane takes a realm on another port of localhost, but not of 127.0.0.1.
 	address := fmt.Sprintf("localhost:%d", process.FreePort(t))
 	r.Realm = r.URL.Scheme + "://" + address
+	if refuseForms {
+		front := r.refuseForms(t, folder, r.Realm)
+		defer func() { r.Realm = front }()
+	}
 	line := []string{"-addr", address, "-realm", "sidemirror-test",
 		"-issuer", "sidemirror-test", "-key", filepath.Join(folder, "token.key"),
 		"-passwd", filepath.Join(folder, "htpasswd")}
@@ -65,6 +72,40 @@ func (r *Registry) startTokenServer(t testing.TB, folder string) {
 		}
 		return conn.Close()
 	})
+}
+
+// refuseForms serves what a token server serves, except POST, and returns the origin.
+func (r *Registry) refuseForms(t testing.TB, folder, realm string) string {
+	t.Helper()
+	origin, err := url.Parse(realm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(origin)
+	proxy.Transport = r.client.Transport
+	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if request.Method == http.MethodPost {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		proxy.ServeHTTP(w, request)
+	}))
+	if r.CA == "" {
+		front.Start()
+	} else {
+		own, err := tls.LoadX509KeyPair(filepath.Join(folder, "tls.pem"), filepath.Join(folder, "tls.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		front.TLS = &tls.Config{Certificates: []tls.Certificate{own}}
+		front.StartTLS()
+	}
+	t.Cleanup(front.Close)
+	_, port, err := net.SplitHostPort(front.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return origin.Scheme + "://localhost:" + port
 }
 
 // issue makes an authority and a certificate for names, leaves ca.pem, tls.pem
