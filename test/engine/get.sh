@@ -35,14 +35,15 @@ debian() {
 	rm -rf "${1:?}/usr/share"
 }
 
-# built builds the newest into $1. containerd can be installed by go; moby's module
+# built builds the newest into $1. containerd and ctr can be installed by go; moby's module
 # has replace directives and wants a module around it. dockerd as a library has no
 # version, and is given the one of its release.
 built() {
 	export CGO_ENABLED=0 GOFLAGS=-mod=mod GOWORK=off
 	mkdir -p "$1/usr/sbin" "$1/etc" "$1/module"
 	GOBIN="$1/usr/bin" go install -trimpath -ldflags '-s -w' -tags no_btrfs,no_devmapper,no_zfs \
-		github.com/containerd/containerd/v2/cmd/containerd@v$containerd
+		github.com/containerd/containerd/v2/cmd/containerd@v$containerd \
+		github.com/containerd/containerd/v2/cmd/ctr@v$containerd
 	(
 		cd "$1/module"
 		go mod init sidemirror.test/dockerd
@@ -117,7 +118,7 @@ trixie-tools)
 	command -v mmdebstrap >/dev/null || fail "mmdebstrap is not here"
 	;;
 built)
-	folder=$cache/containerd-$containerd-dockerd-$dockerd
+	folder=$cache/containerd-$containerd-ctr-dockerd-$dockerd
 	command -v go >/dev/null || fail "go is not in PATH"
 	;;
 *) fail "which engines? bookworm, trixie, sid, built, buildkit or trixie-tools" ;;
