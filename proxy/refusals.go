@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
 const (
@@ -44,9 +46,10 @@ func (f *refusals) recent(r *request) *oci.Error {
 
 // note remembers a refusal. It leaves out those that the next request of the same caller may
 // change: of a login of the daemon's, which may be renewed, and of a client of relay mode that has
-// sent no token yet.
+// sent no token yet. A 401 where no challenge was ever sent is no registry's: a portal's may be over
+// at once.
 func (f *refusals) note(r *request, e *oci.Error) {
-	if r.caller.Login() || r.caller.Unread() != nil || r.unanswered() {
+	if r.caller.Login() || r.caller.Unread() != nil || r.unanswered() || !r.challenged() {
 		return
 	}
 	refused := *e
@@ -68,6 +71,11 @@ func (f *refusals) note(r *request, e *oci.Error) {
 		f.stored = map[string]recentRefusal{}
 	}
 	f.stored[key] = recentRefusal{&refused, time.Now().Add(refusalLife)}
+}
+
+// challenged reports whether one of the upstreams asks for logins at all.
+func (r *request) challenged() bool {
+	return slices.ContainsFunc(r.registry.pool, func(u *upstream.Upstream) bool { return u.Challenged(r.as(u)) })
 }
 
 // unanswered reports whether the caller answers challenges itself and has answered none yet.

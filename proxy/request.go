@@ -150,7 +150,7 @@ func (r *request) refusal(resp *http.Response, u *upstream.Upstream) *oci.Error 
 		return &oci.Error{Code: r.unknown(), Status: http.StatusNotFound, Message: message}
 	}
 	e := &oci.Error{Code: oci.Unavailable, Message: message}
-	if !r.mirror && resp.StatusCode >= 400 && resp.StatusCode != http.StatusRequestTimeout {
+	if !mirrorForm(r.Request) && resp.StatusCode >= 400 && resp.StatusCode != http.StatusRequestTimeout {
 		e.Status = resp.StatusCode
 	}
 	return e

@@ -216,6 +216,9 @@ func Join(base *url.URL, path string) *url.URL {
 // Learn remembers the challenge of an upstream's 401 to a client that answers challenges itself.
 func (t *Transport) Learn(resp *http.Response) { _, _ = t.learn(resp) }
 
+// Challenged reports whether the upstream has sent a challenge.
+func (t *Transport) Challenged() bool { return t.challenge.Load() != nil }
+
 // ClientChallenge returns the WWW-Authenticate that leads a client to sidemirror's own token
 // endpoint, realm, if the upstream has sent a challenge; otherwise it is empty. It names the scope
 // of the repository by the name that the client knows it by. Where the upstream wants the login

@@ -246,6 +246,9 @@ func (u *Upstream) Relay(ctx context.Context, in auth.TokenRequest, id Identity)
 // Learn remembers the challenge of a 401 to a client that answers challenges itself.
 func (u *Upstream) Learn(resp *http.Response, id Identity) { u.client(id).auth.Learn(resp) }
 
+// Challenged reports whether the upstream has sent a challenge to a client with that identity.
+func (u *Upstream) Challenged(id Identity) bool { return u.client(id).auth.Challenged() }
+
 // ClientChallenge returns the challenge for such a client, see [auth.Transport.ClientChallenge].
 func (u *Upstream) ClientChallenge(id Identity, realm, repository string, named bool) string {
 	return u.client(id).auth.ClientChallenge(realm, repository, named)
