@@ -153,6 +153,13 @@ func served(c *config.Config, registry string) error {
 			}
 		}
 	}
+	if near := misspelt(registry); near != "" && len(instead) == 0 {
+		return &problem.Problem{
+			Code: "registry-misspelt",
+			Text: fmt.Sprintf("%s has no table in %s and looks like %s: sidemirror sends no password there", registry, c.File, near),
+			Hint: fmt.Sprintf("sidemirror login %s, or add [registry.%q] to %s if that is a registry of its own", near, registry, c.File),
+		}
+	}
 	if len(instead) == 0 {
 		return nil // the login makes the registry known
 	}

@@ -226,6 +226,26 @@ func TestALoginForARegistryWithoutATableSaysThatItMakesItKnown(t *testing.T) {
 	}
 }
 
+func TestALoginIsNotSentToWhatLooksLikeAPublicRegistry(t *testing.T) {
+	for registry, near := range map[string]string{
+		"gchr.io": "ghcr.io", "ghcr.oi": "ghcr.io", "qauy.io": "quay.io", "docker.oi": "docker.io", "mcr.microsft.com": "mcr.microsoft.com",
+		"gcr.io": "", "lscr.io": "", "icr.io": "", "us.gcr.io": "", "ghcr.io": "", "registry.corp.example": "", "quay.corp.example": "",
+	} {
+		if got := misspelt(registry); got != near {
+			t.Errorf("%s is taken for %q, want %q", registry, got, near)
+		}
+	}
+	for table, want := range map[string]bool{"": true, "[registry.\"gchr.io\"]\n": false} {
+		c, err := config.Load(newHost(t, "http://127.0.0.1:1", table).config, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := served(c, "gchr.io"); (err != nil) != want {
+			t.Errorf("with %q: %v", table, err)
+		}
+	}
+}
+
 func TestALoginIsNotSentToThisHostWithoutATable(t *testing.T) {
 	h := newHost(t, "http://127.0.0.1:1", "")
 	for _, registry := range []string{"localhost:5000", "127.0.0.1:5000", "169.254.169.254"} {

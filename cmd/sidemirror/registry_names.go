@@ -4,13 +4,25 @@ import (
 	"slices"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/spelling"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
-// publicRegistries are those that are suggested if the daemon serves every registry.
+// publicRegistries are those that are suggested if the daemon serves every registry, and with which
+// a misspelt one must not be confused.
 var publicRegistries = []string{
-	"docker.io", "gcr.io", "ghcr.io", "lscr.io", "mcr.microsoft.com", "nvcr.io", "public.ecr.aws", "quay.io",
-	"registry.access.redhat.com", "registry.gitlab.com", "registry.k8s.io",
+	"cgr.dev", "docker.elastic.co", "docker.io", "ghcr.io", "gcr.io", "icr.io", "lscr.io", "mcr.microsoft.com", "nvcr.io",
+	"public.ecr.aws", "quay.io", "registry.access.redhat.com", "registry.gitlab.com", "registry.k8s.io", "registry.redhat.io",
+}
+
+// misspelt returns the public registry that registry looks like, "" if it is one or looks like none.
+// Whoever owns such a name waits for passwords.
+func misspelt(registry string) string {
+	near := spelling.Nearest(registry, publicRegistries)
+	if near == "" || near == registry || spelling.Distance(registry, near) > 2 {
+		return ""
+	}
+	return near
 }
 
 // registryNames returns the registries that the configuration names, in their order.
