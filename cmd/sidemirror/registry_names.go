@@ -16,7 +16,7 @@ var publicRegistries = []string{
 }
 
 // misspelt returns the public registry that registry looks like, "" if it is one or looks like none.
-// Whoever owns such a name waits for passwords.
+// The owner of such a name may collect passwords.
 func misspelt(registry string) string {
 	near := spelling.Nearest(registry, publicRegistries)
 	if near == "" || near == registry || spelling.Distance(registry, near) > 2 {
