@@ -142,6 +142,8 @@ func (w *Watcher) watchFolders(folders map[string]bool) (added, gone bool, fault
 			added = true
 		case errors.Is(err, fs.ErrNotExist):
 			gone = true
+		case errors.Is(err, fs.ErrPermission):
+			// As /root and /home in a service's sandbox, where their files cannot be read either.
 		default:
 			faults = append(faults, fmt.Errorf("watching %s: %w", folder, err))
 		}

@@ -334,7 +334,8 @@ func (m *machine) run(script string) string {
 	m.t.Helper()
 	out, err := m.try(script)
 	if err != nil {
-		m.t.Fatal(err)
+		journal, _ := m.try("journalctl --no-pager --lines=30 --output=short-precise")
+		m.t.Fatalf("%v\nthe last lines of the journal:\n%s", err, journal)
 	}
 	return out
 }

@@ -104,6 +104,7 @@ func (m *machine) erased(t testing.TB, net *internet, etc, all tree) {
 	}
 	except := append(append(append([]string{}, others...), kept...),
 		"/var/lib/sidemirror",          // the logins
+		"/var/lib/sidemirror-logins",   // the encrypted ones
 		"/var/lib/rpm", "/root/.rpmdb", // what rpm knows of packages
 		"/usr/lib/sysimage/rpm", "/root", // the same, elsewhere
 		// Folders that belong to the package "filesystem", where there is rpm.
