@@ -155,7 +155,7 @@ func (m *machine) credential(t testing.TB, net *internet) {
 	m.write("/root/.docker/config.json", fmt.Sprintf(`{"auths":{"https://index.docker.io/v1/":{"auth":%q},"ghcr.io":{"auth":%q}}}`, pair, pair), 0o600)
 	m.dropIn("[Service]\nLoadCredential=docker-config.json:/root/.docker/config.json\n")
 	m.write("/etc/sidemirror/config.toml", "[credentials]\nfiles = [\"/run/credentials/sidemirror.service/docker-config.json\"]\n", 0o644)
-	m.run("systemctl restart sidemirror.service")
+	m.run("systemctl reset-failed sidemirror.service; systemctl restart sidemirror.service") // it was restarted often before
 	// Not through docker's client, which would take the logins itself and hand them on.
 	repository := "alice/credential"
 	net.private.Push(t, repository, "v1", registry.Shape{Size: 1 << 16})
