@@ -73,14 +73,20 @@ func (u Units) Reconfigure(ctx context.Context, unit string) error {
 // failed again and again, and reports whether it did. Sockets that an administrator stopped
 // have not failed, and stay closed.
 //
-// It starts the proxy, which opens its sockets too: a start by the next connection could
-// still run into the limit that closed them.
+// It starts the proxy, which opens its sockets too, and for that lifts the limit of starts that
+// closed them: what the limit has counted was before the cause was repaired.
 func (u Units) ReopenSockets(ctx context.Context) (reopened bool, err error) {
 	state, err := u.property(ctx, SocketUnit, "Unit", "ActiveState")
 	if err != nil || state != "failed" {
 		return false, err
 	}
-	return true, u.job(ctx, startLimit, "start", ProxyUnit, (*dbus.Conn).StartUnitContext)
+	return true, u.job(ctx, startLimit, "start", ProxyUnit, startAnew)
+}
+
+// startAnew starts a unit whatever the limit of its starts has counted.
+func startAnew(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<- string) (int, error) {
+	_ = c.ResetFailedUnitContext(ctx, unit) // that there is nothing to reset is no failure
+	return c.StartUnitContext(ctx, unit, mode, done)
 }
 
 // ProxyStatus returns the status line of the proxy's unit: what it serves and, after

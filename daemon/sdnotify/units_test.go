@@ -101,6 +101,13 @@ func (s *systemd) answer(conn net.Conn, in *bufio.Reader) {
 			send(conn, reply)
 			continue
 		}
+		if member == "ResetFailedUnit" {
+			s.mu.Lock()
+			s.asked = append(s.asked, fmt.Sprint(member, " ", call.Body[0]))
+			s.mu.Unlock()
+			send(conn, reply)
+			continue
+		}
 		if s.refuse != "" && strings.HasSuffix(member, "Unit") {
 			reply.Type = dbus.TypeError
 			reply.Headers[dbus.FieldErrorName] = dbus.MakeVariant(s.refuse)
@@ -171,7 +178,7 @@ func TestReopenSocketsStartsTheProxyOnlyAfterAFailure(t *testing.T) {
 		if err != nil || reopened != start {
 			t.Errorf("%q: %v, %v", state, reopened, err)
 		}
-		if want := []string{"StartUnit sidemirror.service replace"}; start && !slices.Equal(s.asked, want) || !start && s.asked != nil {
+		if want := []string{"ResetFailedUnit sidemirror.service", "StartUnit sidemirror.service replace"}; start && !slices.Equal(s.asked, want) || !start && s.asked != nil {
 			t.Errorf("%q: asked %q", state, s.asked)
 		}
 	}
