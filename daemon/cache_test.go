@@ -172,7 +172,7 @@ func TestCacheIsNotCountedBeforeTheDaemonIsReady(t *testing.T) {
 	dir := t.TempDir()
 	var s caches
 	keep(t, dir, "something")
-	svc, _ := s.forTest(t, withCache(t, dir, ""))
+	svc, _ := s.forTest(t, withCache(t, dir, "min_free = '0B'\n"))
 	defer svc.Close()
 	folder := s.open[0]
 	if used := folder.Used(); used != 0 {

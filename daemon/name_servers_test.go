@@ -33,7 +33,7 @@ func TestDeniedNameServerIsReported(t *testing.T) {
 	}
 	for _, x := range []struct {
 		content string
-		amiss   bool
+		faulty  bool
 	}{
 		{"nameserver 127.0.0.53\n", false},
 		{"# nameserver 169.254.169.254\nsearch x\nnameserver 8.8.8.8\n", false},
@@ -44,7 +44,7 @@ func TestDeniedNameServerIsReported(t *testing.T) {
 	} {
 		replaceFile(t, r.file, x.content)
 		text := r.trouble(log)
-		if (text != "") != x.amiss || x.amiss && !strings.Contains(text, "name server 169.254.169.254") {
+		if (text != "") != x.faulty || x.faulty && !strings.Contains(text, "name server 169.254.169.254") {
 			t.Errorf("%q: %q", x.content, text)
 		}
 		before := asked
