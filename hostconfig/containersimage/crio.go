@@ -2,11 +2,8 @@ package containersimage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/live"
@@ -60,19 +57,13 @@ func (d daemon) Started() time.Time { return d.Process.Started }
 // Info is empty: CRI-O does not report its mirrors.
 func (d daemon) Info(context.Context) (live.Info, error) { return live.Info{}, nil }
 
-// Signal makes CRI-O read the files again: through systemd, or by the signal that its unit sends.
+// Signal makes CRI-O read the files again.
 func (d daemon) Signal(ctx context.Context, verb live.Verb) error {
 	if verb != live.Reload {
 		return fmt.Errorf("CRI-O is never told to %s", verb)
 	}
-	var err error
-	if d.Unit != "" {
-		if err = d.units.Reload(ctx, d.Unit); err == nil {
-			return nil
-		}
-	}
-	if hupErr := d.Process.Signal(unix.SIGHUP); hupErr != nil {
-		return &problem.Problem{Code: "crio-reload-failed", Text: "reloading CRI-O", Err: errors.Join(err, hupErr), Hint: "systemctl reload crio; see journalctl -u crio"}
+	if err := d.Reload(ctx, d.units.Reload); err != nil {
+		return &problem.Problem{Code: "crio-reload-failed", Text: "reloading CRI-O", Err: err, Hint: "systemctl reload crio; see journalctl -u crio"}
 	}
 	return nil
 }

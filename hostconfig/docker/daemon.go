@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 	"github.com/sidemirror/sidemirror/hostconfig/socket"
@@ -108,20 +106,13 @@ func readInfo(r io.Reader) (live.Info, error) {
 	return info, nil
 }
 
-// Signal reloads dockerd. systemd knows how the unit wants it; if it does not do it, the signal does:
-// ExecReload of docker.service needs a kill(1), which small images lack.
+// Signal reloads dockerd.
 func (d daemon) Signal(ctx context.Context, verb live.Verb) error {
 	if verb != live.Reload {
 		return fmt.Errorf("docker is never told to %s", verb)
 	}
-	var err error
-	if d.Unit != "" {
-		if err = d.units.Reload(ctx, d.Unit); err == nil {
-			return nil
-		}
-	}
-	if hupErr := d.Process.Signal(unix.SIGHUP); hupErr != nil {
-		return &problem.Problem{Code: "docker-reload-failed", Text: "reloading docker", Err: errors.Join(err, hupErr), Hint: "systemctl reload docker; see journalctl -u docker"}
+	if err := d.Reload(ctx, d.units.Reload); err != nil {
+		return &problem.Problem{Code: "docker-reload-failed", Text: "reloading docker", Err: err, Hint: "systemctl reload docker; see journalctl -u docker"}
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"strconv"
@@ -22,6 +23,22 @@ type Process struct {
 	Program string   // the executable file; empty if the kernel does not tell
 	Unit    string   // the systemd unit that it is part of; empty if there is none
 	Started time.Time
+}
+
+// Reload makes the engine read its configuration again: through the service manager, which knows how
+// the unit wants it, by the function reload, and if that fails by SIGHUP. ExecReload= of units needs a
+// kill(1), which small images lack.
+func (p Process) Reload(ctx context.Context, reload func(ctx context.Context, unit string) error) error {
+	var err error
+	if p.Unit != "" {
+		if err = reload(ctx, p.Unit); err == nil {
+			return nil
+		}
+	}
+	if hupErr := p.Signal(unix.SIGHUP); hupErr != nil {
+		return errors.Join(err, hupErr)
+	}
+	return nil
 }
 
 // Manager is the service manager of the host.
