@@ -122,6 +122,7 @@ func FuzzHeaderScanner(f *testing.F) {
 		// The reason of a refusal must be in the text.
 		lowered := bytes.ToLower(text)
 		found := map[error]bool{
+			errHello:       bytes.IndexByte(text, tlsHandshake) >= 0,
 			errFolded:      bytes.Contains(text, []byte("\n ")) || bytes.Contains(text, []byte("\n\t")) || bytes.Contains(text, []byte("\r ")) || bytes.Contains(text, []byte("\r\t")),
 			errEncoded:     bytes.Contains(lowered, []byte("transfer-encoding:")),
 			errTwoLengths:  bytes.Count(lowered, []byte("content-length:")) > 1,
