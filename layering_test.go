@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 	"daemon/web":                   {"daemon/config"},
 
 	"hostconfig": {
-		"hostconfig/buildkit", "hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/kubelet", "hostconfig/live", "hostconfig/ownunit",
+		"hostconfig/buildkit", "hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/egress", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/kubelet", "hostconfig/live", "hostconfig/ownunit",
 		"hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 	},
 	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice", "hostconfig/version"},
@@ -61,6 +61,7 @@ var mayImport = map[string][]string{
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",
 	},
+	"hostconfig/egress":   {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/process", "hostconfig/splice", "hostconfig/unitfile"},
 	"hostconfig/engine":   {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/live", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/hostfs":   {},
 	"hostconfig/journal":  {"hostconfig/hostfs"},
