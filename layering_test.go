@@ -26,14 +26,15 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/handover", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
 	"daemon": {
-		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
+		"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
 		"proxy", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
 	},
 	"daemon/config":                {"proxy/oci"},
 	"daemon/filewatch":             {},
-	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/live", "hostconfig/hostfs"},
+	"daemon/handover":              {},
+	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/live", "hostconfig/hostfs"},
 	"daemon/listener":              {},
 	"daemon/logging":               {},
 	"daemon/proxycheck":            {"daemon/listener", "daemon/sdnotify"},
