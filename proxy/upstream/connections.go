@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"net/http"
 	"time"
-
-	"golang.org/x/net/http/httpproxy"
 )
 
 // connections are the connections to one kind of host. Requests share those of shared, also by
@@ -14,10 +12,11 @@ import (
 type connections struct {
 	shared, separate *http.Transport
 	headers          time.Duration // how long a response header may take
+	forward          *ForwardProxy // nil if there is none
 }
 
-func newConnections(c Config, env *httpproxy.Config, t *tls.Config, dial dialFunc) connections {
-	made := connections{newTransport(c, env, t, dial), newTransport(c, env, t.Clone(), dial), c.Registry.HeaderTimeout}
+func newConnections(c Config, t *tls.Config, dial dialFunc) connections {
+	made := connections{newTransport(c, t, dial), newTransport(c, t.Clone(), dial), c.Registry.HeaderTimeout, c.Forward}
 	// HTTP/2 would carry all requests on one connection.
 	made.separate.ForceAttemptHTTP2, made.separate.HTTP2 = false, nil
 	made.separate.Protocols = new(http.Protocols)
@@ -46,10 +45,21 @@ func (c connections) RoundTrip(req *http.Request) (*http.Response, error) {
 	if of, ok := req.Context().Value(headersKey{}).(time.Duration); ok {
 		limit = of
 	}
+	t := c.shared
 	if isSeparate(req.Context()) || req.Context().Value(ownKey{}) != nil {
-		return awaitHeader(c.separate, req, limit)
+		t = c.separate
 	}
-	return awaitHeader(c.shared, req, limit)
+	if c.forward != nil {
+		req = req.WithContext(context.WithValue(req.Context(), dialingKey{}, new(dialing)))
+	}
+	resp, err := awaitHeader(t, req, limit)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.forward.check(req, resp); err != nil {
+		return nil, err
+	}
+	return resp, nil
 }
 
 // closeIdle closes the connections that no request uses.
