@@ -8,9 +8,11 @@ import (
 	"strings"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/net/http/httpproxy"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
@@ -35,8 +37,12 @@ func Login(ctx context.Context, c *config.Config, registry, namespace string, cr
 // registryProxy is a proxy that reports what is wrong with its credentials.
 type registryProxy struct {
 	*proxy.Proxy
-	logins *logins
+	logins   *logins
+	outbound outbound
 }
+
+// Outbound returns the forward proxy through which registries are reached, nil if there is none.
+func (p *registryProxy) Outbound() *state.Outbound { return p.outbound.shown }
 
 // Close implements service.
 func (p *registryProxy) Close() {
@@ -58,7 +64,12 @@ func (p *registryProxy) Trouble() string {
 func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, trust *peer.Trust, store *cache.Dir, transfers *transfer.Transfers) (*registryProxy, error) {
 	logins := credentials(c, log)
 	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version}
+	out := chooseOutbound(c, httpproxy.FromEnvironment(), nil)
+	if log != nil && out.shown != nil {
+		log.WithFields(logrus.Fields{"http_proxy": out.shown.HTTPProxy, "https_proxy": out.shown.HTTPSProxy, "from": out.shown.From}).Info("registries are reached through a forward proxy")
+	}
 	settings := proxy.Config{
+		Forward:     out.proxy,
 		Registries:  c.Registries,
 		Page:        web.Handler(page),
 		Default:     oci.DockerHub,
@@ -80,7 +91,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus
 		logins.close()
 		return nil, err
 	}
-	return &registryProxy{p, logins}, nil
+	return &registryProxy{p, logins, out}, nil
 }
 
 // ownHosts returns the names and addresses of this host by which other hosts reach it: those of
