@@ -26,14 +26,15 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/handover", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
 	"daemon": {
-		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
+		"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
 		"proxy", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
 	},
 	"daemon/config":                {"proxy/oci"},
 	"daemon/filewatch":             {},
-	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/live", "hostconfig/hostfs"},
+	"daemon/handover":              {},
+	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/live", "hostconfig/hostfs"},
 	"daemon/listener":              {},
 	"daemon/logging":               {},
 	"daemon/proxycheck":            {"daemon/listener", "daemon/sdnotify"},
@@ -43,7 +44,7 @@ var mayImport = map[string][]string{
 	"daemon/web":                   {"daemon/config"},
 
 	"hostconfig": {
-		"hostconfig/buildkit", "hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/kubelet", "hostconfig/live", "hostconfig/ownunit",
+		"hostconfig/buildkit", "hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/egress", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/kubelet", "hostconfig/live", "hostconfig/ownunit",
 		"hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 	},
 	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice", "hostconfig/version"},
@@ -61,6 +62,7 @@ var mayImport = map[string][]string{
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",
 	},
+	"hostconfig/egress":   {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/process", "hostconfig/splice", "hostconfig/unitfile"},
 	"hostconfig/engine":   {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/live", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/hostfs":   {},
 	"hostconfig/journal":  {"hostconfig/hostfs"},
