@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -57,7 +58,11 @@ func (p *registryProxy) Trouble() string {
 // trust is nil, the proxy trusts no caller. If store is nil, it stores nothing.
 func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, trust *peer.Trust, store *cache.Dir, transfers *transfer.Transfers) (*registryProxy, error) {
 	logins := credentials(c, log)
-	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version}
+	page := web.Info{
+		Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version,
+		Trusted:    func(r *http.Request) bool { return peer.Trusted(r.Context(), trust) },
+		ShowImages: c.Page.ShowImages,
+	}
 	settings := proxy.Config{
 		Registries:  c.Registries,
 		Page:        web.Handler(page),

@@ -73,9 +73,6 @@ func (p *page) seesImages(r *http.Request) bool {
 
 // live returns what the sender of r may see of what happens, and whether it is all of it.
 func (p *page) live(r *http.Request) (l Live, detailed bool) {
-	if p.info.Live == nil {
-		return Live{At: time.Now()}, false
-	}
 	if p.seesImages(r) {
 		return p.info.Live(), true
 	}

@@ -84,7 +84,7 @@ func TestOthersSeeNoImageAndNoAddress(t *testing.T) {
 	}
 }
 
-// An image can be told from the number of bytes that it has, and a pull from the moment at which a
+// An image is known by the number of bytes that it has, and a pull by the moment at which a
 // figure changes.
 func TestFiguresForOthersChangeAtFullMinutesInRoughSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -20,8 +20,9 @@ type view struct {
 	Tag    string // of Lang, for the page's own lang attribute
 	Style  template.CSS
 	Script template.JS
-	Live   liveView
-	Every  int // seconds between two looks at what happens
+	Words  words
+	Live   *liveView // nil if the page does not show what happens
+	Every  int       // seconds between two looks at what happens
 
 	// Host names sidemirror in an image reference, URL in an engine's configuration.
 	Host, URL string
@@ -62,13 +63,16 @@ func (p *page) view(r *http.Request, lang language) view {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
 	}
-	live, detailed := p.live(r)
 	v := view{
 		Info: info, Lang: lang, Tag: lang.tag(), Style: template.CSS(p.style), Script: template.JS(p.script),
-		Live: newLiveView(live, detailed, vocabulary[lang]), Every: everyCoarse, Host: host, URL: scheme + "://" + host,
+		Words: vocabulary[lang], Every: everyCoarse, Host: host, URL: scheme + "://" + host,
 	}
-	if detailed {
-		v.Every = everyDetailed
+	if info.Live != nil {
+		live, detailed := p.live(r)
+		v.Live = new(newLiveView(live, detailed, v.Words))
+		if detailed {
+			v.Every = everyDetailed
+		}
 	}
 	v.Plain = r.TLS == nil && !loopback(name)
 	// Without a dot or a port, Docker takes the first component of a reference for a user of

@@ -3,7 +3,7 @@
 // request used.
 //
 // Any user of the host and every container on its network can ask for the page, and so can a web page
-// in somebody's browser. Images and addresses are therefore shown to trusted callers alone, and
+// in the browser of a user. Images and addresses are therefore shown to trusted callers alone, and
 // figures are rounded for others.
 package web
 
