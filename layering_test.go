@@ -28,9 +28,10 @@ var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
 	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
 	"daemon": {
-		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
-		"proxy", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
+		"daemon/activity", "daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
+		"proxy", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
 	},
+	"daemon/activity":              {"proxy/observe"},
 	"daemon/config":                {"proxy/oci"},
 	"daemon/filewatch":             {},
 	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/live", "hostconfig/hostfs"},
@@ -40,7 +41,7 @@ var mayImport = map[string][]string{
 	"daemon/sdnotify":              {"daemon/sdnotify/sdnotifytest"},
 	"daemon/sdnotify/sdnotifytest": {},
 	"daemon/state":                 {},
-	"daemon/web":                   {"daemon/config"},
+	"daemon/web":                   {"daemon/activity", "daemon/config"},
 
 	"hostconfig": {
 		"hostconfig/buildkit", "hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/kubelet", "hostconfig/live", "hostconfig/ownunit",
@@ -73,7 +74,7 @@ var mayImport = map[string][]string{
 	"hostconfig/unitfile": {"hostconfig/hostfs"},
 	"hostconfig/version":  {},
 
-	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/transfer", "proxy/upstream"},
+	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/transfer", "proxy/upstream"},
 	"proxy/access":                  {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
 	"proxy/auth":                    {"proxy/credential", "proxy/oci"},
 	"proxy/cache":                   {"proxy/oci"},
@@ -84,12 +85,13 @@ var mayImport = map[string][]string{
 	"proxy/credential/program":      {"proxy/credential"},
 	"proxy/credential/renewal":      {"proxy/credential"},
 	"proxy/credential/sealed":       {"proxy/credential", "proxy/credential/program"},
+	"proxy/observe":                 {},
 	"proxy/oci":                     {},
 	"proxy/peer":                    {"proxy/peer/cgroup"},
 	"proxy/peer/cgroup":             {},
 	"proxy/prefetch":                {},
 	"proxy/transfer":                {"proxy/cache", "proxy/oci"},
-	"proxy/upstream":                {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
+	"proxy/upstream":                {"daemon/config", "proxy/auth", "proxy/credential", "proxy/observe", "proxy/oci"},
 }
 
 // mayUse says which files may import a module that only few should know. Each entry is a pattern of
