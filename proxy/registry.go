@@ -102,6 +102,7 @@ func (r *routes) make(rc config.Registry) (*registry, error) {
 			Forward:   r.config.Forward,
 			UserAgent: "sidemirror/" + r.config.Version,
 			Changed:   func(err error) { r.say(rc.Name, u, err) },
+			Observer:  r.config.Observer,
 		})
 		if err != nil {
 			reg.pool.Close()

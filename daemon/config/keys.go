@@ -47,6 +47,7 @@ var keys = []key[Config]{
 	{name: "outbound.adopt_proxy", field: func(c *Config) any { return &c.Outbound.AdoptProxy }},
 	{name: "trust.uids", field: func(c *Config) any { return &c.Trust.UIDs }},
 	{name: "trust.units", field: func(c *Config) any { return &c.Trust.Units }, check: checkUnit},
+	{name: "page.show_images", field: func(c *Config) any { return &c.Page.ShowImages }},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -55,6 +56,9 @@ type Config struct {
 	// reached, and with nil when it can be reached again.
 	Changed func(err error)
 
+	// Observer, if not nil, is notified of the exchanges with the upstream.
+	Observer observe.Observer
+
 	// For tests; 0 and nil mean what the constants and the system say.
 	resolver                   *net.Resolver
 	bodyPause, headerOfSeveral time.Duration
@@ -80,6 +84,8 @@ type Upstream struct {
 	private      atomic.Bool // it is at a loopback or private address
 	unconfigured bool
 
+	observer    observe.Observer
+	registry    string
 	health      health
 	realmHealth health // of a token server on another host
 	holds       holds
@@ -101,7 +107,11 @@ func New(c Config) (*Upstream, error) {
 			return nil, err
 		}
 	}
+	if c.Observer == nil {
+		c.Observer = observe.Nothing{}
+	}
 	u := &Upstream{
+		observer: c.Observer, registry: c.Registry.Name,
 		url: c.URL, name: strings.TrimSuffix(c.URL.Redacted(), "/"), userAgent: c.UserAgent,
 		health:      health{changed: c.Changed, longest: longestBackoff},
 		realmHealth: health{longest: longestRealmBackoff},
@@ -112,6 +122,7 @@ func New(c Config) (*Upstream, error) {
 	u.private.Store(isPrivateLiteral(c.URL.Hostname()))
 	u.unconfigured = c.Unconfigured
 	if c.Unconfigured {
+		u.registry = c.URL.Host
 		u.health.shortest = longestBackoff
 	}
 	roots, err := loadRoots(c.Registry.CA)
@@ -131,7 +142,9 @@ func New(c Config) (*Upstream, error) {
 		u.plain = u.newClient(c, newConnections(c, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
 	}
 	u.realm = newConnections(c, tlsConfig(roots, nil), d.toRealm)
+	u.realm.observer = observe.Nothing{} // it counts as an exchange of tokens
 	u.redirect = newConnections(c, tlsConfig(roots, nil), d.toRedirect)
+	u.redirect.redirected = true
 	return u, nil
 }
 
@@ -197,6 +210,7 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 		return nil, u.explain(ctx, u.url, err)
 	}
 	u.holds.note(r, resp)
+	u.noteRateLimit(r, resp)
 	return resp, nil
 }
 
