@@ -34,6 +34,7 @@ type status struct {
 
 	RefusedCallers []refusedCaller `json:"refused_callers,omitempty"` // root alone sees them
 	Logins         []state.Login   `json:"logins,omitempty"`          // and those
+	Outbound       *state.Outbound `json:"outbound,omitempty"`        // and the forward proxy
 
 	mirror string // sidemirror's URL
 	unused bool   // no configuration is in force, so that engines use the registries directly
@@ -175,6 +176,7 @@ func (s *status) write(w io.Writer) error {
 	if len(s.Logins) > 0 {
 		p.printf("%-10s  %s\n", "logins", printable(loginsText(s.Logins)))
 	}
+	p.outbound(s.Outbound)
 	for _, e := range s.Engines {
 		p.state(e)
 		for _, file := range e.Files {
