@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/peer"
@@ -47,7 +48,7 @@ type cacheFolder struct {
 
 // newService makes the proxy that c describes, with its cache. If the folder cannot be opened, the
 // proxy serves without one: a pull is never worse because of sidemirror.
-func (s *caches) newService(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
+func (s *caches) newService(c *config.Config, found handover.Handover, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	var f *cacheFolder
 	missing := ""
 	if c.Cache.Dir != "" {
@@ -59,7 +60,7 @@ func (s *caches) newService(c *config.Config, at []netip.AddrPort, version strin
 			log.WithError(err).Error("stored content is served, but nothing is added until the cache folder is repaired")
 		}
 	}
-	svc, err := f.serve(s, c, at, version, log)
+	svc, err := f.serve(s, c, found, at, version, log)
 	if err != nil {
 		return nil, err
 	}
@@ -70,16 +71,16 @@ func (s *caches) newService(c *config.Config, at []netip.AddrPort, version strin
 }
 
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
-func (f *cacheFolder) serve(s *caches, c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
+func (f *cacheFolder) serve(s *caches, c *config.Config, found handover.Handover, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	trust := peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused)
 	if f == nil {
-		p, err := newProxy(c, at, version, log, s.access, trust, nil, nil)
+		p, err := newProxy(c, found, at, version, log, s.access, trust, nil, nil)
 		if err != nil {
 			return nil, err
 		}
 		return p, nil
 	}
-	p, err := newProxy(c, at, version, log, s.access, trust, f.Dir, f.transfers)
+	p, err := newProxy(c, found, at, version, log, s.access, trust, f.Dir, f.transfers)
 	if err != nil {
 		s.release(f)
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -16,7 +17,7 @@ import (
 // what would make a daemon refuse c, such as a certificate that cannot be read. The problems are what
 // it would serve without: logins of a file that cannot be read, or the cache.
 func Check(c *config.Config, version string) ([]*problem.Problem, error) {
-	p, err := newProxy(c, c.Listen, version, nil, nil, nil, nil, nil)
+	p, err := newProxy(c, handover.Handover{}, c.Listen, version, nil, nil, nil, nil, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/proxy"
@@ -24,7 +25,8 @@ import (
 // as c configures it, whether it accepts cred. The error is proxy.Proxy's: an *oci.Error if the
 // upstream or its token server refused. version is sent in the User-Agent.
 func Login(ctx context.Context, c *config.Config, registry, namespace string, cred credential.Credential, version string) error {
-	p, err := newProxy(c, c.Listen, version, nil, nil, nil, nil, nil)
+	found, _ := readHandedOver(c) // a user who may not read it logs in to registries that are reached in the usual way
+	p, err := newProxy(c, found, c.Listen, version, nil, nil, nil, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -55,11 +57,12 @@ func (p *registryProxy) Trouble() string {
 
 // newProxy makes the proxy that c describes, for the addresses at. log and access may be nil. If
 // trust is nil, the proxy trusts no caller. If store is nil, it stores nothing.
-func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, trust *peer.Trust, store *cache.Dir, transfers *transfer.Transfers) (*registryProxy, error) {
+func newProxy(c *config.Config, found handover.Handover, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, trust *peer.Trust, store *cache.Dir, transfers *transfer.Transfers) (*registryProxy, error) {
 	logins := credentials(c, log)
 	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version}
 	settings := proxy.Config{
 		Registries:  c.Registries,
+		Adopted:     adopted(found),
 		Page:        web.Handler(page),
 		Default:     oci.DockerHub,
 		OwnHosts:    ownHosts(at),
