@@ -26,11 +26,18 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/handover", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/health", "daemon/config", "daemon/handover", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
 	"daemon": {
+		"daemon/activity", "daemon/admin", "daemon/health", "daemon/metrics", "daemon/tracing",
 		"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
-		"proxy", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
+		"proxy", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed",
+		"proxy/observe", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
 	},
+	"daemon/activity":              {"proxy/observe"},
+	"daemon/admin":                 {"daemon/activity", "daemon/health", "daemon/state"},
+	"daemon/health":                {},
+	"daemon/metrics":               {"daemon/health", "proxy/observe"},
+	"daemon/tracing":               {"proxy/observe"},
 	"daemon/config":                {"proxy/oci"},
 	"daemon/filewatch":             {},
 	"daemon/handover":              {},
@@ -41,10 +48,10 @@ var mayImport = map[string][]string{
 	"daemon/sdnotify":              {"daemon/sdnotify/sdnotifytest"},
 	"daemon/sdnotify/sdnotifytest": {},
 	"daemon/state":                 {},
-	"daemon/web":                   {"daemon/config"},
+	"daemon/web":                   {"daemon/activity", "daemon/config", "daemon/health"},
 
 	"hostconfig": {
-		"hostconfig/buildkit", "hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/kubelet", "hostconfig/live", "hostconfig/ownunit",
+		"hostconfig/buildkit", "hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/egress", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/kubelet", "hostconfig/live", "hostconfig/ownunit",
 		"hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 	},
 	"hostconfig/certsd": {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/splice", "hostconfig/version"},
@@ -62,6 +69,7 @@ var mayImport = map[string][]string{
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",
 	},
+	"hostconfig/egress":   {"hostconfig/engine", "hostconfig/hostfs", "hostconfig/process", "hostconfig/splice", "hostconfig/unitfile"},
 	"hostconfig/engine":   {"hostconfig/hostfs", "hostconfig/journal", "hostconfig/live", "hostconfig/splice", "hostconfig/version"},
 	"hostconfig/hostfs":   {},
 	"hostconfig/journal":  {"hostconfig/hostfs"},
@@ -74,7 +82,7 @@ var mayImport = map[string][]string{
 	"hostconfig/unitfile": {"hostconfig/hostfs"},
 	"hostconfig/version":  {},
 
-	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/transfer", "proxy/upstream"},
+	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/transfer", "proxy/upstream"},
 	"proxy/access":                  {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
 	"proxy/auth":                    {"proxy/credential", "proxy/oci"},
 	"proxy/cache":                   {"proxy/oci"},
@@ -85,12 +93,13 @@ var mayImport = map[string][]string{
 	"proxy/credential/program":      {"proxy/credential"},
 	"proxy/credential/renewal":      {"proxy/credential"},
 	"proxy/credential/sealed":       {"proxy/credential", "proxy/credential/program"},
+	"proxy/observe":                 {},
 	"proxy/oci":                     {},
 	"proxy/peer":                    {"proxy/peer/cgroup"},
 	"proxy/peer/cgroup":             {},
 	"proxy/prefetch":                {},
 	"proxy/transfer":                {"proxy/cache", "proxy/oci"},
-	"proxy/upstream":                {"daemon/config", "proxy/auth", "proxy/credential", "proxy/oci"},
+	"proxy/upstream":                {"daemon/config", "proxy/auth", "proxy/credential", "proxy/observe", "proxy/oci"},
 }
 
 // mayUse says which files may import a module that only few should know. Each entry is a pattern of

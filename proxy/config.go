@@ -10,6 +10,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
@@ -31,6 +32,9 @@ type Config struct {
 	// Adopted says how the engines reach registries, by name. It counts for the registry's own host if
 	// the configuration does not say how that is reached.
 	Adopted map[string]Adopted
+
+	// Forward is the forward proxy through which registries are reached; nil if there is none.
+	Forward *upstream.ForwardProxy
 
 	// Listen are the addresses that the proxy is served at.
 	Listen []netip.AddrPort
@@ -70,6 +74,9 @@ type Config struct {
 
 	// AccessLog, if not nil, writes the line that each request leaves.
 	AccessLog AccessLog
+
+	// Observer, if not nil, is notified of what the proxy does.
+	Observer observe.Observer
 }
 
 // Adopted is how the engines reach a registry.

@@ -104,8 +104,10 @@ func (r *routes) make(rc config.Registry) (*registry, error) {
 			URL:       u,
 			Registry:  reached,
 			Adopted:   adopted.Adopted,
+			Forward:   r.config.Forward,
 			UserAgent: "sidemirror/" + r.config.Version,
 			Changed:   func(err error) { r.say(rc.Name, u, err) },
+			Observer:  r.config.Observer,
 		}
 		up, err := upstream.New(settings)
 		if err != nil && (adopted.CA != nil || adopted.Clients != nil) {

@@ -20,10 +20,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http/httpproxy"
-
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -54,11 +53,17 @@ type Config struct {
 	// lead: the requests would go round in a circle.
 	Own []netip.AddrPort
 
+	// Forward is the forward proxy through which the upstream is reached; nil if there is none.
+	Forward *ForwardProxy
+
 	UserAgent string
 
 	// Changed, if not nil, is called with the reason when the upstream can no longer be
 	// reached, and with nil when it can be reached again.
 	Changed func(err error)
+
+	// Observer, if not nil, is notified of the exchanges with the upstream.
+	Observer observe.Observer
 
 	// For tests; 0 and nil mean what the constants and the system say.
 	resolver                   *net.Resolver
@@ -100,6 +105,8 @@ type Upstream struct {
 	private      atomic.Bool // it is at a loopback or private address
 	unconfigured bool
 
+	observer    observe.Observer
+	registry    string
 	health      health
 	realmHealth health // of a token server on another host
 	holds       holds
@@ -121,7 +128,11 @@ func New(c Config) (*Upstream, error) {
 			return nil, err
 		}
 	}
+	if c.Observer == nil {
+		c.Observer = observe.Nothing{}
+	}
 	u := &Upstream{
+		observer: c.Observer, registry: c.Registry.Name,
 		url: c.URL, name: strings.TrimSuffix(c.URL.Redacted(), "/"), userAgent: c.UserAgent,
 		health:      health{changed: c.Changed, longest: longestBackoff},
 		realmHealth: health{longest: longestRealmBackoff},
@@ -132,10 +143,9 @@ func New(c Config) (*Upstream, error) {
 	u.private.Store(isPrivateLiteral(c.URL.Hostname()))
 	u.unconfigured = c.Unconfigured
 	if c.Unconfigured {
+		u.registry = c.URL.Host
 		u.health.shortest = longestBackoff
 	}
-	env := httpproxy.FromEnvironment()
-
 	cas, pairs := c.certificates()
 	roots, err := loadRoots(cas)
 	if err != nil {
@@ -145,15 +155,17 @@ func New(c Config) (*Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := dialer{Config: c, proxies: proxyAddresses(env), upstream: u}
-	u.own = u.newClient(c, newConnections(c, env, c.toUpstream(roots, clients), d.toUpstream), &u.health)
+	d := dialer{Config: c, upstream: u}
+	u.own = u.newClient(c, newConnections(c, c.toUpstream(roots, clients), d.toUpstream), &u.health)
 	if clients != nil {
 		u.certificate = nameOf(clients)
 		// An upstream that refuses callers without a certificate is not out of reach.
-		u.plain = u.newClient(c, newConnections(c, env, c.toUpstream(roots, nil), d.toUpstream), &health{longest: longestBackoff})
+		u.plain = u.newClient(c, newConnections(c, c.toUpstream(roots, nil), d.toUpstream), &health{longest: longestBackoff})
 	}
-	u.realm = newConnections(c, env, tlsConfig(roots, nil), d.toRealm)
-	u.redirect = newConnections(c, env, tlsConfig(roots, nil), d.toRedirect)
+	u.realm = newConnections(c, tlsConfig(roots, nil), d.toRealm)
+	u.realm.observer = observe.Nothing{} // it counts as an exchange of tokens
+	u.redirect = newConnections(c, tlsConfig(roots, nil), d.toRedirect)
+	u.redirect.redirected = true
 	return u, nil
 }
 
@@ -248,6 +260,7 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 		return nil, u.explain(ctx, u.url, err)
 	}
 	u.holds.note(r, resp)
+	u.noteRateLimit(r, resp)
 	return resp, nil
 }
 
