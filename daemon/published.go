@@ -63,6 +63,9 @@ func (d *daemon) state() state.State {
 			s.Notes = append(s.Notes, p.Problem)
 		}
 	}
+	if p, ok := d.handler.get().service.(interface{ Outbound() *state.Outbound }); ok {
+		s.Outbound = p.Outbound()
+	}
 	trust := d.trust.Load()
 	for _, r := range d.caches.refused.Since(time.Now().Add(-refusedFor), trust) {
 		s.Refused = append(s.Refused, state.Refused{
