@@ -13,8 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 )
@@ -22,14 +24,15 @@ import (
 // caches are the cache folders that are open: the one in force and, after a reload with another
 // cache.dir, those that requests still use.
 type caches struct {
-	access  proxy.AccessLog // of the services that it makes
-	refused peer.Refusals   // by any of them
+	access   proxy.AccessLog // of the services that it makes
+	observer observe.Observer
+	refused  peer.Refusals // by any of them
 
 	mu   sync.Mutex
 	open []*cacheFolder
-	// For the status line: the folder in force, or why there is none.
+	// The folder in force, or why there is none.
 	inForce *cacheFolder
-	missing string
+	missing *problem.Problem
 }
 
 type cacheFolder struct {
@@ -49,12 +52,12 @@ type cacheFolder struct {
 // proxy serves without one: a pull is never worse because of sidemirror.
 func (s *caches) newService(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	var f *cacheFolder
-	missing := ""
+	var missing *problem.Problem
 	if c.Cache.Dir != "" {
 		var err error
 		if f, err = s.acquire(c, log); err != nil {
-			missing = "nothing is stored: " + err.Error()
-			log.WithError(err).Error("nothing is stored, and every pull goes to the registry, until the cache folder is repaired and the configuration reloaded")
+			missing = &problem.Problem{Code: "cache-missing", Text: "nothing is stored", Err: err, Hint: cacheHint}
+			log.WithError(err).WithField("hint", cacheHint).Error("nothing is stored, and every pull goes to the registry, until the cache folder is repaired and the configuration reloaded")
 		} else if err := f.writable(); err != nil {
 			log.WithError(err).Error("stored content is served, but nothing is added until the cache folder is repaired")
 		}
@@ -71,15 +74,19 @@ func (s *caches) newService(c *config.Config, at []netip.AddrPort, version strin
 
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
 func (f *cacheFolder) serve(s *caches, c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
-	trust := peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused)
+	parts := proxyParts{
+		version: version, log: log, access: s.access, observer: s.observer,
+		trust: peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
+	}
 	if f == nil {
-		p, err := newProxy(c, at, version, log, s.access, trust, nil, nil)
+		p, err := newProxy(c, at, parts)
 		if err != nil {
 			return nil, err
 		}
 		return p, nil
 	}
-	p, err := newProxy(c, at, version, log, s.access, trust, f.Dir, f.transfers)
+	parts.store, parts.transfers = f.Dir, f.transfers
+	p, err := newProxy(c, at, parts)
 	if err != nil {
 		s.release(f)
 		return nil, err
@@ -113,7 +120,7 @@ func (s *caches) acquire(c *config.Config, log *logrus.Logger) (*cacheFolder, er
 	}
 	dir, err := cache.Open(path, cacheLimits(c))
 	if err != nil {
-		return nil, fmt.Errorf("opening the cache %s (let the user that sidemirror runs as write there, or set cache.dir): %w", path, err)
+		return nil, fmt.Errorf("opening the cache %s: %w", path, err)
 	}
 	id, err := os.Stat(path)
 	if err != nil {
@@ -124,12 +131,12 @@ func (s *caches) acquire(c *config.Config, log *logrus.Logger) (*cacheFolder, er
 		// They take space, and nothing reads them.
 		log.WithError(err).WithField("dir", path).Warn("the cache's unfinished files cannot be removed")
 	}
-	f := newCacheFolder(dir, path, id, log)
+	f := newCacheFolder(dir, path, id, log, s.observer)
 	s.open = append(s.open, f)
 	return f, nil
 }
 
-func newCacheFolder(dir *cache.Dir, path string, id os.FileInfo, log *logrus.Logger) *cacheFolder {
+func newCacheFolder(dir *cache.Dir, path string, id os.FileInfo, log *logrus.Logger, observer observe.Observer) *cacheFolder {
 	ctx, stop := context.WithCancel(context.Background())
 	f := &cacheFolder{Dir: dir, transfers: transfer.New(dir), path: path, id: id, users: 1, stop: stop}
 	f.maintain = sync.OnceFunc(func() {
@@ -137,6 +144,9 @@ func newCacheFolder(dir *cache.Dir, path string, id os.FileInfo, log *logrus.Log
 			dir.Keep(ctx, func(freed int64, files int, err error) {
 				at := log.WithField("dir", path)
 				if files > 0 {
+					if observer != nil {
+						observer.Evicted(freed, files)
+					}
 					at.WithFields(logrus.Fields{"bytes": freed, "files": files}).Info("removed the content that was used longest ago")
 				}
 				if err != nil {
@@ -174,18 +184,24 @@ func (s *caches) release(f *cacheFolder) {
 	_ = f.Close() // complete content is on disk
 }
 
-// trouble returns what is wrong with the folder in force. That may change at any time: a file
-// system becomes read-only after an error of its disk.
-func (s *caches) trouble() string {
+// cacheHint says what to do if there is no cache folder.
+const cacheHint = "let the user that sidemirror runs as write there, or set cache.dir"
+
+// problem returns what is wrong with the folder in force; nil if nothing is. That may change at any
+// time: a file system becomes read-only after an error of its disk.
+func (s *caches) problem() *problem.Problem {
 	s.mu.Lock()
-	folder, text := s.inForce, s.missing
+	folder, missing := s.inForce, s.missing
 	s.mu.Unlock()
-	if text == "" && folder != nil {
+	if missing == nil && folder != nil {
 		if err := folder.writable(); err != nil {
-			text = "nothing new is stored: " + err.Error()
+			return &problem.Problem{
+				Code: "cache-read-only", Text: "nothing new is stored", Err: err,
+				Hint: "let the user that sidemirror runs as write there, and look for errors of the disk: dmesg",
+			}
 		}
 	}
-	return text
+	return missing
 }
 
 // cachingProxy is a proxy and the cache folder that it uses.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -165,12 +166,23 @@ func (d *daemon) refuse(addrs []netip.AddrPort) error {
 func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.configureLog(c)
 	d.config = c
+	d.activity.Configured(upstreamsOf(c))
 	d.trust.Store(peer.NewTrust(c.Trust.UIDs, c.Trust.Units, nil))
 	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
 		d.retiring.Go(old.retire)
 	}
 	sockets.commit(d.serve)
 	d.watchdog.url.Store(new(d.ownURL()))
+}
+
+// upstreamsOf returns the hosts that c names, as the proxy's reports name them.
+func upstreamsOf(c *config.Config) (hosts []string) {
+	for _, r := range c.Registries {
+		for _, u := range r.Upstreams {
+			hosts = append(hosts, u.Host)
+		}
+	}
+	return hosts
 }
 
 // ownURL returns what the watchdog asks for: the page, which asks no upstream.
@@ -187,12 +199,12 @@ func (d *daemon) inForce(why string) {
 	} else {
 		d.log.WithFields(logrus.Fields{"addresses": addrs, "file": d.config.File, "reason": why}).Info("serving")
 	}
-	var wrong []string
-	for _, p := range d.addressProblems() {
+	wrong := d.addressProblems()
+	for _, p := range wrong {
 		d.log.WithField("hint", p.Hint).Warn(p.Error())
-		wrong = append(wrong, p.Error()+" ("+p.Hint+")")
 	}
-	d.line.serving(what, strings.Join(wrong, "; "))
+	d.line.serving(what, wrong)
+	d.examine(time.Now())
 	d.line.trouble(d.trouble())
 	d.notify(sdnotify.Ready(d.line.text()))
 	d.handler.get().probe()

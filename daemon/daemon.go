@@ -19,8 +19,10 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/filewatch"
+	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/logging"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
@@ -65,6 +67,9 @@ type daemon struct {
 	server    *http.Server
 	handler   currentGeneration
 	caches    caches
+	activity  *activity.Recorder
+	health    *health.Registry
+	rechecked time.Time // upstreams that are out of reach
 	line      statusLine
 	names     nameServers
 	watchdog  watchdog
@@ -81,6 +86,9 @@ type daemon struct {
 func newDaemon(source config.Source, stderr io.Writer) *daemon {
 	d := &daemon{source: source, checkPort: listener.CheckPort, log: logrus.New(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
+	d.activity = activity.New()
+	d.health = health.New(d.logProblem)
+	d.caches.observer = d.activity
 	return d
 }
 

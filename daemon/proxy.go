@@ -3,18 +3,22 @@ package daemon
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/net/http/httpproxy"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
@@ -24,7 +28,7 @@ import (
 // as c configures it, whether it accepts cred. The error is proxy.Proxy's: an *oci.Error if the
 // upstream or its token server refused. version is sent in the User-Agent.
 func Login(ctx context.Context, c *config.Config, registry, namespace string, cred credential.Credential, version string) error {
-	p, err := newProxy(c, c.Listen, version, nil, nil, nil, nil, nil)
+	p, err := newProxy(c, c.Listen, proxyParts{version: version})
 	if err != nil {
 		return err
 	}
@@ -35,8 +39,12 @@ func Login(ctx context.Context, c *config.Config, registry, namespace string, cr
 // registryProxy is a proxy that reports what is wrong with its credentials.
 type registryProxy struct {
 	*proxy.Proxy
-	logins *logins
+	logins   *logins
+	outbound outbound
 }
+
+// Outbound returns the forward proxy through which registries are reached, nil if there is none.
+func (p *registryProxy) Outbound() *state.Outbound { return p.outbound.shown }
 
 // Close implements service.
 func (p *registryProxy) Close() {
@@ -44,43 +52,55 @@ func (p *registryProxy) Close() {
 	p.logins.close()
 }
 
-// Trouble implements troubled.
-func (p *registryProxy) Trouble() string {
-	var list []string
-	for _, what := range p.Problems() {
-		list = append(list, what.Error()+" ("+what.Hint+")")
-	}
-	return strings.Join(list, "; ")
+// proxyParts is what a proxy is made of in addition to its configuration. All but the version may be
+// left out.
+type proxyParts struct {
+	version   string
+	log       *logrus.Logger
+	access    proxy.AccessLog
+	observer  observe.Observer
+	trust     *peer.Trust // nil: no caller is trusted
+	store     *cache.Dir  // nil: nothing is stored
+	transfers *transfer.Transfers
 }
 
-// newProxy makes the proxy that c describes, for the addresses at. log and access may be nil. If
-// trust is nil, the proxy trusts no caller. If store is nil, it stores nothing.
-func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, trust *peer.Trust, store *cache.Dir, transfers *transfer.Transfers) (*registryProxy, error) {
-	logins := credentials(c, log)
-	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version}
+// newProxy makes the proxy that c describes, for the addresses at.
+func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryProxy, error) {
+	logins := credentials(c, of.log)
+	page := web.Info{
+		Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: of.version,
+		Trusted:    func(r *http.Request) bool { return peer.Trusted(r.Context(), of.trust) },
+		ShowImages: c.Page.ShowImages,
+	}
+	out := chooseOutbound(c, httpproxy.FromEnvironment(), nil)
+	if of.log != nil && out.shown != nil {
+		of.log.WithFields(logrus.Fields{"http_proxy": out.shown.HTTPProxy, "https_proxy": out.shown.HTTPSProxy, "from": out.shown.From}).Info("registries are reached through a forward proxy")
+	}
 	settings := proxy.Config{
+		Forward:     out.proxy,
 		Registries:  c.Registries,
 		Page:        web.Handler(page),
 		Default:     oci.DockerHub,
 		OwnHosts:    ownHosts(at),
-		Trust:       trust,
+		Trust:       of.trust,
 		Credentials: logins.asSources(),
 		LoggedIn:    logins.store.Has,
 		Listen:      at,
-		Cache:       store,
-		Transfers:   transfers,
+		Cache:       of.store,
+		Transfers:   of.transfers,
 		Prefetch:    c.Cache.Prefetch,
 		Freshness:   proxy.Freshness{Timeout: c.Cache.FreshnessTimeout, TagTTL: c.Cache.TagTTL, MaxStale: c.Cache.MaxStale},
-		Version:     version,
-		Log:         log,
-		AccessLog:   access,
+		Version:     of.version,
+		Log:         of.log,
+		AccessLog:   of.access,
+		Observer:    of.observer,
 	}
 	p, err := proxy.New(settings)
 	if err != nil {
 		logins.close()
 		return nil, err
 	}
-	return &registryProxy{p, logins}, nil
+	return &registryProxy{p, logins, out}, nil
 }
 
 // ownHosts returns the names and addresses of this host by which other hosts reach it: those of

@@ -17,10 +17,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http/httpproxy"
-
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -48,11 +47,17 @@ type Config struct {
 	// lead: the requests would go round in a circle.
 	Own []netip.AddrPort
 
+	// Forward is the forward proxy through which the upstream is reached; nil if there is none.
+	Forward *ForwardProxy
+
 	UserAgent string
 
 	// Changed, if not nil, is called with the reason when the upstream can no longer be
 	// reached, and with nil when it can be reached again.
 	Changed func(err error)
+
+	// Observer, if not nil, is notified of the exchanges with the upstream.
+	Observer observe.Observer
 
 	// For tests; 0 and nil mean what the constants and the system say.
 	resolver                   *net.Resolver
@@ -79,6 +84,8 @@ type Upstream struct {
 	private      atomic.Bool // it is at a loopback or private address
 	unconfigured bool
 
+	observer    observe.Observer
+	registry    string
 	health      health
 	realmHealth health // of a token server on another host
 	holds       holds
@@ -100,7 +107,11 @@ func New(c Config) (*Upstream, error) {
 			return nil, err
 		}
 	}
+	if c.Observer == nil {
+		c.Observer = observe.Nothing{}
+	}
 	u := &Upstream{
+		observer: c.Observer, registry: c.Registry.Name,
 		url: c.URL, name: strings.TrimSuffix(c.URL.Redacted(), "/"), userAgent: c.UserAgent,
 		health:      health{changed: c.Changed, longest: longestBackoff},
 		realmHealth: health{longest: longestRealmBackoff},
@@ -111,10 +122,9 @@ func New(c Config) (*Upstream, error) {
 	u.private.Store(isPrivateLiteral(c.URL.Hostname()))
 	u.unconfigured = c.Unconfigured
 	if c.Unconfigured {
+		u.registry = c.URL.Host
 		u.health.shortest = longestBackoff
 	}
-	env := httpproxy.FromEnvironment()
-
 	roots, err := loadRoots(c.Registry.CA)
 	if err != nil {
 		return nil, err
@@ -123,16 +133,18 @@ func New(c Config) (*Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := dialer{Config: c, proxies: proxyAddresses(env), upstream: u}
-	u.own = u.newClient(c, newConnections(c, env, tlsConfig(roots, clients), d.toUpstream), &u.health)
+	d := dialer{Config: c, upstream: u}
+	u.own = u.newClient(c, newConnections(c, tlsConfig(roots, clients), d.toUpstream), &u.health)
 	if clients != nil {
 		sum := sha256.Sum256(clients[0].Certificate[0])
 		u.certificate = hex.EncodeToString(sum[:8])
 		// An upstream that refuses callers without a certificate is not out of reach.
-		u.plain = u.newClient(c, newConnections(c, env, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
+		u.plain = u.newClient(c, newConnections(c, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
 	}
-	u.realm = newConnections(c, env, tlsConfig(roots, nil), d.toRealm)
-	u.redirect = newConnections(c, env, tlsConfig(roots, nil), d.toRedirect)
+	u.realm = newConnections(c, tlsConfig(roots, nil), d.toRealm)
+	u.realm.observer = observe.Nothing{} // it counts as an exchange of tokens
+	u.redirect = newConnections(c, tlsConfig(roots, nil), d.toRedirect)
+	u.redirect.redirected = true
 	return u, nil
 }
 
@@ -198,6 +210,7 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 		return nil, u.explain(ctx, u.url, err)
 	}
 	u.holds.note(r, resp)
+	u.noteRateLimit(r, resp)
 	return resp, nil
 }
 
@@ -259,6 +272,9 @@ func (u *Upstream) Name() string { return u.name }
 
 // Host returns the upstream's host and port, for messages.
 func (u *Upstream) Host() string { return u.url.Host }
+
+// Reachable reports whether the upstream could be reached when it was asked last.
+func (u *Upstream) Reachable() bool { return !u.health.isDown() }
 
 // Close ends token exchanges and probes under way and drops idle connections. Responses
 // that are being read go on.
