@@ -87,8 +87,8 @@ func (a *applier) puller(ctx context.Context, q probeOf) func(ctx context.Contex
 			return nil
 		}
 	}
-	if d := a.daemon(ctx, q.engine); d != nil {
-		return d.Pull
+	if images, ok := a.daemon(ctx, q.engine).(live.Images); ok {
+		return images.Pull
 	}
 	return nil
 }
