@@ -26,11 +26,12 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/config", "daemon/doctor", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/admin", "daemon/config", "daemon/doctor", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
 	"daemon": {
-		"daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
+		"daemon/admin", "daemon/config", "daemon/filewatch", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
 		"proxy", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
 	},
+	"daemon/admin":                 {},
 	"daemon/config":                {"proxy/oci"},
 	"daemon/doctor":                {"daemon/proxycheck", "hostconfig", "hostconfig/engine", "proxy/testimage"},
 	"daemon/filewatch":             {},

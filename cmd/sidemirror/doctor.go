@@ -7,11 +7,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidemirror/sidemirror/daemon/admin"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/doctor"
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // examined is what "sidemirror doctor --json" prints. docs/json.md describes it.
@@ -35,7 +37,7 @@ Under --root no engine is asked to pull, and only files are looked at.
 
 The exit code is 0 if no link is broken, and 1 if one is.`,
 		Example: `  sudo sidemirror doctor
-  sudo sidemirror doctor --json | jq '.chains[] | select(any(.links[]; .state == "broken"))'`,
+  sudo sidemirror doctor --json | jq '.chains[].links[].problems[]'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			e, err := f.examination(cmd.Context())
@@ -96,8 +98,31 @@ func (f *hostFlags) examination(ctx context.Context) (*doctor.Examination, error
 		e.Try = func(ctx context.Context, engine, reference string) error {
 			return hostconfig.Try(ctx, h, engine, reference)
 		}
+		e.Registry = askDaemon
 	}
 	return e, nil
+}
+
+// askDaemon examines a registry from inside the daemon.
+func askDaemon(ctx context.Context, registry string) ([]doctor.Link, error) {
+	found, err := admin.Client{Socket: admin.Socket}.Diagnose(ctx, registry)
+	if err != nil {
+		return nil, err
+	}
+	var links []doctor.Link
+	for _, d := range found {
+		for _, step := range d.Steps {
+			link := doctor.Link{Name: step.Name, State: doctor.Sound, Text: step.Text}
+			if step.Problem != nil {
+				link.State, link.Problems = doctor.Broken, []*problem.Problem{step.Problem}
+			}
+			if len(found) > 1 && link.Text != "" {
+				link.Text = d.Upstream + ": " + link.Text
+			}
+			links = append(links, link)
+		}
+	}
+	return links, nil
 }
 
 // linkWidth is that of the longest name of a link.
@@ -148,4 +173,3 @@ func (p *printer) verdict(sound bool) error {
 	}
 	return p.err
 }
-

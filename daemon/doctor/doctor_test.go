@@ -76,7 +76,7 @@ func TestEachChainEndsAtItsFirstBrokenLink(t *testing.T) {
 		}, "sidemirror: ok ok ok; docker 1.2.3: ok skipped; docker.io: ok; ghcr.io: ok", ""},
 		"a stopped engine": {func(e *Examination) { e.Plan.Engines[0].Stopped, e.Plan.Engines[0].Running = true, false },
 			"sidemirror: ok ok ok; docker 1.2.3: ok skipped; docker.io: ok; ghcr.io: ok", ""},
-		"an engine that nobody uses": {func(e *Examination) { e.Plan.Engines[0].Mirror = engine.Inactive },
+		"an engine that is not used": {func(e *Examination) { e.Plan.Engines[0].Mirror = engine.Inactive },
 			"sidemirror: ok ok ok; docker 1.2.3: ok skipped; docker.io: ok; ghcr.io: ok", ""},
 		"an absent engine": {func(e *Examination) { e.Plan.Engines[0].Present = false },
 			"sidemirror: ok ok ok; docker.io: ok; ghcr.io: ok", ""},

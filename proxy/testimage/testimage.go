@@ -17,7 +17,7 @@ import (
 )
 
 // Repository is the repository of the image, in every registry and with every tag. A name of the
-// domain .invalid belongs to nobody (RFC 6761, section 6.4), and Docker Hub has no namespaces with a
+// domain .invalid has no owner (RFC 6761, section 6.4), and Docker Hub has no namespaces with a
 // dot.
 const Repository = "sidemirror.invalid/test"
 

@@ -59,7 +59,7 @@ func certified(t *testing.T, h http.HandlerFunc, end time.Time, names ...string)
 	return s.URL, ca
 }
 
-// closedURL is an address at which nobody listens.
+// closedURL is an address at which no process listens.
 func closedURL(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -101,7 +101,7 @@ func TestADiagnosisNamesTheStepThatFails(t *testing.T) {
 		"a login that is refused":     {at: plain(withLogin), cred: login("wrong"), step: "login", code: "login-refused"},
 		"a login that cannot be read": {at: plain(well), unread: &problem.Problem{Code: "helper-failed", Text: "x"}, step: "login", code: "helper-failed"},
 		"a login that cannot be read for a reason without a code": {at: plain(well), unread: errors.New("x"), step: "login", code: "login-unreadable"},
-		"nobody listens": {at: func(t *testing.T) (string, string) { return closedURL(t), "" }, step: "connection", code: "upstream-unreachable"},
+		"no process listens": {at: func(t *testing.T) (string, string) { return closedURL(t), "" }, step: "connection", code: "upstream-unreachable"},
 		"no such host":   {at: func(*testing.T) (string, string) { return "https://registry.invalid", "" }, step: "host name", code: "upstream-name-unknown"},
 		"no name server": {at: func(*testing.T) (string, string) { return "https://registry.example", "" }, step: "host name", code: "name-servers-silent"},
 		"an authority that is not known": {at: func(t *testing.T) (string, string) {
