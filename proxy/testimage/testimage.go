@@ -16,10 +16,10 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Repository is the repository of the image, in every registry and with every tag. A name of the
-// domain .invalid has no owner (RFC 6761, section 6.4), and Docker Hub has no namespaces with a
-// dot.
-const Repository = "sidemirror.invalid/test"
+// Repository is the repository of the image, in every registry and with every tag. Docker Hub has no
+// namespaces with a hyphen. A dot would not do: a path that begins with a host name is one of that
+// registry.
+const Repository = "sidemirror-doctor/test"
 
 // image is the image, for the platform of this program.
 type image struct {
