@@ -19,6 +19,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/filewatch"
 	"github.com/sidemirror/sidemirror/daemon/listener"
@@ -65,6 +66,7 @@ type daemon struct {
 	server    *http.Server
 	handler   currentGeneration
 	caches    caches
+	activity  *activity.Recorder
 	line      statusLine
 	names     nameServers
 	watchdog  watchdog
@@ -81,6 +83,8 @@ type daemon struct {
 func newDaemon(source config.Source, stderr io.Writer) *daemon {
 	d := &daemon{source: source, checkPort: listener.CheckPort, log: logrus.New(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
+	d.activity = activity.New()
+	d.caches.observer = d.activity
 	return d
 }
 

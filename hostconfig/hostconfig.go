@@ -20,6 +20,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/containerd"
 	"github.com/sidemirror/sidemirror/hostconfig/containersimage"
 	"github.com/sidemirror/sidemirror/hostconfig/docker"
+	"github.com/sidemirror/sidemirror/hostconfig/egress"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
@@ -101,6 +102,9 @@ type Plan struct {
 
 	// Notes are about the host as a whole, and keep nothing from being done.
 	Notes []*problem.Problem
+
+	// Egress is the forward proxy of the engines that are to be configured.
+	Egress egress.Found
 
 	// Watch are the paths whose change can change the plan, whether they exist or not. One with a
 	// slash at its end stands for all that is in that folder.
@@ -215,6 +219,8 @@ func Make(ctx context.Context, h *Host, want engine.Desired) (Plan, error) {
 		})
 	}
 	plan := c.compose()
+	plan.Egress = egress.Find(ctx, c.host, want.Engines, h.egressUnits())
+	plan.Notes = append(plan.Notes, plan.Egress.Notes...)
 	plan.Watch = slices.DeleteFunc(t.Seen(), func(name string) bool { return strings.HasPrefix(name, journal.Folder) })
 	return plan, nil
 }

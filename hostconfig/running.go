@@ -15,6 +15,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/containerd"
 	"github.com/sidemirror/sidemirror/hostconfig/containersimage"
 	"github.com/sidemirror/sidemirror/hostconfig/docker"
+	"github.com/sidemirror/sidemirror/hostconfig/egress"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/live"
@@ -38,6 +39,15 @@ func (h *Host) running(tree *hostfs.Host) live.Host {
 	}
 	h.system.tree = tree
 	return h.system
+}
+
+// egressUnits returns the service manager that knows the environment of the engines' services; nil for
+// a tree, and if h's does not.
+func (h *Host) egressUnits() egress.Units {
+	if units, ok := h.Units.(egress.Units); ok && h.Root == "/" {
+		return units
+	}
+	return nil
 }
 
 // system is the running host.

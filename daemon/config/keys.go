@@ -42,6 +42,7 @@ var keys = []key[Config]{
 	{name: "cache.prefetch", field: func(c *Config) any { return &c.Cache.Prefetch }},
 	{name: "trust.uids", field: func(c *Config) any { return &c.Trust.UIDs }},
 	{name: "trust.units", field: func(c *Config) any { return &c.Trust.Units }, check: checkUnit},
+	{name: "page.show_images", field: func(c *Config) any { return &c.Page.ShowImages }},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},

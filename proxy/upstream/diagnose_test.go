@@ -102,8 +102,8 @@ func TestADiagnosisNamesTheStepThatFails(t *testing.T) {
 		"a login that cannot be read": {at: plain(well), unread: &problem.Problem{Code: "helper-failed", Text: "x"}, step: "login", code: "helper-failed"},
 		"a login that cannot be read for a reason without a code": {at: plain(well), unread: errors.New("x"), step: "login", code: "login-unreadable"},
 		"no process listens": {at: func(t *testing.T) (string, string) { return closedURL(t), "" }, step: "connection", code: "upstream-unreachable"},
-		"no such host":   {at: func(*testing.T) (string, string) { return "https://registry.invalid", "" }, step: "host name", code: "upstream-name-unknown"},
-		"no name server": {at: func(*testing.T) (string, string) { return "https://registry.example", "" }, step: "host name", code: "name-servers-silent"},
+		"no such host":       {at: func(*testing.T) (string, string) { return "https://registry.invalid", "" }, step: "host name", code: "upstream-name-unknown"},
+		"no name server":     {at: func(*testing.T) (string, string) { return "https://registry.example", "" }, step: "host name", code: "name-servers-silent"},
 		"an authority that is not known": {at: func(t *testing.T) (string, string) {
 			url, _ := certified(t, well, later)
 			return url, ""
