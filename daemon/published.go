@@ -55,6 +55,9 @@ func (d *daemon) state() state.State {
 	if p, ok := d.handler.get().service.(problematic); ok {
 		s.Problems, s.Logins = p.Problems(), p.LoginsInUse()
 	}
+	if p, ok := d.handler.get().service.(interface{ Outbound() *state.Outbound }); ok {
+		s.Outbound = p.Outbound()
+	}
 	trust := d.trust.Load()
 	if text := trust.Weakness(); text != "" {
 		s.Notes = append(s.Notes, &problem.Problem{

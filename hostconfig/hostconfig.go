@@ -81,6 +81,7 @@ type Change struct {
 	// Changed is when Before was written, by the kernel's clock. It is zero if there is no file.
 	Changed time.Time
 
+	home    string // of the engine; see [engine.State]
 	url     string
 	engines []string // all that want the entry
 	paths   []string // all names by which they do
@@ -133,7 +134,8 @@ func (p Plan) Signals() []live.Signal {
 }
 
 // signal returns the signal that an engine needs after a change. containerd's configuration is not
-// worth a restart when it is restored: containerd forgets it at its next start.
+// worth a restart when it is restored: containerd forgets it at its next start. That of a distribution
+// is restarted by the distribution.
 func (p Plan) signal(c Change) (live.Signal, bool) {
 	switch {
 	case c.Kind == engine.DaemonJSON:
@@ -144,7 +146,7 @@ func (p Plan) signal(c Change) (live.Signal, bool) {
 		return live.Signal{Engine: engine.BuildKit, Verb: live.Restart}, true
 	case c.Kind == engine.DropIn:
 		return live.Signal{Engine: engine.Sidemirror, Verb: live.Reload}, true
-	case c.Kind == engine.ConfigTOML && !c.Restores && p.restart[engine.Containerd]:
+	case c.Kind == engine.ConfigTOML && c.home == "" && !c.Restores && p.restart[engine.Containerd]:
 		return live.Signal{Engine: engine.Containerd, Verb: live.Restart}, true
 	}
 	return live.Signal{}, false

@@ -155,7 +155,7 @@ func (e *Examination) engine(ctx context.Context, state engine.State, served boo
 		c.add(Link{Name: "test pull", State: Skipped, Text: "its pulls are not meant to go through sidemirror"})
 	case !served:
 		c.add(Link{Name: "test pull", State: Skipped, Text: "sidemirror does not serve"})
-	case e.Try == nil || state.Home != "":
+	case e.Try == nil:
 		c.add(Link{Name: "test pull", State: Skipped, Text: "this engine cannot be asked to pull from here"})
 	default:
 		e.pull(ctx, &c, state)

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -35,7 +36,7 @@ func (e *Examination) pull(ctx context.Context, c *Chain, state engine.State) {
 	for _, registry := range registries {
 		// A tag that was never used before is in no engine's store.
 		reference := registry + "/" + testimage.Repository + ":" + strings.ToLower(rand.Text())
-		err := e.Try(ctx, state.Engine, reference)
+		err := e.Try(ctx, cmp.Or(state.Home, state.Engine), reference)
 		switch {
 		case ctx.Err() != nil:
 			c.add(Link{Name: "test pull", State: Skipped, Text: "interrupted"})
