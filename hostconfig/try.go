@@ -26,7 +26,8 @@ const (
 var ErrNoPull = errors.New("it cannot be made to pull an image")
 
 // Try makes an engine of the running host pull an image in the way that its users' pulls take, and
-// removes the image again. name is the engine's, or its home's. It returns why the engine could not pull, or an error that is [ErrNoPull].
+// removes the image again. name is the engine's, or its home's. It returns why the engine could not
+// pull, or an error that is [ErrNoPull].
 func Try(ctx context.Context, h *Host, name, reference string) error {
 	t, err := h.open()
 	if err != nil {
