@@ -126,6 +126,7 @@ func (d *daemon) run(ctx context.Context) error {
 		d.serve(l)
 	}
 	d.inForce("the start")
+	defer d.serveAdmin()()
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
