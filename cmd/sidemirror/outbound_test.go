@@ -4,7 +4,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/state"
+	"github.com/sidemirror/sidemirror/internal/secret"
 )
 
 func TestOutboundSaysWhichProxyIsUsedAndWhereItIsSet(t *testing.T) {
@@ -19,6 +21,26 @@ func TestOutboundSaysWhichProxyIsUsedAndWhereItIsSet(t *testing.T) {
 		(&printer{w: &out}).outbound(o)
 		if out.String() != want {
 			t.Errorf("got %q, want %q", out.String(), want)
+		}
+	}
+}
+
+func TestConfigShowNamesTheEnginesProxyIfItIsUsed(t *testing.T) {
+	folder := t.TempDir()
+	proxy := &handover.Proxy{HTTPS: secret.New("http://u:canary@proxy.example:3128"), From: "docker.service"}
+	if err := handover.Write(folder, handover.Handover{Proxy: proxy}, nil); err != nil {
+		t.Fatal(err)
+	}
+	const comment = "# Registries are reached https through http://xxxxx:xxxxx@proxy.example:3128 (docker.service).\n"
+	for settings, shown := range map[string]bool{
+		"":                                   true,
+		"adopt_proxy = false\n":              false,
+		"https_proxy = 'http://a.example'\n": false,
+	} {
+		file := configFile(t, "[engine]\nhandover_dir = '"+folder+"'\n[outbound]\n"+settings)
+		out, _, code := invoke(t, "config", "show", "--config", file)
+		if code != 0 || strings.Contains(out, comment) != shown || strings.Contains(out, "canary") {
+			t.Errorf("%q: exit code %d\n%s", settings, code, out)
 		}
 	}
 }
