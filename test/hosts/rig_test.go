@@ -67,7 +67,7 @@ type rigOptions struct {
 	// any adds the registry any.test, which the host and sidemirror trust and no table names.
 	any bool
 
-	// wildcard turns on registry."*".
+	// wildcard leaves registry."*" on.
 	wildcard bool
 
 	// mirrors are registries that the host can look up and trusts, but sidemirror does
@@ -127,9 +127,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		trusted = append(trusted, r.any)
 		served.Env, served.Hosts = []string{"SSL_CERT_FILE=" + r.any.CA}, hosts
 	}
-	if o.wildcard {
-		served.Extra = "\n[registry.\"*\"]\n"
-	}
+	served.Unnamed = o.wildcard
 	for name, mirror := range o.mirrors {
 		hosts += mirror.URL.Hostname() + " " + name + "\n"
 		trusted = append(trusted, mirror)
