@@ -74,6 +74,9 @@ type rigOptions struct {
 	// not serve, by their names.
 	mirrors map[string]*registry.Registry
 
+	// unknown are registries that the host and sidemirror can look up, and that neither trusts.
+	unknown map[string]*registry.Registry
+
 	// private makes Docker Hub and reg.test a private registry, for which only sidemirror
 	// has a login.
 	private bool
@@ -119,6 +122,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		served.Registries = append(served.Registries, harness.Registry{Name: sixName, Upstreams: []string{r.six.URL.String()}, CA: r.six.CA})
 		hosts += ip(address) + " " + sixName + "\n"
 		trusted = append(trusted, r.six)
+	}
+	for name, other := range o.unknown {
+		hosts += other.URL.Hostname() + " " + name + "\n"
 	}
 	if o.any {
 		address := network.Address4(t, 443)
