@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/observe"
@@ -25,13 +26,15 @@ import (
 type caches struct {
 	access   proxy.AccessLog // of the services that it makes
 	observer observe.Observer
-	refused  peer.Refusals // by any of them
+	live     func() web.Live // what the page shows
+	refused  peer.Refusals   // by any of them
 
 	mu   sync.Mutex
 	open []*cacheFolder
 	// For the status line: the folder in force, or why there is none.
 	inForce *cacheFolder
 	missing string
+	most    int64 // that the folder in force may store
 }
 
 type cacheFolder struct {
@@ -67,14 +70,14 @@ func (s *caches) newService(c *config.Config, at []netip.AddrPort, version strin
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.inForce, s.missing = f, missing
+	s.inForce, s.missing, s.most = f, missing, int64(c.Cache.MaxSize)
 	return svc, nil
 }
 
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
 func (f *cacheFolder) serve(s *caches, c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	parts := proxyParts{
-		version: version, log: log, access: s.access, observer: s.observer,
+		version: version, log: log, access: s.access, observer: s.observer, live: s.live,
 		trust: peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
 	}
 	if f == nil {

@@ -67,6 +67,7 @@ type daemon struct {
 	handler   currentGeneration
 	caches    caches
 	activity  *activity.Recorder
+	shown     atomic.Pointer[config.Config] // config, for the page
 	line      statusLine
 	names     nameServers
 	watchdog  watchdog
@@ -85,6 +86,7 @@ func newDaemon(source config.Source, stderr io.Writer) *daemon {
 	d.log.SetOutput(stderr)
 	d.activity = activity.New()
 	d.caches.observer = d.activity
+	d.caches.live = d.live
 	return d
 }
 

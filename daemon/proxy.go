@@ -65,6 +65,7 @@ type proxyParts struct {
 	trust     *peer.Trust // nil: no caller is trusted
 	store     *cache.Dir  // nil: nothing is stored
 	transfers *transfer.Transfers
+	live      func() web.Live
 }
 
 // newProxy makes the proxy that c describes, for the addresses at.
@@ -74,6 +75,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: of.version,
 		Trusted:    func(r *http.Request) bool { return peer.Trusted(r.Context(), of.trust) },
 		ShowImages: c.Page.ShowImages,
+		Live:       of.live,
 	}
 	settings := proxy.Config{
 		Registries:  c.Registries,

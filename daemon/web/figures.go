@@ -47,8 +47,8 @@ type trafficChart struct {
 
 type pullRow struct {
 	Registry, Name, Engine, Size, Source, Time, Speed, When, Exact string
-	Share                                                          int // percent that came from the cache
-	Active                                                         bool
+
+	Kind string // of the sign before Source
 }
 
 type serverRow struct {
@@ -143,7 +143,11 @@ func budgets(l Live, w words) []figure {
 			f.Share = percent(int64(b.Remaining), int64(b.Limit))
 			f.Low = f.Share <= 10
 			f.Label = w.say("budget chart", b.Remaining, b.Limit)
-			notes = append(notes, w.say("budget of", b.Limit))
+			of := w.say("budget of", b.Limit)
+			if b.Window > 0 {
+				of = w.say("budget of in", b.Limit, w.span(b.Window))
+			}
+			notes = append(notes, of)
 		}
 		if b.Login {
 			notes = append(notes, w.say("budget login"))
@@ -225,24 +229,26 @@ var imagePrefix = regexp.MustCompile(`^(docker\.io/library|[^/]*[.:][^/]*)/`)
 func newPullRow(p Pull, now time.Time, w words) pullRow {
 	total := p.Stored + p.Fetched
 	r := pullRow{
-		Name: p.Image, Engine: p.Engine, Size: size(total), Share: percent(p.Stored, total), Active: p.Active,
-		When: w.ago(now, p.Start), Exact: p.Start.UTC().Format(time.RFC3339), Time: seconds(p.Took, w), Speed: "–",
+		Name: p.Image, Engine: p.Engine, Size: size(total), Speed: "–",
+		When: w.ago(now, p.Start), Exact: p.Start.UTC().Format(time.RFC3339), Time: seconds(p.Took, w),
 	}
 	// The registry, and "library/" of Docker Hub, matter less than the rest of the name.
 	if i := len(imagePrefix.FindString(p.Image)); i > 0 {
 		r.Registry, r.Name = p.Image[:i], p.Image[i:]
 	}
 	switch {
-	case p.Active:
-		r.Source = w.say("active")
+	case p.Failed:
+		r.Kind, r.Source = "bad", w.say("failed")
+	case p.Checked:
+		r.Kind, r.Source, r.Size = "good", w.say("checked"), "–"
 	case p.Fetched == 0:
-		r.Source = w.say("stored")
+		r.Kind, r.Source = "hit", w.say("stored")
 	case p.Stored == 0:
-		r.Source = w.say("fetched")
+		r.Kind, r.Source = "miss", w.say("fetched")
 	default:
-		r.Source = w.say("mixed", r.Share)
+		r.Kind, r.Source = "both", w.say("mixed", percent(p.Stored, total))
 	}
-	if total > 0 && p.Took > 0 {
+	if !p.Failed && !p.Checked && p.Took > 0 {
 		r.Speed = size(int64(float64(total)/p.Took.Seconds())) + "/s"
 	}
 	return r
