@@ -7,10 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -97,6 +99,9 @@ func (d *daemon) follow(more ...*config.Config) {
 	}
 	for _, c := range more {
 		paths = append(paths, c.Files()...)
+		if dir := c.Engine.HandoverDir; dir != "" {
+			paths = append(paths, handover.Path(dir))
+		}
 	}
 	d.files.Follow(paths...)
 }
@@ -141,7 +146,7 @@ func (d *daemon) replace(next *config.Config) error {
 	if err != nil {
 		return listenError{err}
 	}
-	s, err := d.build(next, sockets.addrs, d.log)
+	s, err := d.build(next, d.readHandover(next), sockets.addrs, d.log)
 	if err != nil {
 		sockets.cancel()
 		return err
@@ -199,12 +204,12 @@ func (d *daemon) inForce(why string) {
 	} else {
 		d.log.WithFields(logrus.Fields{"addresses": addrs, "file": d.config.File, "reason": why}).Info("serving")
 	}
-	var wrong []string
-	for _, p := range d.addressProblems() {
+	wrong := d.addressProblems()
+	for _, p := range wrong {
 		d.log.WithField("hint", p.Hint).Warn(p.Error())
-		wrong = append(wrong, p.Error()+" ("+p.Hint+")")
 	}
-	d.line.serving(what, strings.Join(wrong, "; "))
+	d.line.serving(what, wrong)
+	d.examine(time.Now())
 	d.line.trouble(d.trouble())
 	d.notify(sdnotify.Ready(d.line.text()))
 	d.handler.get().probe()

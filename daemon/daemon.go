@@ -22,6 +22,8 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/filewatch"
+	"github.com/sidemirror/sidemirror/daemon/handover"
+	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/logging"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
@@ -41,8 +43,8 @@ func Run(ctx context.Context, source config.Source, version string) error {
 	d := newDaemon(source, os.Stderr)
 	d.toJournal = sdnotify.StderrIsJournal()
 	d.lastGood = config.DefaultLastGood(source.Environ)
-	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
-		return d.caches.newService(c, at, version, log)
+	d.build = func(c *config.Config, found handover.Handover, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+		return d.caches.newService(c, found, at, version, log)
 	}
 	limitMemory()
 	return d.run(ctx)
@@ -51,7 +53,7 @@ func Run(ctx context.Context, source config.Source, version string) error {
 type daemon struct {
 	source     config.Source
 	lastGood   config.LastGood
-	build      func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error)
+	build      func(*config.Config, handover.Handover, []netip.AddrPort, *logrus.Logger) (service, error)
 	checkPort  func(netip.AddrPort) *problem.Problem
 	log        *logrus.Logger
 	access     *logging.Access // set by run
@@ -68,6 +70,8 @@ type daemon struct {
 	caches    caches
 	activity  *activity.Recorder
 	shown     atomic.Pointer[config.Config] // config, for the page
+	health    *health.Registry
+	rechecked time.Time // upstreams that are out of reach
 	line      statusLine
 	names     nameServers
 	watchdog  watchdog
@@ -85,6 +89,7 @@ func newDaemon(source config.Source, stderr io.Writer) *daemon {
 	d := &daemon{source: source, checkPort: listener.CheckPort, log: logrus.New(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
 	d.activity = activity.New()
+	d.health = health.New(d.logProblem)
 	d.caches.observer = d.activity
 	d.caches.live = d.live
 	return d
@@ -123,6 +128,7 @@ func (d *daemon) run(ctx context.Context) error {
 		d.serve(l)
 	}
 	d.inForce("the start")
+	defer d.serveAdmin()()
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()

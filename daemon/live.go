@@ -6,6 +6,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/daemon/web"
 )
 
@@ -52,6 +53,12 @@ func (d *daemon) live() web.Live {
 			b.Reset = *r.Reset
 		}
 		l.Budgets = append(l.Budgets, b)
+	}
+	for _, p := range d.health.Problems(now) {
+		l.Problems = append(l.Problems, web.Problem{
+			Code: p.Code, Title: p.Title, Text: p.Error(), Hint: p.Hint,
+			Severe: p.Severity == health.Error, Note: p.Severity == health.Note,
+		})
 	}
 	l.Stored, l.Room = d.caches.size()
 	return l

@@ -81,6 +81,7 @@ type Change struct {
 	// Changed is when Before was written, by the kernel's clock. It is zero if there is no file.
 	Changed time.Time
 
+	home    string // of the engine; see [engine.State]
 	url     string
 	engines []string // all that want the entry
 	paths   []string // all names by which they do
@@ -99,6 +100,9 @@ type Plan struct {
 	// Refused are files that should change and cannot, and other reasons for which the host cannot be
 	// as wanted. Those of an engine are among the problems of its state too.
 	Refused []*problem.Problem
+
+	// Adopted say how the engines reach registries. sidemirror reaches them in the same way.
+	Adopted []engine.Adopted
 
 	// Notes are about the host as a whole, and keep nothing from being done.
 	Notes []*problem.Problem
@@ -133,7 +137,8 @@ func (p Plan) Signals() []live.Signal {
 }
 
 // signal returns the signal that an engine needs after a change. containerd's configuration is not
-// worth a restart when it is restored: containerd forgets it at its next start.
+// worth a restart when it is restored: containerd forgets it at its next start. That of a distribution
+// is restarted by the distribution.
 func (p Plan) signal(c Change) (live.Signal, bool) {
 	switch {
 	case c.Kind == engine.DaemonJSON:
@@ -144,7 +149,7 @@ func (p Plan) signal(c Change) (live.Signal, bool) {
 		return live.Signal{Engine: engine.BuildKit, Verb: live.Restart}, true
 	case c.Kind == engine.DropIn:
 		return live.Signal{Engine: engine.Sidemirror, Verb: live.Reload}, true
-	case c.Kind == engine.ConfigTOML && !c.Restores && p.restart[engine.Containerd]:
+	case c.Kind == engine.ConfigTOML && c.home == "" && !c.Restores && p.restart[engine.Containerd]:
 		return live.Signal{Engine: engine.Containerd, Verb: live.Restart}, true
 	}
 	return live.Signal{}, false

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/sidemirror/sidemirror/internal/secret"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -100,6 +101,22 @@ type Config struct {
 		Prefetch bool
 	}
 
+	// Outbound is [outbound]: the forward proxy through which registries are reached.
+	Outbound struct {
+		// HTTPProxy and HTTPSProxy (http_proxy and https_proxy, URLs as "http://proxy.example:3128",
+		// which may have a login) are the proxies for http and https upstreams. If either is set,
+		// neither the variables HTTP_PROXY and HTTPS_PROXY count nor the engines' proxy. Default none.
+		HTTPProxy, HTTPSProxy secret.Secret
+
+		// NoProxy (no_proxy, a list of names, addresses and networks as in the variable NO_PROXY) is
+		// what is reached without the proxy, in addition to what the proxy's own list has. Default none.
+		NoProxy []string
+
+		// AdoptProxy (adopt_proxy) makes sidemirror use the proxy of the host's engines if it has none
+		// of its own. Default true.
+		AdoptProxy bool
+	}
+
 	// Trust is [trust].
 	Trust struct {
 		// UIDs (uids, a list of user ids) are the users whose processes are served with the
@@ -123,6 +140,15 @@ type Config struct {
 
 	// Engine is [engine]: which engines "plan", "apply" and "watch" configure.
 	Engine struct {
+		// AdoptClientKeys (adopt_client_keys) allows a copy of client keys that only root can read, for
+		// registries to which the engines show a client certificate. Default false.
+		AdoptClientKeys bool
+
+		// HandoverDir (handover_dir, an absolute path) is the folder in which "watch" hands over to the
+		// daemon how the engines reach registries. With "" nothing is handed over. Default
+		// /run/sidemirror-hosts.
+		HandoverDir string
+
 		// Docker is [engine.docker].
 		Docker struct {
 			// Enabled (enabled) makes sidemirror configure Docker. Default true.
@@ -223,6 +249,10 @@ type Registry struct {
 	// blob at most. With 1 there is only ever one. Default 8.
 	Parallel int
 
+	// Explicit reports whether the file or the environment says how the registry is reached: by its
+	// upstreams, ca, cert or key. If not, it is reached as the engines reach it.
+	Explicit bool
+
 	// Named reports whether the file or the environment names this registry. sidemirror
 	// probes its upstreams at the start then.
 	Named bool
@@ -250,8 +280,10 @@ func Default() *Config {
 	c.Cache.MaxStale = 7 * 24 * time.Hour
 	c.Cache.FreshnessTimeout = 5 * time.Second
 	c.Cache.Prefetch = true
+	c.Outbound.AdoptProxy = true
 	c.Trust.UIDs = []uint32{0}
 	c.Trust.Units = []string{"default"}
+	c.Engine.HandoverDir = "/run/sidemirror-hosts"
 	c.Engine.Docker.Enabled = true
 	c.Engine.Containerd.Enabled = true
 	c.Engine.Podman.Enabled = true

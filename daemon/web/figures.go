@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,7 +15,8 @@ type liveView struct {
 	Detailed bool
 	Verdict  verdict
 	LastPull string
-	Problems []Problem
+	Problems []problemRow
+	Wrong    bool // one of them is more than a note
 	Figures  []figure
 	Traffic  trafficChart
 	Pulls    []pullRow
@@ -51,6 +53,12 @@ type pullRow struct {
 	Kind string // of the sign before Source
 }
 
+type problemRow struct {
+	Problem
+	Tone  tone
+	Label string
+}
+
 type serverRow struct {
 	Registry, Host, State, Why string
 	Away                       bool
@@ -66,16 +74,19 @@ const (
 func newLiveView(l Live, detailed bool, w words) liveView {
 	v := liveView{
 		Words: w, Now: l.At, Detailed: detailed, Verdict: judge(l, w), LastPull: w.say("no pull"),
-		Problems: l.Problems[:min(len(l.Problems), mostProblems)],
-		Figures:  []figure{hitRate(l, w), saved(l, w)},
-		Traffic:  traffic(l, w),
-		Earlier:  max(0, len(l.Pulls)-mostPulls),
+		Figures: []figure{hitRate(l, w), saved(l, w)},
+		Traffic: traffic(l, w),
+		Earlier: max(0, len(l.Pulls)-mostPulls),
 	}
 	if !l.LastPull.IsZero() {
 		v.LastPull = w.say("last pull", w.ago(l.At, l.LastPull))
 	}
 	v.Figures = append(v.Figures, budgets(l, w)...)
 	v.Figures = append(v.Figures, stored(l, w))
+	for _, p := range l.Problems[:min(len(l.Problems), mostProblems)] {
+		v.Problems = append(v.Problems, newProblemRow(p, w))
+		v.Wrong = v.Wrong || !p.Note
+	}
 	for _, p := range l.Pulls[:min(len(l.Pulls), mostPulls)] {
 		v.Pulls = append(v.Pulls, newPullRow(p, l.At, w))
 	}
@@ -90,6 +101,23 @@ func newLiveView(l Live, detailed bool, w words) liveView {
 		v.Servers = append(v.Servers, row)
 	}
 	return v
+}
+
+// newProblemRow returns the row of a problem, with its title in the language if there is one.
+func newProblemRow(p Problem, w words) problemRow {
+	r := problemRow{Problem: p, Tone: warning, Label: w.say("warning")}
+	switch {
+	case p.Severe:
+		r.Tone, r.Label = bad, w.say("severe")
+	case p.Note:
+		r.Tone, r.Label = unsure, w.say("note")
+	}
+	if title, ok := w["title "+p.Code]; ok {
+		r.Title = title
+	}
+	r.Title = cmp.Or(r.Title, p.Code)
+	r.Title = strings.ToUpper(r.Title[:1]) + r.Title[1:]
+	return r
 }
 
 func hitRate(l Live, w words) figure {

@@ -70,8 +70,8 @@ type Problem struct {
 	// Text says what happened, Hint what to do about it. Trusted callers alone see them.
 	Text, Hint string
 
-	// Severe says that pulls fail or go past sidemirror because of it.
-	Severe bool
+	// Severe says that something on this host must be repaired, Note that nothing is wrong.
+	Severe, Note bool
 }
 
 // Pull is what an engine has asked for of one image.

@@ -12,7 +12,8 @@ import (
 
 // Host is what runs on the host, and what can be asked of it.
 type Host interface {
-	// Daemon returns the running daemon of an engine, authenticated, or nil.
+	// Daemon returns the running daemon of an engine, authenticated, or nil. name is that of an engine or,
+	// for the containerd of a distribution of Kubernetes, that of the distribution.
 	Daemon(ctx context.Context, name string) Daemon
 
 	// Stopped reports whether an engine of which Daemon returns nothing is known not to run.
@@ -48,9 +49,15 @@ type Daemon interface {
 	// Signal makes it reload or restart, and waits until it has. A reload that is
 	// done does not mean that it accepted its configuration.
 	Signal(ctx context.Context, verb Verb) error
+}
 
+// Images are the images of a daemon that pulls such for its users.
+type Images interface {
 	// Pull pulls an image, and returns why it could not.
 	Pull(ctx context.Context, reference string) error
+
+	// Remove removes an image that was pulled.
+	Remove(ctx context.Context, reference string) error
 }
 
 // Info is what a daemon says about itself. What it does not say is empty.
