@@ -55,6 +55,9 @@ func (d *daemon) state() state.State {
 	if p, ok := d.handler.get().service.(problematic); ok {
 		s.Problems, s.Logins = p.Problems(), p.LoginsInUse()
 	}
+	var guestProblems []*problem.Problem
+	s.Guests, guestProblems = d.guests.report()
+	s.Problems = append(s.Problems, guestProblems...)
 	trust := d.trust.Load()
 	if text := trust.Weakness(); text != "" {
 		s.Notes = append(s.Notes, &problem.Problem{

@@ -101,6 +101,10 @@ func (d *daemon) trouble() string {
 	}
 	add(d.caches.trouble())
 	add(d.names.trouble(d.log))
+	_, problems := d.guests.report()
+	for _, p := range problems {
+		add(p.Error() + " (" + p.Hint + ")")
+	}
 	if s, ok := d.handler.get().service.(troubled); ok {
 		add(s.Trouble())
 	}

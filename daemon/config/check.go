@@ -15,6 +15,7 @@ func (l *loader) check() {
 	if (l.c.Credentials.Plugins == "") != (l.c.Credentials.PluginDir == "") {
 		l.complain("credentials.plugins", -1, "plugins and plugin_dir belong together", "set both, as the kubelet's two flags are, or neither")
 	}
+	l.checkGuests()
 	hosts := make(map[string]string)
 	for i := range l.c.Registries {
 		r := &l.c.Registries[i]

@@ -114,6 +114,9 @@ type Config struct {
 		Units []string
 	}
 
+	// Guests is [guests]: containers and virtual machines of this host that have a network of their own.
+	Guests Guests
+
 	// Engine is [engine]: which engines "plan", "apply" and "watch" configure.
 	Engine struct {
 		// Docker is [engine.docker].
@@ -245,6 +248,7 @@ func Default() *Config {
 	c.Cache.Prefetch = true
 	c.Trust.UIDs = []uint32{0}
 	c.Trust.Units = []string{"default"}
+	c.Guests.Port = 305
 	c.Engine.Docker.Enabled = true
 	c.Engine.Containerd.Enabled = true
 	c.Engine.Podman.Enabled = true

@@ -42,6 +42,9 @@ var keys = []key[Config]{
 	{name: "cache.prefetch", field: func(c *Config) any { return &c.Cache.Prefetch }},
 	{name: "trust.uids", field: func(c *Config) any { return &c.Trust.UIDs }},
 	{name: "trust.units", field: func(c *Config) any { return &c.Trust.Units }, check: checkUnit},
+	{name: "guests.networks", field: func(c *Config) any { return &c.Guests.Networks }, check: checkNetwork},
+	{name: "guests.port", field: func(c *Config) any { return &c.Guests.Port }},
+	{name: "guests.logins", field: func(c *Config) any { return &c.Guests.Logins }, check: checkGuestLogin},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},
@@ -99,6 +102,8 @@ func set(field any, v value, check func(string) error) *wrongValue {
 		return setScalar(p, v, unstable.Bool, "true or false", strconv.ParseBool)
 	case *int:
 		return setScalar(p, v, unstable.Integer, "a whole number, as 8", parseParallel)
+	case *uint16:
+		return setScalar(p, v, unstable.Integer, "a port, as 305", parsePort)
 	case *time.Duration:
 		return setText(p, v, `a duration in quotes, as "30s" or "2m"`, func(text string) (time.Duration, error) {
 			return parseDuration(text, check)

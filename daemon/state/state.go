@@ -47,6 +47,9 @@ type State struct {
 	// Logins are those that registries have accepted since the configuration came into force.
 	Logins []Login `json:"logins,omitempty"`
 
+	// Guests are the addresses at which guests are served, as "172.17.0.1:305 (docker0)".
+	Guests []string `json:"guests,omitempty"`
+
 	// Refused are the callers that were not trusted lately, the last one first.
 	Refused []Refused `json:"refused_callers,omitempty"`
 }
