@@ -15,6 +15,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 )
@@ -22,8 +23,9 @@ import (
 // caches are the cache folders that are open: the one in force and, after a reload with another
 // cache.dir, those that requests still use.
 type caches struct {
-	access  proxy.AccessLog // of the services that it makes
-	refused peer.Refusals   // by any of them
+	access   proxy.AccessLog // of the services that it makes
+	observer observe.Observer
+	refused  peer.Refusals // by any of them
 
 	mu   sync.Mutex
 	open []*cacheFolder
@@ -71,15 +73,19 @@ func (s *caches) newService(c *config.Config, at []netip.AddrPort, version strin
 
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
 func (f *cacheFolder) serve(s *caches, c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
-	trust := peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused)
+	parts := proxyParts{
+		version: version, log: log, access: s.access, observer: s.observer,
+		trust: peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
+	}
 	if f == nil {
-		p, err := newProxy(c, at, version, log, s.access, trust, nil, nil)
+		p, err := newProxy(c, at, parts)
 		if err != nil {
 			return nil, err
 		}
 		return p, nil
 	}
-	p, err := newProxy(c, at, version, log, s.access, trust, f.Dir, f.transfers)
+	parts.store, parts.transfers = f.Dir, f.transfers
+	p, err := newProxy(c, at, parts)
 	if err != nil {
 		s.release(f)
 		return nil, err
@@ -124,12 +130,12 @@ func (s *caches) acquire(c *config.Config, log *logrus.Logger) (*cacheFolder, er
 		// They take space, and nothing reads them.
 		log.WithError(err).WithField("dir", path).Warn("the cache's unfinished files cannot be removed")
 	}
-	f := newCacheFolder(dir, path, id, log)
+	f := newCacheFolder(dir, path, id, log, s.observer)
 	s.open = append(s.open, f)
 	return f, nil
 }
 
-func newCacheFolder(dir *cache.Dir, path string, id os.FileInfo, log *logrus.Logger) *cacheFolder {
+func newCacheFolder(dir *cache.Dir, path string, id os.FileInfo, log *logrus.Logger, observer observe.Observer) *cacheFolder {
 	ctx, stop := context.WithCancel(context.Background())
 	f := &cacheFolder{Dir: dir, transfers: transfer.New(dir), path: path, id: id, users: 1, stop: stop}
 	f.maintain = sync.OnceFunc(func() {
@@ -137,6 +143,9 @@ func newCacheFolder(dir *cache.Dir, path string, id os.FileInfo, log *logrus.Log
 			dir.Keep(ctx, func(freed int64, files int, err error) {
 				at := log.WithField("dir", path)
 				if files > 0 {
+					if observer != nil {
+						observer.Evicted(freed, files)
+					}
 					at.WithFields(logrus.Fields{"bytes": freed, "files": files}).Info("removed the content that was used longest ago")
 				}
 				if err != nil {

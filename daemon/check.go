@@ -16,7 +16,7 @@ import (
 // what would make a daemon refuse c, such as a certificate that cannot be read. The problems are what
 // it would serve without: logins of a file that cannot be read, or the cache.
 func Check(c *config.Config, version string) ([]*problem.Problem, error) {
-	p, err := newProxy(c, c.Listen, version, nil, nil, nil, nil, nil)
+	p, err := newProxy(c, c.Listen, proxyParts{version: version})
 	if err != nil {
 		return nil, err
 	}

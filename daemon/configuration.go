@@ -165,6 +165,7 @@ func (d *daemon) refuse(addrs []netip.AddrPort) error {
 func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.configureLog(c)
 	d.config = c
+	d.activity.Configured(upstreamsOf(c))
 	d.trust.Store(peer.NewTrust(c.Trust.UIDs, c.Trust.Units, nil))
 	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
 		d.retiring.Go(old.retire)
@@ -172,6 +173,16 @@ func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	sockets.commit(d.serve)
 	d.guests.set(c.Guests)
 	d.watchdog.url.Store(new(d.ownURL()))
+}
+
+// upstreamsOf returns the hosts that c names, as the proxy's reports name them.
+func upstreamsOf(c *config.Config) (hosts []string) {
+	for _, r := range c.Registries {
+		for _, u := range r.Upstreams {
+			hosts = append(hosts, u.Host)
+		}
+	}
+	return hosts
 }
 
 // ownURL returns what the watchdog asks for: the page, which asks no upstream.

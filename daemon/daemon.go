@@ -19,6 +19,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/filewatch"
 	"github.com/sidemirror/sidemirror/daemon/listener"
@@ -66,6 +67,7 @@ type daemon struct {
 	server    *http.Server
 	handler   currentGeneration
 	caches    caches
+	activity  *activity.Recorder
 	line      statusLine
 	names     nameServers
 	watchdog  watchdog
@@ -82,6 +84,8 @@ type daemon struct {
 func newDaemon(source config.Source, stderr io.Writer) *daemon {
 	d := &daemon{source: source, checkPort: listener.CheckPort, log: logrus.New(), guests: newGuests(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
+	d.activity = activity.New()
+	d.caches.observer = d.activity
 	return d
 }
 

@@ -58,7 +58,7 @@ func newProblemsRig(t *testing.T, settings string) *problemsRig {
 	}
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	if rig.registryProxy, err = newProxy(c, c.Listen, "test", log, nil, peer.NewTrust(c.Trust.UIDs, []string{"*"}, nil), nil, nil); err != nil {
+	if rig.registryProxy, err = newProxy(c, c.Listen, proxyParts{version: "test", log: log, trust: peer.NewTrust(c.Trust.UIDs, []string{"*"}, nil)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(rig.Close)

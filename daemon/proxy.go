@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
@@ -24,7 +26,7 @@ import (
 // as c configures it, whether it accepts cred. The error is proxy.Proxy's: an *oci.Error if the
 // upstream or its token server refused. version is sent in the User-Agent.
 func Login(ctx context.Context, c *config.Config, registry, namespace string, cred credential.Credential, version string) error {
-	p, err := newProxy(c, c.Listen, version, nil, nil, nil, nil, nil)
+	p, err := newProxy(c, c.Listen, proxyParts{version: version})
 	if err != nil {
 		return err
 	}
@@ -53,27 +55,43 @@ func (p *registryProxy) Trouble() string {
 	return strings.Join(list, "; ")
 }
 
-// newProxy makes the proxy that c describes, for the addresses at. log and access may be nil. If
-// trust is nil, the proxy trusts no caller. If store is nil, it stores nothing.
-func newProxy(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger, access proxy.AccessLog, trust *peer.Trust, store *cache.Dir, transfers *transfer.Transfers) (*registryProxy, error) {
-	logins := credentials(c, log)
-	page := web.Info{Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: version}
+// proxyParts is what a proxy is made of in addition to its configuration. All but the version may be
+// left out.
+type proxyParts struct {
+	version   string
+	log       *logrus.Logger
+	access    proxy.AccessLog
+	observer  observe.Observer
+	trust     *peer.Trust // nil: no caller is trusted
+	store     *cache.Dir  // nil: nothing is stored
+	transfers *transfer.Transfers
+}
+
+// newProxy makes the proxy that c describes, for the addresses at.
+func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryProxy, error) {
+	logins := credentials(c, of.log)
+	page := web.Info{
+		Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: of.version,
+		Trusted:    func(r *http.Request) bool { return peer.Trusted(r.Context(), of.trust) },
+		ShowImages: c.Page.ShowImages,
+	}
 	settings := proxy.Config{
 		Registries:  c.Registries,
 		Page:        web.Handler(page),
 		Default:     oci.DockerHub,
 		OwnHosts:    ownHosts(at),
-		Trust:       trust,
+		Trust:       of.trust,
 		Credentials: logins.asSources(),
 		LoggedIn:    logins.store.Has,
 		Listen:      at,
-		Cache:       store,
-		Transfers:   transfers,
+		Cache:       of.store,
+		Transfers:   of.transfers,
 		Prefetch:    c.Cache.Prefetch,
 		Freshness:   proxy.Freshness{Timeout: c.Cache.FreshnessTimeout, TagTTL: c.Cache.TagTTL, MaxStale: c.Cache.MaxStale},
-		Version:     version,
-		Log:         log,
-		AccessLog:   access,
+		Version:     of.version,
+		Log:         of.log,
+		AccessLog:   of.access,
+		Observer:    of.observer,
 	}
 	p, err := proxy.New(settings)
 	if err != nil {

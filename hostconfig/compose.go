@@ -75,7 +75,7 @@ func (c *composer) look(ctx context.Context, e engine.Engine) {
 	state, report := e.Detect(ctx)
 	plan := e.Plan(ctx, state, c.want)
 	c.plans, c.reports = append(c.plans, &plan), append(c.reports, report)
-	if state.Running && c.host.Running != nil {
+	if state.Running && state.Home == "" && c.host.Running != nil {
 		c.out.running[e.Name()] = true
 	}
 	if c.host.IsNamed(e.Name()) && !slices.Contains(c.out.named, e.Name()) {
@@ -111,7 +111,7 @@ func (c *composer) compose() Plan {
 			c.out.Engines = append(c.out.Engines, p.State)
 		}
 		if p.Probe != nil {
-			c.out.probes = append(c.out.probes, probeOf{p.State.Engine, *p.Probe})
+			c.out.probes = append(c.out.probes, probeOf{p.State.Engine, p.State.Home, *p.Probe})
 		}
 	}
 	return c.out
@@ -211,7 +211,7 @@ func (c *composer) plan(w *wantedFile) (*Change, error) {
 	}
 	change := &Change{
 		Engine: first.plan.State.Engine, Kind: entry.Kind(), Path: w.path, Before: now.Data, After: after, Why: first.edit.Why,
-		Needs: first.edit.Needs, Changed: now.Attrs.Changed, url: c.want.Mirror, base: base,
+		Needs: first.edit.Needs, Changed: now.Attrs.Changed, home: first.plan.State.Home, url: c.want.Mirror, base: base,
 	}
 	for _, cl := range w.claims {
 		change.engines = append(change.engines, cl.plan.State.Engine)

@@ -25,10 +25,12 @@ type fakeRunning struct {
 	host *Host
 	off  bool // no dockerd runs
 
-	docker     []string // dockerd's arguments
-	containerd []string // containerd's arguments; nil if none runs
-	crio       bool     // CRI-O runs
-	buildkit   []string // buildkitd's arguments; nil if none runs
+	docker     []string            // dockerd's arguments
+	containerd []string            // containerd's arguments; nil if none runs
+	crio       bool                // CRI-O runs
+	homes      map[string][]string // arguments of the containerds of distributions, by their names
+	homeInfo   live.Info           // what these containerds report
+	buildkit   []string            // buildkitd's arguments; nil if none runs
 	started    time.Time
 	execute    bool // programs of the tree are executed
 	users      []int
@@ -69,6 +71,8 @@ func (f *fakeRunning) Daemon(_ context.Context, name string) live.Daemon {
 	case name == engine.Docker && !f.off:
 		return fakeDaemon{f, name}
 	case name == engine.Containerd && f.containerd != nil, name == engine.CRIO && f.crio, name == engine.BuildKit && f.buildkit != nil:
+		return fakeDaemon{f, name}
+	case f.homes[name] != nil:
 		return fakeDaemon{f, name}
 	}
 	return nil
@@ -115,6 +119,9 @@ func (d fakeDaemon) Args() []string {
 	if d.name == engine.BuildKit {
 		return d.buildkit
 	}
+	if args, ok := d.homes[d.name]; ok {
+		return args
+	}
 	return append([]string{"dockerd"}, d.docker...)
 }
 
@@ -152,7 +159,10 @@ func (d fakeDaemon) Info(context.Context) (live.Info, error) {
 		if d.configPath == nil {
 			return live.Info{}, socket.ErrUnreachable
 		}
-		return live.Info{ConfigPath: *d.configPath, KnowsConfigPath: true}, nil
+		return live.Info{Version: d.version, ConfigPath: *d.configPath, KnowsConfigPath: true}, nil
+	}
+	if d.homes[d.name] != nil {
+		return d.homeInfo, nil
 	}
 	return live.Info{Mirrors: d.mirrors, Store: cmp.Or(d.store, "overlay2"), Version: d.version}, nil
 }
@@ -164,6 +174,9 @@ func (d fakeDaemon) Pull(ctx context.Context, reference string) error {
 	folder := dockerHosts
 	if d.name == engine.Containerd {
 		folder = "/srv/hosts"
+	}
+	if d.homes[d.name] != nil {
+		folder = d.homeInfo.ConfigPath
 	}
 	return d.pull(ctx, ask{d.name, folder}, reference)
 }

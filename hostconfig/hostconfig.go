@@ -20,6 +20,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/containerd"
 	"github.com/sidemirror/sidemirror/hostconfig/containersimage"
 	"github.com/sidemirror/sidemirror/hostconfig/docker"
+	"github.com/sidemirror/sidemirror/hostconfig/egress"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
@@ -80,6 +81,7 @@ type Change struct {
 	// Changed is when Before was written, by the kernel's clock. It is zero if there is no file.
 	Changed time.Time
 
+	home    string // of the engine; see [engine.State]
 	url     string
 	engines []string // all that want the entry
 	paths   []string // all names by which they do
@@ -101,6 +103,9 @@ type Plan struct {
 
 	// Notes are about the host as a whole, and keep nothing from being done.
 	Notes []*problem.Problem
+
+	// Egress is the forward proxy of the engines that are to be configured.
+	Egress egress.Found
 
 	// Watch are the paths whose change can change the plan, whether they exist or not. One with a
 	// slash at its end stands for all that is in that folder.
@@ -129,7 +134,8 @@ func (p Plan) Signals() []live.Signal {
 }
 
 // signal returns the signal that an engine needs after a change. containerd's configuration is not
-// worth a restart when it is restored: containerd forgets it at its next start.
+// worth a restart when it is restored: containerd forgets it at its next start. That of a distribution
+// is restarted by the distribution.
 func (p Plan) signal(c Change) (live.Signal, bool) {
 	switch {
 	case c.Kind == engine.DaemonJSON:
@@ -140,7 +146,7 @@ func (p Plan) signal(c Change) (live.Signal, bool) {
 		return live.Signal{Engine: engine.BuildKit, Verb: live.Restart}, true
 	case c.Kind == engine.DropIn:
 		return live.Signal{Engine: engine.Sidemirror, Verb: live.Reload}, true
-	case c.Kind == engine.ConfigTOML && !c.Restores && p.restart[engine.Containerd]:
+	case c.Kind == engine.ConfigTOML && c.home == "" && !c.Restores && p.restart[engine.Containerd]:
 		return live.Signal{Engine: engine.Containerd, Verb: live.Restart}, true
 	}
 	return live.Signal{}, false
@@ -215,6 +221,8 @@ func Make(ctx context.Context, h *Host, want engine.Desired) (Plan, error) {
 		})
 	}
 	plan := c.compose()
+	plan.Egress = egress.Find(ctx, c.host, want.Engines, h.egressUnits())
+	plan.Notes = append(plan.Notes, plan.Egress.Notes...)
 	plan.Watch = slices.DeleteFunc(t.Seen(), func(name string) bool { return strings.HasPrefix(name, journal.Folder) })
 	return plan, nil
 }

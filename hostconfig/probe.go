@@ -1,6 +1,7 @@
 package hostconfig
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -28,16 +29,21 @@ const probeLimit = 10 * time.Second
 
 // probeOf is a probe of a running engine.
 type probeOf struct {
-	engine string
+	engine, home string
 	engine.Probe
 }
+
+// title is the engine's name for a person.
+func (q probeOf) title() string { return (&engine.State{Engine: q.engine, Home: q.home}).Title() }
 
 // probeAll asks the engines for which something was written or that were restarted. What they answer
 // is reported, and undoes nothing.
 func (a *applier) probeAll(ctx context.Context, plan Plan) {
 	for _, q := range plan.probes {
-		restarted := slices.Contains(a.result.Signals, live.Signal{Engine: q.engine, Verb: live.Restart})
-		concerns := func(c Change) bool { return c.Engine == q.engine && slices.Contains(a.result.Written, c.Path) }
+		restarted := q.home == "" && slices.Contains(a.result.Signals, live.Signal{Engine: q.engine, Verb: live.Restart})
+		concerns := func(c Change) bool {
+			return c.Engine == q.engine && c.home == q.home && slices.Contains(a.result.Written, c.Path)
+		}
 		pull := a.puller(ctx, q)
 		if pull == nil || q.AfterRestart && !restarted || !restarted && !slices.ContainsFunc(plan.Changes, concerns) {
 			continue
@@ -45,25 +51,28 @@ func (a *applier) probeAll(ctx context.Context, plan Plan) {
 		heard, err := a.probe(ctx, q, pull)
 		switch {
 		case heard:
-			a.result.Probed = append(a.result.Probed, fmt.Sprintf("%s reads %s files in %s", q.engine, q.kind(), q.Folder))
+			a.result.Probed = append(a.result.Probed, fmt.Sprintf("%s reads %s files in %s", q.title(), q.kind(), q.Folder))
 		case errors.Is(err, socket.ErrUnreachable) || ctx.Err() != nil:
 		default:
 			text := err.Error()
 			a.result.Warnings = append(a.result.Warnings, &problem.Problem{
 				Code: "probe-failed", Path: q.Folder,
 				Text: fmt.Sprintf("%s was asked to pull a probe image and did not read the %s file here; it reported: %s",
-					q.engine, q.kind(), strings.ToValidUTF8(text[:min(len(text), 512)], "")),
-				Hint: probeHint(q.engine),
+					q.title(), q.kind(), strings.ToValidUTF8(text[:min(len(text), 512)], "")),
+				Hint: q.hint(),
 			})
 		}
 	}
 }
 
-func probeHint(name string) string {
-	switch name {
-	case engine.Podman:
+// hint says where to look if the engine does not read the probe's file.
+func (q probeOf) hint() string {
+	switch {
+	case q.home != "":
+		return "see config_path in the configuration of " + q.home + "'s containerd; to undo: sidemirror revert"
+	case q.engine == engine.Podman:
 		return "see the files of registries.conf; to undo: sidemirror revert"
-	case engine.Containerd:
+	case q.engine == engine.Containerd:
 		return "see config_path in containerd config dump, and journalctl -u containerd; to undo: sidemirror revert"
 	}
 	return "see journalctl -u docker; to undo: sidemirror revert"
@@ -87,7 +96,7 @@ func (a *applier) puller(ctx context.Context, q probeOf) func(ctx context.Contex
 			return nil
 		}
 	}
-	if d := a.daemon(ctx, q.engine); d != nil {
+	if d := a.daemon(ctx, cmp.Or(q.home, q.engine)); d != nil {
 		return d.Pull
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/containerd"
 	"github.com/sidemirror/sidemirror/hostconfig/containersimage"
 	"github.com/sidemirror/sidemirror/hostconfig/docker"
+	"github.com/sidemirror/sidemirror/hostconfig/egress"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/live"
@@ -40,6 +41,15 @@ func (h *Host) running(tree *hostfs.Host) live.Host {
 	return h.system
 }
 
+// egressUnits returns the service manager that knows the environment of the engines' services; nil for
+// a tree, and if h's does not.
+func (h *Host) egressUnits() egress.Units {
+	if units, ok := h.Units.(egress.Units); ok && h.Root == "/" {
+		return units
+	}
+	return nil
+}
+
 // system is the running host.
 type system struct {
 	tree  *hostfs.Host
@@ -47,10 +57,14 @@ type system struct {
 	said  map[string]string // what programs printed; watch looks at the host again and again
 }
 
-// queries find the engines that are daemons.
-var queries = map[string]process.Query{
-	engine.Docker: docker.Query, engine.Containerd: containerd.Query, engine.CRIO: containersimage.Query,
-	engine.BuildKit: buildkit.Query,
+// queries find the engines that are daemons, and the containerds of distributions by their names.
+var queries = makeQueries()
+
+func makeQueries() map[string]process.Query {
+	list := containerd.Queries()
+	list[engine.Docker], list[engine.Containerd] = docker.Query, containerd.Query
+	list[engine.CRIO], list[engine.BuildKit] = containersimage.Query, buildkit.Query
+	return list
 }
 
 func (s *system) Daemon(ctx context.Context, name string) live.Daemon {
@@ -85,7 +99,7 @@ func (s *system) Stopped(ctx context.Context, name string) bool {
 				return false
 			}
 		}
-		return name == engine.Containerd || process.Absent(query.Name)
+		return query.Name == containerd.Query.Name || process.Absent(query.Name)
 	}
 	return process.Absent(query.Name)
 }

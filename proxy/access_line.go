@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/internal/logline"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
@@ -36,6 +37,7 @@ type accessLine struct {
 	credential string        // generation of the daemon's login
 	upstream   string        // the upstream that responded
 	cache      string        // how the cache served: hit, fill, miss, stale
+	ahead      bool          // the blob was fetched before a client asked for it
 }
 
 // answeredBy records which upstream responded.
@@ -52,14 +54,57 @@ type AccessLog interface {
 	Write(at time.Time, level logrus.Level, message string, fields []logline.Field)
 }
 
-// logAccess writes the one line that each request leaves.
-func (p *Proxy) logAccess(l *accessLine, err error) {
-	if p.accessLog == nil {
-		return
-	}
+// ended notifies the observer that a request is over, and writes its line in the log.
+func (p *Proxy) ended(l *accessLine, err error) {
 	if l.status == 0 { // what net/http sends for a handler that sends nothing
 		l.status = http.StatusOK
 	}
+	took := time.Since(l.started)
+	if l.http.Context().Value(unloggedKey{}) == nil {
+		p.observe(l, took, err)
+	}
+	if p.accessLog != nil {
+		p.logAccess(l, took, err)
+	}
+}
+
+// observe notifies the observer of a request.
+func (p *Proxy) observe(l *accessLine, took time.Duration, err error) {
+	r := observedRoom.Get().(*observe.Request)
+	defer observedRoom.Put(r)
+	*r = observe.Request{
+		Registry: l.asked.Registry, Repository: l.asked.Repository, Tag: l.asked.Tag, Digest: string(l.asked.Digest + l.digest),
+		Method: l.http.Method, Status: l.status, Cache: l.cache, Source: l.source(), Bytes: l.bytes, Failed: err != nil || l.status >= http.StatusBadRequest,
+		Started: l.started, Duration: took,
+		Trusted: l.trusted, UID: -1, Remote: l.http.RemoteAddr, UserAgent: l.http.UserAgent(),
+	}
+	if l.asked.Kind != 0 {
+		r.Kind = l.asked.Kind.String()
+	}
+	if caller, err := peer.FromContext(l.http.Context()); err == nil {
+		r.UID = int64(caller.UID)
+	}
+	p.observer.RequestEnded(r)
+	*r = observe.Request{}
+}
+
+// source returns where the body came from.
+func (l *accessLine) source() observe.Source {
+	switch {
+	case l.ahead:
+		return observe.Prefetch
+	case l.cache == "hit" || l.cache == "stale":
+		return observe.Cache
+	case l.upstream != "" && l.status < http.StatusMultipleChoices:
+		return observe.Upstream
+	}
+	return observe.Nowhere
+}
+
+var observedRoom = sync.Pool{New: func() any { return new(observe.Request) }}
+
+// logAccess writes the one line that each request leaves.
+func (p *Proxy) logAccess(l *accessLine, took time.Duration, err error) {
 	ctx := l.http.Context()
 	level := logrus.InfoLevel
 	if err == nil && ctx.Value(unloggedKey{}) != nil {
@@ -70,7 +115,6 @@ func (p *Proxy) logAccess(l *accessLine, err error) {
 	}
 	room := fieldsRoom.Get().(*[]logline.Field)
 	defer fieldsRoom.Put(room)
-	took := time.Since(l.started)
 	*room = l.fields((*room)[:0], took, err)
 	p.accessLog.Write(l.started.Add(took), level, "request", *room)
 	clear(*room) // what they refer to can be collected

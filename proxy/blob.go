@@ -19,7 +19,7 @@ func (p *Proxy) serveBlob(w *response, r *request) error {
 		stored, err := p.cache.Blob(r.Digest, !r.caller.Trusted)
 		if err == nil {
 			defer stored.Close()
-			p.asked(r, false)
+			w.line.ahead = p.asked(r, false)
 			return p.serveStored(w, r, stored)
 		}
 	}
@@ -28,7 +28,7 @@ func (p *Proxy) serveBlob(w *response, r *request) error {
 		p.noteRefusal(r, u, err)
 		return err
 	}
-	p.asked(r, true)
+	w.line.ahead = p.asked(r, true)
 	if p.prefetch != nil {
 		defer p.prefetch.Client()()
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 )
@@ -65,6 +66,9 @@ type Config struct {
 
 	// AccessLog, if not nil, writes the line that each request leaves.
 	AccessLog AccessLog
+
+	// Observer, if not nil, is notified of what the proxy does.
+	Observer observe.Observer
 }
 
 // Freshness bounds how old a response from the cache may be.

@@ -29,7 +29,7 @@ func (p *Proxy) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if err != nil && !broken {
 		writeError(w, err)
 	}
-	p.logAccess(&w.line, err)
+	p.ended(&w.line, err)
 	if broken {
 		// The body cannot be completed. Breaking the connection keeps the client from taking
 		// it for whole. The header must be out first: a client that has seen nothing may send

@@ -30,6 +30,7 @@ func (p *Proxy) newPrefetcher(c Config) *prefetch.Prefetcher {
 		if r.Err != nil {
 			entry = entry.WithError(r.Err)
 		}
+		p.observer.Prefetched(r.Bytes, r.Unused)
 		entry.Debug("fetched layers before an engine asked for them")
 	})
 }
@@ -43,12 +44,13 @@ func (p *Proxy) served(r *request, m *manifest) {
 	p.prefetch.Served(r.fillName(), m.digest, &prefetchedImage{proxy: p, request: r, manifest: m.digest})
 }
 
-// asked records that r's caller asks for a blob.
-func (p *Proxy) asked(r *request, missing bool) {
+// asked records that r's caller asks for a blob. It reports whether the blob was fetched ahead, and no
+// client has asked for it before.
+func (p *Proxy) asked(r *request, missing bool) (ahead bool) {
 	if p.prefetch == nil || !r.caller.Trusted || r.http.Method != http.MethodGet {
-		return
+		return false
 	}
-	p.prefetch.Asked(r.fillName(), r.Digest, missing && beginsPull(parseRanges(r.http.Header, r.Digest)))
+	return p.prefetch.Asked(r.fillName(), r.Digest, missing && beginsPull(parseRanges(r.http.Header, r.Digest)))
 }
 
 // responded records that an upstream has responded to r, a request for a blob.

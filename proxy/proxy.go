@@ -19,6 +19,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/prefetch"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
@@ -49,6 +50,7 @@ type Proxy struct {
 	prefetch  *prefetch.Prefetcher // nil: off
 	log       *logrus.Logger
 	accessLog AccessLog // nil: none
+	observer  observe.Observer
 }
 
 // New makes a Proxy. It dials nothing. It fails if a certificate that c names cannot be read.
@@ -62,6 +64,9 @@ func New(c Config) (*Proxy, error) {
 	}
 	if c.Freshness.Timeout == 0 {
 		c.Freshness.Timeout = defaultFreshness
+	}
+	if c.Observer == nil {
+		c.Observer = observe.Nothing{}
 	}
 	routes, err := newRoutes(c)
 	if err != nil {
@@ -79,6 +84,7 @@ func New(c Config) (*Proxy, error) {
 		refusals:  &refusals{},
 		log:       c.Log,
 		accessLog: c.AccessLog,
+		observer:  c.Observer,
 	}
 	if p.transfers == nil {
 		p.own = transfer.New(c.Cache)

@@ -101,6 +101,7 @@ func (r *routes) make(rc config.Registry) (*registry, error) {
 			Registry:  reached,
 			UserAgent: "sidemirror/" + r.config.Version,
 			Changed:   func(err error) { r.say(rc.Name, u, err) },
+			Observer:  r.config.Observer,
 		})
 		if err != nil {
 			reg.pool.Close()

@@ -41,7 +41,9 @@ func (w *response) Write(b []byte) (int, error) {
 		w.line.status = http.StatusOK
 	}
 	n, err := w.ResponseWriter.Write(b)
-	w.line.bytes += int64(n)
+	if w.line.http.Method != http.MethodHead { // to that, net/http sends no body
+		w.line.bytes += int64(n)
+	}
 	return n, err
 }
 

@@ -75,6 +75,7 @@ func newRoutes(c Config) (*routes, error) {
 
 // say logs that an upstream's reach has changed.
 func (r *routes) say(registry string, u *url.URL, err error) {
+	r.config.Observer.ReachChanged(u.Host, err)
 	entry := r.config.Log.WithFields(logrus.Fields{"registry": registry, "upstream": u.Host})
 	if err != nil {
 		entry.WithError(err).Warn("upstream out of reach")
@@ -135,6 +136,7 @@ func (r *routes) withoutTable(name string) *registry {
 		Own:          r.config.Listen,
 		UserAgent:    "sidemirror/" + r.config.Version,
 		Changed:      func(err error) { r.say(name, u, err) },
+		Observer:     r.config.Observer,
 	})
 	if err != nil {
 		return nil

@@ -100,7 +100,8 @@ func (p *printer) notes(engines []engine.State, host ...*problem.Problem) {
 	}
 }
 
-// state prints one engine: "docker      28.5.2, running, containerd store: mirror active".
+// state prints one engine: "docker      28.5.2, running, containerd store: mirror active (reported by
+// docker)".
 func (p *printer) state(s engine.State) {
 	list := []string{s.Home, s.Version}
 	switch {
@@ -120,9 +121,24 @@ func (p *printer) state(s engine.State) {
 	}
 	text := strings.Join(slices.DeleteFunc(list, func(s string) bool { return s == "" }), ", ")
 	if s.Mirror != "" {
-		text += ": mirror " + string(s.Mirror)
+		text += ": mirror " + string(s.Mirror) + knownText(s)
 	}
 	p.printf("%-10s  %s\n", s.Engine, printable(text))
+}
+
+// knownText says how it is known what a running engine has in force.
+func knownText(s engine.State) string {
+	switch {
+	case !s.Running:
+		return ""
+	case s.Known == engine.KnownByEngine:
+		return " (reported by " + s.Engine + ")"
+	case s.Known == engine.KnownByProgram:
+		return " (by " + s.Engine + " config dump)"
+	case s.Known == engine.KnownByFiles:
+		return " (read in its files)"
+	}
+	return ""
 }
 
 // fileStates are the states of a file for a person.

@@ -95,6 +95,23 @@ func TestStatusOfANameThatWouldDriveTheTerminal(t *testing.T) {
 	wants(t, out.String(), `/a\u001b[31m\u000ab  missing`)
 }
 
+func TestStatusSaysHowItIsKnownWhatIsInForce(t *testing.T) {
+	for known, want := range map[engine.Known]string{
+		engine.KnownByEngine:  "containerd  k3s, 2.2.1, running: mirror active (reported by containerd)\n",
+		engine.KnownByProgram: "containerd  k3s, 2.2.1, running: mirror active (by containerd config dump)\n",
+		engine.KnownByFiles:   "containerd  k3s, 2.2.1, running: mirror active (read in its files)\n",
+		"":                    "containerd  k3s, 2.2.1, running: mirror active\n",
+	} {
+		var out strings.Builder
+		p := &printer{w: &out}
+		s := engine.State{Engine: "containerd", Home: "k3s", Version: "2.2.1", Present: true, Running: true, Mirror: engine.Active, Known: known}
+		p.state(s)
+		if out.String() != want {
+			t.Errorf("got %q, want %q", out.String(), want)
+		}
+	}
+}
+
 func TestStatusOfAFaultyConfigurationUsesTheLastGoodOne(t *testing.T) {
 	file := configFile(t, "listen = ['127.0.0.1:306']\n")
 	store := config.LastGood(filepath.Join(t.TempDir(), "state"))

@@ -117,6 +117,13 @@ type Config struct {
 	// Guests is [guests]: containers and virtual machines of this host that have a network of their own.
 	Guests Guests
 
+	// Page is [page]: the page at "/".
+	Page struct {
+		// ShowImages (show_images) shows every caller which images are pulled, exact figures and the
+		// details of problems. Otherwise trusted callers alone see them. Default false.
+		ShowImages bool
+	}
+
 	// Engine is [engine]: which engines "plan", "apply" and "watch" configure.
 	Engine struct {
 		// Docker is [engine.docker].

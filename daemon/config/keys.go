@@ -45,6 +45,7 @@ var keys = []key[Config]{
 	{name: "guests.networks", field: func(c *Config) any { return &c.Guests.Networks }, check: checkNetwork},
 	{name: "guests.port", field: func(c *Config) any { return &c.Guests.Port }},
 	{name: "guests.logins", field: func(c *Config) any { return &c.Guests.Logins }, check: checkGuestLogin},
+	{name: "page.show_images", field: func(c *Config) any { return &c.Page.ShowImages }},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},

@@ -1,5 +1,10 @@
-// Package web is the page at "/": how to pull through this host, in English or Chinese, with the
-// name of the host that the request used.
+// Package web is the page at "/": whether the engines of this host pull through sidemirror, what
+// happens now, and how to pull by hand, in English or Chinese, with the name of the host that the
+// request used.
+//
+// Any user of the host and every container on its network can ask for the page, and so can a web page
+// in the browser of a user. Images and addresses are therefore shown to trusted callers alone, and
+// figures are rounded for others.
 package web
 
 import (
@@ -8,17 +13,15 @@ import (
 	"embed"
 	"encoding/base64"
 	"html/template"
-	"net"
 	"net/http"
-	"slices"
 	"strconv"
-	"strings"
+	"sync"
+	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 )
 
-// Info is what the page shows about the daemon. It contains no secret: every client of the listener
-// can read it.
+// Info is what the page shows about the daemon. It contains no secret.
 type Info struct {
 	// Registries are listed in this order.
 	Registries []config.Registry
@@ -32,138 +35,100 @@ type Info struct {
 
 	// Version is shown at the foot.
 	Version string
+
+	// Live, if not nil, returns what happens on the host.
+	Live func() Live
+
+	// Trusted, if not nil, reports whether the sender of a request may see which images are pulled.
+	Trusted func(*http.Request) bool
+
+	// ShowImages lets every sender see them.
+	ShowImages bool
 }
 
-//go:embed page.html en.html zh.html style.css
+//go:embed page.html live.html commands.html en.html zh.html style.css page.js
 var files embed.FS
 
 var pages = map[language]*template.Template{
-	english: template.Must(template.ParseFS(files, "page.html", "en.html")),
-	chinese: template.Must(template.ParseFS(files, "page.html", "zh.html")),
+	english: template.Must(template.ParseFS(files, "page.html", "live.html", "commands.html", "en.html")),
+	chinese: template.Must(template.ParseFS(files, "page.html", "live.html", "commands.html", "zh.html")),
+}
+
+// page is the handler.
+type page struct {
+	info          Info
+	style, script string
+	policy        string // Content-Security-Policy
+
+	mu       sync.Mutex
+	coarse   Live      // what callers see who may not see images
+	coarseAt time.Time // the minute that it is of
 }
 
 // Handler returns the page for GET and HEAD of "/", and refuses other requests. The caller has
 // checked that the Host of the request is a name of sidemirror's; here it is text to be escaped.
 func Handler(info Info) http.Handler {
-	css, err := files.ReadFile("style.css")
+	p := &page{info: info, style: embedded("style.css"), script: embedded("page.js")}
+	// The page needs its own style and script and nothing else. No page may frame it.
+	p.policy = "default-src 'none'; style-src " + hash(p.style) + "; script-src " + hash(p.script) +
+		"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	return p
+}
+
+func embedded(name string) string {
+	data, err := files.ReadFile(name)
 	if err != nil {
-		panic("web: style.css is not embedded: " + err.Error())
+		panic("web: " + name + " is not embedded: " + err.Error())
 	}
-	// The page needs its own style and nothing else: no script, no image, no form, nothing from
-	// another host. No page may frame it.
-	sum := sha256.Sum256(css)
-	policy := "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
-		"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", policy)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		if r.URL.Path != "/" {
-			http.Error(w, "there is one page here, at /", http.StatusNotFound)
-			return
-		}
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			h.Set("Allow", "GET, HEAD")
-			http.Error(w, "the page at / answers GET and HEAD", http.StatusMethodNotAllowed)
-			return
-		}
-		lang := choose(r)
-		var body bytes.Buffer
-		if err := pages[lang].ExecuteTemplate(&body, "page", newView(info, r, lang, css)); err != nil {
-			http.Error(w, "writing the page: "+err.Error(), http.StatusInternalServerError)
-			return
-		}
-		h.Set("Vary", "Accept-Language")
-		h.Set("Content-Language", lang.tag())
-		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Cache-Control", "no-cache")
-		h.Set("Content-Length", strconv.Itoa(body.Len()))
-		if r.Method == http.MethodGet {
-			_, _ = w.Write(body.Bytes())
-		}
-	})
+	return string(data)
 }
 
-// dockerHub is the registry whose images have short names.
-const dockerHub = "docker.io"
-
-// view is what the templates show.
-type view struct {
-	Info
-	Lang  language
-	Tag   string // of Lang, for the page's own lang attribute
-	Style template.CSS
-
-	// Host names sidemirror in an image reference, URL in an engine's configuration.
-	Host, URL string
-
-	// Plain says that Docker would insist on TLS here, which sidemirror does not serve.
-	Plain bool
-
-	// Own is the registry that Host stands for, if any. The prefix form does not work there.
-	Own *config.Registry
-
-	// Example is a registry other than Default, to show the prefix form.
-	Example string
-
-	// Hub means that names without a registry are those of Docker Hub here, Other that the page can
-	// show how to pull from another registry.
-	Hub, Other bool
-
-	// Image is one that the commands of other clients pull.
-	Image string
+// hash returns text as the source expression of a Content-Security-Policy.
+func hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-func newView(info Info, r *http.Request, lang language, css []byte) view {
-	host, scheme, port := r.Host, "http", "80"
-	if host == "" {
-		host = info.Listen
-	}
-	if r.TLS != nil {
-		scheme, port = "https", "443"
-	}
-	name := strings.Trim(host, "[]")
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
-	v := view{Info: info, Lang: lang, Tag: lang.tag(), Style: template.CSS(css), Host: host, URL: scheme + "://" + host}
-	v.Plain = r.TLS == nil && !loopback(name)
-	// Without a dot or a port, Docker takes the first component of a reference for a user of
-	// Docker Hub (distribution/reference, splitDockerDomain).
-	if !strings.ContainsAny(host, ".:") && name != "localhost" {
-		v.Host = net.JoinHostPort(name, port)
-	}
-	for i, reg := range info.Registries {
-		if slices.ContainsFunc(reg.Hosts, func(h string) bool { return strings.EqualFold(h, name) }) {
-			v.Own = &info.Registries[i]
-		}
-		if reg.Name != info.Default && reg.Name != config.Wildcard && (v.Example == "" || reg.Name == "ghcr.io") {
-			v.Example = reg.Name
-		}
-	}
+// ServeHTTP implements [http.Handler].
+func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", p.policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	// Another site's page can neither embed this one nor hold on to its window.
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cache-Control", "no-store")
 	switch {
-	case v.Own != nil:
-		v.Hub = v.Own.Name == dockerHub
-		v.Other = !v.Hub
-	case len(info.Registries) > 0:
-		v.Hub, v.Other = info.Default == dockerHub, v.Example != ""
+	case r.URL.Path != "/":
+		http.Error(w, "there is one page here, at /", http.StatusNotFound)
+		return
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		h.Set("Allow", "GET, HEAD")
+		http.Error(w, "the page at / answers GET and HEAD", http.StatusMethodNotAllowed)
+		return
+	case fromElsewhere(r):
+		http.Error(w, "web pages may not read the page of sidemirror", http.StatusForbidden)
+		return
 	}
-	switch {
-	case v.Hub:
-		v.Image = "library/redis:latest"
-	case v.Own != nil:
-		v.Image = "owner/image:tag"
-	default:
-		v.Image = v.Example + "/owner/image:tag"
+	lang := choose(r)
+	name := "page"
+	if wantsPart(r) {
+		name = "live"
 	}
-	return v
+	var body bytes.Buffer
+	if err := pages[lang].ExecuteTemplate(&body, name, p.view(r, lang)); err != nil {
+		http.Error(w, "writing the page: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	h.Set("Vary", "Accept-Language")
+	h.Set("Content-Language", lang.tag())
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(body.Len()))
+	if r.Method == http.MethodGet {
+		_, _ = w.Write(body.Bytes())
+	}
 }
 
-// loopback reports whether Docker uses plain HTTP for name by default, as it does for 127.0.0.0/8,
-// ::1 and localhost.
-func loopback(name string) bool {
-	ip := net.ParseIP(name)
-	return strings.EqualFold(name, "localhost") || ip != nil && ip.IsLoopback()
-}
+// wantsPart reports whether the script of the page sent r, for the part that changes.
+func wantsPart(r *http.Request) bool { return r.URL.Query().Get("part") == "live" }

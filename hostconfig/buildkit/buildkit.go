@@ -59,7 +59,7 @@ func (b *buildkit) Detect(ctx context.Context) (engine.State, bool) {
 	}
 	s.Version = b.Version(ctx, engine.BuildKit, "buildkitd", "buildkit", "docker-buildkit")
 	b.findConfig()
-	s.Config = b.config
+	s.Config, s.Known = b.config, engine.KnownByFiles
 	if f, err := b.Tree.Read(b.config); err == nil {
 		if p := engine.ManagedBy(b.config, f.Data); p != nil {
 			s.Note(*p)

@@ -29,9 +29,9 @@ const (
 func Engines(h *engine.Host) []engine.Engine {
 	list := []engine.Engine{&containerd{Host: h}}
 	for _, d := range distributions {
-		list = append(list, bundled{h, d})
+		list = append(list, &bundled{Host: h, distribution: d})
 	}
-	return append(list, k0s{h})
+	return list
 }
 
 // containerd is the host's own.
@@ -63,18 +63,22 @@ func (c *containerd) Detect(ctx context.Context) (engine.State, bool) {
 		return s, !c.onlyBundled()
 	}
 	s.Config = c.config
+	c.askRunning(ctx)
 	c.findVersion(ctx, &s)
 	if c.err == nil {
 		c.conf, c.err = readConfig(c.Tree, c.config, c.version)
 	}
 	if c.err == nil {
-		c.crossCheck(ctx, &s)
-		c.askRunning(ctx)
+		s.Known = c.crossCheck(ctx, &s)
+		c.findNewer()
 		for _, folder := range c.folders() {
 			if c.err == nil {
 				c.err = c.Tree.Trusted(folder)
 			}
 		}
+	}
+	if c.running.known {
+		s.Known = engine.KnownByEngine
 	}
 	folders := c.folders()
 	s.Hosts = folders[len(folders)-1]
@@ -90,7 +94,7 @@ func (c *containerd) Detect(ctx context.Context) (engine.State, bool) {
 // onlyBundled reports whether the host has containerds of distributions, so that the absence of one
 // of its own is nothing to report.
 func (c *containerd) onlyBundled() bool {
-	return slices.ContainsFunc(distributions, func(d distribution) bool { return c.Tree.IsDir(d.folder) })
+	return slices.ContainsFunc(distributions, func(d distribution) bool { return d.name != k0sName && d.present(c.Host) })
 }
 
 // hosts returns the folder in which CRI looks for hosts.toml files, as the files have it.
@@ -121,24 +125,46 @@ func (c *containerd) configFile() (string, error) {
 			Text: "containerd's --config is not an absolute path that can be known from outside: " + name,
 			Hint: "write the absolute path in containerd.service, or start containerd",
 		}
-	case name == "" || inDistribution(name):
+	case name == "" || ownerOf(process.Process{Args: args}) != "":
 		return configTOML, nil
 	}
 	return path.Clean(name), nil
 }
 
-// findVersion returns the version of the program that runs. If that is not the installed one, its
-// version is not known.
+// findVersion finds the version of the installed program. If another one runs, that one's counts.
 func (c *containerd) findVersion(ctx context.Context, s *engine.State) {
 	s.Version = c.Version(ctx, engine.Containerd, "containerd", "containerd.io", "containerd")
-	if name := c.another(); name != "" && c.Versions[engine.Containerd] == "" {
+	defer func() { c.version = version.Parse(s.Version) }()
+	if c.Versions[engine.Containerd] != "" {
+		return
+	}
+	running := version.Find(c.running.info.Version)
+	c.running.version = version.Parse(running)
+	switch name := c.another(); {
+	case name != "" && running != "":
+		s.Version = running
+	case name != "":
 		s.Version = ""
 		s.Note(problem.Problem{
 			Code: "containerd-program-unknown", Path: name,
 			Text: fmt.Sprintf("this containerd runs, and not the installed %s: its version is not known, and sidemirror does what is right for the oldest", c.Program("containerd")),
 		})
+	case s.Version == "":
+		s.Version = running
+	case running != "" && running != s.Version:
+		s.Note(problem.Problem{
+			Code: "containerd-upgrade-pending", Text: fmt.Sprintf("containerd %s is installed, and %s is still running", s.Version, running),
+			Hint: "systemctl restart containerd (containers keep running)",
+		})
 	}
-	c.version = version.Parse(s.Version)
+}
+
+// oldest returns the older one of the versions that are installed and that run.
+func (c *containerd) oldest() version.Version {
+	if v := c.running.version; v.Known() && !v.AtLeast(c.version.Major, c.version.Minor) {
+		return v
+	}
+	return c.version
 }
 
 // another returns the program that runs if it is not the installed one.
@@ -178,7 +204,7 @@ func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desir
 	}
 	p.State.Through, p.Retain = []engine.Kind{engine.HostsTOML}, []engine.Kind{engine.ConfigTOML}
 	for _, folder := range c.folders() {
-		hosts := certsd.Folder{Host: c.Host, Path: folder, Library: certsd.OldestReader(ctx, c.Host, c.version), Any: want.Any}
+		hosts := certsd.Folder{Host: c.Host, Path: folder, Library: certsd.OldestReader(ctx, c.Host, c.oldest()), Any: want.Any}
 		for _, registry := range want.Registries {
 			hosts.Plan(&p, registry, want.Mirror, nil)
 		}

@@ -23,7 +23,7 @@ var Query = process.Query{
 	Name: "containerd", Units: []string{unit}, Socket: defaultSocket,
 	Accept: func(p process.Process) bool {
 		config := process.Flag(p.Args, "--config", "-c")
-		return !inDistribution(config) && !strings.Contains(config, "/docker/")
+		return ownerOf(p) == "" && !strings.Contains(config, "/docker/")
 	},
 }
 
@@ -64,8 +64,8 @@ func (d daemon) socket() string {
 	return cmp.Or(conf.address, defaultSocket)
 }
 
-// Info asks containerd's introspection service for the config_path in force, which the image
-// plugin of CRI exports from 2.1 on.
+// Info asks containerd for its version, and its introspection service for the config_path in force,
+// which the image plugin of CRI exports from 2.4 on.
 func (d daemon) Info(ctx context.Context) (live.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, infoLimit)
 	defer cancel()
@@ -74,7 +74,16 @@ func (d daemon) Info(ctx context.Context) (live.Info, error) {
 	if err != nil {
 		return live.Info{}, fmt.Errorf("asking containerd for its configuration: %w", err)
 	}
-	return readPlugins(reply), nil
+	info := readPlugins(reply)
+	if reply, err = socket.Call(ctx, socket.Transport(d.socket(), false), "/containerd.services.version.v1.Version/Version", nil); err != nil {
+		return live.Info{}, fmt.Errorf("asking containerd for its version: %w", err)
+	}
+	socket.Fields(reply, func(number uint64, value []byte) {
+		if number == 1 { // VersionResponse.version
+			info.Version = string(value)
+		}
+	})
+	return info, nil
 }
 
 // readPlugins reads a PluginsResponse: plugins (1), of which the one of a type (1) and id (2) has

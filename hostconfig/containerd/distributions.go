@@ -1,122 +1,134 @@
 package containerd
 
 import (
-	"context"
 	"path"
-	"slices"
 	"strings"
 
-	"github.com/sidemirror/sidemirror/hostconfig/certsd"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
-	"github.com/sidemirror/sidemirror/hostconfig/version"
-	"github.com/sidemirror/sidemirror/internal/problem"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
+	"github.com/sidemirror/sidemirror/hostconfig/process"
+	"github.com/sidemirror/sidemirror/hostconfig/unitfile"
 )
 
-// distribution is where a distribution of Kubernetes has the files of its containerd. It writes the
-// config.toml anew at each start, with a config_path of its own, so that sidemirror only writes
-// hosts.toml files.
-type distribution struct{ name, folder, config, hosts string }
+// distribution is a distribution of Kubernetes that starts a containerd of its own.
+type distribution struct {
+	name   string // also the State's Home, and the name by which live.Host knows the daemon
+	data   string // the folder that its --data-dir names by default; "" if it has no such flag
+	config string // containerd's configuration file; below data unless it is absolute
+	hosts  string // the folder of hosts.toml files if that file does not say it; below its own folder
+	socket string
+	units  []string // the units that start the distribution
+	yaml   string   // the distribution's own configuration file; "" if it has none with a data-dir
+}
 
+// rancherConfig is where k3s and RKE2 have containerd's configuration below their data folder
+// (k3s, pkg/agent/config).
+const rancherConfig = "agent/etc/containerd/config.toml"
+
+// distributions are those whose containerd reads hosts.toml files by default, and k0s.
 var distributions = []distribution{
-	newDistribution("k3s", "/var/lib/rancher/k3s/agent/etc/containerd", "config.toml"),
-	newDistribution("rke2", "/var/lib/rancher/rke2/agent/etc/containerd", "config.toml"),
-	newDistribution("microk8s", "/var/snap/microk8s/current/args", "containerd.toml"),
+	{
+		name: "k3s", data: "/var/lib/rancher/k3s", config: rancherConfig, hosts: "certs.d",
+		socket: "/run/k3s/containerd/containerd.sock", units: []string{"k3s.service", "k3s-agent.service"},
+		yaml: "/etc/rancher/k3s/config.yaml",
+	},
+	{
+		name: "rke2", data: "/var/lib/rancher/rke2", config: rancherConfig, hosts: "certs.d",
+		socket: "/run/k3s/containerd/containerd.sock", units: []string{"rke2-server.service", "rke2-agent.service"},
+		yaml: "/etc/rancher/rke2/config.yaml",
+	},
+	{
+		name: "microk8s", config: "/var/snap/microk8s/current/args/containerd.toml", hosts: "certs.d",
+		socket: "/var/snap/microk8s/common/run/containerd.sock", units: []string{"snap.microk8s.daemon-containerd.service"},
+	},
+	{
+		name: k0sName, config: "/etc/k0s/containerd.toml", hosts: "certs.d",
+		socket: "/run/k0s/containerd.sock", units: []string{"k0sworker.service", "k0scontroller.service"},
+	},
 }
 
-func newDistribution(name, folder, config string) distribution {
-	return distribution{name, folder, path.Join(folder, config), path.Join(folder, "certs.d")}
+// Queries find the containerds of distributions, by their names. Their processes are not the main
+// processes of units, so that only their sockets vouch for them.
+func Queries() map[string]process.Query {
+	queries := make(map[string]process.Query)
+	for _, d := range distributions {
+		queries[d.name] = process.Query{Name: "containerd", Units: d.units, Socket: d.socket, Accept: d.accepts}
+	}
+	return queries
 }
 
-// inDistribution reports whether a file belongs to a distribution.
-func inDistribution(file string) bool {
-	return slices.ContainsFunc(distributions, func(d distribution) bool { return strings.HasPrefix(file, d.folder+"/") })
+// accepts reports whether a containerd is the distribution's. k3s and RKE2 have the same socket.
+func (d distribution) accepts(p process.Process) bool { return ownerOf(p) == d.name }
+
+// ownerOf returns the distribution that a containerd belongs to, by its configuration file and its
+// unit; "" if to none.
+func ownerOf(p process.Process) string {
+	config := process.Flag(p.Args, "--config", "-c")
+	switch {
+	case strings.HasSuffix(config, "/"+rancherConfig):
+		if strings.HasPrefix(p.Unit, "rke2") || strings.Contains(config, "/rke2/") {
+			return "rke2"
+		}
+		return "k3s"
+	case strings.HasPrefix(config, "/var/snap/microk8s/"):
+		return "microk8s"
+	case strings.HasPrefix(config, "/etc/k0s/"):
+		return k0sName
+	}
+	return ""
 }
 
-// bundled is the containerd of a distribution.
-type bundled struct {
-	*engine.Host
-	distribution
-}
-
-func (bundled) Name() string { return engine.Containerd }
-
-func (b bundled) Detect(context.Context) (engine.State, bool) {
-	if !b.Tree.IsDir(b.folder) {
-		return engine.State{}, false
+// configFile returns the configuration file of the distribution's containerd: the running one's, or
+// else the one below the data folder that its unit or its own configuration file names.
+func (d distribution) configFile(h *engine.Host, daemon live.Daemon) string {
+	if path.IsAbs(d.config) {
+		return d.config
 	}
-	s := engine.State{Engine: engine.Containerd, Home: b.name, Present: true, Hosts: b.hosts}
-	noteSpegel(b.Host, &s)
-	return s, true
-}
-
-func (b bundled) Plan(_ context.Context, s engine.State, want engine.Desired) engine.Plan {
-	p := engine.Plan{State: s, Folders: append([]string{b.hosts}, b.revisions()...)}
-	if !s.Present || !slices.Contains(want.Engines, engine.Containerd) {
-		return p
-	}
-	p.State.Through = []engine.Kind{engine.HostsTOML}
-	if conf, err := readConfig(b.Tree, b.config, version.Version{}); err == nil && conf.exists && conf.path == "" {
-		p.State.Mirror = engine.Inactive
-		p.State.Problem(problem.Problem{
-			Code: "distribution-config-path", Path: b.config, Text: "sets no config_path, as old versions of " + b.name + " do not: CRI does not read hosts.toml files",
-			Hint: "upgrade " + b.name + ", or set the mirror in its own configuration",
-		})
-	}
-	hosts := certsd.Folder{Host: b.Host, Path: b.hosts}
-	for _, registry := range want.Registries {
-		hosts.Plan(&p, registry, want.Mirror, nil)
-	}
-	return p
-}
-
-// revisions returns the folders of the other revisions of a snap. A refresh copies the files of the
-// one to a new one, and keeps the old one for "snap revert".
-func (b bundled) revisions() (folders []string) {
-	snap, rest, ok := strings.Cut(b.hosts, "/current/")
-	if !ok {
-		return nil
-	}
-	list, err := b.Tree.Names(snap)
-	if err != nil {
-		return nil // nothing is planned there
-	}
-	for _, item := range list {
-		if item.IsDir() {
-			folders = append(folders, path.Join(snap, item.Name(), rest))
+	if daemon != nil {
+		if name := process.Flag(daemon.Args(), "--config", "-c"); path.IsAbs(name) {
+			return path.Clean(name)
 		}
 	}
-	return folders
-}
-
-// noteSpegel reports Spegel, which empties the folder of hosts.toml files.
-func noteSpegel(h *engine.Host, s *engine.State) {
-	if s.Hosts != "" && h.Tree.IsDir(path.Join(s.Hosts, "_backup")) {
-		s.Problem(problem.Problem{
-			Code: "spegel", Path: path.Join(s.Hosts, "_backup"), Text: "is Spegel's, which moves away what is in that folder each time it starts",
-			Hint: "run either Spegel or sidemirror",
-		})
+	for _, data := range []string{d.dataOfUnit(h), d.dataOfYAML(h)} {
+		if path.IsAbs(data) && h.Tree.IsDir(data) {
+			return path.Join(data, d.config)
+		}
 	}
+	return path.Join(d.data, d.config)
 }
 
-// k0s is the containerd of k0s, which sidemirror leaves alone.
-type k0s struct{ *engine.Host }
-
-const k0sFolder = "/etc/k0s/containerd.d"
-
-func (k0s) Name() string { return engine.Containerd }
-
-func (k k0s) Detect(context.Context) (engine.State, bool) {
-	if !k.Tree.IsDir(k0sFolder) {
-		return engine.State{}, false
+// dataOfUnit returns the data folder that a flag in the distribution's unit names, or "".
+func (d distribution) dataOfUnit(h *engine.Host) string {
+	for _, unit := range d.units {
+		if service, err := unitfile.Read(h.Tree, unit); err == nil {
+			if name := process.Flag(service.Args, "--data-dir", "-d"); name != "" {
+				return name
+			}
+		}
 	}
-	s := engine.State{Engine: engine.Containerd, Home: "k0s", Present: true}
-	s.Note(problem.Problem{
-		Code: "containerd-k0s", Path: k0sFolder, Text: "k0s reads hosts.toml files only if a file in this folder sets config_path, which sidemirror leaves alone",
-		Hint: "set config_path to " + hostsFolder + " there and restart k0s",
-	})
-	return s, true
+	return ""
 }
 
-func (k k0s) Plan(_ context.Context, s engine.State, _ engine.Desired) engine.Plan {
-	return engine.Plan{State: s}
+// dataOfYAML returns the data folder that the distribution's configuration file names, or "". That
+// file is a flat list of flags, so that a line is all that must be understood of YAML.
+func (d distribution) dataOfYAML(h *engine.Host) string {
+	f, err := h.Tree.ReadTrusted(d.yaml)
+	if d.yaml == "" || err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(f.Data)) {
+		if value, ok := strings.CutPrefix(line, "data-dir:"); ok {
+			value, _, _ = strings.Cut(value, " #")
+			return strings.Trim(strings.TrimSpace(value), `"'`)
+		}
+	}
+	return ""
+}
+
+// present reports whether the distribution has been on the host, whether it runs or not.
+func (d distribution) present(h *engine.Host) bool {
+	if d.name == k0sName {
+		return h.Tree.IsDir(k0sDropIns)
+	}
+	return h.Tree.IsDir(path.Dir(d.configFile(h, nil)))
 }

@@ -15,26 +15,27 @@ const builtIn = hostsFolder + ":" + dockerHosts
 
 // crossCheck compares what sidemirror reads in the files with what containerd says that it reads: the
 // rules for imports, versions and old names of sections change from release to release. If the two
-// disagree containerd is right, and which line of which file to change is not known.
-func (c *containerd) crossCheck(ctx context.Context, s *engine.State) {
+// disagree containerd is right, and which line of which file to change is not known. crossCheck returns
+// how the configuration is known.
+func (c *containerd) crossCheck(ctx context.Context, s *engine.State) engine.Known {
 	program := c.Program("containerd")
 	if c.Running == nil || !c.conf.exists || program == "" || c.another() != "" {
-		return
+		return engine.KnownByFiles
 	}
 	said := config{reader: c.conf.reader}
 	text := c.Running.Output(ctx, c.conf.sum, program, "--config", c.config, "config", "dump")
 	if strings.TrimSpace(text) == "" {
-		return
+		return engine.KnownByFiles
 	}
 	if _, err := said.add("containerd config dump", []byte(text), true); err != nil {
-		return
+		return engine.KnownByFiles
 	}
 	same := func(a, b string) bool { return a == b || c.version.AtLeast(2, 2) && unset(a) && unset(b) }
 	if c.version.AtLeast(2, 2) && said.path == builtIn {
 		said.path = ""
 	}
 	if same(said.path, c.conf.path) && said.disabled == c.conf.disabled {
-		return
+		return engine.KnownByProgram
 	}
 	s.Note(problem.Problem{
 		Code: "containerd-config-disputed", Path: c.config,
@@ -43,6 +44,7 @@ func (c *containerd) crossCheck(ctx context.Context, s *engine.State) {
 		Hint: fmt.Sprintf("compare %s --config %s config dump", program, c.config),
 	})
 	c.conf.path, c.conf.disabled, c.conf.local, c.conf.doubtful = said.path, said.disabled, said.local, true
+	return engine.KnownByProgram
 }
 
 func unset(path string) bool { return path == "" || path == builtIn }

@@ -6,27 +6,43 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
+	"github.com/sidemirror/sidemirror/hostconfig/version"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // running is what the running containerd has in force. It reads its files at its start, and they can
 // have been edited since.
 type running struct {
-	known bool   // containerd reports its config_path, as it does from 2.4 on
-	path  string // its config_path
-	newer string // a file of its configuration that was edited after its start, "" if none was
+	info    live.Info
+	version version.Version
+	known   bool   // containerd reports its config_path, as it does from 2.4 on
+	path    string // its config_path
+	newer   string // a file of its configuration that was edited after its start, "" if none was
 }
 
-// askRunning asks the running containerd, and looks for files that are newer than it.
+// askRunning asks the running containerd for its version and its config_path.
 func (c *containerd) askRunning(ctx context.Context) {
 	if c.daemon == nil {
 		return
 	}
-	if info, err := c.daemon.Info(ctx); err == nil && info.KnowsConfigPath {
+	info, err := c.daemon.Info(ctx)
+	if err != nil {
+		return // what the files say is all that is known
+	}
+	c.running.info = info
+	if info.KnowsConfigPath {
 		c.running.known, c.running.path = true, info.ConfigPath
 		if info.ConfigPath == builtIn {
 			c.running.path = ""
 		}
+	}
+}
+
+// findNewer looks for a file that is newer than the running containerd.
+func (c *containerd) findNewer() {
+	if c.daemon == nil {
+		return
 	}
 	started := c.daemon.Started()
 	// The time of a start is known to a second. A time in the future is of a clock that was set since.
@@ -44,12 +60,20 @@ func (c *containerd) inForce() config {
 	return conf
 }
 
+// runs returns the version of the running containerd, or else of the installed one.
+func (c *containerd) runs() version.Version {
+	if c.running.version.Known() {
+		return c.running.version
+	}
+	return c.version
+}
+
 // folders returns those in which hosts.toml files have an effect: the one of the configuration, which
 // is read from the next start on, and the one that the running containerd reads.
 func (c *containerd) folders() []string {
 	folders := []string{c.hosts()}
 	now := c.inForce()
-	if active, _ := now.active(c.version); active && now.folder() != folders[0] {
+	if active, _ := now.active(c.runs()); active && now.folder() != folders[0] {
 		folders = append(folders, now.folder())
 	}
 	return folders
@@ -59,7 +83,7 @@ func (c *containerd) folders() []string {
 // containerd.
 func (c *containerd) planRunning(p *engine.Plan) {
 	next, _ := c.conf.active(c.version)
-	now, why := c.inForce().active(c.version)
+	now, why := c.inForce().active(c.runs())
 	switch {
 	case c.daemon == nil || len(c.conf.conflicts) > 0:
 	case !c.running.known:

@@ -64,6 +64,7 @@ func (t *tools) Detect(ctx context.Context) (engine.State, bool) {
 		s.Version = strings.Join(others, ", ")
 	}
 	if s.Present {
+		s.Known = engine.KnownByFiles
 		noteUsers(t.Host, &s, !t.modernOnly(ctx))
 	}
 	return s, s.Present

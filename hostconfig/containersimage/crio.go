@@ -33,6 +33,7 @@ func (c *crio) Detect(ctx context.Context) (engine.State, bool) {
 	if !s.Present {
 		return s, false
 	}
+	s.Known = engine.KnownByFiles
 	s.Version = c.Version(ctx, engine.CRIO, crioTool.name, "cri-o")
 	return s, true
 }

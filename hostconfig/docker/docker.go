@@ -119,7 +119,10 @@ func (d *docker) findVersion(ctx context.Context, s *engine.State) {
 
 // describe fills in what is known of the engine, whatever is wanted.
 func (d *docker) describe(s *engine.State) {
-	s.Config = d.json
+	s.Config, s.Known = d.json, engine.KnownByFiles
+	if d.info.Version != "" {
+		s.Known = engine.KnownByEngine
+	}
 	switch {
 	case d.info.Store != "":
 		s.Store = d.info.Store

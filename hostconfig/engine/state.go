@@ -20,6 +20,18 @@ const (
 	Unknown Mirror = "unknown"
 )
 
+// Known is how it is known what an engine has in force.
+type Known string
+
+const (
+	// KnownByEngine means that the running engine was asked.
+	KnownByEngine Known = "engine"
+	// KnownByProgram means that the engine's program was asked how it reads its files.
+	KnownByProgram Known = "program"
+	// KnownByFiles means that its files were read.
+	KnownByFiles Known = "files"
+)
+
 // State is what was found out about one engine. Its JSON form is part of the command line's.
 type State struct {
 	Engine  string `json:"engine"`
@@ -34,6 +46,9 @@ type State struct {
 	// hosts.toml files. They are empty if there is none.
 	Config string `json:"config,omitempty"`
 	Hosts  string `json:"hosts,omitempty"`
+
+	// Known is how it is known what the engine has in force.
+	Known Known `json:"known_by,omitempty"`
 
 	// Mirror is whether pulls go through sidemirror, Through the kinds of files that make them.
 	// Mirror is empty for an engine that should not.

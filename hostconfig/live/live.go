@@ -12,7 +12,8 @@ import (
 
 // Host is what runs on the host, and what can be asked of it.
 type Host interface {
-	// Daemon returns the running daemon of an engine, authenticated, or nil.
+	// Daemon returns the running daemon of an engine, authenticated, or nil. name is that of an engine or,
+	// for the containerd of a distribution of Kubernetes, that of the distribution.
 	Daemon(ctx context.Context, name string) Daemon
 
 	// Stopped reports whether an engine of which Daemon returns nothing is known not to run.

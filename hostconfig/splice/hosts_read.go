@@ -88,18 +88,23 @@ func parseHosts(name string, data []byte, library Version) (*document, error) {
 
 // checkShape refuses hosts that are no [host."URL"] tables. With a second host, containerd 1.x
 // panics at the first pull if one of them is a plain value or an array, and 2.x drops those that are
-// inline tables or dotted keys (containerd, core/remotes/docker/config, getSortedHosts).
+// inline tables or dotted keys (containerd, core/remotes/docker/config, getSortedHosts). The
+// containerd of k3s and RKE2 has a table rewrite below a host's own, which others ignore.
 func (d *document) checkShape(library Version) error {
+	last := "" // the host whose table came last
 	for _, e := range d.exprs {
 		path := e.path()
 		if path[0] != "host" {
 			continue
 		}
+		if e.isHost() {
+			last = path[1]
+		}
 		shape := ""
 		switch {
 		case e.kind == unstable.ArrayTable:
 			shape = "an array of tables"
-		case e.kind == unstable.Table && len(path) > 2 && path[2] != "header":
+		case e.kind == unstable.Table && len(path) > 2 && path[2] != "header" && (path[2] != "rewrite" || path[1] != last):
 			shape = "a table inside a host's table" // such as an address without quotes
 		case e.kind == unstable.KeyValue && len(e.table) < 2 && e.value == unstable.InlineTable:
 			shape = "an inline table"

@@ -3,6 +3,7 @@
 package unitfile
 
 import (
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -37,7 +38,7 @@ func Read(h *hostfs.Host, unit string) (Service, error) {
 		return Service{}, err
 	}
 	var exec string
-	var environment, environmentFiles []string
+	var environment, environmentFiles, unset []string
 	for _, name := range names {
 		f, err := h.ReadTrusted(name)
 		if err != nil {
@@ -51,6 +52,8 @@ func Read(h *hostfs.Host, unit string) (Service, error) {
 				environment = accumulate(environment, s.value)
 			case "EnvironmentFile":
 				environmentFiles = accumulate(environmentFiles, s.value)
+			case "UnsetEnvironment":
+				unset = accumulate(unset, s.value)
 			}
 		}
 	}
@@ -58,13 +61,18 @@ func Read(h *hostfs.Host, unit string) (Service, error) {
 	for _, text := range environment {
 		for _, word := range split(text) {
 			if name, value, ok := strings.Cut(word, "="); ok {
-				s.Environment[name] = value
+				s.Environment[name] = strings.ReplaceAll(value, "%%", "%") // other specifiers stay
 			}
 		}
 	}
 	whole := true
 	for _, name := range environmentFiles {
-		whole = s.readEnvironment(h, name) && whole
+		read, all := ReadEnvironment(h, name)
+		maps.Copy(s.Environment, read)
+		whole = whole && all
+	}
+	for _, text := range unset {
+		Unset(s.Environment, split(text)...)
 	}
 	s.Args = s.command(exec, whole)
 	return s, nil
@@ -114,21 +122,22 @@ func files(h *hostfs.Host, unit string) ([]string, error) {
 	return names, nil
 }
 
-// readEnvironment adds the variables of an EnvironmentFile=. It reports false if systemd may find
-// values there that are not known here.
-func (s *Service) readEnvironment(h *hostfs.Host, value string) bool {
-	name, optional := strings.CutPrefix(value, "-")
+// ReadEnvironment returns the variables of an EnvironmentFile=, which may be a pattern, with "-" before
+// it if the file may be missing. It reports false if systemd may find values there that are not known
+// here.
+func ReadEnvironment(h *hostfs.Host, file string) (variables map[string]string, whole bool) {
+	variables, whole = make(map[string]string), true
+	name, optional := strings.CutPrefix(file, "-")
 	if !path.IsAbs(name) || Unresolved(name) {
-		return false
+		return variables, false
 	}
 	names := []string{name}
 	if strings.ContainsAny(name, "*?[") {
 		var err error
 		if names, err = h.Glob(name); err != nil {
-			return false
+			return variables, false
 		}
 	}
-	whole := true
 	for _, name := range names {
 		f, err := h.ReadTrusted(name)
 		if err != nil || !f.Exists() && !optional {
@@ -136,13 +145,23 @@ func (s *Service) readEnvironment(h *hostfs.Host, value string) bool {
 			continue
 		}
 		for _, line := range logicalLines(f.Data, "#;") {
-			name, value, ok := strings.Cut(line, "=")
-			if ok {
-				s.Environment[strings.TrimSpace(name)] = strings.Join(split(value), " ")
+			if name, value, ok := strings.Cut(line, "="); ok {
+				variables[strings.TrimSpace(name)] = strings.Join(split(value), " ")
 			}
 		}
 	}
-	return whole
+	return variables, whole
+}
+
+// Unset takes out of an environment what UnsetEnvironment= lists: names, and assignments, which only
+// count if the value is that one.
+func Unset(environment map[string]string, list ...string) {
+	for _, item := range list {
+		name, value, assignment := strings.Cut(item, "=")
+		if !assignment || environment[name] == value {
+			delete(environment, name)
+		}
+	}
 }
 
 // command splits ExecStart= and replaces variables: "${X}" by its value, the word "$X" by the words

@@ -1,6 +1,7 @@
 package unitfile
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -106,4 +107,26 @@ func FuzzSyntax(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestEnvironmentOfAUnit(t *testing.T) {
+	const unit = "/etc/systemd/system/x.service"
+	for name, test := range map[string]struct {
+		files map[string]string
+		want  map[string]string
+	}{
+		"quotes and percent signs": {map[string]string{unit: "[Service]\nEnvironment=\"A=http://u:p%%40s@proxy:1\" 'B=1 2'"}, map[string]string{"A": "http://u:p%40s@proxy:1", "B": "1 2"}},
+		"drop-in over unit":        {map[string]string{unit: "[Service]\nEnvironment=A=1 B=2", unit + ".d/a.conf": "[Service]\nEnvironment=A=3"}, map[string]string{"A": "3", "B": "2"}},
+		"file over unit":           {map[string]string{unit: "[Service]\nEnvironmentFile=-/e\nEnvironment=A=1", "/e": "A='http://u:p%40s@proxy:1'"}, map[string]string{"A": "http://u:p%40s@proxy:1"}},
+		"unset by name":            {map[string]string{unit: "[Service]\nEnvironment=A=1 B=2\nUnsetEnvironment=A C"}, map[string]string{"B": "2"}},
+		"unset by assignment":      {map[string]string{unit: "[Service]\nEnvironment=A=1 B=2\nUnsetEnvironment=A=1 B=3"}, map[string]string{"B": "2"}},
+		"unset of a file's":        {map[string]string{unit: "[Service]\nEnvironmentFile=/e\nUnsetEnvironment=A", "/e": "A=1\nB=2"}, map[string]string{"B": "2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := Read(tree(t, test.files), "x.service")
+			if err != nil || !maps.Equal(s.Environment, test.want) {
+				t.Errorf("got %q, %v", s.Environment, err)
+			}
+		})
+	}
 }

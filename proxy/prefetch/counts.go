@@ -60,14 +60,16 @@ func (c *counts) add(d digest.Digest, n int64) {
 // forget begins to count a layer anew. What no client has asked for stays unused.
 func (c *counts) forget(d digest.Digest) { delete(c.layers, d) }
 
-// use records that a client asked for a blob.
-func (c *counts) use(d digest.Digest) {
+// use records that a client asked for a blob, and reports whether it is the first to ask for bytes
+// that were fetched ahead.
+func (c *counts) use(d digest.Digest) bool {
 	l := c.layers[d]
 	if l == nil || l.asked {
-		return
+		return false
 	}
 	l.asked = true
 	c.total.Unused -= l.bytes
+	return l.bytes > 0
 }
 
 // of returns how many bytes of a layer were fetched ahead, and how many of them are unused.

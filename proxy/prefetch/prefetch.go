@@ -189,10 +189,11 @@ func (p *Prefetcher) stop(i *image, err error) {
 }
 
 // Asked records that a caller asked for a blob. If it is missing and the caller pulls all of it,
-// [Prefetcher.Begin] should follow.
-func (p *Prefetcher) Asked(caller string, blob digest.Digest, missing bool) {
+// [Prefetcher.Begin] should follow. It reports whether bytes of the blob were fetched ahead, and this
+// is the first request for it.
+func (p *Prefetcher) Asked(caller string, blob digest.Digest, missing bool) (ahead bool) {
 	p.mu.Lock()
-	p.counts.use(blob)
+	ahead = p.counts.use(blob)
 	p.want(p.fetching[blob])
 	var own []*image
 	for _, i := range p.images {
@@ -215,6 +216,7 @@ func (p *Prefetcher) Asked(caller string, blob digest.Digest, missing bool) {
 		}
 		p.mu.Unlock()
 	}
+	return ahead
 }
 
 // Begin begins to fetch the layers on top of one that a caller asked for. It is called when the

@@ -3,10 +3,15 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"github.com/sidemirror/sidemirror/proxy/observe"
 )
 
 // connections are the connections to one kind of host. Requests share those of shared, also by
@@ -14,10 +19,18 @@ import (
 type connections struct {
 	shared, separate *http.Transport
 	headers          time.Duration // how long a response header may take
+
+	observer   observe.Observer
+	upstream   string
+	redirected bool // they lead to where the upstream redirects
 }
 
 func newConnections(c Config, env *httpproxy.Config, t *tls.Config, dial dialFunc) connections {
-	made := connections{newTransport(c, env, t, dial), newTransport(c, env, t.Clone(), dial), c.Registry.HeaderTimeout}
+	dial = counted(dial, func(by int) { c.Observer.ConnectionsChanged(c.URL.Host, by) })
+	made := connections{
+		shared: newTransport(c, env, t, dial), separate: newTransport(c, env, t.Clone(), dial), headers: c.Registry.HeaderTimeout,
+		observer: c.Observer, upstream: c.URL.Host,
+	}
 	// HTTP/2 would carry all requests on one connection.
 	made.separate.ForceAttemptHTTP2, made.separate.HTTP2 = false, nil
 	made.separate.Protocols = new(http.Protocols)
@@ -42,6 +55,18 @@ func onItsOwn(ctx context.Context) context.Context { return context.WithValue(ct
 
 // RoundTrip implements [http.RoundTripper].
 func (c connections) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := c.roundTrip(req)
+	e := observe.Exchange{Upstream: c.upstream, Redirected: c.redirected}
+	if err == nil {
+		e.Status = resp.StatusCode
+	} else {
+		e.Canceled = errors.Is(req.Context().Err(), context.Canceled)
+	}
+	c.observer.UpstreamResponded(e)
+	return resp, err
+}
+
+func (c connections) roundTrip(req *http.Request) (*http.Response, error) {
 	limit := c.headers
 	if of, ok := req.Context().Value(headersKey{}).(time.Duration); ok {
 		limit = of
@@ -56,4 +81,27 @@ func (c connections) RoundTrip(req *http.Request) (*http.Response, error) {
 func (c connections) closeIdle() {
 	c.shared.CloseIdleConnections()
 	c.separate.CloseIdleConnections()
+}
+
+// counted returns a dial that calls changed when it has made a connection, and when that is closed.
+func counted(dial dialFunc, changed func(by int)) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		changed(+1)
+		return &countedConn{Conn: c, closed: sync.OnceFunc(func() { changed(-1) })}, nil
+	}
+}
+
+type countedConn struct {
+	net.Conn
+	closed func()
+}
+
+// Close implements [net.Conn].
+func (c *countedConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -54,6 +55,9 @@ type Config struct {
 	// reached, and with nil when it can be reached again.
 	Changed func(err error)
 
+	// Observer, if not nil, is notified of the exchanges with the upstream.
+	Observer observe.Observer
+
 	// For tests; 0 and nil mean what the constants and the system say.
 	resolver                   *net.Resolver
 	bodyPause, headerOfSeveral time.Duration
@@ -79,6 +83,8 @@ type Upstream struct {
 	private      atomic.Bool // it is at a loopback or private address
 	unconfigured bool
 
+	observer    observe.Observer
+	registry    string
 	health      health
 	realmHealth health // of a token server on another host
 	holds       holds
@@ -100,7 +106,11 @@ func New(c Config) (*Upstream, error) {
 			return nil, err
 		}
 	}
+	if c.Observer == nil {
+		c.Observer = observe.Nothing{}
+	}
 	u := &Upstream{
+		observer: c.Observer, registry: c.Registry.Name,
 		url: c.URL, name: strings.TrimSuffix(c.URL.Redacted(), "/"), userAgent: c.UserAgent,
 		health:      health{changed: c.Changed, longest: longestBackoff},
 		realmHealth: health{longest: longestRealmBackoff},
@@ -111,6 +121,7 @@ func New(c Config) (*Upstream, error) {
 	u.private.Store(isPrivateLiteral(c.URL.Hostname()))
 	u.unconfigured = c.Unconfigured
 	if c.Unconfigured {
+		u.registry = c.URL.Host
 		u.health.shortest = longestBackoff
 	}
 	env := httpproxy.FromEnvironment()
@@ -132,7 +143,9 @@ func New(c Config) (*Upstream, error) {
 		u.plain = u.newClient(c, newConnections(c, env, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
 	}
 	u.realm = newConnections(c, env, tlsConfig(roots, nil), d.toRealm)
+	u.realm.observer = observe.Nothing{} // it counts as an exchange of tokens
 	u.redirect = newConnections(c, env, tlsConfig(roots, nil), d.toRedirect)
+	u.redirect.redirected = true
 	return u, nil
 }
 
@@ -198,6 +211,7 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 		return nil, u.explain(ctx, u.url, err)
 	}
 	u.holds.note(r, resp)
+	u.noteRateLimit(r, resp)
 	return resp, nil
 }
 

@@ -90,6 +90,16 @@ func isTimeout(err error) bool {
 // upstream itself, and else over connections without a client certificate. A
 // token server that could not be reached a moment ago is not asked.
 func (u *Upstream) toRealm(c *client, req *http.Request) (*http.Response, error) {
+	resp, err := u.askRealm(c, req)
+	status := 0
+	if err == nil {
+		status = resp.StatusCode
+	}
+	u.observer.TokenExchanged(u.url.Host, status)
+	return resp, err
+}
+
+func (u *Upstream) askRealm(c *client, req *http.Request) (*http.Response, error) {
 	if sameOrigin(req.URL, u.url) {
 		return c.watched.RoundTrip(req)
 	}

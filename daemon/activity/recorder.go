@@ -1,0 +1,240 @@
+package activity
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sidemirror/sidemirror/proxy/observe"
+)
+
+const (
+	maxRateLimits = 64
+	maxUpstreams  = 128
+)
+
+// Recorder records what a proxy does. It implements [observe.Observer].
+type Recorder struct {
+	observe.Nothing
+
+	mu      sync.Mutex
+	since   time.Time
+	pulls   pulls
+	minutes ring
+	hours   ring
+	engines map[string]time.Time
+
+	// Other locks, since these are not on the path of what the cache serves.
+	limits    limits
+	upstreams upstreams
+}
+
+// New returns a Recorder that knows nothing yet.
+func New() *Recorder {
+	return &Recorder{
+		since:   time.Now(),
+		minutes: newRing(time.Minute, 60),
+		hours:   newRing(time.Hour, 24),
+		engines: map[string]time.Time{},
+	}
+}
+
+// RequestEnded implements [observe.Observer].
+func (r *Recorder) RequestEnded(q *observe.Request) {
+	if q.Kind != "manifest" && q.Kind != "blob" {
+		return
+	}
+	engine := observe.Engine(q.UserAgent)
+	end := q.Started.Add(q.Duration)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pulls.add(q, engine, end)
+	if q.Failed {
+		return
+	}
+	r.minutes.add(q, end)
+	r.hours.add(q, end)
+	if q.Trusted && q.UID >= 0 {
+		r.engines[engine] = end
+	}
+}
+
+// RateLimited implements [observe.Observer].
+func (r *Recorder) RateLimited(l observe.RateLimit) { r.limits.add(l) }
+
+// UpstreamResponded implements [observe.Observer].
+func (r *Recorder) UpstreamResponded(e observe.Exchange) {
+	if !e.Redirected && !e.Canceled {
+		r.upstreams.responded(e.Upstream, e.Status)
+	}
+}
+
+// ReachChanged implements [observe.Observer].
+func (r *Recorder) ReachChanged(upstream string, err error) { r.upstreams.reach(upstream, err) }
+
+// Configured sets which upstreams the configuration in force names. What is known of others is
+// forgotten if they are out of reach: the configuration may have removed them for that.
+func (r *Recorder) Configured(names []string) { r.upstreams.configure(names) }
+
+// Activity returns what happened until now.
+func (r *Recorder) Activity(now time.Time) Activity {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := Activity{
+		Since: r.since.UTC(), Pulls: r.pulls.list(now), Minutes: r.minutes.list(now), Day: r.hours.sum(now),
+		RateLimits: r.limits.list(now), Upstreams: r.upstreams.list(), Engines: []Engine{},
+	}
+	for name, last := range r.engines {
+		a.Engines = append(a.Engines, Engine{Name: name, Last: last.UTC()})
+	}
+	slices.SortFunc(a.Engines, func(a, b Engine) int { return b.Last.Compare(a.Last) })
+	return a
+}
+
+// limits are the rate limits that upstreams reported last.
+type limits struct {
+	mu    sync.Mutex
+	known map[limitKey]observe.RateLimit
+}
+
+type limitKey struct{ registry, upstream, identity string }
+
+func (s *limits) add(l observe.RateLimit) {
+	key := limitKey{l.Registry, l.Upstream, l.Identity}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, known := s.known[key]
+	if !known && len(s.known) >= maxRateLimits {
+		return
+	}
+	if s.known == nil {
+		s.known = map[limitKey]observe.RateLimit{}
+	}
+	if l.Limit < 0 && known { // a 429 may say nothing of it
+		l.Limit, l.Window = before.Limit, before.Window
+	}
+	s.known[key] = l
+}
+
+// limitLife is for how long a limit without a window is shown.
+const limitLife = 6 * time.Hour
+
+// list returns the limits whose windows are not over.
+func (s *limits) list(now time.Time) []RateLimit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := []RateLimit{}
+	for key, l := range s.known {
+		if now.Sub(l.Seen) > cmp.Or(l.Window, limitLife) || !l.Reset.IsZero() && now.After(l.Reset) {
+			delete(s.known, key)
+			continue
+		}
+		made := RateLimit{
+			Registry: l.Registry, Upstream: l.Upstream, Identity: l.Identity, Remaining: l.Remaining,
+			Window: l.Window.Seconds(), Seen: l.Seen.UTC(),
+		}
+		if l.Limit >= 0 {
+			made.Limit = &l.Limit
+		}
+		if !l.Reset.IsZero() {
+			made.Reset = new(l.Reset.UTC())
+		}
+		list = append(list, made)
+	}
+	slices.SortFunc(list, func(a, b RateLimit) int {
+		return cmp.Or(strings.Compare(a.Registry, b.Registry), strings.Compare(a.Upstream, b.Upstream), strings.Compare(a.Identity, b.Identity))
+	})
+	return list
+}
+
+// upstreams are the upstreams that were asked.
+type upstreams struct {
+	mu         sync.Mutex
+	known      map[string]*Upstream
+	configured map[string]bool
+}
+
+// of returns the entry of an upstream; nil if there are too many. s.mu is held.
+func (s *upstreams) of(name string) *Upstream {
+	if u := s.known[name]; u != nil {
+		return u
+	}
+	if s.known == nil {
+		s.known = map[string]*Upstream{}
+	}
+	if len(s.known) >= maxUpstreams && !s.forgetOldest() {
+		return nil
+	}
+	u := &Upstream{Name: name, Configured: s.configured[name], Reachable: true}
+	s.known[name] = u
+	return u
+}
+
+// forgetOldest removes the upstream without configuration that was asked longest ago.
+func (s *upstreams) forgetOldest() bool {
+	var oldest *Upstream
+	for _, u := range s.known {
+		if !u.Configured && (oldest == nil || u.LastAsked.Before(oldest.LastAsked)) {
+			oldest = u
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	delete(s.known, oldest.Name)
+	return true
+}
+
+func (s *upstreams) responded(name string, status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.of(name)
+	if u == nil {
+		return
+	}
+	u.Requests++
+	u.LastAsked, u.LastStatus = time.Now().UTC(), status
+	if status == 0 || status >= 500 {
+		u.Failures++
+	}
+}
+
+func (s *upstreams) reach(name string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.of(name)
+	if u == nil {
+		return
+	}
+	u.Reachable, u.Reason, u.Changed = err == nil, "", new(time.Now().UTC())
+	if err != nil {
+		u.Reason = err.Error()
+	}
+}
+
+func (s *upstreams) configure(names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.configured = map[string]bool{}
+	for _, name := range names {
+		s.configured[name] = true
+	}
+	for name, u := range s.known {
+		if u.Configured = s.configured[name]; !u.Configured && !u.Reachable {
+			delete(s.known, name)
+		}
+	}
+}
+
+func (s *upstreams) list() []Upstream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]Upstream, 0, len(s.known))
+	for _, u := range s.known {
+		list = append(list, *u)
+	}
+	slices.SortFunc(list, func(a, b Upstream) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
