@@ -9,9 +9,11 @@ import (
 	"strings"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/net/http/httpproxy"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
@@ -37,8 +39,12 @@ func Login(ctx context.Context, c *config.Config, registry, namespace string, cr
 // registryProxy is a proxy that reports what is wrong with its credentials.
 type registryProxy struct {
 	*proxy.Proxy
-	logins *logins
+	logins   *logins
+	outbound outbound
 }
+
+// Outbound returns the forward proxy through which registries are reached, nil if there is none.
+func (p *registryProxy) Outbound() *state.Outbound { return p.outbound.shown }
 
 // Close implements service.
 func (p *registryProxy) Close() {
@@ -75,7 +81,12 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Trusted:    func(r *http.Request) bool { return peer.Trusted(r.Context(), of.trust) },
 		ShowImages: c.Page.ShowImages,
 	}
+	out := chooseOutbound(c, httpproxy.FromEnvironment(), nil)
+	if of.log != nil && out.shown != nil {
+		of.log.WithFields(logrus.Fields{"http_proxy": out.shown.HTTPProxy, "https_proxy": out.shown.HTTPSProxy, "from": out.shown.From}).Info("registries are reached through a forward proxy")
+	}
 	settings := proxy.Config{
+		Forward:     out.proxy,
 		Registries:  c.Registries,
 		Page:        web.Handler(page),
 		Default:     oci.DockerHub,
@@ -98,7 +109,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		logins.close()
 		return nil, err
 	}
-	return &registryProxy{p, logins}, nil
+	return &registryProxy{p, logins, out}, nil
 }
 
 // ownHosts returns the names and addresses of this host by which other hosts reach it: those of

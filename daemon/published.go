@@ -58,6 +58,9 @@ func (d *daemon) state() state.State {
 	var guestProblems []*problem.Problem
 	s.Guests, guestProblems = d.guests.report()
 	s.Problems = append(s.Problems, guestProblems...)
+	if p, ok := d.handler.get().service.(interface{ Outbound() *state.Outbound }); ok {
+		s.Outbound = p.Outbound()
+	}
 	trust := d.trust.Load()
 	if text := trust.Weakness(); text != "" {
 		s.Notes = append(s.Notes, &problem.Problem{

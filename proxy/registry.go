@@ -99,6 +99,7 @@ func (r *routes) make(rc config.Registry) (*registry, error) {
 		up, err := upstream.New(upstream.Config{
 			URL:       u,
 			Registry:  reached,
+			Forward:   r.config.Forward,
 			UserAgent: "sidemirror/" + r.config.Version,
 			Changed:   func(err error) { r.say(rc.Name, u, err) },
 			Observer:  r.config.Observer,

@@ -133,6 +133,7 @@ func (r *routes) withoutTable(name string) *registry {
 		URL:          u,
 		Registry:     settings,
 		Unconfigured: true,
+		Forward:      r.config.Forward,
 		Own:          r.config.Listen,
 		UserAgent:    "sidemirror/" + r.config.Version,
 		Changed:      func(err error) { r.say(name, u, err) },

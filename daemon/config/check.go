@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/internal/secret"
 )
 
 // check compares the values with each other.
@@ -16,6 +18,15 @@ func (l *loader) check() {
 		l.complain("credentials.plugins", -1, "plugins and plugin_dir belong together", "set both, as the kubelet's two flags are, or neither")
 	}
 	l.checkGuests()
+	for key, proxy := range map[string]secret.Secret{"outbound.http_proxy": l.c.Outbound.HTTPProxy, "outbound.https_proxy": l.c.Outbound.HTTPSProxy} {
+		u, err := proxyURL(proxy.Reveal())
+		if err != nil || u == nil {
+			continue
+		}
+		if addr, loop := l.listensAt(u); loop {
+			l.faults.add(fault{at: l.at(key, -1), text: fmt.Sprintf("%s: sidemirror itself listens there (%s)", key, addr), hint: "write the URL of a forward proxy", secret: true})
+		}
+	}
 	hosts := make(map[string]string)
 	for i := range l.c.Registries {
 		r := &l.c.Registries[i]
@@ -79,6 +90,11 @@ func (l *loader) listensAt(u *url.URL) (netip.AddrPort, bool) {
 // complain reports a fault of a key, or of an element of its list. A key that is not set is
 // reported at the beginning of the file: its default is only wrong together with another key.
 func (l *loader) complain(key string, elem int, text, hint string) {
+	l.faults.add(fault{at: l.at(key, elem), text: key + ": " + text, hint: hint})
+}
+
+// at returns where a key was set, or an element of its list.
+func (l *loader) at(key string, elem int) origin {
 	at := l.c.from[key]
 	if v := l.values[key]; at.variable == "" {
 		switch {
@@ -88,7 +104,7 @@ func (l *loader) complain(key string, elem int, text, hint string) {
 			at.offset = v.offset
 		}
 	}
-	l.faults.add(fault{at: at, text: key + ": " + text, hint: hint})
+	return at
 }
 
 // origin returns where key was set, for people.

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/sidemirror/sidemirror/internal/secret"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -98,6 +99,22 @@ type Config struct {
 		// Prefetch (prefetch) makes sidemirror fetch the layers of an image that an engine will
 		// ask for next. Default true.
 		Prefetch bool
+	}
+
+	// Outbound is [outbound]: the forward proxy through which registries are reached.
+	Outbound struct {
+		// HTTPProxy and HTTPSProxy (http_proxy and https_proxy, URLs as "http://proxy.example:3128",
+		// which may have a login) are the proxies for http and https upstreams. If either is set,
+		// neither the variables HTTP_PROXY and HTTPS_PROXY count nor the engines' proxy. Default none.
+		HTTPProxy, HTTPSProxy secret.Secret
+
+		// NoProxy (no_proxy, a list of names, addresses and networks as in the variable NO_PROXY) is
+		// what is reached without the proxy, in addition to what the proxy's own list has. Default none.
+		NoProxy []string
+
+		// AdoptProxy (adopt_proxy) makes sidemirror use the proxy of the host's engines if it has none
+		// of its own. Default true.
+		AdoptProxy bool
 	}
 
 	// Trust is [trust].
@@ -253,6 +270,7 @@ func Default() *Config {
 	c.Cache.MaxStale = 7 * 24 * time.Hour
 	c.Cache.FreshnessTimeout = 5 * time.Second
 	c.Cache.Prefetch = true
+	c.Outbound.AdoptProxy = true
 	c.Trust.UIDs = []uint32{0}
 	c.Trust.Units = []string{"default"}
 	c.Guests.Port = 305

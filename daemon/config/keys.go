@@ -12,6 +12,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/sidemirror/sidemirror/internal/problem"
+	"github.com/sidemirror/sidemirror/internal/secret"
 )
 
 // key is one key of the configuration. field returns a pointer to what it sets.
@@ -40,6 +41,10 @@ var keys = []key[Config]{
 	{name: "cache.tag_ttl", field: func(c *Config) any { return (*age)(&c.Cache.TagTTL) }},
 	{name: "cache.freshness_timeout", field: func(c *Config) any { return &c.Cache.FreshnessTimeout }, check: checkNotZero},
 	{name: "cache.prefetch", field: func(c *Config) any { return &c.Cache.Prefetch }},
+	{name: "outbound.http_proxy", field: func(c *Config) any { return &c.Outbound.HTTPProxy }},
+	{name: "outbound.https_proxy", field: func(c *Config) any { return &c.Outbound.HTTPSProxy }},
+	{name: "outbound.no_proxy", field: func(c *Config) any { return &c.Outbound.NoProxy }, check: checkNoProxy},
+	{name: "outbound.adopt_proxy", field: func(c *Config) any { return &c.Outbound.AdoptProxy }},
 	{name: "trust.uids", field: func(c *Config) any { return &c.Trust.UIDs }},
 	{name: "trust.units", field: func(c *Config) any { return &c.Trust.Units }, check: checkUnit},
 	{name: "guests.networks", field: func(c *Config) any { return &c.Guests.Networks }, check: checkNetwork},
@@ -99,6 +104,8 @@ func set(field any, v value, check func(string) error) *wrongValue {
 	switch p := field.(type) {
 	case *string:
 		return setText(p, v, `a string in quotes`, checked(check))
+	case *secret.Secret:
+		return setText(p, v, `a URL in quotes, as "http://proxy.example:3128"`, parseProxy)
 	case *bool:
 		return setScalar(p, v, unstable.Bool, "true or false", strconv.ParseBool)
 	case *int:

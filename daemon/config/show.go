@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sidemirror/sidemirror/internal/secret"
 )
 
 // WriteTOML writes every value in force as a file that Load accepts. Each has a comment that says
@@ -79,6 +81,8 @@ func plain(field any) any {
 	switch p := field.(type) {
 	case *string:
 		return *p
+	case *secret.Secret:
+		return secret.URL(*p)
 	case *bool:
 		return *p
 	case *int:

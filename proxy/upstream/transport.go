@@ -17,8 +17,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/net/http/httpproxy"
 )
 
 const (
@@ -40,10 +38,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func newTransport(c Config, env *httpproxy.Config, tlsc *tls.Config, dial dialFunc) *http.Transport {
-	proxy := env.ProxyFunc()
-	return &http.Transport{
-		Proxy:       func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
+func newTransport(c Config, tlsc *tls.Config, dial dialFunc) *http.Transport {
+	t := &http.Transport{
 		DialContext: dial,
 
 		TLSClientConfig:     tlsc,
@@ -60,6 +56,8 @@ func newTransport(c Config, env *httpproxy.Config, tlsc *tls.Config, dial dialFu
 		// What is compressed is decoded in one place, see Upstream.decode.
 		DisableCompression: true,
 	}
+	c.Forward.use(t, c.Registry.DialTimeout)
+	return t
 }
 
 // newRequest returns a request with those of the headers that may go to any host.
@@ -144,6 +142,9 @@ func readPEM(path string) ([]byte, error) {
 
 // reason returns in a few words why a connection failed.
 func reason(err error) string {
+	if e, ok := errors.AsType[*proxyError](err); ok {
+		return e.Error()
+	}
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
 		if e.IsNotFound {
 			return "there is no such host"

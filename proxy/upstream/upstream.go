@@ -17,8 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http/httpproxy"
-
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/observe"
@@ -48,6 +46,9 @@ type Config struct {
 	// Own are the addresses at which sidemirror listens, to which an unconfigured upstream must not
 	// lead: the requests would go round in a circle.
 	Own []netip.AddrPort
+
+	// Forward is the forward proxy through which the upstream is reached; nil if there is none.
+	Forward *ForwardProxy
 
 	UserAgent string
 
@@ -124,8 +125,6 @@ func New(c Config) (*Upstream, error) {
 		u.registry = c.URL.Host
 		u.health.shortest = longestBackoff
 	}
-	env := httpproxy.FromEnvironment()
-
 	roots, err := loadRoots(c.Registry.CA)
 	if err != nil {
 		return nil, err
@@ -134,17 +133,17 @@ func New(c Config) (*Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := dialer{Config: c, proxies: proxyAddresses(env), upstream: u}
-	u.own = u.newClient(c, newConnections(c, env, tlsConfig(roots, clients), d.toUpstream), &u.health)
+	d := dialer{Config: c, upstream: u}
+	u.own = u.newClient(c, newConnections(c, tlsConfig(roots, clients), d.toUpstream), &u.health)
 	if clients != nil {
 		sum := sha256.Sum256(clients[0].Certificate[0])
 		u.certificate = hex.EncodeToString(sum[:8])
 		// An upstream that refuses callers without a certificate is not out of reach.
-		u.plain = u.newClient(c, newConnections(c, env, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
+		u.plain = u.newClient(c, newConnections(c, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
 	}
-	u.realm = newConnections(c, env, tlsConfig(roots, nil), d.toRealm)
+	u.realm = newConnections(c, tlsConfig(roots, nil), d.toRealm)
 	u.realm.observer = observe.Nothing{} // it counts as an exchange of tokens
-	u.redirect = newConnections(c, env, tlsConfig(roots, nil), d.toRedirect)
+	u.redirect = newConnections(c, tlsConfig(roots, nil), d.toRedirect)
 	u.redirect.redirected = true
 	return u, nil
 }
