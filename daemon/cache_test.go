@@ -18,6 +18,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
@@ -48,8 +49,8 @@ func TestProxyServesWithoutACacheThatCannotBeOpened(t *testing.T) {
 	var s caches
 	c := withCache(t, filepath.Join(inTheWay, "cache"), "")
 	svc, said := s.forTest(t, c)
-	if n := strings.Count(said.String(), "level=error"); n != 1 || !strings.Contains(said.String(), "set cache.dir") || !strings.Contains(s.trouble(), "nothing is stored") {
-		t.Errorf("%d errors in\n%s\nstatus %q", n, said, s.trouble())
+	if n := strings.Count(said.String(), "level=error"); n != 1 || !strings.Contains(said.String(), "set cache.dir") || !reports(s.problem(), "cache-missing", "nothing is stored") {
+		t.Errorf("%d errors in\n%s\nstatus %v", n, said, s.problem())
 	}
 	answer := httptest.NewRecorder()
 	req := httptest.NewRequest(http.MethodGet, "/v2/", nil)
@@ -63,8 +64,8 @@ func TestProxyServesWithoutACacheThatCannotBeOpened(t *testing.T) {
 	}
 	svc, said = s.forTest(t, c)
 	defer svc.Close()
-	if said.String() != "" || s.trouble() != "" || len(s.open) != 1 {
-		t.Errorf("after the repair it reports %q and %q", said, s.trouble())
+	if said.String() != "" || s.problem() != nil || len(s.open) != 1 {
+		t.Errorf("after the repair it reports %q and %v", said, s.problem())
 	}
 }
 
@@ -89,8 +90,8 @@ func TestReadOnlyCacheIsServed(t *testing.T) {
 	}
 	svc, said := s.forTest(t, withCache(t, dir, ""))
 	defer svc.Close()
-	if len(s.open) != 1 || !strings.Contains(said.String(), "nothing is added") || !strings.Contains(s.trouble(), "nothing new is stored") {
-		t.Errorf("%d open; log %q; status %q", len(s.open), said, s.trouble())
+	if len(s.open) != 1 || !strings.Contains(said.String(), "nothing is added") || !reports(s.problem(), "cache-read-only", "nothing new is stored") {
+		t.Errorf("%d open; log %q; status %v", len(s.open), said, s.problem())
 	}
 }
 
@@ -289,4 +290,9 @@ func TestStoppingLeavesCompleteContentAndWhatIsPresentOfTheRest(t *testing.T) {
 	if got, err := os.ReadFile(filepath.Join(dir, "blobs", "sha256", hex[:2], hex)); err != nil || string(got) != small {
 		t.Errorf("kept is %q, %v", got, err)
 	}
+}
+
+// reports reports whether p is of that code and contains text.
+func reports(p *problem.Problem, code, text string) bool {
+	return p != nil && p.Code == code && p.Hint != "" && strings.Contains(p.Error(), text)
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -199,12 +200,12 @@ func (d *daemon) inForce(why string) {
 	} else {
 		d.log.WithFields(logrus.Fields{"addresses": addrs, "file": d.config.File, "reason": why}).Info("serving")
 	}
-	var wrong []string
-	for _, p := range d.addressProblems() {
+	wrong := d.addressProblems()
+	for _, p := range wrong {
 		d.log.WithField("hint", p.Hint).Warn(p.Error())
-		wrong = append(wrong, p.Error()+" ("+p.Hint+")")
 	}
-	d.line.serving(what, strings.Join(wrong, "; "))
+	d.line.serving(what, wrong)
+	d.examine(time.Now())
 	d.line.trouble(d.trouble())
 	d.notify(sdnotify.Ready(d.line.text()))
 	d.handler.get().probe()

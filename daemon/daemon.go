@@ -22,6 +22,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/filewatch"
+	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/logging"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
@@ -68,6 +69,8 @@ type daemon struct {
 	handler   currentGeneration
 	caches    caches
 	activity  *activity.Recorder
+	health    *health.Registry
+	rechecked time.Time // upstreams that are out of reach
 	line      statusLine
 	names     nameServers
 	watchdog  watchdog
@@ -85,6 +88,7 @@ func newDaemon(source config.Source, stderr io.Writer) *daemon {
 	d := &daemon{source: source, checkPort: listener.CheckPort, log: logrus.New(), guests: newGuests(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
 	d.activity = activity.New()
+	d.health = health.New(d.logProblem)
 	d.caches.observer = d.activity
 	return d
 }

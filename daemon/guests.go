@@ -113,7 +113,7 @@ func (d *daemon) updateGuests() bool {
 	if len(g.settings.Networks) > 0 {
 		networks, wrong, err := bridge.List(g.settings.Networks)
 		if err != nil {
-			wrong = append(wrong, problem.Coded(err, "guests-unknown"))
+			wrong = append(wrong, problem.Coded(err, "guests-not-served"))
 		}
 		problems = wrong
 		for _, n := range networks {

@@ -52,15 +52,6 @@ func (p *registryProxy) Close() {
 	p.logins.close()
 }
 
-// Trouble implements troubled.
-func (p *registryProxy) Trouble() string {
-	var list []string
-	for _, what := range p.Problems() {
-		list = append(list, what.Error()+" ("+what.Hint+")")
-	}
-	return strings.Join(list, "; ")
-}
-
 // proxyParts is what a proxy is made of in addition to its configuration. All but the version may be
 // left out.
 type proxyParts struct {

@@ -273,6 +273,9 @@ func (u *Upstream) Name() string { return u.name }
 // Host returns the upstream's host and port, for messages.
 func (u *Upstream) Host() string { return u.url.Host }
 
+// Reachable reports whether the upstream could be reached when it was asked last.
+func (u *Upstream) Reachable() bool { return !u.health.isDown() }
+
 // Close ends token exchanges and probes under way and drops idle connections. Responses
 // that are being read go on.
 func (u *Upstream) Close() {
