@@ -22,6 +22,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/filewatch"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/logging"
@@ -42,8 +43,8 @@ func Run(ctx context.Context, source config.Source, version string) error {
 	d := newDaemon(source, os.Stderr)
 	d.toJournal = sdnotify.StderrIsJournal()
 	d.lastGood = config.DefaultLastGood(source.Environ)
-	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
-		return d.caches.newService(c, at, version, log)
+	d.build = func(c *config.Config, found handover.Handover, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+		return d.caches.newService(c, found, at, version, log)
 	}
 	limitMemory()
 	return d.run(ctx)
@@ -52,7 +53,7 @@ func Run(ctx context.Context, source config.Source, version string) error {
 type daemon struct {
 	source     config.Source
 	lastGood   config.LastGood
-	build      func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error)
+	build      func(*config.Config, handover.Handover, []netip.AddrPort, *logrus.Logger) (service, error)
 	checkPort  func(netip.AddrPort) *problem.Problem
 	log        *logrus.Logger
 	access     *logging.Access // set by run
@@ -126,6 +127,7 @@ func (d *daemon) run(ctx context.Context) error {
 		d.serve(l)
 	}
 	d.inForce("the start")
+	defer d.serveAdmin()()
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()

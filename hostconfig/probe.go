@@ -96,8 +96,8 @@ func (a *applier) puller(ctx context.Context, q probeOf) func(ctx context.Contex
 			return nil
 		}
 	}
-	if d := a.daemon(ctx, cmp.Or(q.home, q.engine)); d != nil {
-		return d.Pull
+	if images, ok := a.daemon(ctx, cmp.Or(q.home, q.engine)).(live.Images); ok {
+		return images.Pull
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ that they ask it first. If it is stopped or broken, the engines fall back to the
 		newApplyCommand(g),
 		newRevertCommand(g),
 		newWatchCommand(g),
-		newStatusCommand(g),
+		newStatusCommand(g), newDoctorCommand(g),
 		newPullCommand(g),
 		newCacheCommand(g),
 		newLoginCommand(g),

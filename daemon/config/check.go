@@ -45,6 +45,7 @@ func (l *loader) check() {
 func (l *loader) checkRegistry(r *Registry) {
 	upstreams := registryKey(r.Name, "upstreams")
 	_, given := l.c.from[upstreams]
+	r.Explicit = given || r.CA != "" || r.Cert != ""
 	switch {
 	case r.Name == Wildcard && given:
 		l.complain(upstreams, -1, `"*" stands for registries that are not named, and each is its own upstream`, "remove the key")

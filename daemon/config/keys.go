@@ -51,6 +51,8 @@ var keys = []key[Config]{
 	{name: "guests.port", field: func(c *Config) any { return &c.Guests.Port }},
 	{name: "guests.logins", field: func(c *Config) any { return &c.Guests.Logins }, check: checkGuestLogin},
 	{name: "page.show_images", field: func(c *Config) any { return &c.Page.ShowImages }},
+	{name: "engine.adopt_client_keys", field: func(c *Config) any { return &c.Engine.AdoptClientKeys }},
+	{name: "engine.handover_dir", field: func(c *Config) any { return &c.Engine.HandoverDir }, check: checkPathOrNone},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},

@@ -42,6 +42,8 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 
 		AllowUnprivilegedPort: o.AllowUnprivilegedPort,
 
+		CopyClientKeys: c.Engine.AdoptClientKeys,
+
 		Service:         len(o.Engines) == 0,
 		Helpers:         c.RunsHelpers(),
 		CredentialFiles: c.Credentials.Files,
@@ -55,6 +57,9 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 			want.Any = true
 		} else {
 			want.Registries = append(want.Registries, r.Name)
+		}
+		if r.Explicit {
+			want.Explicit = append(want.Explicit, r.Name)
 		}
 	}
 	want.Registries = withNames(want.Registries, o.LoggedIn)

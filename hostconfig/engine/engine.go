@@ -51,6 +51,13 @@ type Desired struct {
 	// setting for that.
 	Any bool
 
+	// Explicit are the registries of which sidemirror's configuration says how they are reached. Others
+	// are reached as the engines reach them: see [Adopted].
+	Explicit []string
+
+	// CopyClientKeys allows copies of client keys that only root can read.
+	CopyClientKeys bool
+
 	// Engines are those to configure, Leave those not to look at.
 	Engines, Leave []string
 

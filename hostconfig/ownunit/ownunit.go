@@ -193,8 +193,3 @@ func (d daemon) Signal(ctx context.Context, verb live.Verb) error {
 	}
 	return nil
 }
-
-// Pull fails: the service is not an engine.
-func (daemon) Pull(context.Context, string) error {
-	return fmt.Errorf("%s pulls nothing", service)
-}

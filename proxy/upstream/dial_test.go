@@ -52,7 +52,11 @@ func (d *dns) serve() {
 		}
 		q := m.Questions[0]
 		m.Response, m.Additionals = true, nil
-		for _, a := range d.a[strings.TrimSuffix(q.Name.String(), ".")] {
+		name := strings.TrimSuffix(q.Name.String(), ".")
+		if d.a[name] == nil {
+			m.RCode = dnsmessage.RCodeNameError
+		}
+		for _, a := range d.a[name] {
 			addr := netip.MustParseAddr(a)
 			header := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, Type: q.Type}
 			if addr.Is4() && q.Type == dnsmessage.TypeA {
