@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
@@ -50,7 +51,7 @@ type cacheFolder struct {
 
 // newService makes the proxy that c describes, with its cache. If the folder cannot be opened, the
 // proxy serves without one: a pull is never worse because of sidemirror.
-func (s *caches) newService(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
+func (s *caches) newService(c *config.Config, found handover.Handover, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	var f *cacheFolder
 	var missing *problem.Problem
 	if c.Cache.Dir != "" {
@@ -62,7 +63,7 @@ func (s *caches) newService(c *config.Config, at []netip.AddrPort, version strin
 			log.WithError(err).Error("stored content is served, but nothing is added until the cache folder is repaired")
 		}
 	}
-	svc, err := f.serve(s, c, at, version, log)
+	svc, err := f.serve(s, c, found, at, version, log)
 	if err != nil {
 		return nil, err
 	}
@@ -73,9 +74,9 @@ func (s *caches) newService(c *config.Config, at []netip.AddrPort, version strin
 }
 
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
-func (f *cacheFolder) serve(s *caches, c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
+func (f *cacheFolder) serve(s *caches, c *config.Config, found handover.Handover, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	parts := proxyParts{
-		version: version, log: log, access: s.access, observer: s.observer,
+		version: version, log: log, access: s.access, observer: s.observer, found: found,
 		trust: peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
 	}
 	if f == nil {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/credential"
@@ -34,7 +35,7 @@ func (s *caches) forTest(t *testing.T, c *config.Config) (service, *syncBuffer) 
 	said := new(syncBuffer)
 	log := logrus.New()
 	log.SetOutput(said)
-	svc, err := s.newService(c, c.Listen, "test", log)
+	svc, err := s.newService(c, handover.Handover{}, c.Listen, "test", log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +161,7 @@ func TestRefusedConfigurationLeavesTheCacheAlone(t *testing.T) {
 	first, _ := s.forTest(t, withCache(t, dir, ""))
 	defer first.Close()
 	bad := withCache(t, dir, "[registry.'a.example']\nca = '/nowhere/ca.pem'\n")
-	if _, err := s.newService(bad, bad.Listen, "test", logrus.New()); err == nil {
+	if _, err := s.newService(bad, handover.Handover{}, bad.Listen, "test", logrus.New()); err == nil {
 		t.Fatal("it was taken")
 	}
 	if len(s.open) != 1 || s.open[0].users != 1 {
@@ -245,8 +246,8 @@ func TestStoppingLeavesCompleteContentAndWhatIsPresentOfTheRest(t *testing.T) {
 	file := writeConfig(t, fmt.Sprintf("listen = [%q]\nshutdown_timeout = '50ms'\n[cache]\ndir = %q\nmin_free = '0B'\n[registry.'a.example']\nupstreams = [%q]\n", addr, dir, upstream.URL))
 	told := sdnotifytest.Listen(t)
 	d := newDaemon(config.Source{Path: file}, new(syncBuffer))
-	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
-		return d.caches.newService(c, at, "test", log)
+	d.build = func(c *config.Config, found handover.Handover, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+		return d.caches.newService(c, found, at, "test", log)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

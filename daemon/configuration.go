@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -98,6 +99,9 @@ func (d *daemon) follow(more ...*config.Config) {
 	}
 	for _, c := range more {
 		paths = append(paths, c.Files()...)
+		if dir := c.Engine.HandoverDir; dir != "" {
+			paths = append(paths, handover.Path(dir))
+		}
 	}
 	d.files.Follow(paths...)
 }
@@ -142,7 +146,7 @@ func (d *daemon) replace(next *config.Config) error {
 	if err != nil {
 		return listenError{err}
 	}
-	s, err := d.build(next, sockets.addrs, d.log)
+	s, err := d.build(next, d.readHandover(next), sockets.addrs, d.log)
 	if err != nil {
 		sockets.cancel()
 		return err
@@ -172,6 +176,7 @@ func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 		d.retiring.Go(old.retire)
 	}
 	sockets.commit(d.serve)
+	d.guests.set(c.Guests)
 	d.watchdog.url.Store(new(d.ownURL()))
 }
 

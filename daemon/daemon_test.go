@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 )
 
 func TestUpstreamsAreProbedWhenReadyAndAfterAReload(t *testing.T) {
@@ -140,7 +141,7 @@ func TestStartFailsIfAnAddressIsTaken(t *testing.T) {
 	defer taken.Close()
 	file := writeConfig(t, named("one", freeAddr(t), taken.Addr().String()))
 	d := newDaemon(config.Source{Path: file}, io.Discard)
-	d.build = func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
+	d.build = func(*config.Config, handover.Handover, []netip.AddrPort, *logrus.Logger) (service, error) {
 		t.Error("a proxy was made nevertheless")
 		return nil, nil
 	}

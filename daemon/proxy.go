@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/daemon/web"
@@ -28,7 +29,8 @@ import (
 // as c configures it, whether it accepts cred. The error is proxy.Proxy's: an *oci.Error if the
 // upstream or its token server refused. version is sent in the User-Agent.
 func Login(ctx context.Context, c *config.Config, registry, namespace string, cred credential.Credential, version string) error {
-	p, err := newProxy(c, c.Listen, proxyParts{version: version})
+	found, _ := readHandedOver(c) // a user who may not read it logs in to registries that are reached in the usual way
+	p, err := newProxy(c, c.Listen, proxyParts{version: version, found: found})
 	if err != nil {
 		return err
 	}
@@ -62,6 +64,7 @@ type proxyParts struct {
 	trust     *peer.Trust // nil: no caller is trusted
 	store     *cache.Dir  // nil: nothing is stored
 	transfers *transfer.Transfers
+	found     handover.Handover
 }
 
 // newProxy makes the proxy that c describes, for the addresses at.
@@ -72,13 +75,14 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Trusted:    func(r *http.Request) bool { return peer.Trusted(r.Context(), of.trust) },
 		ShowImages: c.Page.ShowImages,
 	}
-	out := chooseOutbound(c, httpproxy.FromEnvironment(), nil)
+	out := chooseOutbound(c, httpproxy.FromEnvironment(), of.found.Proxy)
 	if of.log != nil && out.shown != nil {
 		of.log.WithFields(logrus.Fields{"http_proxy": out.shown.HTTPProxy, "https_proxy": out.shown.HTTPSProxy, "from": out.shown.From}).Info("registries are reached through a forward proxy")
 	}
 	settings := proxy.Config{
 		Forward:     out.proxy,
 		Registries:  c.Registries,
+		Adopted:     adopted(of.found),
 		Page:        web.Handler(page),
 		Default:     oci.DockerHub,
 		OwnHosts:    ownHosts(at),

@@ -128,10 +128,15 @@ func (r *routes) withoutTable(name string) *registry {
 	}
 	// Its certificates are for no registry in particular.
 	settings.CA, settings.Cert, settings.Key, settings.Realms = "", "", "", nil
+	adopted := r.config.Adopted[name]
 	u := &url.URL{Scheme: "https", Host: name}
+	if adopted.PlainHTTP {
+		u.Scheme = "http"
+	}
 	up, err := upstream.New(upstream.Config{
 		URL:          u,
 		Registry:     settings,
+		Adopted:      adopted.Adopted,
 		Unconfigured: true,
 		Forward:      r.config.Forward,
 		Own:          r.config.Listen,
@@ -140,6 +145,9 @@ func (r *routes) withoutTable(name string) *registry {
 		Observer:     r.config.Observer,
 	})
 	if err != nil {
+		if adopted.CA != nil || adopted.Clients != nil {
+			r.config.Log.WithError(err).WithField("registry", name).Warn("the engines' certificates cannot be used; the engines ask the registry directly")
+		}
 		return nil
 	}
 	reg := &registry{clientAuth: clientAuth(settings), parallel: settings.Parallel}

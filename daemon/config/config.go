@@ -131,6 +131,9 @@ type Config struct {
 		Units []string
 	}
 
+	// Guests is [guests]: containers and virtual machines of this host that have a network of their own.
+	Guests Guests
+
 	// Page is [page]: the page at "/".
 	Page struct {
 		// ShowImages (show_images) shows every caller which images are pulled, exact figures and the
@@ -140,6 +143,15 @@ type Config struct {
 
 	// Engine is [engine]: which engines "plan", "apply" and "watch" configure.
 	Engine struct {
+		// AdoptClientKeys (adopt_client_keys) allows a copy of client keys that only root can read, for
+		// registries to which the engines show a client certificate. Default false.
+		AdoptClientKeys bool
+
+		// HandoverDir (handover_dir, an absolute path) is the folder in which "watch" hands over to the
+		// daemon how the engines reach registries. With "" nothing is handed over. Default
+		// /run/sidemirror-hosts.
+		HandoverDir string
+
 		// Docker is [engine.docker].
 		Docker struct {
 			// Enabled (enabled) makes sidemirror configure Docker. Default true.
@@ -240,6 +252,10 @@ type Registry struct {
 	// blob at most. With 1 there is only ever one. Default 8.
 	Parallel int
 
+	// Explicit reports whether the file or the environment says how the registry is reached: by its
+	// upstreams, ca, cert or key. If not, it is reached as the engines reach it.
+	Explicit bool
+
 	// Named reports whether the file or the environment names this registry. sidemirror
 	// probes its upstreams at the start then.
 	Named bool
@@ -270,6 +286,8 @@ func Default() *Config {
 	c.Outbound.AdoptProxy = true
 	c.Trust.UIDs = []uint32{0}
 	c.Trust.Units = []string{"default"}
+	c.Guests.Port = 305
+	c.Engine.HandoverDir = "/run/sidemirror-hosts"
 	c.Engine.Docker.Enabled = true
 	c.Engine.Containerd.Enabled = true
 	c.Engine.Podman.Enabled = true
