@@ -177,6 +177,7 @@ func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 		d.retiring.Go(old.retire)
 	}
 	sockets.commit(d.serve)
+	d.guests.set(c.Guests)
 	d.watchdog.url.Store(new(d.ownURL()))
 }
 
