@@ -170,12 +170,14 @@ func (d *daemon) refuse(addrs []netip.AddrPort) error {
 func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.configureLog(c)
 	d.config = c
+	d.shown.Store(c)
 	d.activity.Configured(upstreamsOf(c))
 	d.trust.Store(peer.NewTrust(c.Trust.UIDs, c.Trust.Units, nil))
 	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
 		d.retiring.Go(old.retire)
 	}
 	sockets.commit(d.serve)
+	d.guests.set(c.Guests)
 	d.watchdog.url.Store(new(d.ownURL()))
 }
 
