@@ -105,7 +105,7 @@ func (f *hostFlags) examination(ctx context.Context) (*doctor.Examination, error
 
 // askDaemon examines a registry from inside the daemon.
 func askDaemon(ctx context.Context, registry string) ([]doctor.Link, error) {
-	found, err := admin.Client{Socket: admin.Socket}.Diagnose(ctx, registry)
+	found, err := adminClient().Diagnose(ctx, registry)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ var kinds = []Kind{
 		Visible: 20 * time.Second, DependsOn: []string{"name-server-denied"},
 	},
 	{Code: "rate-limit-used-up", Title: "a registry serves no more requests for now", Severity: Warning},
+	{Code: "metrics-unavailable", Title: "the metrics are not served", Severity: Error},
 	{Code: "trust-by-user-alone", Title: "callers are told apart by their user alone", Severity: Note, Logged: true},
 }
 
