@@ -131,6 +131,9 @@ type Config struct {
 		Units []string
 	}
 
+	// Guests is [guests]: containers and virtual machines of this host that have a network of their own.
+	Guests Guests
+
 	// Page is [page]: the page at "/".
 	Page struct {
 		// ShowImages (show_images) shows every caller which images are pulled, exact figures and the
@@ -290,6 +293,7 @@ func Default() *Config {
 	c.Outbound.AdoptProxy = true
 	c.Trust.UIDs = []uint32{0}
 	c.Trust.Units = []string{"default"}
+	c.Guests.Port = 305
 	c.Engine.HandoverDir = "/run/sidemirror-hosts"
 	c.Engine.Docker.Enabled = true
 	c.Engine.Containerd.Enabled = true

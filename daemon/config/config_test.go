@@ -67,6 +67,11 @@ parallel = 3
 
 [registry."*"]
 
+[guests]
+networks = ["docker0", "br-*"]
+port = 5305
+logins = ["docker.io"]
+
 [credentials]
 files = ["/root/.docker/config.json"]
 store = "/srv/credentials.json"

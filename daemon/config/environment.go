@@ -134,7 +134,7 @@ func variableValue(field any, text string) value {
 	switch field.(type) {
 	case *bool:
 		return value{kind: unstable.Bool, text: text}
-	case *int:
+	case *int, *uint16:
 		return value{kind: unstable.Integer, text: text}
 	case *[]uint32:
 		elem = unstable.Integer

@@ -87,6 +87,8 @@ func plain(field any) any {
 		return *p
 	case *int:
 		return *p
+	case *uint16:
+		return *p
 	case *time.Duration:
 		return p.String()
 	case *age:
