@@ -170,25 +170,18 @@ func (d *daemon) refuse(addrs []netip.AddrPort) error {
 func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.configureLog(c)
 	d.config = c
-<<<<<<< HEAD
 	upstreams := upstreamsOf(c)
 	d.activity.Configured(upstreams)
 	d.metrics.Configured(registriesOf(c), upstreams)
 	d.scraped.follow(d.work, c.Metrics.Listen)
-=======
 	d.shown.Store(c)
-	d.activity.Configured(upstreamsOf(c))
->>>>>>> main
 	d.trust.Store(peer.NewTrust(c.Trust.UIDs, c.Trust.Units, nil))
 	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
 		d.retiring.Go(old.retire)
 	}
 	sockets.commit(d.serve)
-<<<<<<< HEAD
 	d.line.puts(served{file: c.File, addresses: texts(d.sockets.addresses()), registries: registriesOf(c)})
-=======
 	d.guests.set(c.Guests)
->>>>>>> main
 	d.watchdog.url.Store(new(d.ownURL()))
 }
 

@@ -93,20 +93,12 @@ type daemon struct {
 }
 
 func newDaemon(source config.Source, stderr io.Writer) *daemon {
-<<<<<<< HEAD
-	d := &daemon{started: time.Now(), source: source, checkPort: listener.CheckPort, log: logrus.New(), retryEvery: retryEvery, failed: make(chan error, 1)}
+	d := &daemon{started: time.Now(), source: source, checkPort: listener.CheckPort, log: logrus.New(), guests: newGuests(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
 	d.activity = activity.New()
 	d.health = health.New(d.logProblem)
 	d.observe("")
-=======
-	d := &daemon{source: source, checkPort: listener.CheckPort, log: logrus.New(), guests: newGuests(), retryEvery: retryEvery, failed: make(chan error, 1)}
-	d.log.SetOutput(stderr)
-	d.activity = activity.New()
-	d.health = health.New(d.logProblem)
-	d.caches.observer = d.activity
 	d.caches.live = d.live
->>>>>>> main
 	return d
 }
 

@@ -35,12 +35,9 @@ func (d *daemon) examine(now time.Time) {
 	set("cache", d.caches.problem())
 	set("name servers", d.names.problem(d.log))
 	set("trust", d.trustProblem())
-<<<<<<< HEAD
 	set("metrics", d.scraped.wrong()...)
-=======
 	_, guests := d.guests.report()
 	set("guests", guests...)
->>>>>>> main
 	var logins []*problem.Problem
 	if s, ok := d.handler.get().service.(problematic); ok {
 		logins = s.Problems()

@@ -56,7 +56,6 @@ type space struct {
 	changed chan struct{} // closed and replaced when an eviction has made room
 }
 
-
 // Counted reports whether what is stored has been counted.
 func (d *Dir) Counted() bool {
 	d.space.mu.Lock()
