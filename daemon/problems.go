@@ -35,6 +35,8 @@ func (d *daemon) examine(now time.Time) {
 	set("cache", d.caches.problem())
 	set("name servers", d.names.problem(d.log))
 	set("trust", d.trustProblem())
+	_, guests := d.guests.report()
+	set("guests", guests...)
 	var logins []*problem.Problem
 	if s, ok := d.handler.get().service.(problematic); ok {
 		logins = s.Problems()
