@@ -213,6 +213,9 @@ func (d *daemon) ownURL() string {
 func (d *daemon) inForce(why string) {
 	addrs := texts(d.sockets.addresses())
 	what := fmt.Sprintf("serving %d registries on %s", len(d.config.Registries), strings.Join(addrs, ", "))
+	if d.config.Registry(config.Wildcard) != nil {
+		what = "serving every registry on " + strings.Join(addrs, ", ")
+	}
 	if d.refusing {
 		what = "refusing every request on " + strings.Join(addrs, ", ")
 	} else {
