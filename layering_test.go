@@ -26,11 +26,11 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/health", "daemon/config", "daemon/handover", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/config", "daemon/doctor", "daemon/handover", "daemon/health", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
 	"daemon": {
 		"daemon/activity", "daemon/admin", "daemon/health", "daemon/metrics", "daemon/tracing",
 		"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
-		"proxy", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed",
+		"proxy", "proxy/access", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed",
 		"proxy/observe", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
 	},
 	"daemon/activity":              {"proxy/observe"},
@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"daemon/metrics":               {"daemon/health", "proxy/observe"},
 	"daemon/tracing":               {"proxy/observe"},
 	"daemon/config":                {"proxy/oci"},
+	"daemon/doctor":                {"daemon/proxycheck", "hostconfig", "hostconfig/engine", "proxy/testimage"},
 	"daemon/filewatch":             {},
 	"daemon/handover":              {},
 	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/live", "hostconfig/hostfs"},
@@ -83,7 +84,7 @@ var mayImport = map[string][]string{
 	"hostconfig/unitfile":    {"hostconfig/hostfs"},
 	"hostconfig/version":     {},
 
-	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/transfer", "proxy/upstream"},
+	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/testimage", "proxy/transfer", "proxy/upstream"},
 	"proxy/access":                  {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
 	"proxy/auth":                    {"proxy/credential", "proxy/oci"},
 	"proxy/cache":                   {"proxy/oci"},
@@ -99,6 +100,7 @@ var mayImport = map[string][]string{
 	"proxy/peer":                    {"proxy/peer/cgroup"},
 	"proxy/peer/cgroup":             {},
 	"proxy/prefetch":                {},
+	"proxy/testimage":               {},
 	"proxy/transfer":                {"proxy/cache", "proxy/oci"},
 	"proxy/upstream":                {"daemon/config", "proxy/auth", "proxy/credential", "proxy/observe", "proxy/oci"},
 }

@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
+	"github.com/sidemirror/sidemirror/daemon/web"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/observe"
@@ -25,13 +28,15 @@ import (
 type caches struct {
 	access   proxy.AccessLog // of the services that it makes
 	observer observe.Observer
-	refused  peer.Refusals // by any of them
+	live     func() web.Live // what the page shows
+	refused  peer.Refusals   // by any of them
 
 	mu   sync.Mutex
 	open []*cacheFolder
-	// For the status line: the folder in force, or why there is none.
+	// The folder in force, or why there is none.
 	inForce *cacheFolder
-	missing string
+	most    int64 // that the folder in force may store
+	missing *problem.Problem
 }
 
 type cacheFolder struct {
@@ -49,32 +54,32 @@ type cacheFolder struct {
 
 // newService makes the proxy that c describes, with its cache. If the folder cannot be opened, the
 // proxy serves without one: a pull is never worse because of sidemirror.
-func (s *caches) newService(c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
+func (s *caches) newService(c *config.Config, found handover.Handover, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	var f *cacheFolder
-	missing := ""
+	var missing *problem.Problem
 	if c.Cache.Dir != "" {
 		var err error
 		if f, err = s.acquire(c, log); err != nil {
-			missing = "nothing is stored: " + err.Error()
-			log.WithError(err).Error("nothing is stored, and every pull goes to the registry, until the cache folder is repaired and the configuration reloaded")
+			missing = &problem.Problem{Code: "cache-missing", Text: "nothing is stored", Err: err, Hint: cacheHint}
+			log.WithError(err).WithField("hint", cacheHint).Error("nothing is stored, and every pull goes to the registry, until the cache folder is repaired and the configuration reloaded")
 		} else if err := f.writable(); err != nil {
 			log.WithError(err).Error("stored content is served, but nothing is added until the cache folder is repaired")
 		}
 	}
-	svc, err := f.serve(s, c, at, version, log)
+	svc, err := f.serve(s, c, found, at, version, log)
 	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.inForce, s.missing = f, missing
+	s.inForce, s.missing, s.most = f, missing, int64(c.Cache.MaxSize)
 	return svc, nil
 }
 
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
-func (f *cacheFolder) serve(s *caches, c *config.Config, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
+func (f *cacheFolder) serve(s *caches, c *config.Config, found handover.Handover, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	parts := proxyParts{
-		version: version, log: log, access: s.access, observer: s.observer,
+		version: version, log: log, access: s.access, observer: s.observer, found: found, live: s.live,
 		trust: peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
 	}
 	if f == nil {
@@ -119,7 +124,7 @@ func (s *caches) acquire(c *config.Config, log *logrus.Logger) (*cacheFolder, er
 	}
 	dir, err := cache.Open(path, cacheLimits(c))
 	if err != nil {
-		return nil, fmt.Errorf("opening the cache %s (let the user that sidemirror runs as write there, or set cache.dir): %w", path, err)
+		return nil, fmt.Errorf("opening the cache %s: %w", path, err)
 	}
 	id, err := os.Stat(path)
 	if err != nil {
@@ -183,18 +188,24 @@ func (s *caches) release(f *cacheFolder) {
 	_ = f.Close() // complete content is on disk
 }
 
-// trouble returns what is wrong with the folder in force. That may change at any time: a file
-// system becomes read-only after an error of its disk.
-func (s *caches) trouble() string {
+// cacheHint says what to do if there is no cache folder.
+const cacheHint = "let the user that sidemirror runs as write there, or set cache.dir"
+
+// problem returns what is wrong with the folder in force; nil if nothing is. That may change at any
+// time: a file system becomes read-only after an error of its disk.
+func (s *caches) problem() *problem.Problem {
 	s.mu.Lock()
-	folder, text := s.inForce, s.missing
+	folder, missing := s.inForce, s.missing
 	s.mu.Unlock()
-	if text == "" && folder != nil {
+	if missing == nil && folder != nil {
 		if err := folder.writable(); err != nil {
-			text = "nothing new is stored: " + err.Error()
+			return &problem.Problem{
+				Code: "cache-read-only", Text: "nothing new is stored", Err: err,
+				Hint: "let the user that sidemirror runs as write there, and look for errors of the disk: dmesg",
+			}
 		}
 	}
-	return text
+	return missing
 }
 
 // cachingProxy is a proxy and the cache folder that it uses.

@@ -17,7 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
@@ -33,7 +35,7 @@ func (s *caches) forTest(t *testing.T, c *config.Config) (service, *syncBuffer) 
 	said := new(syncBuffer)
 	log := logrus.New()
 	log.SetOutput(said)
-	svc, err := s.newService(c, c.Listen, "test", log)
+	svc, err := s.newService(c, handover.Handover{}, c.Listen, "test", log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,8 +50,8 @@ func TestProxyServesWithoutACacheThatCannotBeOpened(t *testing.T) {
 	var s caches
 	c := withCache(t, filepath.Join(inTheWay, "cache"), "")
 	svc, said := s.forTest(t, c)
-	if n := strings.Count(said.String(), "level=error"); n != 1 || !strings.Contains(said.String(), "set cache.dir") || !strings.Contains(s.trouble(), "nothing is stored") {
-		t.Errorf("%d errors in\n%s\nstatus %q", n, said, s.trouble())
+	if n := strings.Count(said.String(), "level=error"); n != 1 || !strings.Contains(said.String(), "set cache.dir") || !reports(s.problem(), "cache-missing", "nothing is stored") {
+		t.Errorf("%d errors in\n%s\nstatus %v", n, said, s.problem())
 	}
 	answer := httptest.NewRecorder()
 	req := httptest.NewRequest(http.MethodGet, "/v2/", nil)
@@ -63,8 +65,8 @@ func TestProxyServesWithoutACacheThatCannotBeOpened(t *testing.T) {
 	}
 	svc, said = s.forTest(t, c)
 	defer svc.Close()
-	if said.String() != "" || s.trouble() != "" || len(s.open) != 1 {
-		t.Errorf("after the repair it reports %q and %q", said, s.trouble())
+	if said.String() != "" || s.problem() != nil || len(s.open) != 1 {
+		t.Errorf("after the repair it reports %q and %v", said, s.problem())
 	}
 }
 
@@ -89,8 +91,8 @@ func TestReadOnlyCacheIsServed(t *testing.T) {
 	}
 	svc, said := s.forTest(t, withCache(t, dir, ""))
 	defer svc.Close()
-	if len(s.open) != 1 || !strings.Contains(said.String(), "nothing is added") || !strings.Contains(s.trouble(), "nothing new is stored") {
-		t.Errorf("%d open; log %q; status %q", len(s.open), said, s.trouble())
+	if len(s.open) != 1 || !strings.Contains(said.String(), "nothing is added") || !reports(s.problem(), "cache-read-only", "nothing new is stored") {
+		t.Errorf("%d open; log %q; status %v", len(s.open), said, s.problem())
 	}
 }
 
@@ -159,7 +161,7 @@ func TestRefusedConfigurationLeavesTheCacheAlone(t *testing.T) {
 	first, _ := s.forTest(t, withCache(t, dir, ""))
 	defer first.Close()
 	bad := withCache(t, dir, "[registry.'a.example']\nca = '/nowhere/ca.pem'\n")
-	if _, err := s.newService(bad, bad.Listen, "test", logrus.New()); err == nil {
+	if _, err := s.newService(bad, handover.Handover{}, bad.Listen, "test", logrus.New()); err == nil {
 		t.Fatal("it was taken")
 	}
 	if len(s.open) != 1 || s.open[0].users != 1 {
@@ -244,8 +246,8 @@ func TestStoppingLeavesCompleteContentAndWhatIsPresentOfTheRest(t *testing.T) {
 	file := writeConfig(t, fmt.Sprintf("listen = [%q]\nshutdown_timeout = '50ms'\n[cache]\ndir = %q\nmin_free = '0B'\n[registry.'a.example']\nupstreams = [%q]\n", addr, dir, upstream.URL))
 	told := sdnotifytest.Listen(t)
 	d := newDaemon(config.Source{Path: file}, new(syncBuffer))
-	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
-		return d.caches.newService(c, at, "test", log)
+	d.build = func(c *config.Config, found handover.Handover, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+		return d.caches.newService(c, found, at, "test", log)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -289,4 +291,9 @@ func TestStoppingLeavesCompleteContentAndWhatIsPresentOfTheRest(t *testing.T) {
 	if got, err := os.ReadFile(filepath.Join(dir, "blobs", "sha256", hex[:2], hex)); err != nil || string(got) != small {
 		t.Errorf("kept is %q, %v", got, err)
 	}
+}
+
+// reports reports whether p is of that code and contains text.
+func reports(p *problem.Problem, code, text string) bool {
+	return p != nil && p.Code == code && p.Hint != "" && strings.Contains(p.Error(), text)
 }

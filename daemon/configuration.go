@@ -7,10 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -97,6 +99,9 @@ func (d *daemon) follow(more ...*config.Config) {
 	}
 	for _, c := range more {
 		paths = append(paths, c.Files()...)
+		if dir := c.Engine.HandoverDir; dir != "" {
+			paths = append(paths, handover.Path(dir))
+		}
 	}
 	d.files.Follow(paths...)
 }
@@ -141,7 +146,7 @@ func (d *daemon) replace(next *config.Config) error {
 	if err != nil {
 		return listenError{err}
 	}
-	s, err := d.build(next, sockets.addrs, d.log)
+	s, err := d.build(next, d.readHandover(next), sockets.addrs, d.log)
 	if err != nil {
 		sockets.cancel()
 		return err
@@ -165,12 +170,14 @@ func (d *daemon) refuse(addrs []netip.AddrPort) error {
 func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.configureLog(c)
 	d.config = c
+	d.shown.Store(c)
 	d.activity.Configured(upstreamsOf(c))
 	d.trust.Store(peer.NewTrust(c.Trust.UIDs, c.Trust.Units, nil))
 	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
 		d.retiring.Go(old.retire)
 	}
 	sockets.commit(d.serve)
+	d.guests.set(c.Guests)
 	d.watchdog.url.Store(new(d.ownURL()))
 }
 
@@ -193,17 +200,20 @@ func (d *daemon) ownURL() string {
 func (d *daemon) inForce(why string) {
 	addrs := texts(d.sockets.addresses())
 	what := fmt.Sprintf("serving %d registries on %s", len(d.config.Registries), strings.Join(addrs, ", "))
+	if d.config.Registry(config.Wildcard) != nil {
+		what = "serving every registry on " + strings.Join(addrs, ", ")
+	}
 	if d.refusing {
 		what = "refusing every request on " + strings.Join(addrs, ", ")
 	} else {
 		d.log.WithFields(logrus.Fields{"addresses": addrs, "file": d.config.File, "reason": why}).Info("serving")
 	}
-	var wrong []string
-	for _, p := range d.addressProblems() {
+	wrong := d.addressProblems()
+	for _, p := range wrong {
 		d.log.WithField("hint", p.Hint).Warn(p.Error())
-		wrong = append(wrong, p.Error()+" ("+p.Hint+")")
 	}
-	d.line.serving(what, strings.Join(wrong, "; "))
+	d.line.serving(what, wrong)
+	d.examine(time.Now())
 	d.line.trouble(d.trouble())
 	d.notify(sdnotify.Ready(d.line.text()))
 	d.handler.get().probe()

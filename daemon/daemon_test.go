@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 )
 
 func TestUpstreamsAreProbedWhenReadyAndAfterAReload(t *testing.T) {
@@ -57,7 +58,7 @@ func TestFaultyFileIsReportedWithLineAndHint(t *testing.T) {
 	}
 	r.rewrite(named("three", addr))
 	r.sighup()
-	r.expect("READY=1\nSTATUS=serving 4 registries on " + addr + "\n")
+	r.expect("READY=1\nSTATUS=serving every registry on " + addr + "\n")
 	wantAnswer(t, addr, "three")
 }
 
@@ -86,7 +87,7 @@ func TestChangedListenMovesTheDaemon(t *testing.T) {
 	wantAnswer(t, second, "two")
 	r.rewrite(named("three", second))
 	r.sighup()
-	r.expect("READY=1\nSTATUS=serving 4 registries on " + second)
+	r.expect("READY=1\nSTATUS=serving every registry on " + second)
 	wantAnswer(t, second, "three")
 	if got, err := get(t, first); err == nil {
 		t.Errorf("the old address still answers %q", got)
@@ -140,7 +141,7 @@ func TestStartFailsIfAnAddressIsTaken(t *testing.T) {
 	defer taken.Close()
 	file := writeConfig(t, named("one", freeAddr(t), taken.Addr().String()))
 	d := newDaemon(config.Source{Path: file}, io.Discard)
-	d.build = func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
+	d.build = func(*config.Config, handover.Handover, []netip.AddrPort, *logrus.Logger) (service, error) {
 		t.Error("a proxy was made nevertheless")
 		return nil, nil
 	}

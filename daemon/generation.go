@@ -52,12 +52,17 @@ type currentGeneration struct {
 
 // ServeHTTP implements [http.Handler].
 func (c *currentGeneration) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c.mu.RLock()
-	g := c.current
-	g.requests.Add(1) // under the lock: once swap has returned, the old one gets no more
-	c.mu.RUnlock()
+	g := c.use()
 	defer g.requests.Done()
 	g.ServeHTTP(w, r)
+}
+
+// use returns the generation in force, which is not retired before its requests.Done is called.
+func (c *currentGeneration) use() *generation {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	c.current.requests.Add(1) // under the lock: once swap has returned, the old one gets no more
+	return c.current
 }
 
 // get returns the generation that the next request is sent to.

@@ -20,6 +20,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 )
 
@@ -31,7 +32,7 @@ func child() int {
 	_ = os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // between fork and exec systemd knows it; exec.Cmd does not
 	d := newDaemon(config.Source{Path: os.Getenv(handedOverChild)}, os.Stderr)
 	d.checkPort = allowPort
-	d.build = func(*config.Config, []netip.AddrPort, *logrus.Logger) (service, error) {
+	d.build = func(*config.Config, handover.Handover, []netip.AddrPort, *logrus.Logger) (service, error) {
 		return &fake{name: "child", handler: trickle, closed: make(chan struct{})}, nil
 	}
 	ctx, cancel := context.WithCancel(context.Background())

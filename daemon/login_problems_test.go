@@ -123,8 +123,8 @@ func TestALoginThatIsRefusedIsAProblemUntilItIsReplaced(t *testing.T) {
 	if p := problems[0]; p.Hint != "sidemirror login "+r.host || !strings.Contains(p.Text, r.host+"/team/app") {
 		t.Errorf("%v; %s", p, p.Hint)
 	}
-	if !strings.Contains(r.Trouble(), "was refused") {
-		t.Errorf("the status line has %q", r.Trouble())
+	if !strings.Contains(problems[0].Error(), "was refused") {
+		t.Errorf("it reports %q", problems[0].Error())
 	}
 	r.login(t, "canary-other") // without a pull
 	deadline := time.Now().Add(10 * time.Second)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/internal/resolvconf"
 )
 
@@ -26,13 +27,13 @@ type nameServers struct {
 	reach func(netip.AddrPort) error // EPERM if the unit denies the address; nil: sendNothing
 
 	mu    sync.Mutex
-	state string // of the file, when it was last read
-	found string // the problem, if any
+	state string           // of the file, when it was last read
+	found *problem.Problem // nil: none
 }
 
-// trouble returns which name server is denied, and the fix. It logs a new problem, and looks
-// again only when the file has changed.
-func (r *nameServers) trouble(log *logrus.Logger) string {
+// problem returns which name server is denied, and the fix; nil if none is. It logs a new problem, and
+// looks again only when the file has changed.
+func (r *nameServers) problem(log *logrus.Logger) *problem.Problem {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	name := r.file
@@ -41,7 +42,7 @@ func (r *nameServers) trouble(log *logrus.Logger) string {
 	}
 	info, err := os.Stat(name)
 	if err != nil {
-		return ""
+		return nil
 	}
 	state := fmt.Sprint(info.Size(), info.ModTime())
 	if state == r.state {
@@ -49,23 +50,27 @@ func (r *nameServers) trouble(log *logrus.Logger) string {
 	}
 	before := r.found
 	r.state, r.found = state, r.denied(linkLocalServers(name))
-	if r.found != "" && r.found != before {
-		log.Warn(r.found)
+	if r.found != nil && (before == nil || r.found.Text != before.Text) {
+		log.WithField("hint", r.found.Hint).Warn(r.found.Text)
 	}
 	return r.found
 }
 
-func (r *nameServers) denied(servers []netip.Addr) string {
+func (r *nameServers) denied(servers []netip.Addr) *problem.Problem {
 	reach := r.reach
 	if reach == nil {
 		reach = sendNothing
 	}
 	for _, server := range servers {
 		if errors.Is(reach(netip.AddrPortFrom(server, 53)), syscall.EPERM) {
-			return fmt.Sprintf("this service may not reach the name server %v (IPAddressDeny=), so it finds no registry: sudo sidemirror apply allows it; see docs/security.md", server)
+			return &problem.Problem{
+				Code: "name-server-denied",
+				Text: fmt.Sprintf("this service may not reach the name server %v (IPAddressDeny=), so it finds no registry", server),
+				Hint: "sudo sidemirror apply allows it; see docs/security.md",
+			}
 		}
 	}
-	return ""
+	return nil
 }
 
 // sendNothing sends an empty datagram, which name servers ignore.

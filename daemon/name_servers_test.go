@@ -28,8 +28,8 @@ func TestDeniedNameServerIsReported(t *testing.T) {
 	r := &nameServers{file: filepath.Join(t.TempDir(), "resolv.conf"), reach: deny}
 	log := logrus.New()
 	log.SetOutput(said)
-	if text := r.trouble(log); text != "" {
-		t.Errorf("without a file: %s", text)
+	if p := r.problem(log); p != nil {
+		t.Errorf("without a file: %v", p)
 	}
 	for _, x := range []struct {
 		content string
@@ -43,13 +43,13 @@ func TestDeniedNameServerIsReported(t *testing.T) {
 		{"nameserver\nnameserver x\nnameserver 169.254.169.254 \n", true},
 	} {
 		replaceFile(t, r.file, x.content)
-		text := r.trouble(log)
-		if (text != "") != x.faulty || x.faulty && !strings.Contains(text, "name server 169.254.169.254") {
-			t.Errorf("%q: %q", x.content, text)
+		p := r.problem(log)
+		if (p != nil) != x.faulty || x.faulty && !strings.Contains(p.Text, "name server 169.254.169.254") {
+			t.Errorf("%q: %v", x.content, p)
 		}
 		before := asked
-		if again := r.trouble(log); again != text || asked != before {
-			t.Errorf("%q: asked again it says %q", x.content, again)
+		if again := r.problem(log); again != p || asked != before {
+			t.Errorf("%q: asked again it reports %v", x.content, again)
 		}
 	}
 	if n := strings.Count(said.String(), "level=warning"); n != 2 {

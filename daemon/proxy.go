@@ -9,9 +9,12 @@ import (
 	"strings"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/net/http/httpproxy"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
@@ -26,7 +29,8 @@ import (
 // as c configures it, whether it accepts cred. The error is proxy.Proxy's: an *oci.Error if the
 // upstream or its token server refused. version is sent in the User-Agent.
 func Login(ctx context.Context, c *config.Config, registry, namespace string, cred credential.Credential, version string) error {
-	p, err := newProxy(c, c.Listen, proxyParts{version: version})
+	found, _ := readHandedOver(c) // a user who may not read it logs in to registries that are reached in the usual way
+	p, err := newProxy(c, c.Listen, proxyParts{version: version, found: found})
 	if err != nil {
 		return err
 	}
@@ -37,22 +41,17 @@ func Login(ctx context.Context, c *config.Config, registry, namespace string, cr
 // registryProxy is a proxy that reports what is wrong with its credentials.
 type registryProxy struct {
 	*proxy.Proxy
-	logins *logins
+	logins   *logins
+	outbound outbound
 }
+
+// Outbound returns the forward proxy through which registries are reached, nil if there is none.
+func (p *registryProxy) Outbound() *state.Outbound { return p.outbound.shown }
 
 // Close implements service.
 func (p *registryProxy) Close() {
 	p.Proxy.Close()
 	p.logins.close()
-}
-
-// Trouble implements troubled.
-func (p *registryProxy) Trouble() string {
-	var list []string
-	for _, what := range p.Problems() {
-		list = append(list, what.Error()+" ("+what.Hint+")")
-	}
-	return strings.Join(list, "; ")
 }
 
 // proxyParts is what a proxy is made of in addition to its configuration. All but the version may be
@@ -65,6 +64,8 @@ type proxyParts struct {
 	trust     *peer.Trust // nil: no caller is trusted
 	store     *cache.Dir  // nil: nothing is stored
 	transfers *transfer.Transfers
+	live      func() web.Live
+	found     handover.Handover
 }
 
 // newProxy makes the proxy that c describes, for the addresses at.
@@ -74,9 +75,16 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: of.version,
 		Trusted:    func(r *http.Request) bool { return peer.Trusted(r.Context(), of.trust) },
 		ShowImages: c.Page.ShowImages,
+		Live:       of.live,
+	}
+	out := chooseOutbound(c, httpproxy.FromEnvironment(), of.found.Proxy)
+	if of.log != nil && out.shown != nil {
+		of.log.WithFields(logrus.Fields{"http_proxy": out.shown.HTTPProxy, "https_proxy": out.shown.HTTPSProxy, "from": out.shown.From}).Info("registries are reached through a forward proxy")
 	}
 	settings := proxy.Config{
+		Forward:     out.proxy,
 		Registries:  c.Registries,
+		Adopted:     adopted(of.found),
 		Page:        web.Handler(page),
 		Default:     oci.DockerHub,
 		OwnHosts:    ownHosts(at),
@@ -98,7 +106,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		logins.close()
 		return nil, err
 	}
-	return &registryProxy{p, logins}, nil
+	return &registryProxy{p, logins, out}, nil
 }
 
 // ownHosts returns the names and addresses of this host by which other hosts reach it: those of

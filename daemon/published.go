@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -53,16 +54,20 @@ type problematic interface {
 func (d *daemon) state() state.State {
 	var s state.State
 	if p, ok := d.handler.get().service.(problematic); ok {
-		s.Problems, s.Logins = p.Problems(), p.LoginsInUse()
+		s.Logins = p.LoginsInUse()
+	}
+	for _, p := range d.health.Problems(time.Now()) {
+		if p.Severity == health.Error {
+			s.Problems = append(s.Problems, p.Problem)
+		} else {
+			s.Notes = append(s.Notes, p.Problem)
+		}
+	}
+	s.Guests, _ = d.guests.report()
+	if p, ok := d.handler.get().service.(interface{ Outbound() *state.Outbound }); ok {
+		s.Outbound = p.Outbound()
 	}
 	trust := d.trust.Load()
-	if text := trust.Weakness(); text != "" {
-		s.Notes = append(s.Notes, &problem.Problem{
-			Code: "trust-by-user-alone",
-			Text: "every process of a user in trust.uids may use the logins, also one of root's in a container on the host's network: " + text,
-			Hint: "see docs/security.md",
-		})
-	}
 	for _, r := range d.caches.refused.Since(time.Now().Add(-refusedFor), trust) {
 		s.Refused = append(s.Refused, state.Refused{
 			UID: r.UID, Group: r.Group, Container: r.Container, UserTrusted: r.Named,

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 )
@@ -25,7 +26,7 @@ func serving(t *testing.T, text string, log *bytes.Buffer) (d *daemon, c *config
 		t.Fatal(err)
 	}
 	d = newDaemon(config.Source{}, log)
-	svc, err := d.caches.newService(c, c.Listen, "test", d.log)
+	svc, err := d.caches.newService(c, handover.Handover{}, c.Listen, "test", d.log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -69,7 +70,7 @@ type running struct {
 	fail  error // of the next build
 }
 
-func (r *running) build(c *config.Config, _ []netip.AddrPort, _ *logrus.Logger) (service, error) {
+func (r *running) build(c *config.Config, _ handover.Handover, _ []netip.AddrPort, _ *logrus.Logger) (service, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.fail != nil {
@@ -85,8 +86,8 @@ func allowPort(netip.AddrPort) *problem.Problem { return nil }
 
 // withProxy makes a daemon serve a real proxy.
 func withProxy(d *daemon) {
-	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
-		return d.caches.newService(c, at, "test", log)
+	d.build = func(c *config.Config, found handover.Handover, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+		return d.caches.newService(c, found, at, "test", log)
 	}
 }
 

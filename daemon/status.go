@@ -2,11 +2,14 @@ package daemon
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // lookEvery is how often the daemon looks for problems that come and go without a reload, such
@@ -18,15 +21,22 @@ const lookEvery = 5 * time.Second
 type statusLine struct {
 	mu        sync.Mutex
 	what      string
-	addresses string // what is wrong with the addresses
-	config    string // why the configuration on disk is not in force; "" if it is
-	service   string // what is wrong with the service in force
+	addresses []*problem.Problem // what is wrong with the addresses
+	config    string             // why the configuration on disk is not in force; "" if it is
+	service   string             // what is wrong with the service in force
 }
 
-func (l *statusLine) serving(what, addressProblems string) {
+func (l *statusLine) serving(what string, wrongAddresses []*problem.Problem) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.what, l.addresses = what, addressProblems
+	l.what, l.addresses = what, wrongAddresses
+}
+
+// wrongAddresses returns what is wrong with the addresses that are served.
+func (l *statusLine) wrongAddresses() []*problem.Problem {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.addresses)
 }
 
 // refused sets why the configuration on disk is not in force, and reports whether that is new.
@@ -36,6 +46,13 @@ func (l *statusLine) refused(why string) (changed bool) {
 	changed = l.config != why
 	l.config = why
 	return changed
+}
+
+// reason returns why the configuration on disk is not in force; "" if it is.
+func (l *statusLine) reason() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.config
 }
 
 // isRefused reports whether the configuration on disk is not in force.
@@ -61,10 +78,11 @@ func (l *statusLine) text() string {
 	if l.config != "" {
 		text += "; the configuration on disk is not in force: " + l.config
 	}
-	for _, problem := range []string{l.addresses, l.service} {
-		if problem != "" {
-			text += "; " + problem
-		}
+	for _, p := range l.addresses {
+		text += "; " + p.Error() + " (" + p.Hint + ")"
+	}
+	if l.service != "" {
+		text += "; " + l.service
 	}
 	return text
 }
@@ -80,29 +98,23 @@ func (d *daemon) keepStatus(ctx context.Context, every time.Duration) {
 			return
 		case <-tick.C:
 		}
+		d.examine(time.Now())
 		if sdnotify.Enabled() && d.line.trouble(d.trouble()) && ctx.Err() == nil {
 			d.notify(sdnotify.Status(d.line.text()))
 		}
 		d.reportWeakness()
 		d.publish()
+		d.recheck(ctx)
 	}
 }
 
-// troubled is a service that reports its problems.
-type troubled interface{ Trouble() string }
-
-// trouble returns the present problems in a few words.
+// trouble returns the present errors in a few words, without those that the line shows anyway.
 func (d *daemon) trouble() string {
 	var list []string
-	add := func(text string) {
-		if text != "" {
-			list = append(list, text)
+	for _, p := range d.health.Problems(time.Now()) {
+		if p.Severity == health.Error && !slices.Contains(inLine, p.Code) {
+			list = append(list, p.Error()+" ("+p.Hint+")")
 		}
-	}
-	add(d.caches.trouble())
-	add(d.names.trouble(d.log))
-	if s, ok := d.handler.get().service.(troubled); ok {
-		add(s.Trouble())
 	}
 	return strings.Join(list, "; ")
 }

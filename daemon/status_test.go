@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify/sdnotifytest"
 )
 
@@ -30,7 +31,7 @@ func TestStatusLineShowsPresentProblemsOnly(t *testing.T) {
 	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
 	c := withCache(t, dir, fmt.Sprintf("[credentials]\nfiles = [%q]\n", file))
 	d := newDaemon(config.Source{}, io.Discard)
-	svc, err := d.caches.newService(c, c.Listen, "test", d.log)
+	svc, err := d.caches.newService(c, handover.Handover{}, c.Listen, "test", d.log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +57,7 @@ func TestStatusLineShowsPresentProblemsOnly(t *testing.T) {
 	}()
 
 	replaceFile(t, file, `{"auths":`)
-	r.expect("STATUS=serving 4 registries on " + c.Listen[0].String() + "; credential file " + file)
+	r.expect("STATUS=serving every registry on " + c.Listen[0].String() + "; credential file " + file)
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +69,7 @@ func TestStatusLineShowsPresentProblemsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	replaceFile(t, file, good)
-	r.expect("STATUS=serving 4 registries on " + c.Listen[0].String() + "\n")
+	r.expect("STATUS=serving every registry on " + c.Listen[0].String() + "\n")
 }
 
 func TestFirstStatusLineShowsProblemsOfTheStart(t *testing.T) {
@@ -82,11 +83,11 @@ func TestFirstStatusLineShowsProblemsOfTheStart(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	d := newDaemon(config.Source{Path: file}, r.log)
 	d.checkPort = allowPort
-	d.build = func(c *config.Config, at []netip.AddrPort, log *logrus.Logger) (service, error) {
-		return d.caches.newService(c, at, "test", log)
+	d.build = func(c *config.Config, found handover.Handover, at []netip.AddrPort, log *logrus.Logger) (service, error) {
+		return d.caches.newService(c, found, at, "test", log)
 	}
 	go func() { r.ended <- d.run(ctx) }()
-	r.expect("READY=1\nSTATUS=serving 4 registries on " + addr + "; nothing is stored: opening the cache")
+	r.expect("READY=1\nSTATUS=serving every registry on " + addr + "; nothing is stored: opening the cache")
 	resp, err := http.Get("http://" + addr + "/")
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("it answers %v, %v", resp, err)

@@ -105,15 +105,18 @@ func (c *composer) compose() Plan {
 	if c.blocked == nil || c.foreign {
 		c.restoreUnwanted()
 	}
+	var adopted []engine.Adopted
 	for i, p := range c.plans {
 		c.finishState(p)
 		if c.reports[i] {
 			c.out.Engines = append(c.out.Engines, p.State)
 		}
+		adopted = append(adopted, p.State.Adopted...)
 		if p.Probe != nil {
 			c.out.probes = append(c.out.probes, probeOf{p.State.Engine, p.State.Home, *p.Probe})
 		}
 	}
+	c.out.Adopted = engine.MergeAdopted(adopted)
 	return c.out
 }
 

@@ -2,6 +2,7 @@ package hostconfig
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -286,5 +287,85 @@ func TestASkopeoThatDoesNotComeIsWarnedOf(t *testing.T) {
 	}
 	if now := h.snapshot(t); !maps.Equal(now, before) {
 		t.Errorf("after revert:\n%v\nbefore:\n%v", now, before)
+	}
+}
+
+// guarded are the entries of sidemirror's drop-in that are for a port of a host and name no mirror.
+func guarded(t *testing.T, h *Host, host string) (ports []string) {
+	t.Helper()
+	for block := range strings.SplitSeq(h.get(t, containersimage.File), "[[registry]]") {
+		if _, rest, found := strings.Cut(block, "prefix = \""+host+":"); found && !strings.Contains(block, "registry.mirror") {
+			port, _, _ := strings.Cut(rest, "\"")
+			ports = append(ports, port)
+		}
+	}
+	return ports
+}
+
+func TestPortsThatTheHostsFilesNameAreNotMirrored(t *testing.T) {
+	t.Parallel()
+	for name, files := range map[string]map[string]string{
+		"a login by podman":     {"/run/containers/0/auth.json": `{"auths": {"reg.test:9123": {"auth": "YTpi"}}}`},
+		"a login by docker":     {"/root/.docker/config.json": `{"auths": {"https://reg.test:9123/v2/": {}}}`},
+		"the kubelet's login":   {"/var/lib/kubelet/config.json": `{"auths": {"reg.test:9123/team": {}}}`},
+		"a certificate":         {"/etc/containers/certs.d/reg.test:9123/ca.crt": ""},
+		"one of Docker":         {"/etc/docker/certs.d/reg.test:9123/ca.crt": ""},
+		"containerd's file":     {"/etc/containerd/certs.d/reg.test:9123/hosts.toml": ""},
+		"an insecure registry":  {"/etc/docker/daemon.json": `{"insecure-registries": ["REG.test:9123"]}`},
+		"a policy":              {"/etc/containers/policy.json": `{"transports": {"docker": {"reg.test:9123/a": []}}}`},
+		"a place of signatures": {"/etc/containers/registries.d/reg.yaml": "docker:\n  reg.test:9123:\n    lookaside: https://s\n"},
+		"a container's unit":    {"/etc/containers/systemd/app.container": "[Container]\nImage=reg.test:9123/app:v1\n"},
+		"a static pod":          {"/etc/kubernetes/manifests/app.yaml": "image: reg.test:9123/app@sha256:0\n"},
+		"a service":             {"/etc/systemd/system/app.service": "[Service]\nExecStart=podman run reg.test:9123/app\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := toolsHost(t, files)
+			do(t, h, tools("reg.test"))
+			if got := guarded(t, h, "reg.test"); !slices.Contains(got, "9123") {
+				t.Errorf("these ports have an entry: %q", got)
+			}
+		})
+	}
+}
+
+// Without a login that named it, the port would be mirrored and pulls from it would fail.
+func TestAPortIsNotForgottenWhenTheFileThatNamedItIsGone(t *testing.T) {
+	t.Parallel()
+	const login = "/run/containers/0/auth.json"
+	h := toolsHost(t, map[string]string{login: `{"auths": {"reg.test:9123": {}}}`})
+	do(t, h, tools("reg.test"))
+	h.put(t, login, "{}")
+	do(t, h, tools("reg.test"))
+	if got := guarded(t, h, "reg.test"); !slices.Contains(got, "9123") {
+		t.Errorf("these ports have an entry: %q", got)
+	}
+}
+
+func TestOnlyPortsOfMirroredHostsCount(t *testing.T) {
+	t.Parallel()
+	var many strings.Builder
+	for port := 20000; port < 21000; port++ {
+		fmt.Fprintf(&many, "reg.test:%d\n", port)
+	}
+	h := toolsHost(t, map[string]string{
+		"/etc/systemd/system/a.service": "other.test:9001 my-reg.test:9002 a.reg.test:9003 reg.test:99999 reg.test:0 reg.test:",
+		"/etc/systemd/system/b.service": many.String(),
+	})
+	without := toolsHost(t, nil)
+	for _, each := range []*Host{h, without} {
+		do(t, each, tools("reg.test"))
+	}
+	usual := len(guarded(t, without, "reg.test"))
+	got := guarded(t, h, "reg.test")
+	if len(got) <= usual || len(got) > usual+64 {
+		t.Errorf("%d ports have an entry, %d without files", len(got), usual)
+	}
+	for _, port := range []string{"9001", "9002", "9003", "99999", "0"} {
+		if slices.Contains(got, port) {
+			t.Errorf("port %s has an entry", port)
+		}
+	}
+	if text := h.get(t, containersimage.File); strings.Contains(text, "other.test") {
+		t.Errorf("a host that is not mirrored has an entry:\n%s", text)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/certtest"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -80,10 +81,12 @@ func TestADefaultFolderOfTheUsersHasSidemirrorFirst(t *testing.T) {
 }
 
 func TestRegistriesWithAFolderOfTheirOwnGoThroughSidemirrorToo(t *testing.T) {
+	authority, _ := certtest.New(t)
 	h := host(t, map[string]string{
 		containerdCerts + "a.example/hosts.toml":          theirs,
 		containerdCerts + "b.example_5000_/hosts.toml":    theirs,
-		containerdCerts + "ca.example/ca.crt":             "x",
+		containerdCerts + "ca.example/ca.crt":             authority,
+		containerdCerts + "broken.example/ca.crt":         "x",
 		containerdCerts + "tls.example/hosts.toml":        "[host.\"https://tls.example\"]\n  skip_verify = true\n",
 		containerdCerts + "server.example/hosts.toml":     "server = \"http://server.example\"\n" + theirs,
 		containerdCerts + "http.example/hosts.toml":       "[host.\"http://http.example\"]\n",
@@ -97,7 +100,10 @@ func TestRegistriesWithAFolderOfTheirOwnGoThroughSidemirrorToo(t *testing.T) {
 	})
 	before := h.snapshot(t)
 	plan := h.plan(t, anyOf(engine.Containerd))
-	want := map[string]bool{defaultHosts: true, containerdCerts + "a.example/hosts.toml": true, containerdCerts + "b.example_5000_/hosts.toml": true}
+	want := map[string]bool{defaultHosts: true}
+	for _, name := range []string{"a.example", "b.example_5000_", "ca.example", "tls.example", "server.example", "http.example"} {
+		want[containerdCerts+name+"/hosts.toml"] = true
+	}
 	for _, c := range plan.Changes {
 		if !want[c.Path] {
 			t.Errorf("%s would be changed to\n%s", c.Path, c.After)
@@ -114,13 +120,16 @@ func TestRegistriesWithAFolderOfTheirOwnGoThroughSidemirrorToo(t *testing.T) {
 }
 
 func TestADefaultFolderDoesNotHideWhatIsInALaterFolder(t *testing.T) {
+	authority, _ := certtest.New(t)
 	config := "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/etc/containerd/certs.d:/etc/docker/certs.d\"\n"
 	for name, test := range map[string]struct {
 		files  map[string]string
 		hidden bool
 	}{
 		"nothing there":            {nil, false},
-		"certificates":             {map[string]string{dockerCerts + "ca.example/ca.crt": "x"}, true},
+		"certificates":             {map[string]string{dockerCerts + "ca.example/ca.crt": authority}, false},
+		"certificates, unusable":   {map[string]string{dockerCerts + "ca.example/ca.crt": "x"}, true},
+		"an empty folder":          {map[string]string{dockerCerts + "ca.example/": ""}, true},
 		"a hosts.toml":             {map[string]string{dockerCerts + "m.example/hosts.toml": theirs}, true},
 		"a default folder":         {map[string]string{dockerCerts + "_default/hosts.toml": theirs}, true},
 		"hidden by a folder":       {map[string]string{dockerCerts + "a.example/ca.crt": "x", containerdCerts + "a.example/hosts.toml": theirs}, false},

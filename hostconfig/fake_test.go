@@ -199,3 +199,5 @@ func inode(t *testing.T, name string) uint64 {
 	}
 	return info.Sys().(*syscall.Stat_t).Ino
 }
+
+func (d fakeDaemon) Remove(context.Context, string) error { return nil }

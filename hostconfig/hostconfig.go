@@ -101,6 +101,9 @@ type Plan struct {
 	// as wanted. Those of an engine are among the problems of its state too.
 	Refused []*problem.Problem
 
+	// Adopted say how the engines reach registries. sidemirror reaches them in the same way.
+	Adopted []engine.Adopted
+
 	// Notes are about the host as a whole, and keep nothing from being done.
 	Notes []*problem.Problem
 

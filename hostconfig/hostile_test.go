@@ -14,6 +14,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/certtest"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -212,12 +213,13 @@ func TestHugeFilesAreRefusedWhicheverTheyAre(t *testing.T) {
 
 // A user who may write to a folder may exchange it for a link between the plan and its execution.
 func TestAFolderSwappedForALinkIsNotFollowedOut(t *testing.T) {
+	authority, _ := certtest.New(t)
 	for _, folder := range []string{"/etc/docker", "/etc/containerd", "/etc/containerd/certs.d", "/etc/containerd/certs.d/r.example", "/var/lib"} {
 		for name, target := range map[string]string{"relative": "../../../../../../outside", "absolute": "OUTSIDE", "inside": "/srv"} {
 			t.Run(folder+" "+name, func(t *testing.T) {
 				h := host(t, map[string]string{
 					"/outside/keep": "x", "/root/srv/keep": "x", "/root/var/lib/": "",
-					"/root" + dockerJSON: "{}", "/root" + rFolder + "/ca.crt": "PEM",
+					"/root" + dockerJSON: "{}", "/root" + rFolder + "/ca.crt": authority,
 				})
 				outer := *h
 				h.Root = filepath.Join(h.Root, "root")
@@ -248,9 +250,10 @@ func TestAFolderSwappedForALinkIsNotFollowedOut(t *testing.T) {
 }
 
 func TestNamesWithNewlines(t *testing.T) {
+	authority, _ := certtest.New(t)
 	const folder = "/etc/containerd/certs.d/a\n[host.\"x\"]"
 	h := host(t, map[string]string{
-		rFolder + "/a\"\n[host.'evil']\n.crt":     "PEM",
+		rFolder + "/a\"\n[host.'evil']\n.crt":     authority,
 		folder + "/hosts.toml":                    splice.FileMark + "\n" + ourHost, // as if it were sidemirror's
 		"/etc/containerd/certs.d/b\nc/hosts.toml": splice.FileMark + "\n[broken\n",
 	})

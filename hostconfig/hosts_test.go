@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/certtest"
 )
 
 const (
@@ -56,13 +57,14 @@ func TestASecondApplyWritesNothing(t *testing.T) {
 }
 
 func TestCertificatesStayInForce(t *testing.T) {
+	cert, key := certtest.New(t)
 	h := host(t, map[string]string{
-		rFolder + "/ca.crt": "x", rFolder + "/me.cert": "x", rFolder + "/me.key": "x", rFolder + "/both.cert": "x", rFolder + "/notes": "x",
+		rFolder + "/ca.crt": cert, rFolder + "/me.cert": cert, rFolder + "/me.key": key, rFolder + "/both.cert": cert + key, rFolder + "/notes": "x",
 	})
 	before := h.snapshot(t)
 	h.apply(t, containerdOnly("r.example"))
 	contains(t, h.get(t, rHosts), "ca = [\"ca.crt\"]\n", "client = [\"both.cert\", [\"me.cert\", \"me.key\"]]\n", ourHost)
-	h.put(t, rFolder+"/second.crt", "x")
+	h.put(t, rFolder+"/second.crt", cert)
 	h.apply(t, containerdOnly("r.example"))
 	contains(t, h.get(t, rHosts), `ca = ["ca.crt", "second.crt"]`)
 	if err := os.Remove(h.path(rFolder + "/second.crt")); err != nil {

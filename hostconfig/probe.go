@@ -92,8 +92,8 @@ func (a *applier) puller(ctx context.Context, q probeOf) func(ctx context.Contex
 	if q.Command != nil {
 		return func(ctx context.Context, reference string) error { return a.pullBy(ctx, q, reference) }
 	}
-	if d := a.daemon(ctx, cmp.Or(q.home, q.engine)); d != nil {
-		return d.Pull
+	if images, ok := a.daemon(ctx, cmp.Or(q.home, q.engine)).(live.Images); ok {
+		return images.Pull
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/hostconfig/containerd"
+	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
 )
 
@@ -78,7 +79,9 @@ func TestARealContainerdIsAsked(t *testing.T) {
 			certs := h.path("/srv/hosts")
 			at := realContainerd(t, test.more, strings.Replace(test.registry, "CERTS", certs, 1))
 			real := containerd.Connect(nil, process.Process{Args: []string{"containerd", "--address", at}}, nil)
-			fake.pull = func(ctx context.Context, _ ask, reference string) error { return real.Pull(ctx, reference) }
+			fake.pull = func(ctx context.Context, _ ask, reference string) error {
+				return real.(live.Images).Pull(ctx, reference)
+			}
 			before := h.snapshot(t)
 			began := time.Now()
 			result, err := h.try(t, containerdOnly("r.example"))

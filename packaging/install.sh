@@ -142,7 +142,7 @@ give_back() {
 	fi
 	"$PREFIX/bin/sidemirror" revert --files-only ||
 		fail "not every file was restored, so nothing is removed; do what it says above, and run this again"
-	rmdir /var/lib/sidemirror-hosts /var/lib/sidemirror-logins 2>/dev/null || :
+	rmdir /var/lib/sidemirror-hosts /var/lib/sidemirror-logins /run/sidemirror-hosts 2>/dev/null || :
 }
 
 uninstall_files() {

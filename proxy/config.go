@@ -13,6 +13,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
+	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
 // Config is what a [Proxy] is made from. The daemon validates it: New fails only on what it has to
@@ -27,6 +28,13 @@ type Config struct {
 	// LoggedIn reports whether the daemon has a login for a registry. Without a table such a registry is
 	// served at its own host, to trusted callers. If it is nil, none is.
 	LoggedIn func(registry string) bool
+
+	// Adopted says how the engines reach registries, by name. It counts for the registry's own host if
+	// the configuration does not say how that is reached.
+	Adopted map[string]Adopted
+
+	// Forward is the forward proxy through which registries are reached; nil if there is none.
+	Forward *upstream.ForwardProxy
 
 	// Listen are the addresses that the proxy is served at.
 	Listen []netip.AddrPort
@@ -69,6 +77,14 @@ type Config struct {
 
 	// Observer, if not nil, is notified of what the proxy does.
 	Observer observe.Observer
+}
+
+// Adopted is how the engines reach a registry.
+type Adopted struct {
+	upstream.Adopted
+
+	// PlainHTTP says that the registry is asked by plain HTTP.
+	PlainHTTP bool
 }
 
 // Freshness bounds how old a response from the cache may be.

@@ -67,6 +67,9 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 	}
 	w.memory = req.memory
 	w.line.credential = req.generation()
+	if isTestImage(req) {
+		return serveTestImage(w, req)
+	}
 	err = p.afterRefusal(req, handlers[asked.Kind](p, w, req))
 	return withUnread(err, req.caller.Unread())
 }

@@ -109,17 +109,34 @@ func (p *Proxy) Probe(ctx context.Context) {
 			continue
 		}
 		for _, u := range reg.pool {
-			wait.Go(func() {
-				resp, err := u.Do(ctx, upstream.Request{
-					Method: http.MethodGet, Path: "/v2/", Identity: upstream.Identity{Certificate: true},
-				})
-				if err == nil {
-					_ = resp.Body.Close()
-				}
-			})
+			wait.Go(func() { ask(ctx, u) })
 		}
 	}
 	wait.Wait()
+}
+
+// Recheck asks the upstreams that are out of reach whether they are there again. It waits for their
+// responses.
+func (p *Proxy) Recheck(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var wait sync.WaitGroup
+	for _, u := range p.routes.upstreams() {
+		if !u.Reachable() {
+			wait.Go(func() { ask(ctx, u) })
+		}
+	}
+	wait.Wait()
+}
+
+// ask asks an upstream whether it is there. Its health records the outcome.
+func ask(ctx context.Context, u *upstream.Upstream) {
+	resp, err := u.Do(ctx, upstream.Request{
+		Method: http.MethodGet, Path: "/v2/", Identity: upstream.Identity{Certificate: true},
+	})
+	if err == nil {
+		_ = resp.Body.Close()
+	}
 }
 
 // Login checks cred, which will be stored under the key of registry and namespace, with the

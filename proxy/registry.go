@@ -96,13 +96,26 @@ func (r *routes) make(rc config.Registry) (*registry, error) {
 	for _, u := range rc.Upstreams {
 		reached := rc
 		reached.Cert, reached.Key = r.certificate(rc, u)
-		up, err := upstream.New(upstream.Config{
+		adopted := r.adopted(rc)
+		if adopted.PlainHTTP {
+			u = &url.URL{Scheme: "http", Host: u.Host}
+		}
+		settings := upstream.Config{
 			URL:       u,
 			Registry:  reached,
+			Adopted:   adopted.Adopted,
+			Forward:   r.config.Forward,
 			UserAgent: "sidemirror/" + r.config.Version,
 			Changed:   func(err error) { r.say(rc.Name, u, err) },
 			Observer:  r.config.Observer,
-		})
+		}
+		up, err := upstream.New(settings)
+		if err != nil && (adopted.CA != nil || adopted.Clients != nil) {
+			// The configuration is as good as without them.
+			r.config.Log.WithError(err).WithField("registry", rc.Name).Warn("the engines' certificates cannot be used")
+			settings.Adopted = upstream.Adopted{}
+			up, err = upstream.New(settings)
+		}
 		if err != nil {
 			reg.pool.Close()
 			return nil, fmt.Errorf("registry %q: %w", rc.Name, err)
@@ -110,6 +123,14 @@ func (r *routes) make(rc config.Registry) (*registry, error) {
 		reg.add(up, u, isHome(rc, u))
 	}
 	return reg, nil
+}
+
+// adopted returns how the engines reach a registry whose configuration does not say how it is reached.
+func (r *routes) adopted(rc config.Registry) Adopted {
+	if rc.Explicit {
+		return Adopted{}
+	}
+	return r.config.Adopted[rc.Name]
 }
 
 // certificate returns the client certificate for an upstream of rc. That of rc is for the

@@ -128,17 +128,26 @@ func (r *routes) withoutTable(name string) *registry {
 	}
 	// Its certificates are for no registry in particular.
 	settings.CA, settings.Cert, settings.Key, settings.Realms = "", "", "", nil
+	adopted := r.config.Adopted[name]
 	u := &url.URL{Scheme: "https", Host: name}
+	if adopted.PlainHTTP {
+		u.Scheme = "http"
+	}
 	up, err := upstream.New(upstream.Config{
 		URL:          u,
 		Registry:     settings,
+		Adopted:      adopted.Adopted,
 		Unconfigured: true,
+		Forward:      r.config.Forward,
 		Own:          r.config.Listen,
 		UserAgent:    "sidemirror/" + r.config.Version,
 		Changed:      func(err error) { r.say(name, u, err) },
 		Observer:     r.config.Observer,
 	})
 	if err != nil {
+		if adopted.CA != nil || adopted.Clients != nil {
+			r.config.Log.WithError(err).WithField("registry", name).Warn("the engines' certificates cannot be used; the engines ask the registry directly")
+		}
 		return nil
 	}
 	reg := &registry{clientAuth: clientAuth(settings), parallel: settings.Parallel}

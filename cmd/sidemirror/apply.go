@@ -45,7 +45,12 @@ is 0 if every file is as planned.`,
 				return err
 			}
 			h.Probe = true
+			// Before the engines ask sidemirror for these registries.
+			unknown := f.handOver(cmd.Context(), plan)
 			result, failed := hostconfig.Apply(cmd.Context(), h, plan)
+			if unknown != nil {
+				result.Warnings = append(result.Warnings, problem.Coded(unknown, "handover-failed"))
+			}
 			// The report is about what still holds.
 			if _, after, err := f.plan(cmd.Context()); err == nil {
 				plan.Engines, plan.Notes = after.Engines, after.Notes
@@ -77,6 +82,7 @@ func (f *hostFlags) writeApplied(w io.Writer, result hostconfig.Result, plan hos
 			p.report(red, "problem", what.engine, what.Problem)
 		}
 	}
+	p.adopted(plan.Engines)
 	p.notes(plan.Engines, plan.Notes...)
 	present := slices.ContainsFunc(plan.Engines, func(s engine.State) bool { return s.Present })
 	switch {

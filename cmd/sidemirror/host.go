@@ -139,6 +139,18 @@ func (f *hostFlags) planFor(ctx context.Context, h *hostconfig.Host, c *config.C
 	return hostconfig.Make(ctx, h, want)
 }
 
+// handOver tells the proxy of the running host how the engines reach registries.
+func (f *hostFlags) handOver(ctx context.Context, plan hostconfig.Plan) error {
+	if f.root != "/" {
+		return nil
+	}
+	c, err := f.load(ctx)
+	if err != nil {
+		return err
+	}
+	return keeper.HandOver(c.Engine.HandoverDir, plan)
+}
+
 // plan compares the host with what is wanted of it.
 func (f *hostFlags) plan(ctx context.Context) (*hostconfig.Host, hostconfig.Plan, error) {
 	h, err := f.host()

@@ -87,6 +87,7 @@ that they ask it first. If it is stopped or broken, the engines fall back to the
 		newRevertCommand(g),
 		newWatchCommand(g),
 		newStatusCommand(g),
+		newDoctorCommand(g),
 		newPullCommand(g),
 		newCacheCommand(g),
 		newLoginCommand(g),

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -55,6 +58,7 @@ marks, and the mirror in daemon.json by its address.`,
 				}
 			}
 			result, failed := hostconfig.Revert(cmd.Context(), h, mirror)
+			failed = errors.Join(failed, f.handNothingOver(cmd.Context()))
 			if asJSON {
 				err = writeRevertedJSON(cmd.OutOrStdout(), result, stopped)
 			} else {
@@ -70,6 +74,18 @@ marks, and the mirror in daemon.json by its address.`,
 	cmd.Flags().BoolVar(&filesOnly, "files-only", false, "leave the watcher as it is, even if it would write the files again")
 	addJSON(cmd, &asJSON)
 	return cmd
+}
+
+// handNothingOver takes back what the proxy of the running host was told about the engines.
+func (f *hostFlags) handNothingOver(ctx context.Context) error {
+	folder := config.Default().Engine.HandoverDir
+	if c, err := f.load(ctx); err == nil {
+		folder = c.Engine.HandoverDir
+	}
+	if f.root != "/" || folder == "" {
+		return nil
+	}
+	return handover.Remove(folder)
 }
 
 // stopWatcher stops and disables the watcher, if systemd runs it, and returns the name of the unit if

@@ -34,6 +34,7 @@ type status struct {
 
 	RefusedCallers []refusedCaller `json:"refused_callers,omitempty"` // root alone sees them
 	Logins         []state.Login   `json:"logins,omitempty"`          // and those
+	Guests         []string        `json:"guests,omitempty"`          // and those
 
 	mirror string // sidemirror's URL
 	unused bool   // no configuration is in force, so that engines use the registries directly
@@ -175,6 +176,9 @@ func (s *status) write(w io.Writer) error {
 	if len(s.Logins) > 0 {
 		p.printf("%-10s  %s\n", "logins", printable(loginsText(s.Logins)))
 	}
+	if len(s.Guests) > 0 {
+		p.printf("%-10s  served at %s\n", "guests", printable(strings.Join(s.Guests, ", ")))
+	}
 	for _, e := range s.Engines {
 		p.state(e)
 		for _, file := range e.Files {
@@ -188,6 +192,7 @@ func (s *status) write(w io.Writer) error {
 	for _, what := range problems {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
+	p.adopted(s.Engines)
 	p.notes(s.Engines, s.Notes...)
 	p.refusedCallers(s.RefusedCallers, time.Now())
 	if len(problems) == 0 {

@@ -8,6 +8,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/sidemirror/sidemirror/internal/problem"
+	"github.com/sidemirror/sidemirror/internal/secret"
 	"github.com/sidemirror/sidemirror/internal/spelling"
 )
 
@@ -141,7 +142,8 @@ func (l *loader) set(key string, field any, check func(string) error, v value, a
 		if at.variable == "" {
 			at.offset = f.offset
 		}
-		l.faults.add(fault{at: at, text: key + ": " + f.text, hint: f.hint})
+		_, isSecret := field.(*secret.Secret)
+		l.faults.add(fault{at: at, text: key + ": " + f.text, hint: f.hint, secret: isSecret})
 		return
 	}
 	l.c.from[key] = at

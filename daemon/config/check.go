@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/internal/secret"
 )
 
 // check compares the values with each other.
@@ -14,6 +16,16 @@ func (l *loader) check() {
 	}
 	if (l.c.Credentials.Plugins == "") != (l.c.Credentials.PluginDir == "") {
 		l.complain("credentials.plugins", -1, "plugins and plugin_dir belong together", "set both, as the kubelet's two flags are, or neither")
+	}
+	l.checkGuests()
+	for key, proxy := range map[string]secret.Secret{"outbound.http_proxy": l.c.Outbound.HTTPProxy, "outbound.https_proxy": l.c.Outbound.HTTPSProxy} {
+		u, err := proxyURL(proxy.Reveal())
+		if err != nil || u == nil {
+			continue
+		}
+		if addr, loop := l.listensAt(u); loop {
+			l.faults.add(fault{at: l.at(key, -1), text: fmt.Sprintf("%s: sidemirror itself listens there (%s)", key, addr), hint: "write the URL of a forward proxy", secret: true})
+		}
 	}
 	hosts := make(map[string]string)
 	for i := range l.c.Registries {
@@ -33,7 +45,10 @@ func (l *loader) check() {
 func (l *loader) checkRegistry(r *Registry) {
 	upstreams := registryKey(r.Name, "upstreams")
 	_, given := l.c.from[upstreams]
-	switch {
+	r.Explicit = given || r.CA != "" || r.Cert != ""
+	switch _, enabled := l.c.from[registryKey(r.Name, "enabled")]; {
+	case r.Name != Wildcard && enabled:
+		l.complain(registryKey(r.Name, "enabled"), -1, `only "*" can be turned on and off`, "remove the key")
 	case r.Name == Wildcard && given:
 		l.complain(upstreams, -1, `"*" stands for registries that are not named, and each is its own upstream`, "remove the key")
 	case r.Name == Wildcard && len(r.Hosts) > 0:
@@ -78,6 +93,11 @@ func (l *loader) listensAt(u *url.URL) (netip.AddrPort, bool) {
 // complain reports a fault of a key, or of an element of its list. A key that is not set is
 // reported at the beginning of the file: its default is only wrong together with another key.
 func (l *loader) complain(key string, elem int, text, hint string) {
+	l.faults.add(fault{at: l.at(key, elem), text: key + ": " + text, hint: hint})
+}
+
+// at returns where a key was set, or an element of its list.
+func (l *loader) at(key string, elem int) origin {
 	at := l.c.from[key]
 	if v := l.values[key]; at.variable == "" {
 		switch {
@@ -87,7 +107,7 @@ func (l *loader) complain(key string, elem int, text, hint string) {
 			at.offset = v.offset
 		}
 	}
-	l.faults.add(fault{at: at, text: key + ": " + text, hint: hint})
+	return at
 }
 
 // origin returns where key was set, for people.

@@ -5,8 +5,10 @@ package config
 import (
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
+	"github.com/sidemirror/sidemirror/internal/secret"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -31,9 +33,9 @@ type Config struct {
 	// after SIGTERM. Default 30 s.
 	ShutdownTimeout time.Duration
 
-	// Registries ([registry."NAME"]) are the registries served. docker.io, ghcr.io, quay.io and
-	// registry.k8s.io are served without being named; a table with one of these names changes
-	// only the keys that it has.
+	// Registries ([registry."NAME"]) are the registries served. docker.io, ghcr.io, quay.io,
+	// registry.k8s.io and "*" are served without being named; a table with one of these names
+	// changes only the keys that it has. "*" is left out if it is not enabled.
 	Registries []Registry
 
 	// Credentials is [credentials].
@@ -100,6 +102,22 @@ type Config struct {
 		Prefetch bool
 	}
 
+	// Outbound is [outbound]: the forward proxy through which registries are reached.
+	Outbound struct {
+		// HTTPProxy and HTTPSProxy (http_proxy and https_proxy, URLs as "http://proxy.example:3128",
+		// which may have a login) are the proxies for http and https upstreams. If either is set,
+		// neither the variables HTTP_PROXY and HTTPS_PROXY count nor the engines' proxy. Default none.
+		HTTPProxy, HTTPSProxy secret.Secret
+
+		// NoProxy (no_proxy, a list of names, addresses and networks as in the variable NO_PROXY) is
+		// what is reached without the proxy, in addition to what the proxy's own list has. Default none.
+		NoProxy []string
+
+		// AdoptProxy (adopt_proxy) makes sidemirror use the proxy of the host's engines if it has none
+		// of its own. Default true.
+		AdoptProxy bool
+	}
+
 	// Trust is [trust].
 	Trust struct {
 		// UIDs (uids, a list of user ids) are the users whose processes are served with the
@@ -114,6 +132,9 @@ type Config struct {
 		Units []string
 	}
 
+	// Guests is [guests]: containers and virtual machines of this host that have a network of their own.
+	Guests Guests
+
 	// Page is [page]: the page at "/".
 	Page struct {
 		// ShowImages (show_images) shows every caller which images are pulled, exact figures and the
@@ -123,6 +144,15 @@ type Config struct {
 
 	// Engine is [engine]: which engines "plan", "apply" and "watch" configure.
 	Engine struct {
+		// AdoptClientKeys (adopt_client_keys) allows a copy of client keys that only root can read, for
+		// registries to which the engines show a client certificate. Default false.
+		AdoptClientKeys bool
+
+		// HandoverDir (handover_dir, an absolute path) is the folder in which "watch" hands over to the
+		// daemon how the engines reach registries. With "" nothing is handed over. Default
+		// /run/sidemirror-hosts.
+		HandoverDir string
+
 		// Docker is [engine.docker].
 		Docker struct {
 			// Enabled (enabled) makes sidemirror configure Docker. Default true.
@@ -175,6 +205,7 @@ type Config struct {
 		Format string
 	}
 
+	off    []Registry // "*", if it is not enabled
 	source source
 	from   map[string]origin
 }
@@ -184,6 +215,10 @@ type Config struct {
 type Registry struct {
 	// Name is NAME.
 	Name string
+
+	// Enabled (enabled) says whether registries that are not named are served; it is for "*" alone.
+	// Default true.
+	Enabled bool
 
 	// Upstreams (upstreams, a list of http or https URLs) are the servers that the registry's
 	// content is fetched from, tried in order. Default https://NAME; "*" has none.
@@ -223,6 +258,10 @@ type Registry struct {
 	// blob at most. With 1 there is only ever one. Default 8.
 	Parallel int
 
+	// Explicit reports whether the file or the environment says how the registry is reached: by its
+	// upstreams, ca, cert or key. If not, it is reached as the engines reach it.
+	Explicit bool
+
 	// Named reports whether the file or the environment names this registry. sidemirror
 	// probes its upstreams at the start then.
 	Named bool
@@ -242,6 +281,7 @@ func Default() *Config {
 	for _, name := range []string{oci.DockerHub, "ghcr.io", "quay.io", "registry.k8s.io"} {
 		c.Registries = append(c.Registries, NewRegistry(name))
 	}
+	c.Registries = append(c.Registries, NewRegistry(Wildcard))
 	c.Credentials.Store = "/var/lib/sidemirror/credentials.json"
 	c.Credentials.HelperDirs = []string{"/usr/local/bin", "/usr/bin"}
 	c.Cache.Dir = "/var/cache/sidemirror"
@@ -250,8 +290,11 @@ func Default() *Config {
 	c.Cache.MaxStale = 7 * 24 * time.Hour
 	c.Cache.FreshnessTimeout = 5 * time.Second
 	c.Cache.Prefetch = true
+	c.Outbound.AdoptProxy = true
 	c.Trust.UIDs = []uint32{0}
 	c.Trust.Units = []string{"default"}
+	c.Guests.Port = 305
+	c.Engine.HandoverDir = "/run/sidemirror-hosts"
 	c.Engine.Docker.Enabled = true
 	c.Engine.Containerd.Enabled = true
 	c.Engine.Podman.Enabled = true
@@ -264,7 +307,7 @@ func Default() *Config {
 
 // NewRegistry returns the registry called name with every other key at its default.
 func NewRegistry(name string) Registry {
-	r := Registry{Name: name, ClientAuth: "auto", DialTimeout: 5 * time.Second, HeaderTimeout: 25 * time.Second, Parallel: 8}
+	r := Registry{Name: name, Enabled: true, ClientAuth: "auto", DialTimeout: 5 * time.Second, HeaderTimeout: 25 * time.Second, Parallel: 8}
 	switch name {
 	case Wildcard:
 	case oci.DockerHub:
@@ -273,6 +316,16 @@ func NewRegistry(name string) Registry {
 		r.Upstreams = []*url.URL{{Scheme: "https", Host: name}}
 	}
 	return r
+}
+
+// turnOff takes "*" out of the registries served if it is not enabled.
+func (c *Config) turnOff() {
+	c.Registries = slices.DeleteFunc(c.Registries, func(r Registry) bool {
+		if !r.Enabled {
+			c.off = append(c.off, r)
+		}
+		return !r.Enabled
+	})
 }
 
 // Contents returns the text of the file that c was read from; "" if there was none.

@@ -26,7 +26,7 @@ type fault struct {
 	at   origin
 	text string
 	hint string
-	// secret says that the text after the "=" may be a password: the key is unknown.
+	// secret says that the text after the "=" may be a password: the key is unknown, or its value has one.
 	secret bool
 }
 

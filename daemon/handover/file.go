@@ -2,12 +2,16 @@ package handover
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -39,11 +43,24 @@ type proxyDocument struct {
 	From    string `json:"from"`
 }
 
-func encode(h Handover) ([]byte, error) {
-	if err := h.check(); err != nil {
+// copyName is how a copy is named: after the hash of its contents.
+var copyName = regexp.MustCompile(`^[0-9a-f]{32}\.pem$`)
+
+func nameOf(contents secret.Secret) string {
+	sum := sha256.Sum256([]byte(contents.Reveal()))
+	return hex.EncodeToString(sum[:16]) + ".pem"
+}
+
+// encode returns h as JSON, in which the files are called by names.
+func encode(h Handover, names map[string]string) ([]byte, error) {
+	known := func(file string) bool { return names[file] != "" }
+	if err := h.check(known); err != nil {
 		return nil, err
 	}
-	d := document{Version: version, Registries: h.Registries}
+	d := document{Version: version, Registries: make(map[string]Registry, len(h.Registries))}
+	for host, r := range h.Registries {
+		d.Registries[host] = r.renamed(func(file string) string { return names[file] })
+	}
 	if p := h.Proxy; p != nil {
 		d.Proxy = &proxyDocument{HTTP: p.HTTP.Reveal(), HTTPS: p.HTTPS.Reveal(), NoProxy: p.NoProxy, From: p.From}
 	}
@@ -54,8 +71,9 @@ func encode(h Handover) ([]byte, error) {
 	return data, err
 }
 
-// decode reads what encode has written. Its errors do not quote the data, which may have a password.
-func decode(data []byte) (Handover, error) {
+// decode reads what encode has written, for files in folder. Its errors do not quote the data, which
+// may have a password.
+func decode(folder string, data []byte) (Handover, error) {
 	var d document
 	if err := json.Unmarshal(data, &d); err != nil {
 		return Handover{}, errors.New("it is not the JSON that the watching service writes")
@@ -67,15 +85,20 @@ func decode(data []byte) (Handover, error) {
 	if p := d.Proxy; p != nil {
 		h.Proxy = &Proxy{HTTP: secret.New(p.HTTP), HTTPS: secret.New(p.HTTPS), NoProxy: p.NoProxy, From: p.From}
 	}
-	if err := h.check(); err != nil {
+	if err := h.check(copyName.MatchString); err != nil {
 		return Handover{}, err
+	}
+	for host, r := range h.Registries {
+		h.Registries[host] = r.renamed(func(file string) string { return filepath.Join(folder, file) })
 	}
 	return h, nil
 }
 
-// Read returns what was handed over in a file; nothing if there is no file. Only root, or the user
-// that this process runs as, may have written it, and no other user may write it.
-func Read(file string) (Handover, error) {
+// Read returns what was handed over in a folder; nothing if there is no file. Only root, or the user
+// that this process runs as, may have written it, and no other user may write it. The files that the
+// registries name are the copies in the folder.
+func Read(folder string) (Handover, error) {
+	file := Path(folder)
 	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Handover{}, nil
@@ -84,57 +107,95 @@ func Read(file string) (Handover, error) {
 		return Handover{}, fmt.Errorf("reading what the watching service handed over: %w", err)
 	}
 	defer f.Close()
-	h, err := read(f)
+	data, err := read(f)
+	var h Handover
+	if err == nil {
+		h, err = decode(folder, data)
+	}
 	if err != nil {
 		return Handover{}, fmt.Errorf("reading what the watching service handed over: %s: %w", file, err)
 	}
 	return h, nil
 }
 
-func read(f *os.File) (Handover, error) {
+func read(f *os.File) ([]byte, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return Handover{}, err
+		return nil, err
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return Handover{}, errors.New("it is not a file")
+		return nil, errors.New("it is not a file")
 	case st.Uid != 0 && st.Uid != uint32(os.Geteuid()):
-		return Handover{}, fmt.Errorf("it belongs to user %d", st.Uid)
+		return nil, fmt.Errorf("it belongs to user %d", st.Uid)
 	case st.Mode&0o022 != 0:
-		return Handover{}, errors.New("other users may write it")
+		return nil, errors.New("other users may write it")
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	switch {
-	case err != nil:
-		return Handover{}, err
-	case len(data) > maxSize:
-		return Handover{}, fmt.Errorf("it is longer than %d KiB", maxSize>>10)
+	if err == nil && len(data) > maxSize {
+		err = fmt.Errorf("it is longer than %d KiB", maxSize>>10)
 	}
-	return decode(data)
+	return data, err
 }
 
-// Write makes h what is handed over in folder, which must exist. The file is for root and the
-// folder's group. If it says so already, it stays as it is.
-func Write(folder string, h Handover) error {
-	data, err := encode(h)
-	if err == nil {
-		err = put(folder, name, data)
-	}
-	if err != nil {
-		return fmt.Errorf("handing over to the proxy what the engines are configured with: %w", err)
+// Write makes h what is handed over in folder. The file and the copies are for root and the folder's
+// group. contents has what the files contain that the registries name. What is there already stays as
+// it is. The folder is made if it is missing and there is something to hand over.
+func Write(folder string, h Handover, contents map[string]secret.Secret) error {
+	if err := write(folder, h, contents); err != nil {
+		return fmt.Errorf("handing over to the proxy how the engines are configured: %w", err)
 	}
 	return nil
 }
 
-// put replaces a file of folder if it does not contain data.
-func put(folder, file string, data []byte) error {
+func write(folder string, h Handover, contents map[string]secret.Secret) error {
+	names, used := make(map[string]string), map[string]secret.Secret{}
+	for _, r := range h.Registries {
+		for _, file := range r.files() {
+			if data, ok := contents[file]; ok {
+				names[file] = nameOf(data)
+				used[names[file]] = data
+			}
+		}
+	}
+	data, err := encode(h, names)
+	if err != nil {
+		return err
+	}
+	empty := len(h.Registries) == 0 && h.Proxy == nil
 	dir, err := open(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		if empty {
+			return nil
+		}
+		if err := os.Mkdir(folder, 0o755); err != nil {
+			return err
+		}
+		dir, err = open(folder)
+	}
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	if now, err := contents(dir, file); err == nil && bytes.Equal(now, data) {
+	for file, data := range used {
+		if err := put(dir, file, []byte(data.Reveal())); err != nil {
+			return err
+		}
+	}
+	if empty {
+		err = remove(dir, name)
+	} else {
+		err = put(dir, name, data)
+	}
+	if err != nil {
+		return err
+	}
+	return removeCopies(dir, used)
+}
+
+// put replaces a file of dir if it does not contain data.
+func put(dir *os.File, file string, data []byte) error {
+	if now, err := contentsOf(dir, file); err == nil && bytes.Equal(now, data) {
 		return nil
 	}
 	return durable.Replace(dir, file, data, durable.Options{Prepare: func(f *os.File) error { return f.Chmod(0o640) }})
@@ -144,8 +205,8 @@ func open(folder string) (*os.File, error) {
 	return os.OpenFile(folder, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 }
 
-// contents returns a file of dir that this package may have written.
-func contents(dir *os.File, file string) ([]byte, error) {
+// contentsOf returns a file of dir that this package may have written.
+func contentsOf(dir *os.File, file string) ([]byte, error) {
 	fd, err := unix.Openat(int(dir.Fd()), file, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -158,18 +219,29 @@ func contents(dir *os.File, file string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxSize+1))
 }
 
-// Remove hands over nothing any more.
-func Remove(folder string) error {
-	dir, err := open(folder)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// removeCopies removes the copies that are not used any more.
+func removeCopies(dir *os.File, used map[string]secret.Secret) error {
+	list, err := dir.Readdirnames(-1)
 	if err != nil {
-		return fmt.Errorf("removing what was handed over to the proxy: %w", err)
+		return err
 	}
-	defer dir.Close()
-	if err := durable.Remove(dir, name, durable.Options{}); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing what was handed over to the proxy: %w", err)
+	for _, file := range list {
+		if _, ok := used[file]; ok || !copyName.MatchString(file) {
+			continue
+		}
+		if err := remove(dir, file); err != nil {
+			return err
+		}
 	}
 	return nil
 }
+
+func remove(dir *os.File, file string) error {
+	if err := durable.Remove(dir, file, durable.Options{}); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Remove hands over nothing any more. The folder stays.
+func Remove(folder string) error { return Write(folder, Handover{}, nil) }

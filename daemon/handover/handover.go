@@ -2,12 +2,13 @@
 // the engines reach registries. The watching service is root and reads the engines' files; the proxy
 // is another user, and cannot read all of them.
 //
-// They meet in one file below /run. Only root may have written it.
+// They meet in a folder below /run: a file of JSON, and copies of the certificates and keys that it
+// names. Only root may have written the file. A copy is named after its contents, so that a changed
+// certificate and its key come into force together.
 package handover
 
 import (
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 
@@ -17,10 +18,10 @@ import (
 // Folder is where the packages' services hand over. Its group is the proxy's.
 const Folder = "/run/sidemirror-hosts"
 
-// File is the file that the packages' proxy reads.
-const File = Folder + "/" + name
-
 const name = "handover.json"
+
+// Path returns the file in a folder by which it is handed over.
+func Path(folder string) string { return filepath.Join(folder, name) }
 
 // Handover is what was found. Its zero value says that nothing was.
 type Handover struct {
@@ -67,31 +68,15 @@ type Proxy struct {
 	From string
 }
 
-// Files returns the files that the registries' settings name. When one of them changes, so do the
-// settings.
-func (h Handover) Files() []string {
-	var list []string
-	for _, host := range slices.Sorted(maps.Keys(h.Registries)) {
-		r := h.Registries[host]
-		list = append(list, r.CA...)
-		for _, pair := range r.Client {
-			list = append(list, pair.Cert, pair.Key)
-		}
-	}
-	slices.Sort(list)
-	return slices.Compact(list)
-}
-
 const (
-	// maxRegistries, maxFiles, maxPath and maxText bound what is believed, each in number or bytes.
+	// maxRegistries, maxFiles and maxText bound what is believed, each in number or bytes.
 	maxRegistries = 512
-	maxFiles      = 32
-	maxPath       = 4096
+	maxFiles      = 64
 	maxText       = 16 << 10
 )
 
-// check refuses what no watching service writes.
-func (h Handover) check() error {
+// check refuses what no watching service writes. ok says whether a file may be named.
+func (h Handover) check(ok func(file string) bool) error {
 	if len(h.Registries) > maxRegistries {
 		return fmt.Errorf("has more than %d registries", maxRegistries)
 	}
@@ -99,7 +84,7 @@ func (h Handover) check() error {
 		if !isHost(host) {
 			return fmt.Errorf("%q is not the name of a registry", host)
 		}
-		if err := r.check(); err != nil {
+		if err := r.check(ok); err != nil {
 			return fmt.Errorf("registry %s: %w", host, err)
 		}
 	}
@@ -109,23 +94,40 @@ func (h Handover) check() error {
 	return nil
 }
 
-func (r Registry) check() error {
-	if len(r.CA) > maxFiles || len(r.Client) > maxFiles {
+func (r Registry) check(ok func(file string) bool) error {
+	files := r.files()
+	if len(files) > maxFiles {
 		return fmt.Errorf("has more than %d files", maxFiles)
 	}
+	for _, file := range files {
+		if !ok(file) {
+			return fmt.Errorf("%q is not one of the files that are handed over", file)
+		}
+	}
+	if len(r.From) > maxText {
+		return fmt.Errorf("has an origin of more than %d bytes", maxText)
+	}
+	return nil
+}
+
+func (r Registry) files() []string {
 	files := slices.Clone(r.CA)
 	for _, pair := range r.Client {
 		files = append(files, pair.Cert, pair.Key)
 	}
-	for _, file := range files {
-		if len(file) > maxPath || !filepath.IsAbs(file) || filepath.Clean(file) != file {
-			return fmt.Errorf("%q is not the absolute path of a file", file)
-		}
+	return files
+}
+
+// renamed returns r with the names of its files changed by name.
+func (r Registry) renamed(name func(string) string) Registry {
+	r.CA, r.Client = slices.Clone(r.CA), slices.Clone(r.Client)
+	for i := range r.CA {
+		r.CA[i] = name(r.CA[i])
 	}
-	if len(r.From) > maxPath {
-		return fmt.Errorf("has an origin of more than %d bytes", maxPath)
+	for i := range r.Client {
+		r.Client[i] = KeyPair{name(r.Client[i].Cert), name(r.Client[i].Key)}
 	}
-	return nil
+	return r
 }
 
 // isHost reports whether text can be a host with or without a port.

@@ -42,9 +42,12 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 
 		AllowUnprivilegedPort: o.AllowUnprivilegedPort,
 
+		CopyClientKeys: c.Engine.AdoptClientKeys,
+
 		Service:         len(o.Engines) == 0,
 		Helpers:         c.RunsHelpers(),
 		CredentialFiles: c.Credentials.Files,
+		GuestPort:       len(c.Guests.Networks) > 0 && c.Guests.Port < 1024,
 	}
 	if !want.Service {
 		want.Leave = append(want.Leave, engine.Sidemirror)
@@ -54,6 +57,9 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 			want.Any = true
 		} else {
 			want.Registries = append(want.Registries, r.Name)
+		}
+		if r.Explicit {
+			want.Explicit = append(want.Explicit, r.Name)
 		}
 	}
 	want.Registries = withNames(want.Registries, o.LoggedIn)

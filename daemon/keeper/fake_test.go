@@ -129,3 +129,5 @@ func (d fakeDaemon) Signal(_ context.Context, verb live.Verb) error {
 	}
 	return nil
 }
+
+func (d fakeDaemon) Remove(context.Context, string) error { return nil }

@@ -78,6 +78,7 @@ type keeper struct {
 	log       *logrus.Logger
 	toJournal bool
 
+	handover string             // the folder in which the proxy looks for what was found
 	want     *engine.Desired    // nil until a configuration was good
 	loggedIn []string           // the registries that logins make known, as they were found last
 	files    *filewatch.Watcher // the engines' files
@@ -90,6 +91,9 @@ type keeper struct {
 
 func newKeeper(s Settings, stderr io.Writer) *keeper {
 	k := &keeper{settings: s, engines: newRounds(s.Host), log: logrus.New(), retry: retryEvery}
+	if s.Host.Root == "/" { // the proxy of another tree does not run
+		k.engines.handOver = func(plan hostconfig.Plan) error { return HandOver(k.handover, plan) }
+	}
 	k.log.SetOutput(stderr)
 	k.toJournal = stderr == os.Stderr && sdnotify.StderrIsJournal()
 	logging.Configure(k.log, "info", "auto", k.toJournal)
@@ -164,7 +168,7 @@ func (k *keeper) load(ctx context.Context, why string) bool {
 	}
 	k.refused = ""
 	logging.Configure(k.log, c.Log.Level, c.Log.Format, k.toJournal)
-	k.want = &want
+	k.want, k.handover = &want, c.Engine.HandoverDir
 	log.Info("the configuration is in force")
 	return true
 }

@@ -18,6 +18,10 @@ type rounds struct {
 	host *hostconfig.Host
 	now  func() time.Time
 
+	// handOver, if not nil, is called with each plan before it is carried out: the proxy must know how a
+	// registry is reached before engines ask it.
+	handOver func(hostconfig.Plan) error
+
 	want      engine.Desired
 	conflicts map[string]*conflict // of the files that were written, by path
 	failures  int
@@ -55,11 +59,15 @@ func (r *rounds) run(ctx context.Context, want engine.Desired) (round, error) {
 		return round{again: r.retry()}, err
 	}
 	out := round{Plan: plan}
+	var unknown error
+	if r.handOver != nil {
+		unknown = r.handOver(plan)
+	}
 	held := r.hold(&out)
 	todo := plan.Only(func(c hostconfig.Change) bool { return !held[c.Path] })
 	if len(todo.Changes)+len(todo.Signals()) == 0 {
 		r.failures = 0
-		return out, nil
+		return out, unknown
 	}
 	out.Result, err = hostconfig.Apply(ctx, r.host, todo)
 	for _, name := range slices.Concat(out.Written, out.Restored) {
@@ -79,7 +87,7 @@ func (r *rounds) run(ctx context.Context, want engine.Desired) (round, error) {
 	default:
 		out.again = r.retry()
 	}
-	return out, err
+	return out, errors.Join(err, unknown)
 }
 
 func (r *rounds) retry() time.Duration {

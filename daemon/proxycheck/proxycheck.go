@@ -148,7 +148,12 @@ func (r Report) Detailed(problems []*problem.Problem) Report {
 		}
 		r = r.with(p)
 	}
-	r.Problems = append(r.Problems, problems...)
+	for _, p := range problems {
+		known := func(other *problem.Problem) bool { return other.Code == p.Code }
+		if !slices.ContainsFunc(whole, known) { // Check has found it out too
+			r.Problems = append(r.Problems, p)
+		}
+	}
 	return r
 }
 

@@ -47,8 +47,27 @@ type State struct {
 	// Logins are those that registries have accepted since the configuration came into force.
 	Logins []Login `json:"logins,omitempty"`
 
+	// Guests are the addresses at which guests are served, as "172.17.0.1:305 (docker0)".
+	Guests []string `json:"guests,omitempty"`
+
+	// Outbound is the forward proxy through which registries are reached; nil if there is none.
+	Outbound *Outbound `json:"outbound,omitempty"`
+
 	// Refused are the callers that were not trusted lately, the last one first.
 	Refused []Refused `json:"refused_callers,omitempty"`
+}
+
+// Outbound is a forward proxy. Its URLs have no login.
+type Outbound struct {
+	// HTTPProxy and HTTPSProxy are the proxies for http and https registries; "" for none.
+	HTTPProxy  string `json:"http_proxy,omitempty"`
+	HTTPSProxy string `json:"https_proxy,omitempty"`
+
+	// NoProxy is what is reached without the proxy, in the form of the variable NO_PROXY.
+	NoProxy string `json:"no_proxy,omitempty"`
+
+	// From is where the proxy is set, for people.
+	From string `json:"from"`
 }
 
 // Login is a login of the daemon's that a registry has accepted.
@@ -106,6 +125,11 @@ func (s State) encode() ([]byte, error) {
 	s.Problems, s.Notes, s.Refused = shortened(s.Problems), shortened(s.Notes), slices.Clone(s.Refused)
 	for i := range s.Refused {
 		s.Refused[i].Group = clip(s.Refused[i].Group)
+	}
+	if s.Outbound != nil {
+		short := *s.Outbound
+		short.NoProxy, short.From = clip(short.NoProxy), clip(short.From)
+		s.Outbound = &short
 	}
 	for {
 		data, err := json.Marshal(s)

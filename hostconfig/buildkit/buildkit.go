@@ -5,7 +5,6 @@ package buildkit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -191,9 +190,4 @@ func (d daemon) Signal(ctx context.Context, verb live.Verb) error {
 		return &problem.Problem{Code: "buildkit-restart-failed", Text: "restarting buildkitd", Err: err, Hint: "see journalctl -u " + d.Unit + "; to undo: sidemirror revert"}
 	}
 	return nil
-}
-
-// Pull fails: buildkitd pulls only what a build needs.
-func (d daemon) Pull(context.Context, string) error {
-	return errors.New("buildkitd pulls for builds only")
 }

@@ -32,6 +32,14 @@ type Folder struct {
 
 	// Any says that registries that are not named go through sidemirror too: see [Folder.PlanDefault].
 	Any bool
+
+	// Later are the folders in which the engine looks if this one has none for a registry.
+	Later []string
+
+	// Explicit are the registries of which sidemirror's configuration says how they are reached.
+	// CopyKeys allows copies of client keys that only root can read.
+	Explicit []string
+	CopyKeys bool
 }
 
 // OldestReader returns the older one of an engine's library and that of nerdctl, which reads the
@@ -75,7 +83,58 @@ func (f Folder) Plan(plan *engine.Plan, registry, url string, mirrors []splice.M
 		})
 		return
 	}
-	f.planFile(plan, registry, folder, splice.Hosts{URL: url, Registry: registry, Library: f.Library, Mirrors: mirrors}, registry)
+	hosts := splice.Hosts{URL: url, Registry: registry, Library: f.Library, Mirrors: mirrors}
+	if other := f.later(registry); other != "" {
+		f.planInstead(plan, other, folder, hosts)
+	} else if f.adopt(plan, registry, folder, url, true) {
+		f.planFile(plan, registry, folder, hosts, registry)
+	}
+}
+
+// later returns the folder in which the engine finds a registry as long as this one has no folder for
+// it, or "".
+func (f Folder) later(registry string) string {
+	if at := f.Registry(registry); f.Host.Tree.IsDir(at) && !f.oursAlone(at) {
+		return ""
+	}
+	for _, root := range f.Later {
+		other := Folder{Host: f.Host, Path: root}
+		if at := other.Registry(registry); root != f.Path && f.Host.Tree.IsDir(at) && !other.oursAlone(at) {
+			return at
+		}
+	}
+	return ""
+}
+
+// planInstead plans a folder that hides another one of the same registry, whose certificates it names.
+func (f Folder) planInstead(plan *engine.Plan, other, folder string, hosts splice.Hosts) {
+	if !f.onlyCertificates(other) {
+		plan.Skip(hosts.Registry, problem.Problem{
+			Code: "registry-would-hide", Path: other,
+			Text: fmt.Sprintf("would be hidden by %s: sidemirror leaves %s alone", folder, hosts.Registry),
+			Hint: "move it to " + f.Path,
+		})
+		return
+	}
+	if !f.adopt(plan, hosts.Registry, other, hosts.URL, true) {
+		return
+	}
+	ca, clients, err := Certificates(f.Host.Tree, other)
+	if err != nil {
+		plan.Refuse(path.Join(folder, "hosts.toml"), err, "certificate-unusable")
+		return
+	}
+	for _, name := range ca {
+		hosts.CA = append(hosts.CA, path.Join(other, name))
+	}
+	for _, pair := range clients {
+		whole := make([]string, len(pair))
+		for i, name := range pair {
+			whole[i] = path.Join(other, name)
+		}
+		hosts.Clients = append(hosts.Clients, whole)
+	}
+	f.planFile(plan, hosts.Registry, folder, hosts, hosts.Registry)
 }
 
 // planFile adds the hosts.toml in a folder to a plan. what says which registries it is for.
@@ -93,8 +152,11 @@ func (f Folder) planFile(plan *engine.Plan, registry, folder string, hosts splic
 		})
 	}
 	ours := f.Host.Journal.Find(name).IsOurs(now.Data)
+	named := len(hosts.CA)+len(hosts.Clients) > 0 // those of another folder
 	if len(now.Data) == 0 || ours {
-		if hosts.CA, hosts.Clients, err = Certificates(tree, folder); err != nil {
+		if named {
+			// This folder has none.
+		} else if hosts.CA, hosts.Clients, err = Certificates(tree, folder); err != nil {
 			plan.Refuse(name, err, "certificate-unusable")
 			return
 		}
@@ -118,10 +180,10 @@ func (f Folder) inspect(plan *engine.Plan, now hostfs.File, url string) error {
 	if err != nil {
 		return err
 	}
-	if file.Server == "https://docker.io" || file.Server == "docker.io" { // microk8s ships it
+	if file.Server.Name == "https://docker.io" || file.Server.Name == "docker.io" { // microk8s ships it
 		plan.State.Note(problem.Problem{
 			Code: "hosts-server-wrong", Path: now.Path,
-			Text: fmt.Sprintf("its server %q is not a registry: pulls of what its hosts do not have fail there", file.Server),
+			Text: fmt.Sprintf("its server %q is not a registry: pulls of what its hosts do not have fail there", file.Server.Name),
 			Hint: "write https://registry-1.docker.io",
 		})
 	}
@@ -135,7 +197,7 @@ func (f Folder) inspect(plan *engine.Plan, now hostfs.File, url string) error {
 			return err
 		}
 	}
-	return f.checkCA(now.Path, file.CA)
+	return f.checkCA(now.Path, file.Server.CA)
 }
 
 // checkCA refuses a file that names a certificate that does not exist: containerd fails every pull

@@ -11,6 +11,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
 	"github.com/sidemirror/sidemirror/hostconfig/journal"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/certtest"
 )
 
 const (
@@ -69,6 +70,7 @@ func TestTheFolderThatTheResolverTakes(t *testing.T) {
 
 func TestWhatAPlanHasForARegistry(t *testing.T) {
 	const host = "[host.\"https://m.example\"]\n"
+	authority, _ := certtest.New(t)
 	for name, test := range map[string]struct {
 		files                 map[string]string
 		edit                  bool
@@ -83,7 +85,7 @@ func TestWhatAPlanHasForARegistry(t *testing.T) {
 		"invalid":                  {files: map[string]string{"r.example/hosts.toml": "[host."}, refuse: "toml-syntax"},
 		"a certificate is missing": {files: map[string]string{"r.example/hosts.toml": "ca = \"gone.pem\"\n" + host}, refuse: "certificate-missing"},
 		"a host's certificate is":  {files: map[string]string{"r.example/hosts.toml": host + "ca = [\"gone.pem\"]\n"}, refuse: "certificate-missing"},
-		"a certificate is there":   {files: map[string]string{"r.example/hosts.toml": host + "ca = \"../r.example/own.pem\"\n", "r.example/own.pem": "PEM"}, edit: true},
+		"a certificate is there":   {files: map[string]string{"r.example/hosts.toml": host + "ca = \"../r.example/own.pem\"\n", "r.example/own.pem": authority}, edit: true},
 		"a server of microk8s":     {files: map[string]string{"r.example/hosts.toml": "server = \"https://docker.io\"\n" + host}, edit: true, note: "hosts-server-wrong"},
 		"sidemirror by hand":       {files: map[string]string{"r.example/hosts.toml": "[host.\"" + mirror + "\"]\n"}, edit: true, note: "entry-of-the-user"},
 	} {

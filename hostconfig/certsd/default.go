@@ -1,7 +1,6 @@
 package certsd
 
 import (
-	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -15,12 +14,11 @@ import (
 const defaultName = "_default"
 
 // PlanDefault adds to a plan what sends registries that are not named through sidemirror: the
-// hosts.toml of _default, and that of each registry whose folder has one already. later are the
-// folders in which the engine looks after this one.
-func (f Folder) PlanDefault(plan *engine.Plan, url string, named []string, later ...string) {
+// hosts.toml of _default, and that of each registry that has a folder already.
+func (f Folder) PlanDefault(plan *engine.Plan, url string, named []string) {
 	at := path.Join(f.Path, defaultName)
 	theirs := f.Host.Tree.IsDir(at) && !f.oursAlone(at) // it hides what it hides already
-	if hidden := f.hidden(later); hidden != "" && !theirs {
+	if hidden := f.hidden(url); hidden != "" && !theirs {
 		plan.State.Note(problem.Problem{
 			Code: "default-would-hide", Path: hidden,
 			Text: "would be hidden by " + at + ": registries that sidemirror's configuration does not name are not mirrored",
@@ -30,12 +28,30 @@ func (f Folder) PlanDefault(plan *engine.Plan, url string, named []string, later
 	}
 	f.planFile(plan, defaultName, at, splice.Hosts{URL: url, Library: f.Library}, "registries without a folder of their own")
 	f.planOthers(plan, url, named)
+	f.planLater(plan, url, named)
+}
+
+// planLater plans folders for the registries that _default would hide.
+func (f Folder) planLater(plan *engine.Plan, url string, named []string) {
+	for _, root := range f.Later {
+		list, err := f.Host.Tree.Names(root)
+		if err != nil {
+			return // hidden has reported it
+		}
+		for _, item := range list {
+			registry := registryOf(item.Name())
+			if !slices.Contains(named, registry) && f.later(registry) == path.Join(root, item.Name()) {
+				f.planInstead(plan, f.later(registry), path.Join(f.Path, registry), splice.Hosts{URL: url, Registry: registry, Library: f.Library})
+			}
+		}
+	}
 }
 
 // hidden returns a registry's folder in one of the later folders that a _default in this one would
-// hide, or "". The engine takes the first folder that has either.
-func (f Folder) hidden(later []string) string {
-	for _, root := range later {
+// hide, or "". The engine takes the first folder that has either. A folder whose settings sidemirror
+// can use is not hidden: it gets one in this folder, with the same certificates.
+func (f Folder) hidden(url string) string {
+	for _, root := range f.Later {
 		if root == f.Path {
 			continue
 		}
@@ -45,12 +61,21 @@ func (f Folder) hidden(later []string) string {
 		}
 		for _, item := range list {
 			folder := path.Join(root, item.Name())
-			if f.Host.Tree.IsDir(folder) && !f.Host.Tree.IsDir(path.Join(f.Path, item.Name())) && !f.oursAlone(folder) {
+			if f.later(registryOf(item.Name())) == folder && !f.canReplace(registryOf(item.Name()), folder, url) {
 				return folder
 			}
 		}
 	}
 	return ""
+}
+
+// canReplace reports whether a folder of this one can do what a registry's folder in a later one does.
+func (f Folder) canReplace(registry, folder, url string) bool {
+	if CheckName(registry, url) != nil || splice.IsLoopback("http://"+registry) || !f.onlyCertificates(folder) {
+		return false
+	}
+	a, err := f.settings(registry, folder, url)
+	return err == nil && a != nil && (slices.Contains(f.Explicit, registry) || f.readFiles(a) == nil)
 }
 
 // oursAlone reports whether a folder holds nothing but a hosts.toml that sidemirror created.
@@ -63,9 +88,8 @@ func (f Folder) oursAlone(folder string) bool {
 	return entry != nil && !entry.Existed
 }
 
-// planOthers plans the hosts.toml of registries that are not named and have one: their folder takes
-// them away from _default. A registry with TLS settings of its own is left to the engine, which alone
-// has them.
+// planOthers plans the hosts.toml of registries that are not named and have a folder, which takes them
+// away from _default. An empty folder is left alone: that is what it is for.
 func (f Folder) planOthers(plan *engine.Plan, url string, named []string) {
 	list, err := f.Host.Tree.Names(f.Path)
 	if err != nil {
@@ -79,33 +103,15 @@ func (f Folder) planOthers(plan *engine.Plan, url string, named []string) {
 			f.Registry(registry) != folder || f.oursAlone(folder) {
 			continue
 		}
-		name := path.Join(folder, "hosts.toml")
-		if !f.Host.Tree.IsFile(name) {
-			f.noteOwnTLS(plan, registry, folder)
-			continue
+		if f.onlyCertificates(folder) {
+			if ca, clients, err := Certificates(f.Host.Tree, folder); err == nil && len(ca)+len(clients) == 0 {
+				continue
+			}
 		}
-		now, err := f.Host.Tree.Read(name)
-		if err != nil {
-			plan.Refuse(name, err, "hosts-file-unreadable")
-			continue
+		if f.adopt(plan, registry, folder, url, false) {
+			f.planFile(plan, registry, folder, splice.Hosts{URL: url, Registry: registry, Library: f.Library}, registry)
 		}
-		if file, err := splice.ReadHosts(name, now.Data, f.Library); err == nil && file.OwnTLS(url) {
-			f.noteOwnTLS(plan, registry, name)
-			continue
-		}
-		f.planFile(plan, registry, folder, splice.Hosts{URL: url, Registry: registry, Library: f.Library}, registry)
 	}
-}
-
-func (f Folder) noteOwnTLS(plan *engine.Plan, registry, at string) {
-	if ca, clients, err := Certificates(f.Host.Tree, f.Registry(registry)); err == nil && len(ca)+len(clients) == 0 && !f.Host.Tree.IsFile(at) {
-		return // an empty folder takes the registry away from _default, which is what it is for
-	}
-	plan.State.Note(problem.Problem{
-		Code: "registry-with-own-tls", Path: at,
-		Text: fmt.Sprintf("has TLS settings for %s that sidemirror does not have: the engine pulls from it directly", registry),
-		Hint: fmt.Sprintf("add [registry.%q] with ca, or cert and key, to sidemirror's configuration", registry),
-	})
 }
 
 // registryOf returns the registry that a folder is for: host_port_ stands for host:port.

@@ -102,12 +102,13 @@ func (b *bundled) Plan(_ context.Context, s engine.State, want engine.Desired) e
 		return p
 	}
 	p.State.Through, p.Retain = []engine.Kind{engine.HostsTOML}, []engine.Kind{engine.ConfigTOML}
-	hosts := certsd.Folder{Host: b.Host, Path: b.folder(), Library: splice.Version(b.version), Writer: b.name, Any: want.Any}
+	hosts := certsd.Folder{Host: b.Host, Path: b.folder(), Library: splice.Version(b.version), Writer: b.name, Any: want.Any,
+		Later: b.conf.roots(), Explicit: want.Explicit, CopyKeys: want.CopyClientKeys}
 	for _, registry := range want.Registries {
 		hosts.Plan(&p, registry, want.Mirror, nil)
 	}
 	if want.Any {
-		hosts.PlanDefault(&p, want.Mirror, want.Registries, b.conf.roots()...)
+		hosts.PlanDefault(&p, want.Mirror, want.Registries)
 	}
 	b.planPath(&p, want)
 	return p

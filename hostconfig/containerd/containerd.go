@@ -205,12 +205,13 @@ func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desir
 	}
 	p.State.Through, p.Retain = []engine.Kind{engine.HostsTOML}, []engine.Kind{engine.ConfigTOML}
 	for _, folder := range c.folders() {
-		hosts := certsd.Folder{Host: c.Host, Path: folder, Library: certsd.OldestReader(ctx, c.Host, c.oldest()), Any: want.Any}
+		hosts := certsd.Folder{Host: c.Host, Path: folder, Library: certsd.OldestReader(ctx, c.Host, c.oldest()), Any: want.Any,
+			Later: c.after(folder), Explicit: want.Explicit, CopyKeys: want.CopyClientKeys}
 		for _, registry := range want.Registries {
 			hosts.Plan(&p, registry, want.Mirror, nil)
 		}
 		if want.Any {
-			hosts.PlanDefault(&p, want.Mirror, want.Registries, c.after(folder)...)
+			hosts.PlanDefault(&p, want.Mirror, want.Registries)
 		}
 	}
 	before := len(p.State.Problems)

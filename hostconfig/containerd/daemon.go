@@ -140,11 +140,10 @@ func (d daemon) Signal(ctx context.Context, verb live.Verb) error {
 // Pull is PullImage of the Kubernetes container runtime interface. A containerd that was just
 // restarted listens before its CRI service is ready.
 func (d daemon) Pull(ctx context.Context, reference string) error {
-	message := socket.Field(1, socket.Field(1, []byte(reference))) // PullImageRequest.image.image
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		_, err := socket.Call(ctx, socket.Transport(d.socket(), true), "/runtime.v1.ImageService/PullImage", message)
+		err := socket.PullImage(ctx, d.socket(), reference)
 		var status *socket.Status
 		switch {
 		case !errors.As(err, &status):
@@ -160,4 +159,9 @@ func (d daemon) Pull(ctx context.Context, reference string) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// Remove is RemoveImage of the Kubernetes container runtime interface.
+func (d daemon) Remove(ctx context.Context, reference string) error {
+	return socket.RemoveImage(ctx, d.socket(), reference)
 }

@@ -178,6 +178,7 @@ func mirrorable(p *engine.Plan, registries []string) (list []string) {
 func composeFor(ctx context.Context, h *engine.Host, host string, registries []string) (*composition, error) {
 	old, modern := generations(ctx, h)
 	var found *composition
+	ports := knownPorts(h.Tree, registries)
 	for _, g := range []struct{ installed, modern bool }{{old, false}, {modern, true}} {
 		if !g.installed {
 			continue
@@ -189,7 +190,7 @@ func composeFor(ctx context.Context, h *engine.Host, host string, registries []s
 		if err := l.refuseOld(); err != nil {
 			return nil, err
 		}
-		c := compose(l, host, registries)
+		c := compose(l, host, registries, ports)
 		if found != nil && string(splice.NewRegistries(found.entries)) != string(splice.NewRegistries(c.entries)) {
 			return nil, &problem.Problem{
 				Code: "registries-conf-generations", Path: vendor, Text: "programs of two generations are installed, which read different files: one drop-in cannot be right for both",

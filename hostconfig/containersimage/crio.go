@@ -71,7 +71,10 @@ func (d daemon) Signal(ctx context.Context, verb live.Verb) error {
 
 // Pull is PullImage of the Kubernetes container runtime interface.
 func (d daemon) Pull(ctx context.Context, reference string) error {
-	message := socket.Field(1, socket.Field(1, []byte(reference))) // PullImageRequest.image.image
-	_, err := socket.Call(ctx, socket.Transport(Query.Socket, true), "/runtime.v1.ImageService/PullImage", message)
-	return err
+	return socket.PullImage(ctx, Query.Socket, reference)
+}
+
+// Remove is RemoveImage of the Kubernetes container runtime interface.
+func (d daemon) Remove(ctx context.Context, reference string) error {
+	return socket.RemoveImage(ctx, Query.Socket, reference)
 }

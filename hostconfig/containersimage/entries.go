@@ -11,20 +11,13 @@ import (
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
-// otherPorts are ports at which a host of a registry often has another registry. The library takes
-// an entry for "host" for one of "host:5000" too, and then fails to make a name of
-// "127.0.0.1:305/host:5000/image". An entry for such a port, without sidemirror, prevents that.
-var otherPorts = []string{"443", "5000", "5001", "5050", "8080", "8081", "8082", "8083", "8443"}
-
-// alone are hosts that have one registry, at port 443.
-var alone = []string{"docker.io", "ghcr.io", "quay.io", "registry.k8s.io"}
-
 // composition is what sidemirror's drop-in should say, and what it cannot.
 type composition struct {
 	host    string // of sidemirror: "127.0.0.1:305"
 	wanted  []string
 	all     map[string]origin
 	later   map[string]origin // in files that replace sidemirror's entries
+	ports   []string          // "host:port" of the mirrored hosts, that the host's files name
 	entries []splice.RegistryEntry
 	skipped []skip
 	notes   []problem.Problem
@@ -38,8 +31,8 @@ type skip struct {
 
 // compose returns the entries for the wanted registries: one for each registry, and one for each of
 // the administrator's prefixes from which such a registry is reached.
-func compose(l *layout, host string, wanted []string) *composition {
-	c := &composition{host: host, wanted: wanted}
+func compose(l *layout, host string, wanted, ports []string) *composition {
+	c := &composition{host: host, wanted: wanted, ports: ports}
 	mine := slices.IndexFunc(l.files, func(s source) bool { return s.path == File || after(s.path) })
 	if mine < 0 {
 		mine = len(l.files)
@@ -182,12 +175,12 @@ func (c *composition) guardPorts() {
 func (c *composition) otherRegistries(host string) (names []string) {
 	ports := otherPorts
 	if slices.Contains(alone, host) {
-		ports = ports[:1]
+		ports = []string{"443"}
 	}
 	for _, port := range ports {
 		names = append(names, host+":"+port)
 	}
-	for _, name := range c.wanted {
+	for _, name := range slices.Concat(c.wanted, c.ports) {
 		if strings.HasPrefix(name, host+":") && !slices.Contains(names, name) {
 			names = append(names, name)
 		}

@@ -140,3 +140,21 @@ func (d daemon) Pull(ctx context.Context, reference string) error {
 		}
 	}
 }
+
+// Remove is DELETE /images/{name} of the Docker Engine API.
+func (d daemon) Remove(ctx context.Context, reference string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, "http://localhost/images/"+reference, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := socket.Transport(d.socket(), true).RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNotFound {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, socket.MaxReply))
+		return fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(text)))
+	}
+	return nil
+}

@@ -157,7 +157,7 @@ func (d *docker) readsHosts() bool { return !d.version.Known() || d.version.AtLe
 // the containerd store skip the verification of TLS to Docker Hub (moby, daemon/hosts.go). The one is
 // therefore never written without the other.
 func (d *docker) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
-	hosts := certsd.Folder{Host: d.Host, Path: hostsFolder, Library: d.library(ctx)}
+	hosts := certsd.Folder{Host: d.Host, Path: hostsFolder, Library: d.library(ctx), Explicit: want.Explicit, CopyKeys: want.CopyClientKeys}
 	hubFile := hosts.File(hub)
 	p := engine.Plan{
 		State: s, Folders: []string{hostsFolder}, Configs: []engine.Config{{Path: d.json, Kind: engine.DaemonJSON}},

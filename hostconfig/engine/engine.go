@@ -51,6 +51,13 @@ type Desired struct {
 	// setting for that.
 	Any bool
 
+	// Explicit are the registries of which sidemirror's configuration says how they are reached. Others
+	// are reached as the engines reach them: see [Adopted].
+	Explicit []string
+
+	// CopyClientKeys allows copies of client keys that only root can read.
+	CopyClientKeys bool
+
 	// Engines are those to configure, Leave those not to look at.
 	Engines, Leave []string
 
@@ -69,6 +76,9 @@ type Desired struct {
 	// metadata server. CredentialFiles are files that may name helpers too.
 	Helpers         bool
 	CredentialFiles []string
+
+	// GuestPort says that sidemirror's service must listen on a port below 1024 of bridges.
+	GuestPort bool
 
 	// AllowUnprivilegedPort allows a Mirror whose port every user can listen at.
 	AllowUnprivilegedPort bool

@@ -61,6 +61,9 @@ type State struct {
 	// Files have sidemirror's entry, or should have it.
 	Files []File `json:"files,omitempty"`
 
+	// Adopted say how the engine reaches registries, where sidemirror does the same.
+	Adopted []Adopted `json:"adopted,omitempty"`
+
 	// Problems keep the engine's pulls from going through sidemirror, or put them at risk. Notes
 	// are other things that are worth knowing.
 	Problems []*problem.Problem `json:"problems,omitempty"`

@@ -49,9 +49,15 @@ type Daemon interface {
 	// Signal makes it reload or restart, and waits until it has. A reload that is
 	// done does not mean that it accepted its configuration.
 	Signal(ctx context.Context, verb Verb) error
+}
 
+// Images are the images of a daemon that pulls such for its users.
+type Images interface {
 	// Pull pulls an image, and returns why it could not.
 	Pull(ctx context.Context, reference string) error
+
+	// Remove removes an image that was pulled.
+	Remove(ctx context.Context, reference string) error
 }
 
 // Info is what a daemon says about itself. What it does not say is empty.

@@ -11,40 +11,25 @@ import (
 
 // HostsFile is what a hosts.toml says.
 type HostsFile struct {
-	Server string
-	CA     []string
+	Server Host   // the registry itself; its name is empty if the file does not say where it is
 	Hosts  []Host // in the order of the file
 	Ours   bool   // a mark names sidemirror as the owner of a table or of the file
-
-	tls bool // the registry itself has TLS settings
 }
 
-// Host is one host of a hosts.toml.
+// Host is one host of a hosts.toml, with its TLS settings.
 type Host struct {
 	Name       string
 	CA         []string
+	Clients    [][]string // as in [Hosts]
 	SkipVerify bool
-
-	tls bool // it has TLS settings
 }
 
-// OwnTLS reports whether the engine reaches the registry, or a host other than url, by plain HTTP or
-// with TLS settings of its own.
-func (f HostsFile) OwnTLS(url string) bool {
-	return f.tls || strings.HasPrefix(f.Server, "http://") || slices.ContainsFunc(f.Hosts, func(h Host) bool {
-		return !SameURL(h.Name, url) && (h.tls || strings.HasPrefix(h.Name, "http://"))
-	})
+func (m Mirror) host() Host {
+	return Host{Name: m.URL, CA: m.CA, Clients: m.Clients, SkipVerify: m.SkipVerify}
 }
 
-// hasTLS reports whether a table has TLS settings.
-func hasTLS(values map[string]any) bool {
-	for _, key := range []string{"ca", "client", "skip_verify"} {
-		if _, has := values[key]; has {
-			return true
-		}
-	}
-	return false
-}
+// HasTLS reports whether the host has TLS settings of its own.
+func (h Host) HasTLS() bool { return len(h.CA)+len(h.Clients) > 0 || h.SkipVerify }
 
 // ReadHosts parses a hosts.toml, and refuses what [Hosts.Add] refuses about it.
 func ReadHosts(name string, data []byte, library Version) (HostsFile, error) {
@@ -53,11 +38,10 @@ func ReadHosts(name string, data []byte, library Version) (HostsFile, error) {
 		return HostsFile{}, err
 	}
 	server, _ := d.values["server"].(string)
-	file := HostsFile{Server: server, CA: stringsIn(d.values["ca"]), Ours: len(d.ownTables(nil)) > 0, tls: hasTLS(d.values)}
+	file := HostsFile{Server: mirrorOf(server, d.values).host(), Ours: len(d.ownTables(nil)) > 0}
 	for _, e := range d.exprs {
 		if e.isHost() {
-			m := d.mirror(e.table[1])
-			file.Hosts = append(file.Hosts, Host{Name: m.URL, CA: m.CA, SkipVerify: m.SkipVerify, tls: hasTLS(d.host(e.table[1]))})
+			file.Hosts = append(file.Hosts, d.mirror(e.table[1]).host())
 		}
 	}
 	return file, nil
@@ -136,11 +120,16 @@ func (d *document) capabilitiesOf(host string) []string {
 }
 
 // mirror returns the settings of a host's table.
-func (d *document) mirror(host string) Mirror {
-	values := d.host(host)
-	m := Mirror{URL: host, CA: stringsIn(values["ca"])}
+func (d *document) mirror(host string) Mirror { return mirrorOf(host, d.host(host)) }
+
+// mirrorOf returns the settings in a table, or in the lines before the first one.
+func mirrorOf(url string, values map[string]any) Mirror {
+	m := Mirror{URL: url, CA: stringsIn(values["ca"])}
 	m.SkipVerify, _ = values["skip_verify"].(bool)
-	clients, _ := values["client"].([]any)
+	clients, isList := values["client"].([]any)
+	if !isList && values["client"] != nil {
+		clients = []any{values["client"]}
+	}
 	for _, client := range clients {
 		m.Clients = append(m.Clients, stringsIn(client))
 	}

@@ -10,7 +10,7 @@ purge)
 		quiet deb-systemd-helper purge sidemirror.socket sidemirror-hosts.service || :
 		quiet deb-systemd-helper unmask sidemirror.socket sidemirror-hosts.service || :
 	fi
-	rm -rf /var/cache/sidemirror /var/lib/sidemirror /var/lib/sidemirror-logins /run/sidemirror
+	rm -rf /var/cache/sidemirror /var/lib/sidemirror /var/lib/sidemirror-logins /run/sidemirror /run/sidemirror-hosts
 	drop_journal
 	rmdir /etc/sidemirror 2>/dev/null || :
 	# userdel removes the group of the same name as well.

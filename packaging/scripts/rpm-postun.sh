@@ -5,7 +5,7 @@ if [ "$1" -eq 0 ]; then
 	if systemd_runs; then
 		quiet systemctl daemon-reload || :
 	fi
-	rm -rf /var/cache/sidemirror
+	rm -rf /var/cache/sidemirror /run/sidemirror-hosts
 	rmdir /var/lib/sidemirror /var/lib/sidemirror-logins 2>/dev/null || :
 	drop_journal
 fi

@@ -14,14 +14,14 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
 
-const secret = "canary/pass word"
+const password = "canary/pass word"
 
 func TestARefusalThatRepeatsASecretIsDropped(t *testing.T) {
 	login := Identity{Access: &auth.Access{
-		Repository: "o/i", Credential: credential.Credential{Username: "u", Password: credential.NewSecret(secret), Generation: "g"},
+		Repository: "o/i", Credential: credential.Credential{Username: "u", Password: credential.NewSecret(password), Generation: "g"},
 	}}
 	token := Identity{Access: &auth.Access{
-		Repository: "o/i", Credential: credential.Credential{Username: "u", IdentityToken: credential.NewSecret(secret), Generation: "g"},
+		Repository: "o/i", Credential: credential.Credential{Username: "u", IdentityToken: credential.NewSecret(password), Generation: "g"},
 	}}
 	for name, tt := range map[string]struct {
 		id      Identity
@@ -40,7 +40,7 @@ func TestARefusalThatRepeatsASecretIsDropped(t *testing.T) {
 			return "see /login?p=" + url.QueryEscape(p)
 		}, false},
 		"the header of a token": {login, "Bearer", func(r *http.Request) string { return r.Header.Get("Authorization") }, false},
-		"an identity token":     {token, "Bearer", func(*http.Request) string { return secret }, false},
+		"an identity token":     {token, "Bearer", func(*http.Request) string { return password }, false},
 		"a client's own token": {Identity{Authorization: credential.NewSecret("Bearer mine")}, "", func(r *http.Request) string {
 			return strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 		}, false},

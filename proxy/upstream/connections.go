@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/http/httpproxy"
-
 	"github.com/sidemirror/sidemirror/proxy/observe"
 )
 
@@ -19,17 +17,18 @@ import (
 type connections struct {
 	shared, separate *http.Transport
 	headers          time.Duration // how long a response header may take
+	forward          *ForwardProxy // nil if there is none
 
 	observer   observe.Observer
 	upstream   string
 	redirected bool // they lead to where the upstream redirects
 }
 
-func newConnections(c Config, env *httpproxy.Config, t *tls.Config, dial dialFunc) connections {
+func newConnections(c Config, t *tls.Config, dial dialFunc) connections {
 	dial = counted(dial, func(by int) { c.Observer.ConnectionsChanged(c.URL.Host, by) })
 	made := connections{
-		shared: newTransport(c, env, t, dial), separate: newTransport(c, env, t.Clone(), dial), headers: c.Registry.HeaderTimeout,
-		observer: c.Observer, upstream: c.URL.Host,
+		shared: newTransport(c, t, dial), separate: newTransport(c, t.Clone(), dial), headers: c.Registry.HeaderTimeout,
+		forward: c.Forward, observer: c.Observer, upstream: c.URL.Host,
 	}
 	// HTTP/2 would carry all requests on one connection.
 	made.separate.ForceAttemptHTTP2, made.separate.HTTP2 = false, nil
@@ -71,10 +70,21 @@ func (c connections) roundTrip(req *http.Request) (*http.Response, error) {
 	if of, ok := req.Context().Value(headersKey{}).(time.Duration); ok {
 		limit = of
 	}
+	t := c.shared
 	if isSeparate(req.Context()) || req.Context().Value(ownKey{}) != nil {
-		return awaitHeader(c.separate, req, limit)
+		t = c.separate
 	}
-	return awaitHeader(c.shared, req, limit)
+	if c.forward != nil {
+		req = req.WithContext(context.WithValue(req.Context(), dialingKey{}, new(dialing)))
+	}
+	resp, err := awaitHeader(t, req, limit)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.forward.check(req, resp); err != nil {
+		return nil, err
+	}
+	return resp, nil
 }
 
 // closeIdle closes the connections that no request uses.

@@ -4,13 +4,10 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/net/http/httpproxy"
 )
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -20,23 +17,23 @@ type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 // nor a name that changes its address gets past them.
 type dialer struct {
 	Config
-	proxies  map[string]bool // host:port of the proxies in the environment
 	upstream *Upstream
 }
 
 func (d dialer) dial(ctx context.Context, network, addr string, check func(netip.Addr) error) (net.Conn, error) {
 	n := net.Dialer{Timeout: d.Registry.DialTimeout, KeepAlive: 30 * time.Second, Resolver: d.resolver}
-	if !d.proxies[addr] {
-		n.Control = func(_, address string, _ syscall.RawConn) error {
-			ap, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return err
-			}
-			if d.Unconfigured && d.isOwn(ap) {
-				return &blockedError{"sidemirror's own address"}
-			}
-			return check(ap.Addr())
+	if proxy := d.Forward.server(addr); proxy != nil {
+		return proxy.dial(ctx, n) // it may be at any address
+	}
+	n.Control = func(_, address string, _ syscall.RawConn) error {
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
 		}
+		if d.Unconfigured && d.isOwn(ap) {
+			return &blockedError{"sidemirror's own address"}
+		}
+		return check(ap.Addr())
 	}
 	return n.DialContext(ctx, network, addr)
 }
@@ -108,25 +105,4 @@ func isPrivateLiteral(host string) bool {
 	}
 	c := classify(a)
 	return c == private || c == loopback
-}
-
-// proxyAddresses returns the addresses of the proxies of the environment, which may be in
-// private space.
-func proxyAddresses(env *httpproxy.Config) map[string]bool {
-	all := map[string]bool{}
-	for _, p := range []string{env.HTTPProxy, env.HTTPSProxy} {
-		if p != "" && !strings.Contains(p, "://") {
-			p = "http://" + p
-		}
-		u, err := url.Parse(p)
-		if err != nil || u.Host == "" {
-			continue
-		}
-		port := u.Port()
-		if port == "" {
-			port = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
-		}
-		all[net.JoinHostPort(u.Hostname(), port)] = true
-	}
-	return all
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/secret"
 )
 
 // dns answers every query over loopback UDP with the addresses set for its name.
@@ -51,7 +52,11 @@ func (d *dns) serve() {
 		}
 		q := m.Questions[0]
 		m.Response, m.Additionals = true, nil
-		for _, a := range d.a[strings.TrimSuffix(q.Name.String(), ".")] {
+		name := strings.TrimSuffix(q.Name.String(), ".")
+		if d.a[name] == nil {
+			m.RCode = dnsmessage.RCodeNameError
+		}
+		for _, a := range d.a[name] {
 			addr := netip.MustParseAddr(a)
 			header := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, Type: q.Type}
 			if addr.Is4() && q.Type == dnsmessage.TypeA {
@@ -164,15 +169,14 @@ func TestAnUnconfiguredUpstreamIsNotSidemirrorItself(t *testing.T) {
 }
 
 // rpardini#85
-func TestTheEnvironmentsProxyIsUsedButNotForNoProxy(t *testing.T) {
+func TestTheForwardProxyIsUsedButNotForNoProxy(t *testing.T) {
 	var asked []string
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked = append(asked, r.URL.String()) }))
 	defer proxy.Close()
-	t.Setenv("HTTP_PROXY", proxy.URL)
-	t.Setenv("NO_PROXY", "direct.test")
+	forward := NewForwardProxy(secret.New(proxy.URL), secret.Secret{}, "direct.test")
 	r := newDNS(t, map[string][]string{"direct.test": {"127.0.0.1"}})
 
-	u := newUpstream(t, Config{URL: mustURL("http://behind.test"), resolver: r})
+	u := newUpstream(t, Config{URL: mustURL("http://behind.test"), Forward: forward, resolver: r})
 	resp, err := u.Do(context.Background(), Request{Method: http.MethodGet, Path: "/v2/"})
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +188,7 @@ func TestTheEnvironmentsProxyIsUsedButNotForNoProxy(t *testing.T) {
 
 	direct := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer direct.Close()
-	u = newUpstream(t, Config{URL: mustURL("http://direct.test:" + mustURL(direct.URL).Port()), resolver: r})
+	u = newUpstream(t, Config{URL: mustURL("http://direct.test:" + mustURL(direct.URL).Port()), Forward: forward, resolver: r})
 	if resp, err = u.Do(context.Background(), Request{Method: http.MethodGet, Path: "/v2/"}); err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,9 @@ func unreachable(host string, err error) *oci.Error {
 	e := &oci.Error{Code: oci.Unavailable, Message: host + " cannot be reached: " + reason(err), Err: auth.Redact(err)}
 	if isTimeout(err) {
 		e.Status = http.StatusGatewayTimeout
-		e.Message = host + " did not answer in time"
+		if _, ofProxy := errors.AsType[*proxyError](err); !ofProxy {
+			e.Message = host + " did not answer in time"
+		}
 	}
 	return e
 }

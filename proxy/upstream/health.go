@@ -139,6 +139,12 @@ func (h *health) recovered(answered bool) {
 	}
 }
 
+func (h *health) isDown() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.down
+}
+
 func (h *health) isSilent() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -17,8 +17,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/net/http/httpproxy"
 )
 
 const (
@@ -40,10 +38,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func newTransport(c Config, env *httpproxy.Config, tlsc *tls.Config, dial dialFunc) *http.Transport {
-	proxy := env.ProxyFunc()
-	return &http.Transport{
-		Proxy:       func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
+func newTransport(c Config, tlsc *tls.Config, dial dialFunc) *http.Transport {
+	t := &http.Transport{
 		DialContext: dial,
 
 		TLSClientConfig:     tlsc,
@@ -60,6 +56,8 @@ func newTransport(c Config, env *httpproxy.Config, tlsc *tls.Config, dial dialFu
 		// What is compressed is decoded in one place, see Upstream.decode.
 		DisableCompression: true,
 	}
+	c.Forward.use(t, c.Registry.DialTimeout)
+	return t
 }
 
 // newRequest returns a request with those of the headers that may go to any host.
@@ -82,43 +80,54 @@ func tlsConfig(roots *x509.CertPool, client []tls.Certificate) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: client}
 }
 
-// loadRoots returns the system's certificates and those of the file at path. Without a path
-// it returns nil, which means the system's.
-func loadRoots(path string) (*x509.CertPool, error) {
-	if path == "" {
+// loadRoots returns the system's certificates and those of the files. Without a file it returns nil,
+// which means the system's.
+func loadRoots(files []string) (*x509.CertPool, error) {
+	if len(files) == 0 {
 		return nil, nil
-	}
-	pem, err := readPEM(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading ca: %w", err)
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("reading ca: %s contains no PEM certificate", path)
+	for _, file := range files {
+		pem, err := readPEM(file)
+		if err != nil {
+			return nil, fmt.Errorf("reading ca: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("reading ca: %s contains no PEM certificate", file)
+		}
 	}
 	return pool, nil
 }
 
-func loadClient(cert, key string) ([]tls.Certificate, error) {
-	if cert == "" && key == "" {
-		return nil, nil
+func loadClients(files []KeyPair) ([]tls.Certificate, error) {
+	var list []tls.Certificate
+	for _, pair := range files {
+		c, err := loadClient(pair.Cert, pair.Key)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, c)
 	}
+	return list, nil
+}
+
+func loadClient(cert, key string) (tls.Certificate, error) {
 	c, err := readPEM(cert)
 	if err != nil {
-		return nil, fmt.Errorf("reading cert: %w", err)
+		return tls.Certificate{}, fmt.Errorf("reading cert: %w", err)
 	}
 	k, err := readPEM(key)
 	if err != nil {
-		return nil, fmt.Errorf("reading key: %w", err)
+		return tls.Certificate{}, fmt.Errorf("reading key: %w", err)
 	}
 	pair, err := tls.X509KeyPair(c, k)
 	if err != nil {
-		return nil, fmt.Errorf("the client certificate %s and the key %s cannot be used: %w", cert, key, err)
+		return tls.Certificate{}, fmt.Errorf("the client certificate %s and the key %s cannot be used: %w", cert, key, err)
 	}
-	return []tls.Certificate{pair}, nil
+	return pair, nil
 }
 
 func readPEM(path string) ([]byte, error) {
@@ -144,6 +153,9 @@ func readPEM(path string) ([]byte, error) {
 
 // reason returns in a few words why a connection failed.
 func reason(err error) string {
+	if e, ok := errors.AsType[*proxyError](err); ok {
+		return e.Error()
+	}
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
 		if e.IsNotFound {
 			return "there is no such host"

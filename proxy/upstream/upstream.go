@@ -7,17 +7,18 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/net/http/httpproxy"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
@@ -40,6 +41,9 @@ type Config struct {
 	// timeouts say how the upstream is reached.
 	Registry config.Registry
 
+	// Adopted says how the engines reach the upstream. Leave it empty if the configuration says so.
+	Adopted Adopted
+
 	// Unconfigured says that no configuration names this upstream. It may be at a private address,
 	// where the engine itself would ask it, but not at a loopback one. If it cannot be reached, it is
 	// left alone for a minute.
@@ -48,6 +52,9 @@ type Config struct {
 	// Own are the addresses at which sidemirror listens, to which an unconfigured upstream must not
 	// lead: the requests would go round in a circle.
 	Own []netip.AddrPort
+
+	// Forward is the forward proxy through which the upstream is reached; nil if there is none.
+	Forward *ForwardProxy
 
 	UserAgent string
 
@@ -62,6 +69,21 @@ type Config struct {
 	resolver                   *net.Resolver
 	bodyPause, headerOfSeveral time.Duration
 }
+
+// Adopted is how the engines of the host reach a registry, by their own files.
+type Adopted struct {
+	// CA are files of certificates that are trusted in addition to the system's.
+	CA []string
+
+	// Clients are the client certificates.
+	Clients []KeyPair
+
+	// SkipVerify says that the certificate of the upstream itself is not verified.
+	SkipVerify bool
+}
+
+// KeyPair names the files of a certificate and its key.
+type KeyPair struct{ Cert, Key string }
 
 // Upstream is one server that content is fetched from.
 type Upstream struct {
@@ -124,29 +146,56 @@ func New(c Config) (*Upstream, error) {
 		u.registry = c.URL.Host
 		u.health.shortest = longestBackoff
 	}
-	env := httpproxy.FromEnvironment()
-
-	roots, err := loadRoots(c.Registry.CA)
+	cas, pairs := c.certificates()
+	roots, err := loadRoots(cas)
 	if err != nil {
 		return nil, err
 	}
-	clients, err := loadClient(c.Registry.Cert, c.Registry.Key)
+	clients, err := loadClients(pairs)
 	if err != nil {
 		return nil, err
 	}
-	d := dialer{Config: c, proxies: proxyAddresses(env), upstream: u}
-	u.own = u.newClient(c, newConnections(c, env, tlsConfig(roots, clients), d.toUpstream), &u.health)
+	d := dialer{Config: c, upstream: u}
+	u.own = u.newClient(c, newConnections(c, c.toUpstream(roots, clients), d.toUpstream), &u.health)
 	if clients != nil {
-		sum := sha256.Sum256(clients[0].Certificate[0])
-		u.certificate = hex.EncodeToString(sum[:8])
+		u.certificate = nameOf(clients)
 		// An upstream that refuses callers without a certificate is not out of reach.
-		u.plain = u.newClient(c, newConnections(c, env, tlsConfig(roots, nil), d.toUpstream), &health{longest: longestBackoff})
+		u.plain = u.newClient(c, newConnections(c, c.toUpstream(roots, nil), d.toUpstream), &health{longest: longestBackoff})
 	}
-	u.realm = newConnections(c, env, tlsConfig(roots, nil), d.toRealm)
+	u.realm = newConnections(c, tlsConfig(roots, nil), d.toRealm)
 	u.realm.observer = observe.Nothing{} // it counts as an exchange of tokens
-	u.redirect = newConnections(c, env, tlsConfig(roots, nil), d.toRedirect)
+	u.redirect = newConnections(c, tlsConfig(roots, nil), d.toRedirect)
 	u.redirect.redirected = true
 	return u, nil
+}
+
+// certificates returns the files of authorities and of client certificates.
+func (c Config) certificates() (ca []string, clients []KeyPair) {
+	ca, clients = slices.Clone(c.Adopted.CA), slices.Clone(c.Adopted.Clients)
+	if c.Registry.CA != "" {
+		ca = append(ca, c.Registry.CA)
+	}
+	if c.Registry.Cert != "" || c.Registry.Key != "" {
+		clients = append(clients, KeyPair{c.Registry.Cert, c.Registry.Key})
+	}
+	return ca, clients
+}
+
+// toUpstream returns how TLS to the upstream itself is made. Where it redirects, and at another
+// host's token server, certificates are always verified.
+func (c Config) toUpstream(roots *x509.CertPool, clients []tls.Certificate) *tls.Config {
+	t := tlsConfig(roots, clients)
+	t.InsecureSkipVerify = c.Adopted.SkipVerify //nolint:gosec // root has configured the engines so
+	return t
+}
+
+// nameOf returns a name for client certificates that changes with them.
+func nameOf(clients []tls.Certificate) string {
+	sum := sha256.New()
+	for _, c := range clients {
+		sum.Write(c.Certificate[0])
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8])
 }
 
 // client is one way to an upstream: what it learns, challenges and tokens, stays with it.
@@ -273,6 +322,9 @@ func (u *Upstream) Name() string { return u.name }
 
 // Host returns the upstream's host and port, for messages.
 func (u *Upstream) Host() string { return u.url.Host }
+
+// Reachable reports whether the upstream could be reached when it was asked last.
+func (u *Upstream) Reachable() bool { return !u.health.isDown() }
 
 // Close ends token exchanges and probes under way and drops idle connections. Responses
 // that are being read go on.

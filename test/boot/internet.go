@@ -52,8 +52,10 @@ type internet struct {
 
 	mu     sync.Mutex
 	seen   []visit
-	rate   int // bytes a second that a layer is sent with, 0 for all at once
-	slowly int // layers that are being sent so
+	rate   int  // bytes a second that a layer is sent with, 0 for all at once
+	slowly int  // layers that are being sent so
+	skewed bool // clocks are wrong by a day
+	status int  // of each response, if not 0
 }
 
 // visit is a request for a manifest or a blob, as the registries' front saw it.
@@ -100,6 +102,13 @@ func connect(t testing.TB, m *machine) *internet {
 
 // ServeHTTP is the front of both registries and of their token server.
 func (n *internet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n.mu.Lock()
+	skewed, status := n.skewed, n.status
+	n.mu.Unlock()
+	if status != 0 {
+		w.WriteHeader(status)
+		return
+	}
 	token := strings.HasPrefix(r.URL.Path, "/token")
 	if token && r.Header.Get("Authorization") == "" {
 		// As at Docker Hub, every client gets a token, which a private repository refuses.
@@ -125,6 +134,9 @@ func (n *internet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			challenge := resp.Header.Get("Www-Authenticate")
 			if challenge != "" {
 				resp.Header.Set("Www-Authenticate", strings.ReplaceAll(challenge, n.private.Realm, realm))
+			}
+			if skewed {
+				resp.Header.Set("Date", time.Now().Add(-24*time.Hour).UTC().Format(http.TimeFormat))
 			}
 			n.note(r, resp)
 			return nil
@@ -166,6 +178,14 @@ func (n *internet) slow(rate int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.rate = rate
+}
+
+// pretend makes the clocks of all hosts wrong by a day, or all hosts respond with a status, if it is
+// not 0.
+func (n *internet) pretend(skewed bool, status int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.skewed, n.status = skewed, status
 }
 
 // visits counts the 200 responses for what is in a repository: those to sidemirror, and those to

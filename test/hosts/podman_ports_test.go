@@ -26,7 +26,8 @@ func (r *rig) startAtPort(t *testing.T, port string) *registry.Registry {
 }
 
 // TestPodmanPullsFromOtherPortsOfAMirroredHost shows what docs/configure-hosts.md says: the ports that
-// registries usually have need nothing, and another one needs a table.
+// registries usually have need nothing, nor do those that the host's files name, and another one needs
+// a table.
 func TestPodmanPullsFromOtherPortsOfAMirroredHost(t *testing.T) {
 	for _, age := range []engine.Generation{engine.Bookworm, engine.TrixieTools} {
 		t.Run(string(age), func(t *testing.T) {
@@ -54,6 +55,18 @@ func TestPodmanPullsFromOtherPortsOfAMirroredHost(t *testing.T) {
 					t.Errorf("%s pulls from a port that no entry names with %v; docs/recover.md has another error", one.name, err)
 				}
 			}
+
+			// A certificate of that registry is enough, and what it has taught is not forgotten.
+			const certificates = "/etc/containers/certs.d/" + otherName + ":9000"
+			r.put(t, map[string]string{certificates + "/ca.crt": r.read(t, "/etc/ssl/certs/ca-certificates.crt")})
+			r.do(t, 0, "apply")
+			check("with a certificate", unusual, direct)
+			if err := os.RemoveAll(filepath.Join(r.host.Root, certificates)); err != nil {
+				t.Fatal(err)
+			}
+			r.do(t, 0, "apply")
+			check("after its removal", unusual, direct)
+			r.toolsPull(t, "with another registry of its host", otherName, viaSidemirror)
 
 			served := r.served
 			served.Registries = append(served.Registries, harness.Registry{

@@ -1,0 +1,55 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"strings"
+
+	"github.com/sidemirror/sidemirror/daemon/admin"
+	"github.com/sidemirror/sidemirror/internal/problem"
+)
+
+// serveAdmin serves the admin API in the folder that systemd made for the service. Pulls need none of
+// it, so that a failure is logged and ends nothing. The function that it returns ends it.
+func (d *daemon) serveAdmin() (end func()) {
+	folder, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
+	if folder == "" {
+		return func() {} // not started by systemd
+	}
+	s, err := admin.Serve(folder, d)
+	if err != nil {
+		d.log.WithError(err).Warn("the admin API is not served, so that sidemirror doctor cannot ask the daemon")
+		return func() {}
+	}
+	return s.Close
+}
+
+// diagnosing is a service that can examine its registries.
+type diagnosing interface {
+	Diagnose(ctx context.Context, registry string) ([]admin.Diagnosis, error)
+}
+
+// Diagnose implements [admin.Daemon] by the configuration in force.
+func (d *daemon) Diagnose(ctx context.Context, registry string) ([]admin.Diagnosis, error) {
+	s, ok := d.handler.get().service.(diagnosing)
+	if !ok {
+		return nil, &problem.Problem{Code: "configuration-not-in-force", Text: "sidemirror has no configuration that can be used", Hint: "sidemirror config check"}
+	}
+	return s.Diagnose(ctx, registry)
+}
+
+// Diagnose implements diagnosing.
+func (p *registryProxy) Diagnose(ctx context.Context, registry string) ([]admin.Diagnosis, error) {
+	found, err := p.Proxy.Diagnose(ctx, registry)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]admin.Diagnosis, len(found))
+	for i, f := range found {
+		list[i].Upstream = f.Upstream
+		for _, step := range f.Steps {
+			list[i].Steps = append(list[i].Steps, admin.Step(step))
+		}
+	}
+	return list, nil
+}

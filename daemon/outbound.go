@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"strings"
+
+	"golang.org/x/net/http/httpproxy"
+
+	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
+	"github.com/sidemirror/sidemirror/daemon/state"
+	"github.com/sidemirror/sidemirror/internal/secret"
+	"github.com/sidemirror/sidemirror/proxy/upstream"
+)
+
+// outbound is the forward proxy through which registries are reached.
+type outbound struct {
+	proxy *upstream.ForwardProxy // nil if there is none
+	shown *state.Outbound        // nil if there is none
+}
+
+// chooseOutbound returns the forward proxy of the configuration or, if that has none, of sidemirror's
+// environment or, if that has none either, of the engines, which is found.
+func chooseOutbound(c *config.Config, environment *httpproxy.Config, found *handover.Proxy) outbound {
+	var http, https secret.Secret
+	var from string
+	without := c.Outbound.NoProxy
+	switch {
+	case !c.Outbound.HTTPProxy.IsZero() || !c.Outbound.HTTPSProxy.IsZero():
+		http, https, from = c.Outbound.HTTPProxy, c.Outbound.HTTPSProxy, "[outbound] of sidemirror's configuration"
+	case environment.HTTPProxy != "" || environment.HTTPSProxy != "":
+		http, https, from = secret.New(environment.HTTPProxy), secret.New(environment.HTTPSProxy), "sidemirror's environment"
+		without = append([]string{environment.NoProxy}, without...)
+	case c.Outbound.AdoptProxy && found != nil:
+		http, https, from = found.HTTP, found.HTTPS, found.From
+		without = append([]string{found.NoProxy, environment.NoProxy}, without...)
+	}
+	noProxy := strings.Trim(strings.Join(without, ","), ",")
+	proxy := upstream.NewForwardProxy(http, https, noProxy)
+	if proxy == nil {
+		return outbound{}
+	}
+	return outbound{proxy, &state.Outbound{HTTPProxy: secret.URL(http), HTTPSProxy: secret.URL(https), NoProxy: noProxy, From: from}}
+}

@@ -1,0 +1,135 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidemirror/sidemirror/daemon/health"
+	"github.com/sidemirror/sidemirror/internal/problem"
+)
+
+const (
+	// recheckEvery is how often upstreams that are out of reach are asked again, so that a problem
+	// does not stay until the next pull.
+	recheckEvery = 30 * time.Second
+
+	// lastAsked is for how long after the last request an upstream that is out of reach is a problem.
+	lastAsked = time.Hour
+)
+
+// inLine are the problems that the status line has in words of its own.
+var inLine = []string{"no-configuration", "configuration-not-in-force", "port-unprivileged"}
+
+// examine reports to the registry of problems what is wrong now.
+func (d *daemon) examine(now time.Time) {
+	set := func(source string, problems ...*problem.Problem) {
+		present := slices.DeleteFunc(problems, func(p *problem.Problem) bool { return p == nil })
+		d.health.Set(source, now, present...)
+	}
+	set("configuration", d.configurationProblem())
+	set("addresses", d.line.wrongAddresses()...)
+	set("cache", d.caches.problem())
+	set("name servers", d.names.problem(d.log))
+	set("trust", d.trustProblem())
+	_, guests := d.guests.report()
+	set("guests", guests...)
+	var logins []*problem.Problem
+	if s, ok := d.handler.get().service.(problematic); ok {
+		logins = s.Problems()
+	}
+	set("logins", logins...)
+	set("upstreams", d.upstreamProblems(now)...)
+	set("rate limits", d.rateLimitProblems(now)...)
+}
+
+// logProblem logs a problem that is new or over.
+func (d *daemon) logProblem(p health.Problem, over bool) {
+	log := d.log.WithFields(logrus.Fields{"code": p.Code, "problem": p.Error()})
+	if over {
+		log.WithField("since", p.Since.Format(time.RFC3339)).Info("a problem is over: " + p.Title)
+		return
+	}
+	level := map[health.Severity]logrus.Level{health.Note: logrus.InfoLevel, health.Warning: logrus.WarnLevel, health.Error: logrus.ErrorLevel}[p.Severity]
+	log.WithField("hint", p.Hint).Log(level, p.Title)
+}
+
+func (d *daemon) configurationProblem() *problem.Problem {
+	why := d.line.reason()
+	if why == "" {
+		return nil
+	}
+	p := &problem.Problem{Code: "configuration-not-in-force", Text: "the configuration on disk is not in force: " + why, Hint: "sidemirror config check"}
+	if _, refuses := d.handler.get().service.(refusal); refuses {
+		p.Code, p.Text = "no-configuration", "every request is refused, because the configuration on disk cannot be used and there is no earlier one: "+why
+	}
+	return p
+}
+
+func (d *daemon) trustProblem() *problem.Problem {
+	text := d.trust.Load().Weakness()
+	if text == "" {
+		return nil
+	}
+	return &problem.Problem{
+		Code: "trust-by-user-alone",
+		Text: "every process of a user in trust.uids may use the logins, also one of root's in a container on the host's network: " + text,
+		Hint: "see docs/security.md",
+	}
+}
+
+// upstreamProblems returns which of the configured upstreams that were asked lately cannot be reached.
+func (d *daemon) upstreamProblems(now time.Time) (list []*problem.Problem) {
+	for _, u := range d.activity.Activity(now).Upstreams {
+		if u.Configured && !u.Reachable && now.Sub(u.LastAsked) < lastAsked {
+			list = append(list, &problem.Problem{
+				Code: "upstream-unreachable", Text: fmt.Sprintf("%s cannot be reached: %s", u.Name, u.Reason),
+				Hint: "until it is, engines get what is stored; check this host's network and its proxy settings",
+			})
+		}
+	}
+	return list
+}
+
+// rateLimitProblems returns which registries serve no more requests for now.
+func (d *daemon) rateLimitProblems(now time.Time) (list []*problem.Problem) {
+	for _, l := range d.activity.Activity(now).RateLimits {
+		if l.Remaining > 0 || l.Identity == "client" {
+			continue
+		}
+		p := &problem.Problem{
+			Code: "rate-limit-used-up",
+			Text: fmt.Sprintf("%s (%s) serves no more requests of this host's for now", l.Registry, l.Upstream),
+			Hint: "sidemirror login " + l.Registry + ", with an account that may pull more",
+		}
+		if l.Identity == "login" {
+			p.Text = fmt.Sprintf("%s (%s) serves no more requests with sidemirror's login for now", l.Registry, l.Upstream)
+			p.Hint = "wait, or use an account that may pull more"
+		}
+		if l.Reset != nil {
+			p.Text += ", until " + l.Reset.Format("15:04 UTC")
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+// rechecker is a service that can ask upstreams that are out of reach again.
+type rechecker interface{ Recheck(ctx context.Context) }
+
+// recheck asks upstreams that are out of reach again, from time to time.
+func (d *daemon) recheck(ctx context.Context) {
+	if now := time.Now(); now.Sub(d.rechecked) >= recheckEvery {
+		d.rechecked = now
+		g := d.handler.use()
+		d.tasks.Go(func() {
+			defer g.requests.Done()
+			if s, ok := g.service.(rechecker); ok {
+				s.Recheck(ctx)
+			}
+		})
+	}
+}

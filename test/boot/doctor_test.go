@@ -1,0 +1,175 @@
+package boot
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// examined is what the tests read of "sidemirror doctor --json".
+type examined struct {
+	OK     bool
+	Chains []struct {
+		Kind, Name string
+		Links      []struct {
+			Name, State string
+			Problems    []struct{ Code, Hint string }
+		}
+	}
+}
+
+// broken lists the broken links: "engine docker/test pull: engine-bypasses-sidemirror".
+func (e examined) broken() (list []string) {
+	for _, c := range e.Chains {
+		for _, l := range c.Links {
+			for _, p := range l.Problems {
+				name, _, _ := strings.Cut(c.Name, " ")
+				list = append(list, c.Kind+" "+name+"/"+l.Name+": "+p.Code)
+			}
+		}
+	}
+	return list
+}
+
+// doctor runs "sidemirror doctor --json".
+func (m *machine) doctor() (examined, error) {
+	m.t.Helper()
+	out, _ := m.try("sidemirror doctor --json")
+	var e examined
+	// What the shell adds after the output is no JSON.
+	err := json.NewDecoder(strings.NewReader(out)).Decode(&e)
+	return e, err
+}
+
+// breakage is something that is wrong with a host.
+type breakage struct {
+	name    string
+	do      string // a script that breaks the host
+	undo    string
+	network func(net *internet, broken bool) // what is wrong outside of the host
+	want    string                           // the broken link
+}
+
+// configuration is a script that writes a configuration.
+func configuration(text string) string {
+	return "printf '%s\\n' '" + text + "' >/etc/sidemirror/config.toml"
+}
+
+const noConfiguration = "echo >/etc/sidemirror/config.toml"
+
+// breakages are of a host with Docker, and with containerd as the kubelet uses it.
+var breakages = []breakage{
+	{name: "the configuration is faulty", do: configuration("lissten = 1"), undo: noConfiguration,
+		want: "service sidemirror/configuration: configuration-not-in-force"},
+	{name: "sidemirror is stopped", do: "systemctl stop sidemirror.socket sidemirror.service", undo: "systemctl start sidemirror.socket",
+		want: "service sidemirror/service: proxy-down"},
+	{name: "another user has the port",
+		do: "systemctl stop sidemirror.socket sidemirror.service; sysctl -qw net.ipv4.ip_unprivileged_port_start=0; " +
+			"systemd-run --quiet --unit=squatter --uid=nobody perl -MSocket -e '" +
+			`socket(S, PF_INET, SOCK_STREAM, 0); setsockopt(S, SOL_SOCKET, SO_REUSEADDR, 1); bind(S, sockaddr_in(305, inet_aton("127.0.0.1"))) or die; listen(S, 9); sleep 600'`,
+		undo: "systemctl stop squatter; sysctl -qw net.ipv4.ip_unprivileged_port_start=1024; systemctl start sidemirror.socket",
+		want: "service sidemirror/service: proxy-port-taken"},
+	{name: "a firewall is on loopback", do: "iptables -I OUTPUT -o lo -p tcp --dport 305 -j DROP", undo: "iptables -D OUTPUT -o lo -p tcp --dport 305 -j DROP",
+		want: "service sidemirror/service: proxy-down"},
+	{name: "another tool writes daemon.json", do: "systemctl stop sidemirror-hosts; echo '{}' >/etc/docker/daemon.json", undo: "systemctl start sidemirror-hosts",
+		want: "engine docker/configuration: files-pending"},
+	{name: "containerd's config_path is empty",
+		do:   "sed -i 's|config_path = .*|config_path = \"\"|' /etc/containerd/config.toml; systemctl restart containerd",
+		undo: "sed -i 's|config_path = .*|config_path = \"/etc/containerd/certs.d\"|' /etc/containerd/config.toml; systemctl restart containerd",
+		want: "engine containerd/configuration: containerd-config-path-empty"},
+	{name: "a hosts.toml is no TOML",
+		do:   "systemctl stop sidemirror-hosts; cp /etc/containerd/certs.d/docker.io/hosts.toml /root; echo '[[' >/etc/containerd/certs.d/docker.io/hosts.toml",
+		undo: "cp /root/hosts.toml /etc/containerd/certs.d/docker.io/; systemctl start sidemirror-hosts",
+		want: "engine containerd/configuration: hosts-toml-invalid"},
+	{name: "the registry refuses the login",
+		do: `echo '{"auths":{"ghcr.io":{"auth":"bWU6d3Jvbmc="}}}' >/etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`), undo: noConfiguration,
+		want: "registry ghcr.io/login: login-refused"},
+	{name: "a credential helper is missing",
+		do: `echo '{"credHelpers":{"ghcr.io":"missing"}}' >/etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`), undo: noConfiguration,
+		want: "registry ghcr.io/login: helper-missing"},
+	{name: "a credential helper is too slow",
+		do: `printf '#!/bin/sh\nsleep 600\n' >/usr/local/bin/docker-credential-slow; chmod 755 /usr/local/bin/docker-credential-slow; ` +
+			`echo '{"credHelpers":{"ghcr.io":"slow"}}' >/etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`),
+		undo: noConfiguration, want: "registry ghcr.io/login: helper-failed"},
+	{name: "the upstream does not speak TLS", do: configuration(`registry."ghcr.io".upstreams = ["https://127.0.0.1:305"]`), undo: noConfiguration,
+		want: "registry ghcr.io/certificate: upstream-not-tls"},
+	{name: "the upstream's authority is not known",
+		do:   "mv /etc/ssl/certs/ca-certificates.crt /root; touch /etc/ssl/certs/ca-certificates.crt; systemctl restart sidemirror",
+		undo: "mv /root/ca-certificates.crt /etc/ssl/certs/; systemctl restart sidemirror",
+		want: "registry docker.io/certificate: upstream-ca-unknown"},
+	{name: "the upstream's name is unknown to its certificate", do: configuration(`registry."ghcr.io".upstreams = ["https://` + outside + `"]`), undo: noConfiguration,
+		want: "registry ghcr.io/certificate: upstream-certificate-name"},
+	{name: "the name servers are away", do: "echo nameserver 127.0.0.9 >/etc/resolv.conf; " + configuration(`registry."r.example".upstreams = ["https://r.example"]`),
+		undo: "rm /etc/resolv.conf; " + noConfiguration, want: "registry r.example/host name: name-servers-silent"},
+	{name: "the proxy settings are wrong",
+		do: "mkdir -p /run/systemd/system/sidemirror.service.d; printf '[Service]\\nEnvironment=HTTPS_PROXY=http://127.0.0.1:9\\n' >/run/systemd/system/sidemirror.service.d/x.conf; " +
+			"systemctl daemon-reload; systemctl restart sidemirror",
+		undo: "rm -r /run/systemd/system/sidemirror.service.d; systemctl daemon-reload; systemctl restart sidemirror",
+		want: "registry docker.io/connection: proxy-unreachable"},
+	{name: "the cache is read-only", do: "mount -t tmpfs -o ro none /var/lib/sidemirror/cache; systemctl restart sidemirror", undo: "umount /var/lib/sidemirror/cache; systemctl restart sidemirror",
+		want: "service sidemirror/own report: cache-unusable"},
+	{name: "the disk is full", do: "mount -t tmpfs -o size=8m none /var/lib/sidemirror/cache; chmod 777 /var/lib/sidemirror/cache; head -c 8m /dev/zero >/var/lib/sidemirror/cache/x; systemctl restart sidemirror",
+		undo: "umount /var/lib/sidemirror/cache; systemctl restart sidemirror", want: "service sidemirror/own report: disk-full"},
+	{name: "the clock is wrong by a day", network: func(net *internet, broken bool) { net.pretend(broken, 0) },
+		want: "registry docker.io/clock: clock-wrong"},
+	{name: "the rate limit is used up", network: func(net *internet, broken bool) { net.pretend(false, map[bool]int{true: 429}[broken]) },
+		want: "registry docker.io/response: upstream-rate-limited"},
+	{name: "the registry fails", network: func(net *internet, broken bool) { net.pretend(false, map[bool]int{true: 503}[broken]) },
+		want: "registry docker.io/response: upstream-failing"},
+	{name: "the registry cannot be reached", do: "ip route add blackhole " + outside + " table 9; ip rule add to " + outside + " table 9 pref 1",
+		undo: "ip rule del pref 1", want: "registry docker.io/connection: upstream-unreachable"},
+	{name: "Docker pulls past sidemirror", do: "iptables -t nat -I OUTPUT -o lo -p tcp --dport 305 -m owner --uid-owner root -m cgroup --path system.slice/docker.service -j REDIRECT --to-ports 9",
+		undo: "iptables -t nat -F OUTPUT; systemctl restart docker", want: "engine docker/test pull: engine-bypasses-sidemirror"},
+}
+
+func TestDoctorNamesTheBrokenLink(t *testing.T) {
+	t.Parallel()
+	p := built(t)
+	m, net := freshHost(t, trixie, p.deb)
+	m.run("dpkg --install " + inside(p.deb))
+	m.settled()
+	healthy := func(t testing.TB) {
+		t.Helper()
+		m.eventually("doctor finds no broken link", func() error {
+			e, err := m.doctor()
+			if err != nil || !e.OK || len(e.broken()) > 0 {
+				return fmt.Errorf("%q, %w", e.broken(), err)
+			}
+			return nil
+		})
+	}
+	healthy(t)
+	m.step("doctor leaves nothing behind", func(t testing.TB) {
+		out := m.run("sidemirror doctor; docker images --quiet; ctr --namespace k8s.io images list --quiet; ls /tmp")
+		if !strings.Contains(out, "pulled sidemirror's test image as docker.io, ghcr.io, quay.io, registry.k8s.io") {
+			t.Errorf("containerd did not pull from all registries:\n%s", out)
+		}
+		if !strings.HasSuffix(out, "no broken link found\n") {
+			t.Errorf("something is left:\n%s", out)
+		}
+	})
+	for _, b := range breakages {
+		m.step(b.name, func(t testing.TB) {
+			if b.network == nil {
+				defer m.run(b.undo)
+				m.run(b.do)
+			} else {
+				defer b.network(net, false)
+				b.network(net, true)
+			}
+			m.eventually("doctor names it", func() error {
+				e, err := m.doctor()
+				if err != nil {
+					return err
+				}
+				list := e.broken()
+				if e.OK || len(list) == 0 || !strings.Contains(strings.Join(list, "\n")+"\n", b.want+"\n") {
+					return fmt.Errorf("broken are %q, want %q among them", list, b.want)
+				}
+				return nil
+			})
+		})
+		m.step(b.name+", and repaired", func(t testing.TB) { healthy(t) })
+	}
+}
