@@ -14,6 +14,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/handover"
+	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
@@ -27,12 +28,14 @@ import (
 type caches struct {
 	access   proxy.AccessLog // of the services that it makes
 	observer observe.Observer
-	refused  peer.Refusals // by any of them
+	live     func() web.Live // what the page shows
+	refused  peer.Refusals   // by any of them
 
 	mu   sync.Mutex
 	open []*cacheFolder
 	// The folder in force, or why there is none.
 	inForce *cacheFolder
+	most    int64 // that the folder in force may store
 	missing *problem.Problem
 }
 
@@ -69,14 +72,14 @@ func (s *caches) newService(c *config.Config, found handover.Handover, at []neti
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.inForce, s.missing = f, missing
+	s.inForce, s.missing, s.most = f, missing, int64(c.Cache.MaxSize)
 	return svc, nil
 }
 
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
 func (f *cacheFolder) serve(s *caches, c *config.Config, found handover.Handover, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	parts := proxyParts{
-		version: version, log: log, access: s.access, observer: s.observer, found: found,
+		version: version, log: log, access: s.access, observer: s.observer, found: found, live: s.live,
 		trust: peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
 	}
 	if f == nil {

@@ -170,6 +170,7 @@ func (d *daemon) refuse(addrs []netip.AddrPort) error {
 func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.configureLog(c)
 	d.config = c
+	d.shown.Store(c)
 	d.activity.Configured(upstreamsOf(c))
 	d.trust.Store(peer.NewTrust(c.Trust.UIDs, c.Trust.Units, nil))
 	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
@@ -199,6 +200,9 @@ func (d *daemon) ownURL() string {
 func (d *daemon) inForce(why string) {
 	addrs := texts(d.sockets.addresses())
 	what := fmt.Sprintf("serving %d registries on %s", len(d.config.Registries), strings.Join(addrs, ", "))
+	if d.config.Registry(config.Wildcard) != nil {
+		what = "serving every registry on " + strings.Join(addrs, ", ")
+	}
 	if d.refusing {
 		what = "refusing every request on " + strings.Join(addrs, ", ")
 	} else {

@@ -70,6 +70,7 @@ type daemon struct {
 	handler   currentGeneration
 	caches    caches
 	activity  *activity.Recorder
+	shown     atomic.Pointer[config.Config] // config, for the page
 	health    *health.Registry
 	rechecked time.Time // upstreams that are out of reach
 	line      statusLine
@@ -91,6 +92,7 @@ func newDaemon(source config.Source, stderr io.Writer) *daemon {
 	d.activity = activity.New()
 	d.health = health.New(d.logProblem)
 	d.caches.observer = d.activity
+	d.caches.live = d.live
 	return d
 }
 

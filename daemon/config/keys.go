@@ -66,6 +66,7 @@ var keys = []key[Config]{
 
 // registryKeys are those of [registry."NAME"].
 var registryKeys = []key[Registry]{
+	{name: "enabled", field: func(r *Registry) any { return &r.Enabled }},
 	{name: "upstreams", field: func(r *Registry) any { return &r.Upstreams }},
 	{name: "hosts", field: func(r *Registry) any { return &r.Hosts }, check: checkHost},
 	{name: "client_auth", field: func(r *Registry) any { return &r.ClientAuth }, check: oneOf("auto", "daemon", "relay")},
