@@ -108,7 +108,7 @@ get_engines() {
 	[ "$(id -u)" = 0 ] || return 0
 	ages="bookworm built"
 	[ "${ENGINES:-}" != all ] || ages="bookworm trixie sid built"
-	for age in $ages trixie-tools buildkit; do
+	for age in $ages trixie-tools buildkit nerdctl; do
 		got=$(engine/get.sh "$age") || fail "the engines of $age cannot be had"
 		echo "$got" | sed '$d'
 	done
