@@ -12,8 +12,10 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/daemon/admin"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/handover"
+	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/cache"
@@ -27,12 +29,14 @@ import (
 type caches struct {
 	access   proxy.AccessLog // of the services that it makes
 	observer observe.Observer
-	refused  peer.Refusals // by any of them
+	live     func() web.Live // what the page shows
+	refused  peer.Refusals   // by any of them
 
 	mu   sync.Mutex
 	open []*cacheFolder
 	// The folder in force, or why there is none.
 	inForce *cacheFolder
+	most    int64 // that the folder in force may store
 	missing *problem.Problem
 }
 
@@ -69,14 +73,14 @@ func (s *caches) newService(c *config.Config, found handover.Handover, at []neti
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.inForce, s.missing = f, missing
+	s.inForce, s.missing, s.most = f, missing, int64(c.Cache.MaxSize)
 	return svc, nil
 }
 
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
 func (f *cacheFolder) serve(s *caches, c *config.Config, found handover.Handover, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	parts := proxyParts{
-		version: version, log: log, access: s.access, observer: s.observer, found: found,
+		version: version, log: log, access: s.access, observer: s.observer, found: found, live: s.live,
 		trust: peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
 	}
 	if f == nil {
@@ -183,6 +187,32 @@ func (s *caches) release(f *cacheFolder) {
 	f.maintaining.Wait()
 	f.transfers.Close()
 	_ = f.Close() // complete content is on disk
+}
+
+// status returns what is known of the cache in force; nil if nothing is stored.
+func (s *caches) status() *admin.Cache {
+	s.mu.Lock()
+	folder := s.inForce
+	s.mu.Unlock()
+	if folder == nil {
+		return nil
+	}
+	c := &admin.Cache{Dir: folder.path, MaxSize: folder.MaxSize()}
+	if n, known := s.used(); known {
+		c.Bytes = &n
+	}
+	return c
+}
+
+// used returns how many bytes the cache in force stores, if that is known.
+func (s *caches) used() (n int64, known bool) {
+	s.mu.Lock()
+	folder := s.inForce
+	s.mu.Unlock()
+	if folder == nil {
+		return 0, false
+	}
+	return folder.Used(), folder.Counted()
 }
 
 // cacheHint says what to do if there is no cache folder.

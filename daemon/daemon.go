@@ -26,6 +26,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/logging"
+	"github.com/sidemirror/sidemirror/daemon/metrics"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/peer"
@@ -41,6 +42,7 @@ import (
 // repaired. Run returns nil after an orderly end, and an error if it could not listen.
 func Run(ctx context.Context, source config.Source, version string) error {
 	d := newDaemon(source, os.Stderr)
+	d.observe(version)
 	d.toJournal = sdnotify.StderrIsJournal()
 	d.lastGood = config.DefaultLastGood(source.Environ)
 	d.build = func(c *config.Config, found handover.Handover, at []netip.AddrPort, log *logrus.Logger) (service, error) {
@@ -64,12 +66,18 @@ type daemon struct {
 	refusing  bool           // there is none
 	files     *filewatch.Contents
 	sockets   *sockets
+	guests    *guests
 	limiter   *listener.Limiter
 	server    *http.Server
 	handler   currentGeneration
 	caches    caches
 	activity  *activity.Recorder
+	shown     atomic.Pointer[config.Config] // config, for the page
 	health    *health.Registry
+	metrics   *metrics.Metrics
+	scraped   metricsListener
+	version   string
+	started   time.Time
 	rechecked time.Time // upstreams that are out of reach
 	line      statusLine
 	names     nameServers
@@ -85,11 +93,12 @@ type daemon struct {
 }
 
 func newDaemon(source config.Source, stderr io.Writer) *daemon {
-	d := &daemon{source: source, checkPort: listener.CheckPort, log: logrus.New(), retryEvery: retryEvery, failed: make(chan error, 1)}
+	d := &daemon{started: time.Now(), source: source, checkPort: listener.CheckPort, log: logrus.New(), guests: newGuests(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
 	d.activity = activity.New()
 	d.health = health.New(d.logProblem)
-	d.caches.observer = d.activity
+	d.observe("")
+	d.caches.live = d.live
 	return d
 }
 
@@ -127,12 +136,14 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.inForce("the start")
 	defer d.serveAdmin()()
+	defer d.scraped.close()
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	d.tasks.Go(func() { d.files.Run(watching) })
 	d.tasks.Go(func() { sdnotify.Watchdog(watching, d.watchdog.ask, d.notify) })
 	d.tasks.Go(func() { d.keepStatus(watching, lookEvery) })
+	d.tasks.Go(func() { d.followGuests(watching) })
 	err = d.wait(ctx, hup)
 	stopWatching()
 	d.stop(ctx, cut)
@@ -165,7 +176,7 @@ func (d *daemon) wait(ctx context.Context, hup <-chan os.Signal) error {
 func (d *daemon) newServer() *http.Server {
 	d.limiter = listener.NewLimiter(d.trusts)
 	server := listener.NewServer(d.watchdog.mark(&d.handler))
-	server.BaseContext = func(net.Listener) context.Context { return d.work }
+	server.BaseContext = d.contextOf
 	server.ConnContext = peer.ConnContext
 	return server
 }
@@ -178,14 +189,17 @@ func (d *daemon) trusts(c net.Conn) bool {
 }
 
 // serve accepts on l until it is closed.
-func (d *daemon) serve(l *net.TCPListener) {
+func (d *daemon) serve(l *net.TCPListener) { d.accept(l.Addr(), listener.Limit(l, d.limiter)) }
+
+// accept serves the connections of l, which listens at an address, until it is closed.
+func (d *daemon) accept(at net.Addr, l net.Listener) {
 	d.accepting.Go(func() {
-		err := d.server.Serve(listener.Limit(l, d.limiter))
+		err := d.server.Serve(l)
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 			return
 		}
 		select {
-		case d.failed <- fmt.Errorf("accepting connections on %v: %w", l.Addr(), err):
+		case d.failed <- fmt.Errorf("accepting connections on %v: %w", at, err):
 		default: // one is enough to end for
 		}
 	})

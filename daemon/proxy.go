@@ -64,6 +64,7 @@ type proxyParts struct {
 	trust     *peer.Trust // nil: no caller is trusted
 	store     *cache.Dir  // nil: nothing is stored
 	transfers *transfer.Transfers
+	live      func() web.Live
 	found     handover.Handover
 }
 
@@ -74,6 +75,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: of.version,
 		Trusted:    func(r *http.Request) bool { return peer.Trusted(r.Context(), of.trust) },
 		ShowImages: c.Page.ShowImages,
+		Live:       of.live,
 	}
 	out := chooseOutbound(c, httpproxy.FromEnvironment(), of.found.Proxy)
 	if of.log != nil && out.shown != nil {
@@ -88,6 +90,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		OwnHosts:    ownHosts(at),
 		Trust:       of.trust,
 		Credentials: logins.asSources(),
+		GuestLogins: c.Guests.Logins,
 		LoggedIn:    logins.store.Has,
 		Listen:      at,
 		Cache:       of.store,

@@ -63,6 +63,7 @@ func (d *daemon) state() state.State {
 			s.Notes = append(s.Notes, p.Problem)
 		}
 	}
+	s.Guests, _ = d.guests.report()
 	if p, ok := d.handler.get().service.(interface{ Outbound() *state.Outbound }); ok {
 		s.Outbound = p.Outbound()
 	}

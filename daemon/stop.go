@@ -53,6 +53,7 @@ func (d *daemon) stop(ctx context.Context, cut context.CancelFunc) {
 // just coming in without a response, and engines do not try those again.
 func (d *daemon) shut(ctx context.Context, patience time.Duration) {
 	d.sockets.close()
+	d.guests.close()
 	d.accepting.Wait() // from here on the limiter counts every connection
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -104,6 +104,29 @@ func TestTheDropInGoesWhenNothingNeedsItAnyMore(t *testing.T) {
 	sameTree(t, before, h.snapshot(t))
 }
 
+func TestTheServiceMayListenOnTheBridgesOfGuestsIfTheyAreServed(t *testing.T) {
+	t.Parallel()
+	h := host(t, installed(nil))
+	before := h.snapshot(t)
+	want := engine.Desired{Mirror: ourURL, Engines: []string{engine.Docker}, Service: true, GuestPort: true}
+	do(t, h, want)
+	text := h.get(t, ownunit.GuestsFile)
+	for _, line := range []string{"\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n", "\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n"} {
+		if !strings.Contains(text, line) {
+			t.Errorf("no %q in\n%s", line, text)
+		}
+	}
+	if h.exists(ownunit.File) {
+		t.Error("the service may reach link-local addresses too")
+	}
+	if plan, err := Make(t.Context(), h, want); err != nil || len(plan.Changes) != 0 {
+		t.Errorf("not settled: %+v, %v", plan.Changes, err)
+	}
+	want.GuestPort = false
+	do(t, h, want)
+	sameTree(t, before, h.snapshot(t))
+}
+
 // The watcher cannot look into homes: what a person has applied stays.
 func TestTheDropInStaysIfTheFileThatNamesHelpersCannotBeSeen(t *testing.T) {
 	t.Parallel()

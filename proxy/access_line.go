@@ -107,7 +107,9 @@ var observedRoom = sync.Pool{New: func() any { return new(observe.Request) }}
 func (p *Proxy) logAccess(l *accessLine, took time.Duration, err error) {
 	ctx := l.http.Context()
 	level := logrus.InfoLevel
-	if err == nil && ctx.Value(unloggedKey{}) != nil {
+	// The script of an open page asks again and again, with a query.
+	again := l.http.URL.Path == "/" && l.http.URL.RawQuery != ""
+	if err == nil && (again || ctx.Value(unloggedKey{}) != nil) {
 		level = logrus.DebugLevel
 	}
 	if gone := ctx.Err() != nil; !gone && (l.status >= 500 || err != nil && l.status < 400) {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -24,7 +25,7 @@ func (p *Proxy) gate(r *http.Request) error {
 	if r.Host == "" {
 		return &oci.Error{Code: oci.BadRequest, Message: "the request names no Host"}
 	}
-	if !p.routes.ownHost(r.Host) {
+	if !p.routes.ownHost(r.Host) && !access.GuestHost(r.Context(), r.Host) {
 		return p.routes.foreignHost()
 	}
 	if r.Method != http.MethodPost && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) && readOnly(r.Method) {

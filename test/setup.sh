@@ -14,6 +14,8 @@ cd "$(dirname "$0")"
 
 # The same folder as in test/engine/tools.go.
 bin=${SIDEMIRROR_TEST_BIN:-${XDG_CACHE_HOME:-$HOME/.cache}/sidemirror-test/bin}
+# The same folder as in test/page/page_test.go.
+modules=${XDG_CACHE_HOME:-$HOME/.cache}/sidemirror-test/page
 
 crane=github.com/google/go-containerregistry/cmd/crane@v0.22.1
 regctl=github.com/regclient/regclient/cmd/regctl@v0.11.7
@@ -37,7 +39,7 @@ lacking() {
 		docker-registry:docker-registry skopeo:skopeo podman:podman buildah:buildah systemd:systemd-analyze \
 		rpm:rpm rpm2cpio:rpm2cpio cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc shellcheck:shellcheck \
 		mmdebstrap:mmdebstrap strace:strace systemd-container:systemd-nspawn tinyproxy-bin:tinyproxy \
-		golang-docker-credential-helpers:docker-credential-pass chromium:chromium pass:pass gnupg:gpg gnome-keyring:gnome-keyring-daemon dbus-daemon:dbus-daemon reprepro:reprepro createrepo-c:createrepo_c dnf:dnf zsh:zsh fish:fish; do
+		golang-docker-credential-helpers:docker-credential-pass chromium:chromium prometheus:promtool nodejs:node npm:npm pass:pass gnupg:gpg gnome-keyring:gnome-keyring-daemon dbus-daemon:dbus-daemon reprepro:reprepro createrepo-c:createrepo_c dnf:dnf zsh:zsh fish:fish; do
 		command -v "${pair#*:}" >/dev/null || printf '%s ' "${pair%%:*}"
 	done
 	[ -e /usr/share/bash-completion/bash_completion ] || printf 'bash-completion '
@@ -88,13 +90,25 @@ install_programs() {
 			github.com/docker/distribution/contrib/token-server
 }
 
+# install_modules gets what test/page runs in a browser, as package-lock.json pins it.
+install_modules() {
+	cmp -s page/package-lock.json "$modules/package-lock.json" && return 0
+	rm -rf "$modules"
+	mkdir -p "$modules"
+	cp page/package.json page/package-lock.json "$modules"
+	(cd "$modules" && npm ci --ignore-scripts --no-audit --no-fund --silent) || {
+		rm -rf "$modules"
+		fail "the modules of page/package.json cannot be had"
+	}
+}
+
 # get_engines gets the engines of other ages, which only root can run, and prints
 # their versions.
 get_engines() {
 	[ "$(id -u)" = 0 ] || return 0
 	ages="bookworm built"
 	[ "${ENGINES:-}" != all ] || ages="bookworm trixie sid built"
-	for age in $ages trixie-tools buildkit; do
+	for age in $ages trixie-tools buildkit nerdctl; do
 		got=$(engine/get.sh "$age") || fail "the engines of $age cannot be had"
 		echo "$got" | sed '$d'
 	done
@@ -120,10 +134,12 @@ if [ "${1:-}" = --check ]; then
 	for program in crane regctl oras conformance token-server; do
 		[ -x "$bin/$program" ] || fail "missing: $bin/$program"
 	done
+	cmp -s page/package-lock.json "$modules/package-lock.json" || fail "missing: $modules"
 	exit 0
 fi
 command -v go >/dev/null || fail "go is not in PATH"
 install_packages
 install_programs
+install_modules
 versions
 get_engines

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sidemirror/sidemirror/daemon/admin"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/doctor"
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
@@ -25,6 +24,7 @@ type examined struct {
 func newDoctorCommand(g *globals) *cobra.Command {
 	f := &hostFlags{globals: g}
 	var asJSON bool
+	var bundle string
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find out what keeps pulls from going through sidemirror",
@@ -32,6 +32,10 @@ func newDoctorCommand(g *globals) *cobra.Command {
 link of each that is broken, with a hint. Each engine that runs is made to pull a small image that
 sidemirror serves itself under the name of each registry, and the image is removed again: an engine
 that can pull it does reach sidemirror.
+
+With --bundle, a compressed tar file for a bug report is written too: the result, the status, the
+plan, the configuration and the last lines of the journal, without secrets. It names images that
+were pulled: look into it before you pass it on.
 
 Under --root no engine is asked to pull, and only files are looked at.
 
@@ -53,10 +57,15 @@ The exit code is 0 if no link is broken, and 1 if one is.`,
 			for _, c := range found.Chains {
 				found.OK = found.OK && c.Sound()
 			}
+			if bundle != "" {
+				if err := f.writeBundle(cmd.Context(), bundle, found); err != nil {
+					return err
+				}
+			}
 			if asJSON {
 				err = writeJSON(cmd.OutOrStdout(), found)
 			} else {
-				err = p.verdict(found.OK)
+				err = p.verdict(found.OK, bundle)
 			}
 			if err == nil && !found.OK {
 				return exitSilently(exitFailed)
@@ -67,6 +76,7 @@ The exit code is 0 if no link is broken, and 1 if one is.`,
 	f.addRoot(cmd)
 	f.addEngines(cmd)
 	addJSON(cmd, &asJSON)
+	cmd.Flags().StringVar(&bundle, "bundle", "", "write a `file` for a bug report, which must not exist yet")
 	return cmd
 }
 
@@ -105,7 +115,7 @@ func (f *hostFlags) examination(ctx context.Context) (*doctor.Examination, error
 
 // askDaemon examines a registry from inside the daemon.
 func askDaemon(ctx context.Context, registry string) ([]doctor.Link, error) {
-	found, err := admin.Client{Socket: admin.Socket}.Diagnose(ctx, registry)
+	found, err := adminClient().Diagnose(ctx, registry)
 	if err != nil {
 		return nil, err
 	}
@@ -163,13 +173,16 @@ func pad(text string, width int) string {
 	return text + strings.Repeat(" ", max(0, width-len(text)))
 }
 
-// verdict ends the output.
-func (p *printer) verdict(sound bool) error {
+// verdict ends the output. bundle is the file that was written, or "".
+func (p *printer) verdict(sound bool, bundle string) error {
 	p.printf("\n")
 	if sound {
 		p.paint(green, "no broken link found")
 	} else {
 		p.paint(red, "the links above that are broken keep pulls from going through sidemirror")
+	}
+	if bundle != "" {
+		p.printf("the bundle is in %s\n", printable(bundle))
 	}
 	return p.err
 }

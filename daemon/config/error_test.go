@@ -90,6 +90,13 @@ func TestFaultNamesPlaceTextAndHint(t *testing.T) {
 		{"unit without type", "[trust]\nunits = [\"docker\"]", `"docker" has no type`, `write "docker.service"`},
 		{"no unit", "[trust]\nunits = [\"a b.service\"]", `"a b.service" is not the name of a unit`, "ci.service"},
 		{"group that ends with a slash", "[trust]\nunits = [\"/system.slice/\"]", "is not the path of a control group", "/system.slice/ci.service"},
+		{"every network", "[guests]\nnetworks = ['*']", `2:13: guests.networks: "*" stands for every network`, "the names of bridges"},
+		{"loopback network", "[guests]\nnetworks = ['lo']", "is the loopback interface", "the names of bridges"},
+		{"address of a network", "[guests]\nnetworks = ['172.17.0.0/16']", "is not the name of a network interface", "docker0"},
+		{"port of guests", "[guests]\nport = 70000", `"70000" is not a port`, "from 1 to 65535"},
+		{"port 0 of guests", "[guests]\nport = 0", `"0" is not a port`, "from 1 to 65535"},
+		{"login of a registry without a table", "[guests]\nlogins = ['docker.io', 'a.b']", `2:24: guests.logins: "a.b" is not served to guests`, `add [registry."a.b"]`},
+		{"login of every registry", "[guests]\nlogins = ['*']", `"*" stands for every registry`, "the names of registries"},
 		{"user id of no user", "[trust]\nuids = [4294967295]", "is not a user id", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -47,9 +47,13 @@ var keys = []key[Config]{
 	{name: "outbound.adopt_proxy", field: func(c *Config) any { return &c.Outbound.AdoptProxy }},
 	{name: "trust.uids", field: func(c *Config) any { return &c.Trust.UIDs }},
 	{name: "trust.units", field: func(c *Config) any { return &c.Trust.Units }, check: checkUnit},
+	{name: "guests.networks", field: func(c *Config) any { return &c.Guests.Networks }, check: checkNetwork},
+	{name: "guests.port", field: func(c *Config) any { return &c.Guests.Port }},
+	{name: "guests.logins", field: func(c *Config) any { return &c.Guests.Logins }, check: checkGuestLogin},
 	{name: "page.show_images", field: func(c *Config) any { return &c.Page.ShowImages }},
 	{name: "engine.adopt_client_keys", field: func(c *Config) any { return &c.Engine.AdoptClientKeys }},
 	{name: "engine.handover_dir", field: func(c *Config) any { return &c.Engine.HandoverDir }, check: checkPathOrNone},
+	{name: "metrics.listen", field: func(c *Config) any { return &c.Metrics.Listen }},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},
@@ -63,6 +67,7 @@ var keys = []key[Config]{
 
 // registryKeys are those of [registry."NAME"].
 var registryKeys = []key[Registry]{
+	{name: "enabled", field: func(r *Registry) any { return &r.Enabled }},
 	{name: "upstreams", field: func(r *Registry) any { return &r.Upstreams }},
 	{name: "hosts", field: func(r *Registry) any { return &r.Hosts }, check: checkHost},
 	{name: "client_auth", field: func(r *Registry) any { return &r.ClientAuth }, check: oneOf("auto", "daemon", "relay")},
@@ -109,6 +114,8 @@ func set(field any, v value, check func(string) error) *wrongValue {
 		return setScalar(p, v, unstable.Bool, "true or false", strconv.ParseBool)
 	case *int:
 		return setScalar(p, v, unstable.Integer, "a whole number, as 8", parseParallel)
+	case *uint16:
+		return setScalar(p, v, unstable.Integer, "a port, as 305", parsePort)
 	case *time.Duration:
 		return setText(p, v, `a duration in quotes, as "30s" or "2m"`, func(text string) (time.Duration, error) {
 			return parseDuration(text, check)

@@ -10,6 +10,11 @@ var kinds = []Kind{
 	{Code: "no-configuration", Title: "every request is refused", Severity: Error, Logged: true},
 	{Code: "configuration-not-in-force", Title: "the configuration on disk cannot be used", Severity: Error, Logged: true, DependsOn: []string{"no-configuration"}},
 	{Code: "port-unprivileged", Title: "any user can take the port", Severity: Error, Logged: true},
+	{Code: "guests-not-served", Title: "guests are not served", Severity: Error, Logged: true},
+	{Code: "guests-not-a-bridge", Title: "guests are not served on an interface that is no bridge", Severity: Error, Logged: true},
+	{Code: "guests-port-privileged", Title: "guests are not served, for want of a capability", Severity: Error, Logged: true},
+	{Code: "guests-port-taken", Title: "guests are not served, because the port is taken", Severity: Error, Logged: true},
+	{Code: "guests-too-many", Title: "guests of some bridges are not served", Severity: Error, Logged: true},
 	{Code: "name-server-denied", Title: "the name server cannot be reached", Severity: Error, Logged: true},
 	{Code: "cache-missing", Title: "nothing is stored", Severity: Error, Logged: true},
 	{Code: "cache-read-only", Title: "nothing new is stored", Severity: Error},
@@ -20,7 +25,8 @@ var kinds = []Kind{
 		Visible: 20 * time.Second, DependsOn: []string{"name-server-denied"},
 	},
 	{Code: "rate-limit-used-up", Title: "a registry serves no more requests for now", Severity: Warning},
-	{Code: "trust-by-user-alone", Title: "callers are told apart by their user alone", Severity: Note, Logged: true},
+	{Code: "metrics-unavailable", Title: "the metrics are not served", Severity: Error},
+	{Code: "trust-by-user-alone", Title: "a caller's user alone decides whether it is trusted", Severity: Note, Logged: true},
 }
 
 // Kinds returns the kinds of problems that have a code of their own. A source may report others,

@@ -47,6 +47,7 @@ func Desired(c *config.Config, o Options) (engine.Desired, error) {
 		Service:         len(o.Engines) == 0,
 		Helpers:         c.RunsHelpers(),
 		CredentialFiles: c.Credentials.Files,
+		GuestPort:       len(c.Guests.Networks) > 0 && c.Guests.Port < 1024,
 	}
 	if !want.Service {
 		want.Leave = append(want.Leave, engine.Sidemirror)

@@ -3,6 +3,7 @@ package listener
 import (
 	"context"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,6 +20,11 @@ const (
 	// maxConnections limits all connections.
 	maxConnections = 8192
 
+	// maxGuests limits the connections of all guests, and maxPerGuest those of one. A connection has
+	// one request at a time.
+	maxGuests   = 1024
+	maxPerGuest = 64
+
 	// silence is how long Drain waits for a connection that has sent nothing yet. Clients
 	// written in Go hold such connections in reserve, and miss them no more than idle ones.
 	silence = 250 * time.Millisecond
@@ -28,17 +34,19 @@ const (
 type Limiter struct {
 	trusted func(net.Conn) bool
 
-	maxAll, maxUntrusted int64
-	all, untrusted       atomic.Int64
+	maxAll, maxUntrusted, maxGuests, maxPerGuest int64
+	all, untrusted                               atomic.Int64
 
-	mu     sync.Mutex
-	silent map[*slot]bool // of the connections from which nothing was read yet
+	mu       sync.Mutex
+	silent   map[*slot]bool // of the connections from which nothing was read yet
+	guests   int64
+	perGuest map[netip.Addr]int64
 }
 
 // NewLimiter returns a Limiter that calls trusted for each new connection. Connections that
 // are not trusted have a lower limit.
 func NewLimiter(trusted func(net.Conn) bool) *Limiter {
-	return &Limiter{trusted: trusted, maxAll: maxConnections, maxUntrusted: maxUntrusted}
+	return &Limiter{trusted: trusted, maxAll: maxConnections, maxUntrusted: maxUntrusted, maxGuests: maxGuests, maxPerGuest: maxPerGuest}
 }
 
 // acquire returns a slot for c, or nil if there is none.
@@ -58,11 +66,47 @@ func (l *Limiter) acquire(c net.Conn) *slot {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.addSilent(s)
+	return s
+}
+
+// acquireGuest returns a slot for the connection of a guest, or nil if there is none. Guests neither
+// take the slots of this host's users nor those of each other.
+func (l *Limiter) acquireGuest(c net.Conn, guest netip.Addr) *slot {
+	if l.all.Add(1) > l.maxAll {
+		l.all.Add(-1)
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.guests >= l.maxGuests || l.perGuest[guest] >= l.maxPerGuest {
+		l.all.Add(-1)
+		return nil
+	}
+	if l.perGuest == nil {
+		l.perGuest = make(map[netip.Addr]int64)
+	}
+	l.guests++
+	l.perGuest[guest]++
+	s := &slot{limiter: l, conn: c, guest: guest}
+	l.addSilent(s)
+	return s
+}
+
+// releaseGuest returns the slot of a guest. l.mu must be locked.
+func (l *Limiter) releaseGuest(guest netip.Addr) {
+	l.guests--
+	if l.perGuest[guest]--; l.perGuest[guest] == 0 {
+		delete(l.perGuest, guest)
+	}
+}
+
+// addSilent records a new connection. l.mu must be locked.
+func (l *Limiter) addSilent(s *slot) {
 	if l.silent == nil {
 		l.silent = make(map[*slot]bool)
 	}
 	l.silent[s] = true
-	return s
 }
 
 // Drain waits until the only connections left are those that have been silent for a while.
@@ -119,6 +163,7 @@ type slot struct {
 	limiter         *Limiter
 	conn            net.Conn
 	untrusted       bool
+	guest           netip.Addr // not valid: it is no guest's
 	spoke, released atomic.Bool
 }
 
@@ -139,6 +184,11 @@ func (s *slot) release() {
 	}
 	if s.untrusted {
 		s.limiter.untrusted.Add(-1)
+	}
+	if s.guest.IsValid() {
+		s.limiter.mu.Lock()
+		s.limiter.releaseGuest(s.guest)
+		s.limiter.mu.Unlock()
 	}
 	s.limiter.all.Add(-1)
 	s.speak()

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -54,6 +55,34 @@ func TestUntrustedUsersCannotTakeTheSlotsOfEngines(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the slot of a closed connection was not released")
 		}
+	}
+}
+
+func TestGuestsHaveSlotsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	l := &Limiter{trusted: func(net.Conn) bool { return false }, maxAll: 6, maxUntrusted: 1, maxGuests: 3, maxPerGuest: 2}
+	one, two := netip.MustParseAddr("172.17.0.2"), netip.MustParseAddr("172.17.0.3")
+	conn, _ := net.Pipe()
+	defer conn.Close()
+	first, second := l.acquireGuest(conn, one), l.acquireGuest(conn, one)
+	if first == nil || second == nil || l.acquireGuest(conn, one) != nil {
+		t.Error("a guest does not have two connections")
+	}
+	if l.acquireGuest(conn, two) == nil || l.acquireGuest(conn, two) != nil {
+		t.Error("all guests do not have three connections")
+	}
+	user := l.acquire(conn)
+	if user == nil || l.acquire(conn) != nil {
+		t.Error("guests take the slots of this host's users, or give them more")
+	}
+	first.release()
+	first.release()
+	if l.acquireGuest(conn, two) == nil || l.acquireGuest(conn, two) != nil {
+		t.Error("a slot that is released twice does not become exactly one")
+	}
+	second.release()
+	if n := l.perGuest[one]; n != 0 || len(l.perGuest) != 1 {
+		t.Errorf("after the end of its connections, a guest has %d of %v", n, l.perGuest)
 	}
 }
 

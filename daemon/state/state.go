@@ -47,6 +47,9 @@ type State struct {
 	// Logins are those that registries have accepted since the configuration came into force.
 	Logins []Login `json:"logins,omitempty"`
 
+	// Guests are the addresses at which guests are served, as "172.17.0.1:305 (docker0)".
+	Guests []string `json:"guests,omitempty"`
+
 	// Outbound is the forward proxy through which registries are reached; nil if there is none.
 	Outbound *Outbound `json:"outbound,omitempty"`
 

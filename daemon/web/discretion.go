@@ -96,7 +96,7 @@ func coarse(l Live, public []config.Registry) Live {
 		Stored: roundCount(l.Stored), Room: l.Room,
 	}
 	for _, problem := range l.Problems {
-		c.Problems = append(c.Problems, Problem{Code: problem.Code, Title: problem.Title, Severe: problem.Severe})
+		c.Problems = append(c.Problems, Problem{Code: problem.Code, Title: problem.Title, Severe: problem.Severe, Note: problem.Note})
 	}
 	for _, t := range l.Traffic {
 		c.Traffic = append(c.Traffic, Traffic{

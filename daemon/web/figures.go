@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,7 +15,8 @@ type liveView struct {
 	Detailed bool
 	Verdict  verdict
 	LastPull string
-	Problems []Problem
+	Problems []problemRow
+	Wrong    bool // one of them is more than a note
 	Figures  []figure
 	Traffic  trafficChart
 	Pulls    []pullRow
@@ -47,8 +49,14 @@ type trafficChart struct {
 
 type pullRow struct {
 	Registry, Name, Engine, Size, Source, Time, Speed, When, Exact string
-	Share                                                          int // percent that came from the cache
-	Active                                                         bool
+
+	Kind string // of the sign before Source
+}
+
+type problemRow struct {
+	Problem
+	Tone  tone
+	Label string
 }
 
 type serverRow struct {
@@ -66,16 +74,19 @@ const (
 func newLiveView(l Live, detailed bool, w words) liveView {
 	v := liveView{
 		Words: w, Now: l.At, Detailed: detailed, Verdict: judge(l, w), LastPull: w.say("no pull"),
-		Problems: l.Problems[:min(len(l.Problems), mostProblems)],
-		Figures:  []figure{hitRate(l, w), saved(l, w)},
-		Traffic:  traffic(l, w),
-		Earlier:  max(0, len(l.Pulls)-mostPulls),
+		Figures: []figure{hitRate(l, w), saved(l, w)},
+		Traffic: traffic(l, w),
+		Earlier: max(0, len(l.Pulls)-mostPulls),
 	}
 	if !l.LastPull.IsZero() {
 		v.LastPull = w.say("last pull", w.ago(l.At, l.LastPull))
 	}
 	v.Figures = append(v.Figures, budgets(l, w)...)
 	v.Figures = append(v.Figures, stored(l, w))
+	for _, p := range l.Problems[:min(len(l.Problems), mostProblems)] {
+		v.Problems = append(v.Problems, newProblemRow(p, w))
+		v.Wrong = v.Wrong || !p.Note
+	}
 	for _, p := range l.Pulls[:min(len(l.Pulls), mostPulls)] {
 		v.Pulls = append(v.Pulls, newPullRow(p, l.At, w))
 	}
@@ -90,6 +101,23 @@ func newLiveView(l Live, detailed bool, w words) liveView {
 		v.Servers = append(v.Servers, row)
 	}
 	return v
+}
+
+// newProblemRow returns the row of a problem, with its title in the language if there is one.
+func newProblemRow(p Problem, w words) problemRow {
+	r := problemRow{Problem: p, Tone: warning, Label: w.say("warning")}
+	switch {
+	case p.Severe:
+		r.Tone, r.Label = bad, w.say("severe")
+	case p.Note:
+		r.Tone, r.Label = unsure, w.say("note")
+	}
+	if title, ok := w["title "+p.Code]; ok {
+		r.Title = title
+	}
+	r.Title = cmp.Or(r.Title, p.Code)
+	r.Title = strings.ToUpper(r.Title[:1]) + r.Title[1:]
+	return r
 }
 
 func hitRate(l Live, w words) figure {
@@ -143,7 +171,11 @@ func budgets(l Live, w words) []figure {
 			f.Share = percent(int64(b.Remaining), int64(b.Limit))
 			f.Low = f.Share <= 10
 			f.Label = w.say("budget chart", b.Remaining, b.Limit)
-			notes = append(notes, w.say("budget of", b.Limit))
+			of := w.say("budget of", b.Limit)
+			if b.Window > 0 {
+				of = w.say("budget of in", b.Limit, w.span(b.Window))
+			}
+			notes = append(notes, of)
 		}
 		if b.Login {
 			notes = append(notes, w.say("budget login"))
@@ -225,24 +257,26 @@ var imagePrefix = regexp.MustCompile(`^(docker\.io/library|[^/]*[.:][^/]*)/`)
 func newPullRow(p Pull, now time.Time, w words) pullRow {
 	total := p.Stored + p.Fetched
 	r := pullRow{
-		Name: p.Image, Engine: p.Engine, Size: size(total), Share: percent(p.Stored, total), Active: p.Active,
-		When: w.ago(now, p.Start), Exact: p.Start.UTC().Format(time.RFC3339), Time: seconds(p.Took, w), Speed: "–",
+		Name: p.Image, Engine: p.Engine, Size: size(total), Speed: "–",
+		When: w.ago(now, p.Start), Exact: p.Start.UTC().Format(time.RFC3339), Time: seconds(p.Took, w),
 	}
 	// The registry, and "library/" of Docker Hub, matter less than the rest of the name.
 	if i := len(imagePrefix.FindString(p.Image)); i > 0 {
 		r.Registry, r.Name = p.Image[:i], p.Image[i:]
 	}
 	switch {
-	case p.Active:
-		r.Source = w.say("active")
+	case p.Failed:
+		r.Kind, r.Source = "bad", w.say("failed")
+	case p.Checked:
+		r.Kind, r.Source, r.Size = "good", w.say("checked"), "–"
 	case p.Fetched == 0:
-		r.Source = w.say("stored")
+		r.Kind, r.Source = "hit", w.say("stored")
 	case p.Stored == 0:
-		r.Source = w.say("fetched")
+		r.Kind, r.Source = "miss", w.say("fetched")
 	default:
-		r.Source = w.say("mixed", r.Share)
+		r.Kind, r.Source = "both", w.say("mixed", percent(p.Stored, total))
 	}
-	if total > 0 && p.Took > 0 {
+	if !p.Failed && !p.Checked && p.Took > 0 {
 		r.Speed = size(int64(float64(total)/p.Took.Seconds())) + "/s"
 	}
 	return r

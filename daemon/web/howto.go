@@ -59,10 +59,7 @@ func (p *page) view(r *http.Request, lang language) view {
 	if r.TLS != nil {
 		scheme, port = "https", "443"
 	}
-	name := strings.Trim(host, "[]")
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
+	name := hostName(host)
 	v := view{
 		Info: info, Lang: lang, Tag: lang.tag(), Style: template.CSS(p.style), Script: template.JS(p.script),
 		Words: vocabulary[lang], Every: everyCoarse, Host: host, URL: scheme + "://" + host,
@@ -104,6 +101,14 @@ func (p *page) view(r *http.Request, lang language) view {
 		v.Image = v.Example + "/owner/image:tag"
 	}
 	return v
+}
+
+// hostName returns host without its port and without the brackets of an IPv6 address.
+func hostName(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return name
+	}
+	return strings.Trim(host, "[]")
 }
 
 // loopback reports whether Docker uses plain HTTP for name by default, as it does for 127.0.0.0/8,

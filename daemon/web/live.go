@@ -70,17 +70,18 @@ type Problem struct {
 	// Text says what happened, Hint what to do about it. Trusted callers alone see them.
 	Text, Hint string
 
-	// Severe says that pulls fail or go past sidemirror because of it.
-	Severe bool
+	// Severe says that something on this host must be repaired, Note that nothing is wrong.
+	Severe, Note bool
 }
 
-// Pull is an image that an engine has pulled, or is pulling.
+// Pull is what an engine has asked for of one image.
 type Pull struct {
-	Image  string // as people write it: "docker.io/library/redis:latest"
-	Engine string // "docker"; empty if that is not known
-	Start  time.Time
-	Took   time.Duration
-	Active bool // it is not complete
+	Image   string // as people write it: "docker.io/library/redis:latest"
+	Engine  string // "docker"; empty if that is not known
+	Start   time.Time
+	Took    time.Duration
+	Checked bool // the engine had the image already, and asked for no layer
+	Failed  bool
 
 	// Stored and Fetched are the bytes that came from the cache and from a registry.
 	Stored, Fetched int64
@@ -106,6 +107,7 @@ type Budget struct {
 	Registry  string
 	Login     bool // the daemon has logged in; otherwise the host is anonymous
 	Remaining int
-	Limit     int       // 0: unknown
-	Reset     time.Time // when more are allowed; zero if that is not known
+	Limit     int           // 0: unknown
+	Window    time.Duration // the limit is for; 0: unknown
+	Reset     time.Time     // when more are allowed; zero if that is not known
 }

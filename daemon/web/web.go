@@ -97,7 +97,9 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "no-referrer")
 	// Another site's page can neither embed this one nor hold on to its window.
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	if r.TLS != nil || loopback(hostName(r.Host)) {
+		h.Set("Cross-Origin-Opener-Policy", "same-origin") // browsers complain about it elsewhere
+	}
 	h.Set("Cache-Control", "no-store")
 	switch {
 	case r.URL.Path != "/":

@@ -77,6 +77,9 @@ type Desired struct {
 	Helpers         bool
 	CredentialFiles []string
 
+	// GuestPort says that sidemirror's service must listen on a port below 1024 of bridges.
+	GuestPort bool
+
 	// AllowUnprivilegedPort allows a Mirror whose port every user can listen at.
 	AllowUnprivilegedPort bool
 }

@@ -1,9 +1,12 @@
-// Package ownunit plans a drop-in of sidemirror's own service, for hosts on which it must reach
-// link-local addresses.
+// Package ownunit plans drop-ins of sidemirror's own service, for hosts on which it needs more rights
+// than its unit gives it: to reach link-local addresses, and to listen on the bridges of guests.
 //
-// The unit denies these: metadata servers hand out the credentials of the machine there. Two things
+// The unit denies link-local addresses: metadata servers hand out the credentials of the machine there. Two things
 // need them. Credential helpers and plugins of clouds ask the metadata server, and on some clouds the
 // host's name server has such an address. The proxy itself still follows no redirect there.
+//
+// On bridges, which come and go, systemd cannot hold the sockets. For a port below 1024 the service needs
+// a capability to open them itself.
 package ownunit
 
 import (
@@ -25,8 +28,16 @@ import (
 const (
 	service = "sidemirror.service"
 
-	// File is the drop-in.
-	File = "/etc/systemd/system/" + service + ".d/link-local.conf"
+	folder = "/etc/systemd/system/" + service + ".d/"
+
+	// File is the drop-in for link-local addresses.
+	File = folder + "link-local.conf"
+
+	// GuestsFile is the drop-in for the ports of guests.
+	GuestsFile = folder + "guests.conf"
+
+	// bindService is the capability that opens ports below 1024 (capabilities(7)).
+	bindService = "CAP_NET_BIND_SERVICE"
 )
 
 // metadata are the link-local addresses of the metadata servers of clouds: of machines (AWS, Azure,
@@ -52,9 +63,9 @@ func (u unit) Detect(ctx context.Context) (engine.State, bool) {
 	return s, false
 }
 
-// Plan asks for the drop-in if something needs link-local addresses.
+// Plan asks for the drop-ins that something needs.
 func (u unit) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
-	p := engine.Plan{State: s, Configs: []engine.Config{{Path: File, Kind: engine.DropIn}}}
+	p := engine.Plan{State: s, Configs: []engine.Config{{Path: File, Kind: engine.DropIn}, {Path: GuestsFile, Kind: engine.DropIn}}}
 	if !want.Service {
 		return p
 	}
@@ -63,6 +74,14 @@ func (u unit) Plan(ctx context.Context, s engine.State, want engine.Desired) eng
 		p.Edits = append(p.Edits, engine.Edit{
 			Path: File, Entry: entry{splice.DropIn{Allow: allow}},
 			Why: "lets sidemirror's service reach link-local addresses: " + reasons(allow),
+		})
+	}
+	if want.GuestPort && s.Present {
+		p.Edits = append(p.Edits, engine.Edit{
+			Path: GuestsFile, Entry: entry{splice.DropIn{Allow: []splice.Allowance{{
+				Why: "guests.networks is set: to listen on a port below 1024 of bridges", Capability: bindService,
+			}}}},
+			Why: "lets sidemirror's service listen on a port below 1024 of the bridges of guests",
 		})
 	}
 	if d, ok := u.daemon(ctx).(daemon); ok && s.Present {

@@ -5,20 +5,45 @@ import (
 	"strings"
 )
 
-// DropIn is sidemirror's entry in a drop-in file of a systemd service: addresses that the service may
-// reach (systemd.resource-control(5)).
+// DropIn is sidemirror's entry in a drop-in file of a systemd service: what the service may do that its
+// unit denies.
 type DropIn struct{ Allow []Allowance }
 
-// Allowance is a reason to reach addresses.
+// Allowance is something that a service may do, and why: to reach addresses
+// (systemd.resource-control(5)), or to use a capability (systemd.exec(5)).
 type Allowance struct {
-	Why       string // one line, for a person
-	Addresses []string
+	Why        string // one line, for a person
+	Addresses  []string
+	Capability string // as "CAP_NET_BIND_SERVICE"
 }
 
 const (
 	serviceSection = "[Service]"
 	allowSetting   = "IPAddressAllow="
+	boundSetting   = "CapabilityBoundingSet="
+	ambientSetting = "AmbientCapabilities="
 )
+
+// settings returns the lines of an allowance, without the reason that is above each.
+func (a Allowance) settings() (lines []string) {
+	if len(a.Addresses) > 0 {
+		lines = append(lines, allowSetting+strings.Join(a.Addresses, " "))
+	}
+	if a.Capability != "" {
+		lines = append(lines, boundSetting+a.Capability, ambientSetting+a.Capability)
+	}
+	return lines
+}
+
+// isSetting reports whether a line can be one of an allowance.
+func isSetting(line []byte) bool {
+	for _, setting := range []string{allowSetting, boundSetting, ambientSetting} {
+		if bytes.HasPrefix(line, []byte(setting)) {
+			return true
+		}
+	}
+	return false
+}
 
 // Add returns a file with the entry above everything else. It refuses one whose beginning would be
 // taken for a part of the entry.
@@ -33,7 +58,9 @@ func (d DropIn) Add(name string, base []byte) ([]byte, error) {
 func (d DropIn) block() []byte {
 	lines := []string{FileMark, serviceSection}
 	for _, a := range d.Allow {
-		lines = append(lines, "# "+a.Why, allowSetting+strings.Join(a.Addresses, " "))
+		for _, setting := range a.settings() {
+			lines = append(lines, "# "+a.Why, setting)
+		}
 	}
 	return []byte(strings.Join(lines, "\n") + "\n")
 }
@@ -77,7 +104,7 @@ func cutDropIn(data []byte) (block, rest []byte, found bool) {
 	for {
 		why, after, whole := bytes.Cut(rest, []byte("\n"))
 		setting, below, ended := bytes.Cut(after, []byte("\n"))
-		if !whole || !ended || !bytes.HasPrefix(why, []byte("# ")) || !bytes.HasPrefix(setting, []byte(allowSetting)) {
+		if !whole || !ended || !bytes.HasPrefix(why, []byte("# ")) || !isSetting(setting) {
 			return data[:len(data)-len(rest)], rest, true
 		}
 		rest = below

@@ -7,8 +7,9 @@ import (
 )
 
 var allowances = DropIn{Allow: []Allowance{
-	{"a credential helper is configured", []string{"169.254.169.254", "169.254.170.2"}},
-	{"the host's name server", []string{"fe80::1"}},
+	{Why: "a credential helper is configured", Addresses: []string{"169.254.169.254", "169.254.170.2"}},
+	{Why: "the host's name server", Addresses: []string{"fe80::1"}},
+	{Why: "guests", Capability: "CAP_NET_BIND_SERVICE"},
 }}
 
 func TestADropInIsAFileOfItsOwn(t *testing.T) {
@@ -20,6 +21,10 @@ func TestADropInIsAFileOfItsOwn(t *testing.T) {
 IPAddressAllow=169.254.169.254 169.254.170.2
 # the host's name server
 IPAddressAllow=fe80::1
+# guests
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+# guests
+AmbientCapabilities=CAP_NET_BIND_SERVICE
 `
 	if err != nil || string(got) != want {
 		t.Errorf("%v\n%s", err, got)
@@ -43,6 +48,7 @@ func TestWhatAnAdministratorAddsToTheDropInStays(t *testing.T) {
 		"\n[Unit]\nAfter=x.service\n":         "\n[Unit]\nAfter=x.service\n",
 		"# mine\nEnvironment=A=b\n[Unit]\n":   "[Service]\n# mine\nEnvironment=A=b\n[Unit]\n",
 		"IPAddressAllow=10.0.0.0/8\n":         "[Service]\nIPAddressAllow=10.0.0.0/8\n",
+		"AmbientCapabilities=CAP_KILL\n":      "[Service]\nAmbientCapabilities=CAP_KILL\n",
 		"[Service]\nIPAddressDeny=10.0.0.1\n": "[Service]\nIPAddressDeny=10.0.0.1\n",
 	} {
 		r := RemoveDropIn(append(bytes.Clone(own), added...))

@@ -63,7 +63,9 @@ type Upstream struct {
 }
 
 // Trusts reports whether the request of ctx comes from a trusted engine.
-func (p Policy) Trusts(ctx context.Context) bool { return peer.Trusted(ctx, p.Trust) }
+func (p Policy) Trusts(ctx context.Context) bool {
+	return !IsGuest(ctx) && peer.Trusted(ctx, p.Trust)
+}
 
 // Identify returns who asks for t, given that the caller is trusted or not. Where a login may
 // exist and cannot be read, the upstream is asked without one, since public content needs none.
