@@ -12,7 +12,7 @@ import (
 	"github.com/sidemirror/sidemirror/internal/certtest"
 )
 
-// A change of a certificate changes what the proxy is told, by the plan alone.
+// A change of a certificate changes what is handed over.
 func TestHowEnginesReachRegistriesIsHandedOver(t *testing.T) {
 	root, dir := t.TempDir(), filepath.Join(t.TempDir(), "handover")
 	folder := filepath.Join(root, "etc/containerd/certs.d/r.example")
