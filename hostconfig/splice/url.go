@@ -16,7 +16,9 @@ func SameURL(a, b string) bool { return a == b || canonicalURL(a) == canonicalUR
 // containerd adds /v2 to a path that does not end with it; k3s writes it.
 func SameHost(a, b string) bool { return SameURL(withoutVersion(a), withoutVersion(b)) }
 
-func withoutVersion(host string) string { return strings.TrimSuffix(strings.TrimRight(host, "/"), "/v2") }
+func withoutVersion(host string) string {
+	return strings.TrimSuffix(strings.TrimRight(host, "/"), "/v2")
+}
 
 // reaches reports whether an engine that is given the URL text asks url. containerd, and Docker until
 // 20.10, take a scheme in capitals for a part of the host.
