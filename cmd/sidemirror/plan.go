@@ -111,7 +111,7 @@ func writePlan(w io.Writer, plan hostconfig.Plan) error {
 	for _, what := range problemsOf(plan.Engines, plan.Refused) {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
-	p.adopted(plan.Engines)
+	p.adopted("adopted     ", plan.Engines)
 	p.notes(plan.Engines, plan.Notes...)
 	for _, c := range plan.Changes {
 		p.printf("\n")
