@@ -116,7 +116,7 @@ func writePlan(w io.Writer, plan hostconfig.Plan, outbound *state.Outbound) erro
 	for _, what := range problemsOf(plan.Engines, plan.Refused) {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
-	p.adopted(plan.Engines)
+	p.adopted("adopted     ", plan.Engines)
 	p.notes(plan.Engines, plan.Notes...)
 	for _, c := range plan.Changes {
 		p.printf("\n")

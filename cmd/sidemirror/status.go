@@ -194,7 +194,7 @@ func (s *status) write(w io.Writer) error {
 	for _, what := range problems {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
-	p.adopted(s.Engines)
+	p.adopted("adopted     ", s.Engines)
 	p.notes(s.Engines, s.Notes...)
 	p.refusedCallers(s.RefusedCallers, time.Now())
 	if len(problems) == 0 {

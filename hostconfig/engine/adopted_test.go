@@ -13,10 +13,11 @@ func TestSettingsOfSeveralEnginesAreMerged(t *testing.T) {
 		{Registry: "a", From: "1", PlainHTTP: true},
 		{Registry: "b", From: "2", CA: []string{"x", "y"}, Clients: []KeyPair{{"c", "k"}}, Contents: map[string]secret.Secret{"y": secret.New("y")}},
 		{Registry: "a", From: "1", PlainHTTP: true},
+		{Registry: "b", From: "2", CA: []string{"copy of x"}, Contents: map[string]secret.Secret{"copy of x": secret.New("x")}},
 	}
 	got := MergeAdopted(list)
 	for i := range got {
-		if len(got[i].Contents) != map[string]int{"a": 0, "b": 2}[got[i].Registry] {
+		if len(got[i].Contents) != map[string]int{"a": 0, "b": 3}[got[i].Registry] {
 			t.Errorf("contents of %s: %d", got[i].Registry, len(got[i].Contents))
 		}
 		got[i].Contents = nil
