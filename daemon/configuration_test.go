@@ -138,7 +138,7 @@ func TestFaultyConfigurationLeavesTheLastGoodOneInForce(t *testing.T) {
 			other := freeAddr(t)
 			repair(t, file, good(other))
 			r.noticed(name)
-			r.expect("STATUS=serving 4 registries on " + other + "\n")
+			r.expect("STATUS=serving every registry on " + other + "\n")
 			if got := status(t, other); got != http.StatusUnauthorized {
 				t.Errorf("after the repair: %d", got)
 			}
@@ -170,7 +170,7 @@ func TestStartWithoutAnyGoodConfigurationRefusesRequestsUntilTheRepair(t *testin
 			}
 			repair(t, file, good(addr))
 			r.noticed(name)
-			r.expect("STATUS=serving 4 registries on " + addr + "\n")
+			r.expect("STATUS=serving every registry on " + addr + "\n")
 			if got := status(t, addr); got != http.StatusUnauthorized {
 				t.Errorf("after the repair: %d", got)
 			}
@@ -224,7 +224,7 @@ func TestCertificateThatAppearsBringsTheConfigurationIntoForce(t *testing.T) {
 	r.expect("; the configuration on disk is not in force: ")
 	mkdir(t, filepath.Dir(ca))
 	replaceFile(t, ca, certificate(t))
-	r.expect("STATUS=serving 5 registries on " + addr + "\n")
+	r.expect("STATUS=serving every registry on " + addr + "\n")
 }
 
 func certificate(t *testing.T) string {

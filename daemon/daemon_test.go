@@ -58,7 +58,7 @@ func TestFaultyFileIsReportedWithLineAndHint(t *testing.T) {
 	}
 	r.rewrite(named("three", addr))
 	r.sighup()
-	r.expect("READY=1\nSTATUS=serving 4 registries on " + addr + "\n")
+	r.expect("READY=1\nSTATUS=serving every registry on " + addr + "\n")
 	wantAnswer(t, addr, "three")
 }
 
@@ -87,7 +87,7 @@ func TestChangedListenMovesTheDaemon(t *testing.T) {
 	wantAnswer(t, second, "two")
 	r.rewrite(named("three", second))
 	r.sighup()
-	r.expect("READY=1\nSTATUS=serving 4 registries on " + second)
+	r.expect("READY=1\nSTATUS=serving every registry on " + second)
 	wantAnswer(t, second, "three")
 	if got, err := get(t, first); err == nil {
 		t.Errorf("the old address still answers %q", got)

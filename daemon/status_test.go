@@ -57,7 +57,7 @@ func TestStatusLineShowsPresentProblemsOnly(t *testing.T) {
 	}()
 
 	replaceFile(t, file, `{"auths":`)
-	r.expect("STATUS=serving 4 registries on " + c.Listen[0].String() + "; credential file " + file)
+	r.expect("STATUS=serving every registry on " + c.Listen[0].String() + "; credential file " + file)
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestStatusLineShowsPresentProblemsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	replaceFile(t, file, good)
-	r.expect("STATUS=serving 4 registries on " + c.Listen[0].String() + "\n")
+	r.expect("STATUS=serving every registry on " + c.Listen[0].String() + "\n")
 }
 
 func TestFirstStatusLineShowsProblemsOfTheStart(t *testing.T) {
@@ -87,7 +87,7 @@ func TestFirstStatusLineShowsProblemsOfTheStart(t *testing.T) {
 		return d.caches.newService(c, found, at, "test", log)
 	}
 	go func() { r.ended <- d.run(ctx) }()
-	r.expect("READY=1\nSTATUS=serving 4 registries on " + addr + "; nothing is stored: opening the cache")
+	r.expect("READY=1\nSTATUS=serving every registry on " + addr + "; nothing is stored: opening the cache")
 	resp, err := http.Get("http://" + addr + "/")
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("it answers %v, %v", resp, err)

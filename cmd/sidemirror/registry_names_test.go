@@ -13,14 +13,14 @@ func TestMisspeltRegistriesAreRecognized(t *testing.T) {
 		{"", "gchr.io", "ghcr.io"},
 		{"", "registy.k8s.io", "registry.k8s.io"},
 		{"", "ghcr.io", ""},
-		{"", "mcr.microsft.com", ""}, // it would not be served
+		{"[registry.'*']\nenabled = false\n", "mcr.microsft.com", ""}, // it would not be served
 		{"", "harbor.example", ""},
 		{named, "registry.crop.example:5000", "registry.corp.example:5000"},
 		{named, "registry.corp.example:500", "registry.corp.example:5000"},
-		{"[registry.'*']\n", "mcr.microsft.com", "mcr.microsoft.com"},
-		{"[registry.'*']\n", "mcr.microsoft.com", ""},
-		{"[registry.'*']\n", "qauy.io", "quay.io"},
-		{"[registry.'*']\n", "harbor.example", ""},
+		{"", "mcr.microsft.com", "mcr.microsoft.com"},
+		{"", "mcr.microsoft.com", ""},
+		{"", "qauy.io", "quay.io"},
+		{"", "harbor.example", ""},
 	} {
 		c, err := config.Load(configFile(t, tt.file), nil)
 		if err != nil {

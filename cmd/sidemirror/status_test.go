@@ -41,11 +41,11 @@ func TestStatusJSON(t *testing.T) {
 		}
 		return s
 	}
-	if s := read(exitFailed); s.OK || len(s.Pending) != 5 || s.Engines[0].Engine != "docker" || s.Refused == nil || s.Signals == nil {
+	if s := read(exitFailed); s.OK || len(s.Pending) != 6 || s.Engines[0].Engine != "docker" || s.Refused == nil || s.Signals == nil {
 		t.Errorf("%+v", s)
 	}
 	command(t, 0, "apply", "--root", root)
-	if s := read(0); !s.OK || len(s.Pending) != 0 || len(s.Engines[0].Files) != 5 {
+	if s := read(0); !s.OK || len(s.Pending) != 0 || len(s.Engines[0].Files) != 6 {
 		t.Errorf("%+v", s)
 	}
 }

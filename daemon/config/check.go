@@ -46,7 +46,9 @@ func (l *loader) checkRegistry(r *Registry) {
 	upstreams := registryKey(r.Name, "upstreams")
 	_, given := l.c.from[upstreams]
 	r.Explicit = given || r.CA != "" || r.Cert != ""
-	switch {
+	switch _, enabled := l.c.from[registryKey(r.Name, "enabled")]; {
+	case r.Name != Wildcard && enabled:
+		l.complain(registryKey(r.Name, "enabled"), -1, `only "*" can be turned on and off`, "remove the key")
 	case r.Name == Wildcard && given:
 		l.complain(upstreams, -1, `"*" stands for registries that are not named, and each is its own upstream`, "remove the key")
 	case r.Name == Wildcard && len(r.Hosts) > 0:

@@ -5,6 +5,7 @@ package config
 import (
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/sidemirror/sidemirror/internal/secret"
@@ -32,9 +33,9 @@ type Config struct {
 	// after SIGTERM. Default 30 s.
 	ShutdownTimeout time.Duration
 
-	// Registries ([registry."NAME"]) are the registries served. docker.io, ghcr.io, quay.io and
-	// registry.k8s.io are served without being named; a table with one of these names changes
-	// only the keys that it has.
+	// Registries ([registry."NAME"]) are the registries served. docker.io, ghcr.io, quay.io,
+	// registry.k8s.io and "*" are served without being named; a table with one of these names
+	// changes only the keys that it has. "*" is left out if it is not enabled.
 	Registries []Registry
 
 	// Credentials is [credentials].
@@ -141,6 +142,13 @@ type Config struct {
 		ShowImages bool
 	}
 
+	// Metrics is [metrics].
+	Metrics struct {
+		// Listen (listen, a list of addresses) is where the metrics are served for Prometheus, to
+		// everyone who can connect. Default none: they are on the admin socket alone.
+		Listen []netip.AddrPort
+	}
+
 	// Engine is [engine]: which engines "plan", "apply" and "watch" configure.
 	Engine struct {
 		// AdoptClientKeys (adopt_client_keys) allows a copy of client keys that only root can read, for
@@ -204,6 +212,7 @@ type Config struct {
 		Format string
 	}
 
+	off    []Registry // "*", if it is not enabled
 	source source
 	from   map[string]origin
 }
@@ -213,6 +222,10 @@ type Config struct {
 type Registry struct {
 	// Name is NAME.
 	Name string
+
+	// Enabled (enabled) says whether registries that are not named are served; it is for "*" alone.
+	// Default true.
+	Enabled bool
 
 	// Upstreams (upstreams, a list of http or https URLs) are the servers that the registry's
 	// content is fetched from, tried in order. Default https://NAME; "*" has none.
@@ -275,6 +288,7 @@ func Default() *Config {
 	for _, name := range []string{oci.DockerHub, "ghcr.io", "quay.io", "registry.k8s.io"} {
 		c.Registries = append(c.Registries, NewRegistry(name))
 	}
+	c.Registries = append(c.Registries, NewRegistry(Wildcard))
 	c.Credentials.Store = "/var/lib/sidemirror/credentials.json"
 	c.Credentials.HelperDirs = []string{"/usr/local/bin", "/usr/bin"}
 	c.Cache.Dir = "/var/cache/sidemirror"
@@ -300,7 +314,7 @@ func Default() *Config {
 
 // NewRegistry returns the registry called name with every other key at its default.
 func NewRegistry(name string) Registry {
-	r := Registry{Name: name, ClientAuth: "auto", DialTimeout: 5 * time.Second, HeaderTimeout: 25 * time.Second, Parallel: 8}
+	r := Registry{Name: name, Enabled: true, ClientAuth: "auto", DialTimeout: 5 * time.Second, HeaderTimeout: 25 * time.Second, Parallel: 8}
 	switch name {
 	case Wildcard:
 	case oci.DockerHub:
@@ -309,6 +323,16 @@ func NewRegistry(name string) Registry {
 		r.Upstreams = []*url.URL{{Scheme: "https", Host: name}}
 	}
 	return r
+}
+
+// turnOff takes "*" out of the registries served if it is not enabled.
+func (c *Config) turnOff() {
+	c.Registries = slices.DeleteFunc(c.Registries, func(r Registry) bool {
+		if !r.Enabled {
+			c.off = append(c.off, r)
+		}
+		return !r.Enabled
+	})
 }
 
 // Contents returns the text of the file that c was read from; "" if there was none.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -34,9 +35,9 @@ func TestDefaultsNeedNoFile(t *testing.T) {
 	c := Default()
 	var names []string
 	for _, r := range c.Registries {
-		names = append(names, r.Name+"="+r.Upstreams[0].String())
+		names = append(names, fmt.Sprint(r.Name, r.Upstreams))
 	}
-	want := []string{"docker.io=https://registry-1.docker.io", "ghcr.io=https://ghcr.io", "quay.io=https://quay.io", "registry.k8s.io=https://registry.k8s.io"}
+	want := []string{"docker.io[https://registry-1.docker.io]", "ghcr.io[https://ghcr.io]", "quay.io[https://quay.io]", "registry.k8s.io[https://registry.k8s.io]", "*[]"}
 	if !reflect.DeepEqual(names, want) {
 		t.Errorf("registries %q, want %q", names, want)
 	}
@@ -97,6 +98,43 @@ containerd.restart = true
 level = "debug"
 format = "json"
 `
+
+func TestRegistriesThatAreNotNamedCanBeTurnedOff(t *testing.T) {
+	for text, want := range map[string]bool{
+		"":                                    true,
+		"[registry.'*']\n":                    true,
+		"[registry.'*']\ndial_timeout='2s'\n": true,
+		"[registry.'*']\nenabled = true\n":    true,
+		"[registry.'*']\nenabled = false\n":   false,
+	} {
+		c := mustLoad(t, text)
+		if got := c.Registry(Wildcard) != nil; got != want {
+			t.Errorf("%q: served: %t", text, got)
+		}
+		var shown strings.Builder
+		if err := c.WriteTOML(&shown); err != nil {
+			t.Fatal(err)
+		}
+		if line := fmt.Sprintf("\n[registry.\"*\"]\nenabled = %t  # ", want); !strings.Contains(shown.String(), line) {
+			t.Errorf("%q is shown as\n%s", text, shown.String())
+		}
+		again, err := Load(writeConfig(t, shown.String()), nil)
+		if err != nil || (again.Registry(Wildcard) != nil) != want {
+			t.Errorf("what is shown is read as another configuration: %v", err)
+		}
+	}
+}
+
+func TestARegistryIsReachedAsTheEnginesDoUnlessTheConfigurationSaysHow(t *testing.T) {
+	for text, explicit := range map[string]bool{
+		"": false, "client_auth = 'relay'": false, "dial_timeout = '2s'": false,
+		"upstreams = ['https://r.example']": true, "ca = '/ca.pem'": true, "cert = '/a'\nkey = '/b'": true,
+	} {
+		if got := mustLoad(t, "[registry.'r.example']\n"+text).Registry("r.example").Explicit; got != explicit {
+			t.Errorf("%s: %t", text, got)
+		}
+	}
+}
 
 func TestEveryKeyIsSet(t *testing.T) {
 	c := mustLoad(t, everything)

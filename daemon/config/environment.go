@@ -92,6 +92,9 @@ func (l *loader) variables() map[string]*variable {
 	for i := range l.c.Registries {
 		r := &l.c.Registries[i]
 		for _, k := range registryKeys {
+			if r.Name != Wildcard && k.name == "enabled" {
+				continue
+			}
 			add(variableName("registry."+r.Name+"."+k.name), registryKey(r.Name, k.name), k.field(r), k.check)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,13 +27,12 @@ func (c *Config) WriteTOML(w io.Writer) error {
 		}
 		writeLine(&b, name, plain(k.field(c)), c.origin(k.name))
 	}
-	for i := range c.Registries {
-		r := &c.Registries[i]
+	for _, r := range c.everyRegistry() {
 		fmt.Fprintf(&b, "\n[registry.%s]\n", tomlText(r.Name))
 		for _, k := range registryKeys {
 			v := plain(k.field(r))
 			// Leave out an empty text: an empty path is not valid.
-			if v == "" || r.Name == Wildcard && (k.name == "upstreams" || k.name == "hosts") {
+			if v == "" || r.Name == Wildcard && (k.name == "upstreams" || k.name == "hosts") || r.Name != Wildcard && k.name == "enabled" {
 				continue
 			}
 			writeLine(&b, k.name, v, c.origin(registryKey(r.Name, k.name)))
@@ -62,10 +62,12 @@ func (c *Config) WriteJSON(w io.Writer) error {
 		in[parts[len(parts)-1]] = shown{plain(k.field(c)), c.origin(k.name)}
 	}
 	registries := make(map[string]map[string]shown)
-	for i := range c.Registries {
-		r := &c.Registries[i]
+	for _, r := range c.everyRegistry() {
 		registries[r.Name] = make(map[string]shown)
 		for _, k := range registryKeys {
+			if r.Name != Wildcard && k.name == "enabled" {
+				continue
+			}
 			registries[r.Name][k.name] = shown{plain(k.field(r)), c.origin(registryKey(r.Name, k.name))}
 		}
 	}
@@ -74,6 +76,15 @@ func (c *Config) WriteJSON(w io.Writer) error {
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(top)
+}
+
+// everyRegistry returns the registries, with "*" even if it is not enabled.
+func (c *Config) everyRegistry() []*Registry {
+	var list []*Registry
+	for _, r := range slices.Concat(c.Registries, c.off) {
+		list = append(list, &r)
+	}
+	return list
 }
 
 // plain returns what field points at, as a text, a boolean, a number, or a list of texts or numbers.

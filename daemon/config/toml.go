@@ -30,6 +30,7 @@ func parse(path string, data []byte, vars map[string]string) (*Config, error) {
 	if err := l.faults.orNil(); err != nil {
 		return nil, err
 	}
+	l.c.turnOff()
 	return l.c, nil
 }
 

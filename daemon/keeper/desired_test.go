@@ -28,19 +28,23 @@ func TestDesiredFollowsTheConfigurationAndTheOptions(t *testing.T) {
 		options Options
 		want    engine.Desired
 	}{
-		"default":           {"", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all}},
-		"wildcard":          {"[registry.'*']\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Any: true, Service: true, Engines: all}},
-		"engine turned off": {"engine.docker.enabled = false\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all[1:]}},
+		"default":             {"", Options{}, engine.Desired{Mirror: mirror, Any: true, Registries: registries, Service: true, Engines: all}},
+		"wildcard":            {"[registry.'*']\n", Options{}, engine.Desired{Mirror: mirror, Any: true, Registries: registries, Service: true, Engines: all}},
+		"wildcard turned off": {"[registry.'*']\nenabled = false\n", Options{}, engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all}},
+		"explicit": {"[registry.'r.example']\nca = '/a'\n", Options{},
+			engine.Desired{Mirror: mirror, Any: true, Registries: append(slices.Clone(registries), "r.example"), Explicit: []string{"r.example"}, Service: true, Engines: all}},
+		"client keys":       {"engine.adopt_client_keys = true\n", Options{}, engine.Desired{Mirror: mirror, Any: true, Registries: registries, CopyClientKeys: true, Service: true, Engines: all}},
+		"engine turned off": {"engine.docker.enabled = false\n", Options{}, engine.Desired{Mirror: mirror, Any: true, Registries: registries, Service: true, Engines: all[1:]}},
 		"logins": {"", Options{LoggedIn: []string{"r.example", "ghcr.io"}},
-			engine.Desired{Mirror: mirror, Registries: append(slices.Clone(registries), "r.example"), Service: true, Engines: all}},
+			engine.Desired{Mirror: mirror, Any: true, Registries: append(slices.Clone(registries), "r.example"), Service: true, Engines: all}},
 		"engine named": {"engine.docker.enabled = false\n", Options{Engines: []string{engine.Docker}},
-			engine.Desired{Mirror: mirror, Registries: registries, Engines: []string{engine.Docker}, Leave: append([]string{engine.Sidemirror}, all[1:]...)}},
+			engine.Desired{Mirror: mirror, Any: true, Registries: registries, Engines: []string{engine.Docker}, Leave: append([]string{engine.Sidemirror}, all[1:]...)}},
 		"restart by the configuration": {"engine.containerd.restart = true\n", Options{},
-			engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all, RestartContainerd: true}},
+			engine.Desired{Mirror: mirror, Any: true, Registries: registries, Service: true, Engines: all, RestartContainerd: true}},
 		"credential helper": {"credentials.helpers = ['gcr.io=gcr']\ncredentials.files = ['/a.json']\n", Options{},
-			engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all, Helpers: true, CredentialFiles: []string{"/a.json"}}},
+			engine.Desired{Mirror: mirror, Any: true, Registries: registries, Service: true, Engines: all, Helpers: true, CredentialFiles: []string{"/a.json"}}},
 		"restart by an option": {"", Options{RestartContainerd: true},
-			engine.Desired{Mirror: mirror, Registries: registries, Service: true, Engines: all, RestartContainerd: true}},
+			engine.Desired{Mirror: mirror, Any: true, Registries: registries, Service: true, Engines: all, RestartContainerd: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -15,7 +15,7 @@ func HandOver(folder string, plan hostconfig.Plan) error {
 	if folder == "" {
 		return nil
 	}
-	h, contents := handover.Handover{Registries: make(map[string]handover.Registry)}, make(map[string]secret.Secret)
+	h, contents := handover.Handover{Registries: make(map[string]handover.Registry), Proxy: EngineProxy(plan)}, make(map[string]secret.Secret)
 	for _, a := range plan.Adopted {
 		r := handover.Registry{CA: a.CA, SkipVerify: a.SkipVerify, PlainHTTP: a.PlainHTTP, From: a.From}
 		for _, pair := range a.Clients {
@@ -60,4 +60,13 @@ func (k *keeper) forgetEngines() {
 	if err := handover.RemoveEngines(k.handover); err != nil {
 		k.log.WithError(err).Warn("the page shows engines that may have changed")
 	}
+}
+
+// EngineProxy returns the forward proxy of the engines, as it is handed over; nil if they have none.
+func EngineProxy(plan hostconfig.Plan) *handover.Proxy {
+	p := plan.Egress.Proxy
+	if p == nil {
+		return nil
+	}
+	return &handover.Proxy{HTTP: p.HTTP, HTTPS: p.HTTPS, NoProxy: p.NoProxy, From: p.From}
 }

@@ -73,10 +73,32 @@ func (t *tools) Detect(ctx context.Context) (engine.State, bool) {
 // Plan asks for the drop-in if one of the programs is installed.
 func (t *tools) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
 	p := plan(ctx, t.Host, s, want)
-	if at := t.Program(skopeo.name); at != "" && t.Running != nil && len(p.Edits) > 0 {
-		p.Probe = &engine.Probe{Folder: path.Dir(ProbeFile), Skopeo: at} // podman and buildah would make their storage
+	if command := t.probeCommand(); command != nil && t.Running != nil && len(p.Edits) > 0 {
+		p.Probe = &engine.Probe{Folder: path.Dir(ProbeFile), Command: command}
 	}
 	return p
+}
+
+// probeCommand returns how an installed program pulls a probe: skopeo without any storage, podman and
+// buildah into a storage of its own. It is nil if none is installed.
+func (t *tools) probeCommand() func(scratch, reference string) []string {
+	if at := t.Program(skopeo.name); at != "" {
+		return func(_, reference string) []string { return []string{at, "inspect", "--raw", "docker://" + reference} }
+	}
+	for _, p := range []program{podman, buildah} {
+		at := t.Program(p.name)
+		if at == "" {
+			continue
+		}
+		return func(scratch, reference string) []string {
+			line := []string{at, "--root", scratch + "/root", "--runroot", scratch + "/run", "--storage-driver", "vfs"}
+			if p.name == podman.name {
+				line = append(line, "--tmpdir", scratch+"/tmp", "--network-config-dir", scratch+"/net")
+			}
+			return append(line, "pull", "--quiet", reference)
+		}
+	}
+	return nil
 }
 
 // modernOnly reports whether all installed programs read files as podman 6 does.

@@ -258,7 +258,7 @@ func (m *machine) unreadable(t testing.TB) {
 	}
 	m.run("chmod 644 " + file)
 	m.eventually("the file is in force again", func() error {
-		return m.reports("sidemirror.service", "serving 4 registries on 127.0.0.1:305, [::1]:305")
+		return m.reports("sidemirror.service", "serving every registry on 127.0.0.1:305, [::1]:305")
 	})
 	m.well(t)
 }

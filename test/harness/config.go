@@ -49,6 +49,9 @@ type Options struct {
 	// default is one of its own; "none" keeps nothing.
 	Cache string
 
+	// Unnamed serves registries that no table names, as the default configuration does.
+	Unnamed bool
+
 	// Extra is appended to the configuration as it is.
 	Extra string
 
@@ -93,6 +96,9 @@ func (o Options) toml(listen []string, credentials, store, cache string) string 
 	b.WriteString("\n[log]\nlevel = \"debug\"\n")
 	for _, r := range o.Registries {
 		r.toml(&b)
+	}
+	if !o.Unnamed {
+		b.WriteString("\n[registry.\"*\"]\nenabled = false\n")
 	}
 	b.WriteString(o.Extra)
 	return b.String()

@@ -67,12 +67,15 @@ type rigOptions struct {
 	// any adds the registry any.test, which the host and sidemirror trust and no table names.
 	any bool
 
-	// wildcard turns on registry."*".
+	// wildcard leaves registry."*" on.
 	wildcard bool
 
 	// mirrors are registries that the host can look up and trusts, but sidemirror does
 	// not serve, by their names.
 	mirrors map[string]*registry.Registry
+
+	// unknown are registries that the host and sidemirror can look up, and that neither trusts.
+	unknown map[string]*registry.Registry
 
 	// private makes Docker Hub and reg.test a private registry, for which only sidemirror
 	// has a login.
@@ -120,6 +123,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		hosts += ip(address) + " " + sixName + "\n"
 		trusted = append(trusted, r.six)
 	}
+	for name, other := range o.unknown {
+		hosts += other.URL.Hostname() + " " + name + "\n"
+	}
 	if o.any {
 		address := network.Address4(t, 443)
 		r.any = registry.Start(t, registry.Options{Names: []string{anyName, ip(address)}, Address: address})
@@ -127,9 +133,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		trusted = append(trusted, r.any)
 		served.Env, served.Hosts = []string{"SSL_CERT_FILE=" + r.any.CA}, hosts
 	}
-	if o.wildcard {
-		served.Extra = "\n[registry.\"*\"]\n"
-	}
+	served.Unnamed = o.wildcard
 	for name, mirror := range o.mirrors {
 		hosts += mirror.URL.Hostname() + " " + name + "\n"
 		trusted = append(trusted, mirror)

@@ -55,7 +55,7 @@ func TestContainerdReadsTheMirrorThenTheRegistry(t *testing.T) {
 // Every registry without a folder of its own is asked for here first, and then where containerd itself
 // would look, in the same way: at loopback by HTTPS and then by plain HTTP.
 func TestContainerdReadsTheMirrorForRegistriesWithoutATable(t *testing.T) {
-	s := harness.Start(t, harness.Options{Extra: "\n[registry.\"*\"]\n"})
+	s := harness.Start(t, harness.Options{Unnamed: true})
 	h := newHost(t, s)
 	h.run(t, "apply")
 	hosts := config.ConfigureHosts(t.Context(), config.HostOptions{HostDir: config.HostDirFromRoot(h.certs())})
