@@ -90,6 +90,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		OwnHosts:    ownHosts(at),
 		Trust:       of.trust,
 		Credentials: logins.asSources(),
+		GuestLogins: c.Guests.Logins,
 		LoggedIn:    logins.store.Has,
 		Listen:      at,
 		Cache:       of.store,

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -80,7 +81,7 @@ func (q probeOf) hint() string {
 
 // kind is the kind of file that the probe writes.
 func (q probeOf) kind() engine.Kind {
-	if q.Skopeo != "" {
+	if q.Command != nil {
 		return engine.RegistriesConf
 	}
 	return engine.HostsTOML
@@ -88,13 +89,8 @@ func (q probeOf) kind() engine.Kind {
 
 // puller returns what makes the engine pull, nil if nothing can.
 func (a *applier) puller(ctx context.Context, q probeOf) func(ctx context.Context, reference string) error {
-	if q.Skopeo != "" {
-		return func(ctx context.Context, reference string) error {
-			if a.running.Output(ctx, reference, q.Skopeo, "inspect", "--raw", "docker://"+reference) == "" {
-				return errors.New("skopeo inspect failed")
-			}
-			return nil
-		}
+	if q.Command != nil {
+		return func(ctx context.Context, reference string) error { return a.pullBy(ctx, q, reference) }
 	}
 	if images, ok := a.daemon(ctx, cmp.Or(q.home, q.engine)).(live.Images); ok {
 		return images.Pull
@@ -102,9 +98,23 @@ func (a *applier) puller(ctx context.Context, q probeOf) func(ctx context.Contex
 	return nil
 }
 
+// pullBy pulls by a program that is no daemon.
+func (a *applier) pullBy(ctx context.Context, q probeOf, reference string) error {
+	scratch, err := os.MkdirTemp("", "sidemirror-probe-")
+	if err != nil {
+		return fmt.Errorf("%w: %w", socket.ErrUnreachable, err)
+	}
+	defer os.RemoveAll(scratch)
+	line := q.Command(scratch, reference)
+	if a.running.Output(ctx, reference, line[0], line[1:]...) == "" {
+		return fmt.Errorf("%s failed", path.Base(line[0]))
+	}
+	return nil
+}
+
 // file returns the file that makes the engine ask the listener at address for a registry.
 func (q probeOf) file(registry, address string) (name string, content []byte) {
-	if q.Skopeo != "" {
+	if q.Command != nil {
 		own := splice.RegistryMirror{Location: address + "/" + registry, Insecure: true}
 		return containersimage.ProbeFile,
 			splice.NewRegistries([]splice.RegistryEntry{{Prefix: registry, Location: registry, Mirrors: []splice.RegistryMirror{own}}})
@@ -211,7 +221,7 @@ func (p *probe) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.once.Do(func() { close(p.heard) })
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if r.URL.Path == "/v2/" { // skopeo goes no further if that is missing
+	if r.URL.Path == "/v2/" { // containers/image goes no further if that is missing
 		_, _ = io.WriteString(w, "{}")
 		return
 	}

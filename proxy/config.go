@@ -50,6 +50,9 @@ type Config struct {
 	// Credentials, if nil, knows none.
 	Credentials credential.Source
 
+	// GuestLogins are the registries whose login is lent to guests, for images that anyone can have.
+	GuestLogins []string
+
 	// Page, if not nil, responds to "/".
 	Page http.Handler
 

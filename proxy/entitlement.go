@@ -39,6 +39,9 @@ func (p *Proxy) holdsBlob(r *request, u *upstream.Upstream) {
 
 // noteRefusal takes away the caller's grants at those upstreams that have refused it.
 func (p *Proxy) noteRefusal(r *request, u *upstream.Upstream, err error) {
+	if err != nil {
+		r.refute(u, err)
+	}
 	if p.cache == nil || err == nil {
 		return
 	}

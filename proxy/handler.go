@@ -125,6 +125,7 @@ func (p *Proxy) admit(r *http.Request, asked oci.Request, trusted bool) (*reques
 		registry: reg,
 		caller:   caller,
 		refusals: p.refusals,
+		quota:    p.quotaFor(r, asked.Registry, caller),
 		memory:   p.memory.Allowance(caller),
 		mirror:   mirrorForm(asked) || choosesMirror(r, asked),
 	}, nil

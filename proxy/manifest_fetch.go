@@ -63,6 +63,11 @@ var artifactManifests = []string{
 // fetchManifest fetches what r asks for. An upstream whose bytes are wrong is passed over for
 // the next. The upstream returned is the one that responded, also with some errors.
 func (r *request) fetchManifest(ctx context.Context, l *accessLine, how manifestQuery) (*manifest, *upstream.Upstream, error) {
+	if r.quota != nil && how.method == http.MethodGet {
+		if m, u, err, done := r.fetchLent(ctx, l, how); done {
+			return m, u, err
+		}
+	}
 	q := r.query(how.method)
 	if how.impatient {
 		q.Patient, q.HeaderTimeout = false, 0
@@ -75,6 +80,7 @@ func (r *request) fetchManifest(ctx context.Context, l *accessLine, how manifest
 			return r.fetchManifest(ctx, l, get)
 		}
 		if err != nil {
+			r.refute(u, err)
 			return nil, u, err
 		}
 		resp.Body = r.memory.Reader(resp.Body)
@@ -87,6 +93,7 @@ func (r *request) fetchManifest(ctx context.Context, l *accessLine, how manifest
 		}
 		if err == nil {
 			m.from, m.at = u, time.Now()
+			r.prove(u, m)
 			return m, u, nil
 		}
 		if pool = pool.Without(u); len(pool) == 0 {

@@ -38,6 +38,7 @@ const (
 type Proxy struct {
 	routes    *routes
 	policy    access.Policy
+	quota     *access.Quota // nil: no login is lent to guests
 	page      http.Handler
 	cache     *cache.Dir // nil: nothing is stored
 	transfers *transfer.Transfers
@@ -75,6 +76,7 @@ func New(c Config) (*Proxy, error) {
 	p := &Proxy{
 		routes:    routes,
 		policy:    access.Policy{Trust: c.Trust, Credentials: c.Credentials},
+		quota:     access.NewQuota(c.Credentials, c.GuestLogins),
 		page:      c.Page,
 		cache:     c.Cache,
 		transfers: c.Transfers,

@@ -40,6 +40,16 @@ func (r *registry) upstream(name string) *upstream.Upstream {
 	return nil
 }
 
+// access returns the upstream as far as access is concerned.
+func (r *registry) access(u *upstream.Upstream) access.Upstream {
+	for i := range r.pool {
+		if r.pool[i] == u {
+			return r.upstreams[i]
+		}
+	}
+	return access.Upstream{}
+}
+
 // home returns the upstreams that are the registry itself.
 func (r *registry) home() upstream.Pool {
 	var home upstream.Pool

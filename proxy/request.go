@@ -24,6 +24,7 @@ type request struct {
 	registry *registry
 	caller   access.Caller
 	refusals *refusals
+	quota    *access.Quota     // nil: no login is lent to the caller
 	memory   *access.Allowance // for bodies that are held until the response is out
 	mirror   bool              // the engine falls back to the registry if sidemirror fails
 }

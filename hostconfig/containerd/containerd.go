@@ -13,6 +13,7 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/live"
 	"github.com/sidemirror/sidemirror/hostconfig/process"
+	"github.com/sidemirror/sidemirror/hostconfig/snapshotter"
 	"github.com/sidemirror/sidemirror/hostconfig/unitfile"
 	"github.com/sidemirror/sidemirror/hostconfig/version"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -218,6 +219,7 @@ func (c *containerd) Plan(ctx context.Context, s engine.State, want engine.Desir
 		c.planRunning(&p)
 	}
 	c.forCRI(&p, before, want)
+	snapshotter.Report(c.Host, &p.State, want.Mirror, p.Folders)
 	return p
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sidemirror/sidemirror/hostconfig/certsd"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/hostconfig/version"
@@ -73,10 +74,28 @@ func (t *tools) Detect(ctx context.Context) (engine.State, bool) {
 // Plan asks for the drop-in if one of the programs is installed.
 func (t *tools) Plan(ctx context.Context, s engine.State, want engine.Desired) engine.Plan {
 	p := plan(ctx, t.Host, s, want)
-	if at := t.Program(skopeo.name); at != "" && t.Running != nil && len(p.Edits) > 0 {
-		p.Probe = &engine.Probe{Folder: path.Dir(ProbeFile), Skopeo: at} // podman and buildah would make their storage
+	if command := t.probeCommand(); command != nil && t.Running != nil && len(p.Edits) > 0 {
+		p.Probe = &engine.Probe{Folder: path.Dir(ProbeFile), Command: command}
 	}
 	return p
+}
+
+// probeCommand returns how an installed program pulls a probe: skopeo without any storage, or podman
+// into a storage of its own. It is nil for buildah alone, which up to 1.28 makes files in /etc/cni.
+func (t *tools) probeCommand() func(scratch, reference string) []string {
+	if at := t.Program(skopeo.name); at != "" {
+		return func(_, reference string) []string { return []string{at, "inspect", "--raw", "docker://" + reference} }
+	}
+	at := t.Program(podman.name)
+	if at == "" {
+		return nil
+	}
+	return func(scratch, reference string) []string {
+		return []string{
+			at, "--root", scratch + "/root", "--runroot", scratch + "/run", "--tmpdir", scratch + "/tmp", "--network-config-dir", scratch + "/net",
+			"--storage-driver", "vfs", "pull", "--quiet", reference,
+		}
+	}
 }
 
 // modernOnly reports whether all installed programs read files as podman 6 does.
@@ -114,7 +133,7 @@ func plan(ctx context.Context, h *engine.Host, s engine.State, want engine.Desir
 		}, "registries-conf-address")
 		return p
 	}
-	c, err := composeFor(ctx, h, host, mirrorable(&p, want.Registries))
+	c, err := composeFor(ctx, h, host, adoptable(&p, h, mirrorable(&p, want.Registries), want))
 	if err != nil {
 		p.Hold = problem.Coded(err, "registries-conf-unreadable")
 		return p
@@ -134,6 +153,26 @@ func plan(ctx context.Context, h *engine.Host, s engine.State, want engine.Desir
 		Why: "podman, buildah, skopeo and CRI-O ask sidemirror first, and the registry itself if sidemirror does not answer",
 	})
 	return p
+}
+
+// certificates are the folders in which the library looks for a registry's certificates. The first one
+// that has a folder for the registry counts.
+var certificates = []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
+
+// adoptable returns the registries that sidemirror can reach with the certificates that the library
+// uses for them.
+func adoptable(p *engine.Plan, h *engine.Host, registries []string, want engine.Desired) (list []string) {
+	for _, name := range registries {
+		i := slices.IndexFunc(certificates, func(root string) bool { return h.Tree.IsDir(path.Join(root, name)) })
+		if i >= 0 {
+			f := certsd.Folder{Host: h, Path: certificates[i], Explicit: want.Explicit, CopyKeys: want.CopyClientKeys}
+			if !f.AdoptCertificates(p, name) {
+				continue
+			}
+		}
+		list = append(list, name)
+	}
+	return list
 }
 
 // mirrorable returns the registries that can be named in the path of a mirror.

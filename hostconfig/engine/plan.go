@@ -135,9 +135,10 @@ type Guard struct {
 type Probe struct {
 	Folder string
 
-	// Skopeo is the path of skopeo, which is run to pull by a drop-in of registries.conf. If it is
-	// empty, the running engine pulls by a hosts.toml.
-	Skopeo string
+	// Command returns the command line that pulls an image by a drop-in of registries.conf, for programs
+	// that are no daemons. What it writes goes below scratch, an empty folder. If Command is nil, the
+	// running engine pulls by a hosts.toml.
+	Command func(scratch, reference string) []string
 
 	// AfterRestart says that the engine does not look there before it is restarted.
 	AfterRestart bool

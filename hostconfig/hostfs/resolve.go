@@ -74,6 +74,12 @@ func (h *Host) Glob(pattern string) ([]string, error) {
 			h.asked[folder+"/"] = true
 			continue
 		}
+		if base := path.Base(pattern); !strings.ContainsAny(base, `*?[\`) { // no need to list a folder of many
+			if name := path.Join(folder, base); h.kind(name) != 0 || h.Readlink(name) != "" {
+				found = append(found, name)
+			}
+			continue
+		}
 		list, err := h.Names(folder)
 		if err != nil {
 			return nil, err

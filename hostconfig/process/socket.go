@@ -68,7 +68,7 @@ func madeByRoot(name string) bool {
 	for _, at := range []string{path.Dir(path.Clean(name)), path.Dir(real)} {
 		for ; ; at = path.Dir(at) {
 			info, err := os.Lstat(at)
-			if err != nil || !ownedByRoot(info) || info.IsDir() && info.Mode().Perm()&0o022 != 0 {
+			if err != nil || !ownedByRoot(info) || info.IsDir() && writableByOthers(info) {
 				return false
 			}
 			if at == "/" {
@@ -77,6 +77,13 @@ func madeByRoot(name string) bool {
 		}
 	}
 	return true
+}
+
+// writableByOthers reports whether another group than root's, or every user, can write to a folder.
+// buildkitd makes its own with mode 0770.
+func writableByOthers(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || info.Mode().Perm()&0o002 != 0 || info.Mode().Perm()&0o020 != 0 && st.Gid != 0
 }
 
 func ownedByRoot(info fs.FileInfo) bool {

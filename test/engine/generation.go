@@ -31,6 +31,9 @@ const (
 
 	// BuildKit is buildkitd and buildctl, built from their module.
 	BuildKit Generation = "buildkit"
+
+	// Nerdctl is nerdctl, built from its module, with this machine's containerd.
+	Nerdctl Generation = "nerdctl"
 )
 
 // Generations are those to test against: the oldest and the newest, or all of them
@@ -70,7 +73,7 @@ func (g Generation) Get(t testing.TB) string {
 
 // GetAll gets all of [Generations] and the others, for tests that cannot reach the internet later.
 func GetAll() error {
-	for _, g := range append(Generations(), TrixieTools, BuildKit) {
+	for _, g := range append(Generations(), TrixieTools, BuildKit, Nerdctl) {
 		if _, _, err := g.get(context.Background()); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@
 #	test/engine/get.sh bookworm|trixie|sid    Debian's, out of its packages
 #	test/engine/get.sh built                  the newest, by go build
 #	test/engine/get.sh buildkit               buildkitd and buildctl, by go build
+#	test/engine/get.sh nerdctl                nerdctl, by go build
 #	test/engine/get.sh trixie-tools           podman, buildah and skopeo of trixie, with all that they need
 #
 # The last line that it prints is their folder, the lines before are the versions.
@@ -16,6 +17,7 @@ dockerd=29.7.2
 # moby's Go module has version numbers of its own: this one is that dockerd.
 moby=v2.0.0-beta.24
 buildkit=v0.34.2
+nerdctl=v1.7.7
 here=$(cd "$(dirname "$0")" && pwd)
 
 fail() {
@@ -89,7 +91,28 @@ buildkit() {
 	rm -r "$1/module" "$1/log"
 }
 
+# nerdctl builds nerdctl into $1, with a module around it as for buildkitd.
+nerdctl() {
+	export CGO_ENABLED=0 GOFLAGS=-mod=mod GOWORK=off
+	mkdir -p "$1/usr/bin" "$1/etc" "$1/module"
+	(
+		cd "$1/module"
+		go mod init sidemirror.test/nerdctl
+		go get github.com/containerd/nerdctl/cmd/nerdctl@$nerdctl
+		go build -trimpath -ldflags "-s -w -X github.com/containerd/nerdctl/pkg/version.Version=$nerdctl" \
+			-o "$1/usr/bin/nerdctl" github.com/containerd/nerdctl/cmd/nerdctl
+	) 2>"$1/log" || {
+		cat "$1/log" >&2
+		fail "nerdctl cannot be built"
+	}
+	rm -r "$1/module" "$1/log"
+}
+
 versions() {
+	if [ -x "$1/usr/bin/nerdctl" ]; then
+		"$1/usr/bin/nerdctl" --version
+		return
+	fi
 	if [ -x "$1/usr/bin/buildkitd" ]; then
 		"$1/usr/bin/buildkitd" --version
 		return
@@ -113,6 +136,10 @@ buildkit)
 	folder=$cache/buildkit-$buildkit
 	command -v go >/dev/null || fail "go is not in PATH"
 	;;
+nerdctl)
+	folder=$cache/nerdctl-$nerdctl
+	command -v go >/dev/null || fail "go is not in PATH"
+	;;
 trixie-tools)
 	folder=$cache/$name
 	command -v mmdebstrap >/dev/null || fail "mmdebstrap is not here"
@@ -121,7 +148,7 @@ built)
 	folder=$cache/containerd-$containerd-ctr-dockerd-$dockerd
 	command -v go >/dev/null || fail "go is not in PATH"
 	;;
-*) fail "which engines? bookworm, trixie, sid, built, buildkit or trixie-tools" ;;
+*) fail "which engines? bookworm, trixie, sid, built, buildkit, nerdctl or trixie-tools" ;;
 esac
 
 mkdir -p "$cache"
@@ -136,6 +163,7 @@ if [ ! -d "$folder" ]; then
 	case $name in
 	built) built "$new" ;;
 	buildkit) buildkit "$new" ;;
+	nerdctl) nerdctl "$new" ;;
 	trixie-tools) tools "$new" ;;
 	*) debian "$new" ;;
 	esac

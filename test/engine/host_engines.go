@@ -91,10 +91,19 @@ func (h *Host) PullCRI(ctx context.Context, reference, digest string) error {
 
 // PullCRIAs is PullCRI with a pod's secret; nil is none.
 func (h *Host) PullCRIAs(ctx context.Context, reference, digest string, secret *runtime.AuthConfig) error {
+	return h.pullCRI(ctx, containerdSocket, reference, digest, secret)
+}
+
+// PullCRIAt is PullCRI by the containerd that listens at another socket.
+func (h *Host) PullCRIAt(ctx context.Context, socket, reference, digest string) error {
+	return h.pullCRI(ctx, socket, reference, digest, nil)
+}
+
+func (h *Host) pullCRI(ctx context.Context, socket, reference, digest string, secret *runtime.AuthConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, pullLimit)
 	defer cancel()
 	for {
-		got, err := cri.PullWith(ctx, h.Path(containerdSocket), reference, secret)
+		got, err := cri.PullWith(ctx, h.Path(socket), reference, secret)
 		if err == nil {
 			return holds(got, reference, digest)
 		}

@@ -94,3 +94,6 @@ func (r *rig) await(what string, so func() bool) {
 	r.t.Helper()
 	r.sidemirror.Eventually(what, so)
 }
+
+// untrusted returns a client of a user of this host who is not trusted.
+func untrusted(t *testing.T) *http.Client { return harness.ClientAs(t, harness.Untrusted) }

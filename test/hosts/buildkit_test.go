@@ -3,7 +3,6 @@ package hosts_test
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,18 +17,14 @@ const buildkitConf = "/etc/buildkit/buildkitd.toml"
 // startBuildkit starts buildkitd as its unit does.
 func (r *rig) startBuildkit(t *testing.T) *process.Daemon {
 	t.Helper()
-	daemon := r.host.Start(t, func(string) error {
+	// Without systemd, which would name the process of its unit, buildkitd is believed by its socket
+	// alone. buildkitd makes that socket's folder, with mode 0770 and the group root.
+	return r.host.Start(t, func(string) error {
 		if !exists(r.host.Path("/run/buildkit/buildkitd.sock")) {
 			return errors.New("it does not listen")
 		}
 		return nil
 	}, "buildkitd", "/usr/bin/buildkitd", "--oci-worker-snapshotter", "native", "--containerd-worker=false")
-	// Without systemd, which would name the process of its unit, buildkitd is believed by its socket
-	// alone: and that only in a folder in which no group can make files.
-	if err := os.Chmod(r.host.Path("/run/buildkit"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return daemon
 }
 
 // buildFrom builds an image on one of a registry.

@@ -20,6 +20,12 @@ import (
 // type, mode, owner and target, and of a file the time of its change and the sum of its bytes.
 type tree map[string]string
 
+// stores are where engines have their images.
+var stores = []string{
+	"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/buildkit", "/var/lib/nerdctl",
+	"/var/lib/rancher/k3s/agent/containerd", "/var/lib/k0s/containerd",
+}
+
 // takeTree reads /etc, /srv and all of /var/lib except the engines' own folders.
 func (r *rig) takeTree(t *testing.T) tree {
 	t.Helper()
@@ -30,7 +36,7 @@ func (r *rig) takeTree(t *testing.T) tree {
 				return err
 			}
 			name := strings.TrimPrefix(path, r.host.Root)
-			if name == "/var/lib/docker" || name == "/var/lib/containerd" || name == "/var/lib/containers" || name == "/var/lib/buildkit" {
+			if slices.Contains(stores, name) {
 				return fs.SkipDir
 			}
 			line, err := describe(path)

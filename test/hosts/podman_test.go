@@ -103,6 +103,38 @@ func pullsThroughSidemirror(t *testing.T, age engine.Generation) {
 	r.sameTree(t, "after revert", first)
 }
 
+// Without skopeo, podman pulls the probe, into a storage of its own that is removed. It leaves nothing
+// on a host on which it has never run. buildah alone is not probed, and leaves nothing either.
+func TestPodmanIsProbedWithoutSkopeo(t *testing.T) {
+	for _, age := range []engine.Generation{engine.Bookworm, engine.TrixieTools} {
+		for name, hidden := range map[string][]string{"podman": {"skopeo"}, "buildah": {"skopeo", "podman"}} {
+			t.Run(string(age)+" "+name, func(t *testing.T) {
+				r := newToolsRig(t, age, nil)
+				for _, program := range hidden { // a device is no program
+					if err := r.runs(t, "/usr/bin/mount", "--bind", "/dev/null", "/usr/bin/"+program); err != nil {
+						t.Fatal(err)
+					}
+				}
+				first := r.takeTree(t)
+				stdout, stderr := r.do(t, 0, "apply", "--engine", "podman")
+				if strings.Contains(stdout, "podman reads registries.conf files") != (name == "podman") {
+					t.Errorf("apply prints:\n%s%s", stdout, stderr)
+				}
+				r.do(t, 0, "revert")
+				r.sameTree(t, "after revert", first)
+				for _, folder := range []string{"/var/lib/containers", "/run/libpod"} {
+					if exists(r.host.Path(folder)) {
+						t.Errorf("%s is left", folder)
+					}
+				}
+				if left, err := filepath.Glob(r.host.Path("/tmp/sidemirror-probe-*")); err != nil || len(left) > 0 {
+					t.Errorf("%q are left, %v", left, err)
+				}
+			})
+		}
+	}
+}
+
 // TestAUsersSkopeoPullsThroughSidemirrorUnlessTheUserHasAFileOfTheirOwn shows that the files of /etc are
 // those of all users, and that up to podman 5 a user's own registries.conf switches them off.
 func TestAUsersSkopeoPullsThroughSidemirrorUnlessTheUserHasAFileOfTheirOwn(t *testing.T) {

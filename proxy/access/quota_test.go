@@ -1,0 +1,74 @@
+package access
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func TestALoginIsLentForWhatWasProvedAlone(t *testing.T) {
+	t.Parallel()
+	c := &clock{time.Unix(1e9, 0)}
+	q := NewQuota(everywhere(login("daemon")), []string{"docker.io"})
+	q.now = c.now
+	home, other := upstreams[0], upstreams[1]
+	one, two := digest.FromString("one"), digest.FromString("two")
+	lent := func(u Upstream, repository string, d digest.Digest) bool {
+		return !q.Login(t.Context(), u, repository, d).IsZero()
+	}
+	if lent(home, "a/b", one) {
+		t.Error("a login is lent without a proof")
+	}
+	q.Prove(home, "a/b", one)
+	if !lent(home, "a/b", one) {
+		t.Error("no login is lent after a proof")
+	}
+	if lent(home, "a/b", two) || lent(home, "a/c", one) || lent(other, "a/b", one) {
+		t.Error("a login is lent for what was not proved")
+	}
+	c.at = c.at.Add(proofLife - time.Second)
+	if !lent(home, "a/b", one) {
+		t.Error("the proof is forgotten early")
+	}
+	c.at = c.at.Add(time.Second)
+	if lent(home, "a/b", one) {
+		t.Error("the proof counts for too long")
+	}
+	q.Prove(home, "a/b", one)
+	q.Prove(home, "a/c", one)
+	q.Refute(home, "a/b")
+	if lent(home, "a/b", one) || !lent(home, "a/c", one) {
+		t.Error("a refusal does not count for its repository alone")
+	}
+}
+
+func TestALoginIsLentToAnonymousCallersAlone(t *testing.T) {
+	t.Parallel()
+	q := NewQuota(everywhere(login("daemon")), []string{"docker.io"})
+	if !q.Lends(stranger(t), "docker.io") {
+		t.Error("none is lent to an anonymous caller")
+	}
+	if q.Lends(engine(t, "daemon"), "docker.io") || q.Lends(client(t, "Bearer x"), "docker.io") || q.Lends(client(t, ""), "docker.io") || q.Lends(stranger(t), "ghcr.io") {
+		t.Error("one is lent to a trusted engine, to a client with a login of its own, or for another registry")
+	}
+	if NewQuota(nil, []string{"docker.io"}) != nil || NewQuota(everywhere(login("daemon")), nil).Lends(stranger(t), "docker.io") {
+		t.Error("one is lent without logins or registries")
+	}
+}
+
+func TestProofsAreBounded(t *testing.T) {
+	t.Parallel()
+	q := NewQuota(everywhere(login("daemon")), []string{"docker.io"})
+	d := digest.FromString("one")
+	for i := range maxProofs + 10 {
+		q.Prove(upstreams[0], fmt.Sprint(i), d)
+	}
+	if len(q.proofs) > maxProofs {
+		t.Errorf("%d proofs", len(q.proofs))
+	}
+	if !q.Proved(upstreams[0], fmt.Sprint(maxProofs+9), d) {
+		t.Error("the last proof is lost")
+	}
+}
