@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	"daemon/doctor":                {"daemon/proxycheck", "hostconfig", "hostconfig/engine", "proxy/testimage"},
 	"daemon/filewatch":             {},
 	"daemon/handover":              {},
-	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/engine", "hostconfig/live", "hostconfig/hostfs"},
+	"daemon/keeper":                {"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "hostconfig", "hostconfig/egress", "hostconfig/engine", "hostconfig/live", "hostconfig/hostfs"},
 	"daemon/listener":              {},
 	"daemon/logging":               {},
 	"daemon/proxycheck":            {"daemon/listener", "daemon/sdnotify"},

@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"strings"
+	"time"
 
+	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/admin"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -16,9 +18,9 @@ func (d *daemon) serveAdmin() (end func()) {
 	if folder == "" {
 		return func() {} // not started by systemd
 	}
-	s, err := admin.Serve(folder, d)
+	s, err := admin.Serve(folder, d, d.metrics.Handler())
 	if err != nil {
-		d.log.WithError(err).Warn("the admin API is not served, so that sidemirror doctor cannot ask the daemon")
+		d.log.WithError(err).Warn("the admin API is not served, so that commands cannot ask the daemon")
 		return func() {}
 	}
 	return s.Close
@@ -36,6 +38,41 @@ func (d *daemon) Diagnose(ctx context.Context, registry string) ([]admin.Diagnos
 		return nil, &problem.Problem{Code: "configuration-not-in-force", Text: "sidemirror has no configuration that can be used", Hint: "sidemirror config check"}
 	}
 	return s.Diagnose(ctx, registry)
+}
+
+// Status implements [admin.Daemon].
+func (d *daemon) Status(now time.Time) admin.Status {
+	serving := d.line.serves()
+	s := admin.Status{
+		Version: d.version, Started: d.started.UTC().Truncate(time.Second), Addresses: serving.addresses,
+		Configuration: admin.Configuration{File: serving.file, Reason: d.line.reason(), Refusing: d.isRefusing(), Registries: serving.registries},
+		Cache:         d.caches.status(), Problems: d.health.Problems(now),
+	}
+	s.Configuration.InForce = s.Configuration.Reason == ""
+	more := d.state()
+	s.Logins, s.Outbound, s.Refused = more.Logins, more.Outbound, more.Refused
+	return s
+}
+
+// Activity implements [admin.Daemon].
+func (d *daemon) Activity(now time.Time) activity.Activity { return d.activity.Activity(now) }
+
+// Ready implements [admin.Daemon].
+func (d *daemon) Ready() string {
+	if d.isRefusing() {
+		return "no-configuration"
+	}
+	return ""
+}
+
+// isRefusing reports whether there is no configuration in force.
+func (d *daemon) isRefusing() bool {
+	g := d.handler.get()
+	if g == nil {
+		return true
+	}
+	_, refuses := g.service.(refusal)
+	return refuses
 }
 
 // Diagnose implements diagnosing.

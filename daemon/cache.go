@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/daemon/admin"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/web"
@@ -186,6 +187,32 @@ func (s *caches) release(f *cacheFolder) {
 	f.maintaining.Wait()
 	f.transfers.Close()
 	_ = f.Close() // complete content is on disk
+}
+
+// status returns what is known of the cache in force; nil if nothing is stored.
+func (s *caches) status() *admin.Cache {
+	s.mu.Lock()
+	folder := s.inForce
+	s.mu.Unlock()
+	if folder == nil {
+		return nil
+	}
+	c := &admin.Cache{Dir: folder.path, MaxSize: folder.MaxSize()}
+	if n, known := s.used(); known {
+		c.Bytes = &n
+	}
+	return c
+}
+
+// used returns how many bytes the cache in force stores, if that is known.
+func (s *caches) used() (n int64, known bool) {
+	s.mu.Lock()
+	folder := s.inForce
+	s.mu.Unlock()
+	if folder == nil {
+		return 0, false
+	}
+	return folder.Used(), folder.Counted()
 }
 
 // cacheHint says what to do if there is no cache folder.

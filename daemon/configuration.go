@@ -170,15 +170,28 @@ func (d *daemon) refuse(addrs []netip.AddrPort) error {
 func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.configureLog(c)
 	d.config = c
+	upstreams := upstreamsOf(c)
+	d.activity.Configured(upstreams)
+	d.metrics.Configured(registriesOf(c), upstreams)
+	d.scraped.follow(d.work, c.Metrics.Listen)
 	d.shown.Store(c)
-	d.activity.Configured(upstreamsOf(c))
 	d.trust.Store(peer.NewTrust(c.Trust.UIDs, c.Trust.Units, nil))
 	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
 		d.retiring.Go(old.retire)
 	}
 	sockets.commit(d.serve)
+	d.line.puts(served{file: c.File, addresses: texts(d.sockets.addresses()), registries: registriesOf(c)})
 	d.guests.set(c.Guests)
 	d.watchdog.url.Store(new(d.ownURL()))
+}
+
+// registriesOf returns the names of the registries of c.
+func registriesOf(c *config.Config) []string {
+	names := make([]string, len(c.Registries))
+	for i, r := range c.Registries {
+		names[i] = r.Name
+	}
+	return names
 }
 
 // upstreamsOf returns the hosts that c names, as the proxy's reports name them.

@@ -26,6 +26,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/logging"
+	"github.com/sidemirror/sidemirror/daemon/metrics"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/peer"
@@ -41,6 +42,7 @@ import (
 // repaired. Run returns nil after an orderly end, and an error if it could not listen.
 func Run(ctx context.Context, source config.Source, version string) error {
 	d := newDaemon(source, os.Stderr)
+	d.observe(version)
 	d.toJournal = sdnotify.StderrIsJournal()
 	d.lastGood = config.DefaultLastGood(source.Environ)
 	d.build = func(c *config.Config, found handover.Handover, at []netip.AddrPort, log *logrus.Logger) (service, error) {
@@ -70,8 +72,13 @@ type daemon struct {
 	handler   currentGeneration
 	caches    caches
 	activity  *activity.Recorder
-	shown     atomic.Pointer[config.Config] // config, for the page
+	shown     atomic.Pointer[config.Config]     // config, for the page
+	engines   atomic.Pointer[[]handover.Engine] // as the watching service has found them; nil: unknown
 	health    *health.Registry
+	metrics   *metrics.Metrics
+	scraped   metricsListener
+	version   string
+	started   time.Time
 	rechecked time.Time // upstreams that are out of reach
 	line      statusLine
 	names     nameServers
@@ -87,11 +94,11 @@ type daemon struct {
 }
 
 func newDaemon(source config.Source, stderr io.Writer) *daemon {
-	d := &daemon{source: source, checkPort: listener.CheckPort, log: logrus.New(), guests: newGuests(), retryEvery: retryEvery, failed: make(chan error, 1)}
+	d := &daemon{started: time.Now(), source: source, checkPort: listener.CheckPort, log: logrus.New(), guests: newGuests(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
 	d.activity = activity.New()
 	d.health = health.New(d.logProblem)
-	d.caches.observer = d.activity
+	d.observe("")
 	d.caches.live = d.live
 	return d
 }
@@ -130,6 +137,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.inForce("the start")
 	defer d.serveAdmin()()
+	defer d.scraped.close()
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()

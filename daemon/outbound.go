@@ -18,6 +18,12 @@ type outbound struct {
 	shown *state.Outbound        // nil if there is none
 }
 
+// Outbound returns the forward proxy through which a proxy with that configuration reaches registries,
+// unless its environment names one; nil if there is none. found is what was handed over.
+func Outbound(c *config.Config, found *handover.Proxy) *state.Outbound {
+	return chooseOutbound(c, &httpproxy.Config{}, found).shown
+}
+
 // chooseOutbound returns the forward proxy of the configuration or, if that has none, of sidemirror's
 // environment or, if that has none either, of the engines, which is found.
 func chooseOutbound(c *config.Config, environment *httpproxy.Config, found *handover.Proxy) outbound {

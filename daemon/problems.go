@@ -30,11 +30,13 @@ func (d *daemon) examine(now time.Time) {
 		present := slices.DeleteFunc(problems, func(p *problem.Problem) bool { return p == nil })
 		d.health.Set(source, now, present...)
 	}
+	d.readEngines()
 	set("configuration", d.configurationProblem())
 	set("addresses", d.line.wrongAddresses()...)
 	set("cache", d.caches.problem())
 	set("name servers", d.names.problem(d.log))
 	set("trust", d.trustProblem())
+	set("metrics", d.scraped.wrong()...)
 	_, guests := d.guests.report()
 	set("guests", guests...)
 	var logins []*problem.Problem
@@ -63,7 +65,7 @@ func (d *daemon) configurationProblem() *problem.Problem {
 		return nil
 	}
 	p := &problem.Problem{Code: "configuration-not-in-force", Text: "the configuration on disk is not in force: " + why, Hint: "sidemirror config check"}
-	if _, refuses := d.handler.get().service.(refusal); refuses {
+	if d.isRefusing() {
 		p.Code, p.Text = "no-configuration", "every request is refused, because the configuration on disk cannot be used and there is no earlier one: "+why
 	}
 	return p

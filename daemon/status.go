@@ -23,7 +23,8 @@ type statusLine struct {
 	what      string
 	addresses []*problem.Problem // what is wrong with the addresses
 	config    string             // why the configuration on disk is not in force; "" if it is
-	service   string             // what is wrong with the service in force
+	inForce   served
+	service   string // what is wrong with the service in force
 }
 
 func (l *statusLine) serving(what string, wrongAddresses []*problem.Problem) {
@@ -53,6 +54,26 @@ func (l *statusLine) reason() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.config
+}
+
+// served is what the configuration in force serves.
+type served struct {
+	file                  string
+	addresses, registries []string
+}
+
+// puts sets what is served.
+func (l *statusLine) puts(s served) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.inForce = s
+}
+
+// serves returns what is served.
+func (l *statusLine) serves() served {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.inForce
 }
 
 // isRefused reports whether the configuration on disk is not in force.

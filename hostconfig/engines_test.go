@@ -41,7 +41,7 @@ func TestEveryEngineIsTreatedAlike(t *testing.T) {
 		{engine: engine.Containerd, home: "k0s", files: map[string]string{k0sConfig: k0sMain, "/etc/k0s/containerd.d/own.toml": inFiles(k0sHosts)}, daemon: true,
 			start: bundled("k0s", k0sConfig), file: k0sHosts + "/docker.io/hosts.toml"},
 		{engine: engine.Podman, files: map[string]string{"/usr/bin/podman": "#!/bin/sh\nexit 1\n"}, version: "4.3.1", file: containersimage.File},
-		{engine: engine.Podman, files: map[string]string{"/usr/bin/buildah": "#!/bin/sh\nexit 1\n"}, version: "1.28.2", file: containersimage.File},
+		{engine: engine.Podman, files: map[string]string{"/usr/bin/buildah": "#!/bin/sh\nexit 1\n"}, version: "1.28.2", file: containersimage.File, noProbe: "it makes files in /etc/cni"},
 		{engine: engine.Podman, files: map[string]string{"/usr/bin/skopeo": "#!/bin/sh\nexit 1\n"}, version: "1.9.3", file: containersimage.File},
 		{engine: engine.CRIO, files: map[string]string{"/usr/bin/crio": ""}, version: "1.30.0", daemon: true,
 			start: func(f *fakeRunning) { f.crio = true }, file: containersimage.File, noProbe: "it reads a drop-in at its start and at a reload only"},
@@ -91,5 +91,27 @@ func TestEveryEngineIsTreatedAlike(t *testing.T) {
 			h.revert(t)
 			sameTree(t, before, h.snapshot(t))
 		})
+	}
+}
+
+// An image that is being built can get its engine later: the folder of its configuration is enough in a
+// tree, and not on a running host, where it outlives an engine that was removed.
+func TestAConfigurationFolderIsEnoughInATreeOnly(t *testing.T) {
+	for folder, name := range map[string]string{
+		"/etc/docker/": engine.Docker, "/etc/containerd/": engine.Containerd, "/etc/crio/": engine.CRIO, "/etc/buildkit/": engine.BuildKit,
+	} {
+		for _, runs := range []bool{false, true} {
+			h := host(t, map[string]string{folder: ""})
+			if runs {
+				idle(h)
+			}
+			present := false
+			for _, s := range h.plan(t, engine.Desired{Mirror: ourURL, Registries: []string{hub}, Engines: []string{name}}).Engines {
+				present = present || s.Engine == name && s.Present
+			}
+			if present == runs {
+				t.Errorf("%s on a running host (%v): present is %v", name, runs, present)
+			}
+		}
 	}
 }

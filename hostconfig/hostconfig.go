@@ -107,7 +107,7 @@ type Plan struct {
 	// Notes are about the host as a whole, and keep nothing from being done.
 	Notes []*problem.Problem
 
-	// Egress is the forward proxy of the engines that are to be configured.
+	// Egress is the forward proxy of the engines that are configured.
 	Egress egress.Found
 
 	// Watch are the paths whose change can change the plan, whether they exist or not. One with a

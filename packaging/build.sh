@@ -51,7 +51,7 @@ documents() {
 		esac
 		printf '  - {src: "tree/%s", dst: "/%s", type: %s, file_info: {mode: 0644}}\n' "$file" "$file" "$type"
 	done
-	for dir in usr/share/doc/sidemirror usr/share/doc/sidemirror/docs usr/share/licenses/sidemirror; do
+	for dir in usr/share/doc/sidemirror usr/share/doc/sidemirror/docs usr/share/doc/sidemirror/docs/prometheus usr/share/licenses/sidemirror; do
 		[ "$1:${dir#usr/share/licenses}" = "deb:/sidemirror" ] ||
 			printf '  - {dst: "/%s", type: dir, file_info: {mode: 0755}}\n' "$dir"
 	done

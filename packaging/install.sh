@@ -50,6 +50,9 @@ installed() {
 	for page in "$here"/../docs/*.md; do
 		one 644 "$share/doc/sidemirror/docs/${page##*/}" "$page"
 	done
+	for file in "$here"/../docs/prometheus/*; do
+		one 644 "$share/doc/sidemirror/docs/prometheus/${file##*/}" "$file"
+	done
 	one 644 "$share/licenses/sidemirror/LICENSE" "$here/../LICENSE"
 	one 644 "$share/licenses/sidemirror/NOTICES" "$FILES/NOTICES"
 }

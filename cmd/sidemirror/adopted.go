@@ -6,15 +6,15 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 )
 
-// adopted prints how sidemirror reaches registries because the engines do, one line each:
-// "adopted    r.example: its CA (/etc/docker/certs.d/r.example)".
-func (p *printer) adopted(engines []engine.State) {
+// adopted prints how sidemirror reaches registries because the engines do, one line each, in columns
+// of which the first is as wide as label: "adopted     r.example: 1 CA file (/etc/docker/certs.d/r.example)".
+func (p *printer) adopted(label string, engines []engine.State) {
 	var all []engine.Adopted
 	for _, e := range engines {
 		all = append(all, e.Adopted...)
 	}
 	for _, a := range engine.MergeAdopted(all) {
-		p.printf("adopted     %s: %s (%s)\n", printable(a.Registry), adoptedText(a), printable(a.From))
+		p.printf("%s%s: %s (%s)\n", label, printable(a.Registry), adoptedText(a), printable(a.From))
 	}
 }
 

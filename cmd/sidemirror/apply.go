@@ -82,7 +82,7 @@ func (f *hostFlags) writeApplied(w io.Writer, result hostconfig.Result, plan hos
 			p.report(red, "problem", what.engine, what.Problem)
 		}
 	}
-	p.adopted(plan.Engines)
+	p.adopted("adopted    ", plan.Engines)
 	p.notes(plan.Engines, plan.Notes...)
 	present := slices.ContainsFunc(plan.Engines, func(s engine.State) bool { return s.Present })
 	switch {

@@ -8,7 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidemirror/sidemirror/daemon"
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 )
 
 func newConfigCommand(g *globals) *cobra.Command {
@@ -31,7 +33,8 @@ func newConfigShowCommand(g *globals) *cobra.Command {
 		Short: "Print every value in force and where it comes from",
 		Long: `Print every value in force, in the format of the file. A comment says where each
 value comes from: the default, a line of the file, or a variable of the
-environment. Comments at the end name the registries that are served because of a login.`,
+environment. Comments at the end name the registries that are served because of a login, and
+the engines' forward proxy if it is used.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(g.configPath, os.Environ())
@@ -48,11 +51,30 @@ environment. Comments at the end name the registries that are served because of 
 			if err != nil {
 				return err
 			}
-			return writeLoggedIn(cmd.OutOrStdout(), c, names)
+			if err := writeLoggedIn(cmd.OutOrStdout(), c, names); err != nil {
+				return err
+			}
+			return writeAdoptedProxy(cmd.OutOrStdout(), c)
 		},
 	}
 	addJSON(cmd, &asJSON)
 	return cmd
+}
+
+// writeAdoptedProxy writes a comment that names the engines' forward proxy, if registries are reached
+// through it. A user who may not read what is handed over does not see it.
+func writeAdoptedProxy(w io.Writer, c *config.Config) error {
+	if c.Engine.HandoverDir == "" || !c.Outbound.HTTPProxy.IsZero() || !c.Outbound.HTTPSProxy.IsZero() {
+		return nil
+	}
+	found, err := handover.Read(c.Engine.HandoverDir)
+	if err != nil {
+		return nil //nolint:nilerr // status reports it
+	}
+	if o := daemon.Outbound(c, found.Proxy); o != nil {
+		_, err = fmt.Fprintf(w, "\n# Registries are reached %s.\n", printable(outboundText(*o)))
+	}
+	return err
 }
 
 // writeLoggedIn writes comments that name the registries that are served because of a login.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sidemirror/sidemirror/daemon/admin"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/doctor"
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
@@ -116,7 +115,7 @@ func (f *hostFlags) examination(ctx context.Context) (*doctor.Examination, error
 
 // askDaemon examines a registry from inside the daemon.
 func askDaemon(ctx context.Context, registry string) ([]doctor.Link, error) {
-	found, err := admin.Client{Socket: admin.Socket}.Diagnose(ctx, registry)
+	found, err := adminClient().Diagnose(ctx, registry)
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func variables(cmd *cobra.Command) (items []manItem) {
 			manItem{"SIDEMIRROR_<KEY>", "A key of the configuration, such as SIDEMIRROR_LOG_LEVEL for log.level. It overrides the file."})
 	}
 	if uses(cmd, usesNetwork) {
-		items = append(items, manItem{"HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "The proxy for connections to registries."})
+		items = append(items, manItem{"HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "The forward proxy for connections to registries. Without it, that of the host's engines is used."})
 	}
 	if uses(cmd, []string{"serve", "watch"}) {
 		items = append(items, manItem{"NOTIFY_SOCKET, WATCHDOG_USEC", "Where systemd wants to be notified, and how often."})

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/live"
@@ -51,10 +52,13 @@ to signal), and 1 if the plan cannot be made or nothing of what is left to do ca
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				err = writePlanJSON(cmd.OutOrStdout(), plan)
-			} else {
-				err = writePlan(cmd.OutOrStdout(), plan)
+			outbound, err := f.outbound(cmd.Context(), plan)
+			switch {
+			case err != nil:
+			case asJSON:
+				err = writePlanJSON(cmd.OutOrStdout(), plan, outbound)
+			default:
+				err = writePlan(cmd.OutOrStdout(), plan, outbound)
 			}
 			switch {
 			case err != nil:
@@ -103,15 +107,16 @@ func problemsOf(engines []engine.State, refused []*problem.Problem) (list []foun
 	return list
 }
 
-func writePlan(w io.Writer, plan hostconfig.Plan) error {
+func writePlan(w io.Writer, plan hostconfig.Plan, outbound *state.Outbound) error {
 	p := newPrinter(w)
+	p.outbound(outbound)
 	for _, state := range plan.Engines {
 		p.state(state)
 	}
 	for _, what := range problemsOf(plan.Engines, plan.Refused) {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
-	p.adopted(plan.Engines)
+	p.adopted("adopted     ", plan.Engines)
 	p.notes(plan.Engines, plan.Notes...)
 	for _, c := range plan.Changes {
 		p.printf("\n")
@@ -140,7 +145,7 @@ type changeJSON struct {
 	After  *string `json:"after"`
 }
 
-func writePlanJSON(w io.Writer, plan hostconfig.Plan) error {
+func writePlanJSON(w io.Writer, plan hostconfig.Plan, outbound *state.Outbound) error {
 	text := func(data []byte) *string {
 		if data == nil {
 			return nil
@@ -153,10 +158,11 @@ func writePlanJSON(w io.Writer, plan hostconfig.Plan) error {
 		changes = append(changes, changeJSON{c.Engine, c.Path, c.Why, text(c.Before), text(c.After)})
 	}
 	return writeJSON(w, struct {
-		Engines []engine.State     `json:"engines"`
-		Changes []changeJSON       `json:"changes"`
-		Signals []live.Signal      `json:"signals"`
-		Refused []*problem.Problem `json:"refused"`
-		Notes   []*problem.Problem `json:"notes,omitempty"`
-	}{plan.Engines, changes, append([]live.Signal{}, plan.Signals()...), append([]*problem.Problem{}, plan.Refused...), plan.Notes})
+		Engines  []engine.State     `json:"engines"`
+		Changes  []changeJSON       `json:"changes"`
+		Signals  []live.Signal      `json:"signals"`
+		Refused  []*problem.Problem `json:"refused"`
+		Notes    []*problem.Problem `json:"notes,omitempty"`
+		Outbound *state.Outbound    `json:"outbound,omitempty"`
+	}{plan.Engines, changes, append([]live.Signal{}, plan.Signals()...), append([]*problem.Problem{}, plan.Refused...), plan.Notes, outbound})
 }

@@ -34,6 +34,7 @@ type status struct {
 
 	RefusedCallers []refusedCaller `json:"refused_callers,omitempty"` // root alone sees them
 	Logins         []state.Login   `json:"logins,omitempty"`          // and those
+	Outbound       *state.Outbound `json:"outbound,omitempty"`        // and the forward proxy
 	Guests         []string        `json:"guests,omitempty"`          // and those
 
 	mirror string // sidemirror's URL
@@ -176,6 +177,7 @@ func (s *status) write(w io.Writer) error {
 	if len(s.Logins) > 0 {
 		p.printf("%-10s  %s\n", "logins", printable(loginsText(s.Logins)))
 	}
+	p.outbound(s.Outbound)
 	if len(s.Guests) > 0 {
 		p.printf("%-10s  served at %s\n", "guests", printable(strings.Join(s.Guests, ", ")))
 	}
@@ -192,7 +194,7 @@ func (s *status) write(w io.Writer) error {
 	for _, what := range problems {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
-	p.adopted(s.Engines)
+	p.adopted("adopted     ", s.Engines)
 	p.notes(s.Engines, s.Notes...)
 	p.refusedCallers(s.RefusedCallers, time.Now())
 	if len(problems) == 0 {

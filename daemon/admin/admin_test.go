@@ -3,16 +3,22 @@ package admin
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/sidemirror/sidemirror/daemon/activity"
+	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -25,14 +31,33 @@ func (d daemon) Diagnose(ctx context.Context, registry string) ([]Diagnosis, err
 	return d(ctx, registry)
 }
 
+func (d daemon) Status(now time.Time) Status {
+	return Status{Version: "1.2.3", Started: now.UTC(), Problems: []health.Problem{{
+		Problem: &problem.Problem{Code: "login-refused", Text: "x", Hint: "y"}, Title: "a login was refused", Severity: health.Error, Since: now.UTC(),
+	}}}
+}
+
+func (d daemon) Activity(now time.Time) activity.Activity {
+	return activity.Activity{Pulls: []activity.Pull{{Image: "docker.io/library/alpine:3.20", Outcome: activity.Stored, Started: now.UTC()}}}
+}
+
+func (d daemon) Ready() string {
+	if d == nil {
+		return "no-configuration"
+	}
+	return ""
+}
+
+func metrics(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "a_metric 1\n") }
+
 func serve(t *testing.T, folder string, d daemon) Client {
 	t.Helper()
-	s, err := Serve(folder, d)
+	s, err := Serve(folder, d, http.HandlerFunc(metrics))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	return Client{filepath.Join(folder, name)}
+	return Client{Socket: filepath.Join(folder, name)}
 }
 
 func TestADiagnosisComesAsItWasMade(t *testing.T) {
@@ -69,7 +94,7 @@ func TestTheSocketIsForRootAndTheGroup(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	_ = l.Close()
-	s, err := Serve(folder, daemon(nil))
+	s, err := Serve(folder, daemon(nil), http.HandlerFunc(metrics))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +106,7 @@ func TestTheSocketIsForRootAndTheGroup(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(folder, name)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left: %v", err)
 	}
-	if _, err := (Client{filepath.Join(folder, name)}).Diagnose(t.Context(), "x"); err == nil {
+	if _, err := (Client{Socket: filepath.Join(folder, name)}).Diagnose(t.Context(), "x"); err == nil {
 		t.Error("a closed server answers")
 	}
 }
@@ -110,4 +135,47 @@ func TestOnlyAFewRegistriesAreExaminedAtATime(t *testing.T) {
 	}
 	close(release)
 	wait.Wait()
+}
+
+func TestStatusAndActivityComeAsTheyAre(t *testing.T) {
+	c := serve(t, t.TempDir(), func(context.Context, string) ([]Diagnosis, error) { return nil, nil })
+	s, err := c.Status(t.Context())
+	if err != nil || s.Version != "1.2.3" || len(s.Problems) != 1 || s.Problems[0].Hint != "y" || s.Problems[0].Severity != health.Error {
+		t.Errorf("%+v, %v", s, err)
+	}
+	a, err := c.Activity(t.Context())
+	if err != nil || len(a.Pulls) != 1 || a.Pulls[0].Outcome != activity.Stored {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+func TestWhatOtherHostsMayAskForTellsNoImages(t *testing.T) {
+	for name, test := range map[string]struct {
+		d      daemon
+		path   string
+		status int
+		body   string
+	}{
+		"alive":             {nil, "/healthz", 200, "ok\n"},
+		"not ready":         {nil, "/readyz", 503, "no-configuration\n"},
+		"ready":             {func(context.Context, string) ([]Diagnosis, error) { return nil, nil }, "/readyz", 200, "ok\n"},
+		"metrics":           {nil, "/metrics", 200, "a_metric 1\n"},
+		"the status":        {nil, "/v1/status", 404, ""},
+		"the activity":      {nil, "/v1/activity", 404, ""},
+		"a diagnosis":       {nil, "/v1/registries/docker.io/diagnosis", 404, ""},
+		"nothing in itself": {nil, "/", 404, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			Public(test.d, http.HandlerFunc(metrics)).ServeHTTP(w, httptest.NewRequest("GET", test.path, nil))
+			if w.Code != test.status || test.body != "" && w.Body.String() != test.body {
+				t.Errorf("%d %q", w.Code, w.Body)
+			}
+		})
+	}
+	w := httptest.NewRecorder()
+	Public(daemon(nil), http.HandlerFunc(metrics)).ServeHTTP(w, httptest.NewRequest("POST", "/metrics", nil))
+	if w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("POST: %d", w.Code)
+	}
 }

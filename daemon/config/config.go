@@ -142,6 +142,13 @@ type Config struct {
 		ShowImages bool
 	}
 
+	// Metrics is [metrics].
+	Metrics struct {
+		// Listen (listen, a list of addresses) is where the metrics are served for Prometheus, to
+		// everyone who can connect. Default none: they are on the admin socket alone.
+		Listen []netip.AddrPort
+	}
+
 	// Engine is [engine]: which engines "plan", "apply" and "watch" configure.
 	Engine struct {
 		// AdoptClientKeys (adopt_client_keys) allows a copy of client keys that only root can read, for

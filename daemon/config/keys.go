@@ -53,6 +53,7 @@ var keys = []key[Config]{
 	{name: "page.show_images", field: func(c *Config) any { return &c.Page.ShowImages }},
 	{name: "engine.adopt_client_keys", field: func(c *Config) any { return &c.Engine.AdoptClientKeys }},
 	{name: "engine.handover_dir", field: func(c *Config) any { return &c.Engine.HandoverDir }, check: checkPathOrNone},
+	{name: "metrics.listen", field: func(c *Config) any { return &c.Metrics.Listen }},
 	{name: "engine.docker.enabled", field: func(c *Config) any { return &c.Engine.Docker.Enabled }},
 	{name: "engine.containerd.enabled", field: func(c *Config) any { return &c.Engine.Containerd.Enabled }},
 	{name: "engine.containerd.restart", field: func(c *Config) any { return &c.Engine.Containerd.Restart }},

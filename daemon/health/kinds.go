@@ -25,7 +25,8 @@ var kinds = []Kind{
 		Visible: 20 * time.Second, DependsOn: []string{"name-server-denied"},
 	},
 	{Code: "rate-limit-used-up", Title: "a registry serves no more requests for now", Severity: Warning},
-	{Code: "trust-by-user-alone", Title: "callers are told apart by their user alone", Severity: Note, Logged: true},
+	{Code: "metrics-unavailable", Title: "the metrics are not served", Severity: Error},
+	{Code: "trust-by-user-alone", Title: "a caller's user alone decides whether it is trusted", Severity: Note, Logged: true},
 }
 
 // Kinds returns the kinds of problems that have a code of their own. A source may report others,

@@ -25,6 +25,7 @@ type rounds struct {
 	want      engine.Desired
 	conflicts map[string]*conflict // of the files that were written, by path
 	failures  int
+	outdated  int // rounds in a row in which systemd had not read a unit again
 }
 
 func newRounds(h *hostconfig.Host) *rounds {
@@ -47,10 +48,33 @@ type round struct {
 
 const retryFirst, retryLast = time.Second, 5 * time.Minute
 
-// run makes the host as want says, except for files that other programs have only just changed or
+// outdatedLast is how often a unit is looked at that systemd has not read again for long.
+const outdatedLast = 30 * time.Second
+
+// run runs one round.
+func (r *rounds) run(ctx context.Context, want engine.Desired) (round, error) {
+	out, err := r.once(ctx, want)
+	if wait := r.untilRead(out.Egress.Outdated); wait > 0 && (out.again == 0 || wait < out.again) {
+		out.again = wait
+	}
+	return out, err
+}
+
+// untilRead returns when to look again at units that systemd has not read again, 0 if there is none.
+// The reload of systemd, after which a unit may name another forward proxy, changes no file.
+func (r *rounds) untilRead(outdated bool) time.Duration {
+	if !outdated {
+		r.outdated = 0
+		return 0
+	}
+	r.outdated++
+	return min(retryFirst<<min(r.outdated-1, 16), outdatedLast)
+}
+
+// once makes the host as want says, except for files that other programs have only just changed or
 // keep changing back. The error names what could not be done; the plan's own refusals are in the
 // plan alone.
-func (r *rounds) run(ctx context.Context, want engine.Desired) (round, error) {
+func (r *rounds) once(ctx context.Context, want engine.Desired) (round, error) {
 	if !reflect.DeepEqual(want, r.want) || r.conflicts == nil {
 		r.want, r.conflicts = want, make(map[string]*conflict)
 	}

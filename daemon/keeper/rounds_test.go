@@ -253,3 +253,14 @@ func TestInvalidFileIsLeftAloneUntilItIsValid(t *testing.T) {
 		t.Errorf("got %s", k.read(daemonJSON))
 	}
 }
+
+func TestUnitsThatSystemdHasNotReadAgainAreLookedAtSoonAndThenLessOften(t *testing.T) {
+	var r rounds
+	var waits []time.Duration
+	for _, outdated := range []bool{false, true, true, true, true, true, true, true, false, true} {
+		waits = append(waits, r.untilRead(outdated)/time.Second)
+	}
+	if want := []time.Duration{0, 1, 2, 4, 8, 16, 30, 30, 0, 1}; !slices.Equal(waits, want) {
+		t.Errorf("%d seconds, want %d", waits, want)
+	}
+}

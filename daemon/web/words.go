@@ -280,6 +280,12 @@ var vocabulary = map[language]words{
 		"title login-refused":              "登录被拒绝",
 		"title upstream-unreachable":       "无法访问镜像仓库",
 		"title rate-limit-used-up":         "镜像仓库暂时不再响应请求",
+		"title metrics-unavailable":        "无法提供监控指标",
+		"title guests-not-served":          "未能为虚拟机和容器网络提供服务",
+		"title guests-not-a-bridge":        "所配置的接口不是网桥，未在其上提供服务",
+		"title guests-port-privileged":     "缺少权限，无法在网桥上监听该端口",
+		"title guests-port-taken":          "网桥上的端口已被占用",
+		"title guests-too-many":            "网桥过多，部分未提供服务",
 		"title trust-by-user-alone":        "只能按用户区分调用方",
 	},
 }

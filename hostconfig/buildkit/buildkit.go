@@ -52,7 +52,7 @@ func (b *buildkit) Detect(ctx context.Context) (engine.State, bool) {
 		s.Running = b.daemon != nil
 		s.Stopped = !s.Running && b.Running.Stopped(ctx, engine.BuildKit)
 	}
-	s.Present = s.Running || b.Program("buildkitd") != "" || b.IsNamed(engine.BuildKit)
+	s.Present = s.Running || b.Installed(engine.BuildKit, "buildkitd", folder)
 	if !s.Present {
 		return s, false
 	}

@@ -188,7 +188,7 @@ func (f Folder) inspect(plan *engine.Plan, now hostfs.File, url string) error {
 		})
 	}
 	for _, host := range file.Hosts {
-		if splice.SameURL(host.Name, url) && !file.Ours && f.Host.Journal.Find(now.Path) == nil {
+		if splice.SameHost(host.Name, url) && !file.Ours && f.Host.Journal.Find(now.Path) == nil {
 			plan.State.Note(problem.Problem{
 				Code: "entry-of-the-user", Path: now.Path, Text: host.Name + " is there already, and sidemirror did not write it: it stays", Hint: "",
 			})

@@ -79,26 +79,22 @@ func (t *tools) Plan(ctx context.Context, s engine.State, want engine.Desired) e
 	return p
 }
 
-// probeCommand returns how an installed program pulls a probe: skopeo without any storage, podman and
-// buildah into a storage of its own. It is nil if none is installed.
+// probeCommand returns how an installed program pulls a probe: skopeo without any storage, or podman
+// into a storage of its own. It is nil for buildah alone, which up to 1.28 makes files in /etc/cni.
 func (t *tools) probeCommand() func(scratch, reference string) []string {
 	if at := t.Program(skopeo.name); at != "" {
 		return func(_, reference string) []string { return []string{at, "inspect", "--raw", "docker://" + reference} }
 	}
-	for _, p := range []program{podman, buildah} {
-		at := t.Program(p.name)
-		if at == "" {
-			continue
-		}
-		return func(scratch, reference string) []string {
-			line := []string{at, "--root", scratch + "/root", "--runroot", scratch + "/run", "--storage-driver", "vfs"}
-			if p.name == podman.name {
-				line = append(line, "--tmpdir", scratch+"/tmp", "--network-config-dir", scratch+"/net")
-			}
-			return append(line, "pull", "--quiet", reference)
+	at := t.Program(podman.name)
+	if at == "" {
+		return nil
+	}
+	return func(scratch, reference string) []string {
+		return []string{
+			at, "--root", scratch + "/root", "--runroot", scratch + "/run", "--tmpdir", scratch + "/tmp", "--network-config-dir", scratch + "/net",
+			"--storage-driver", "vfs", "pull", "--quiet", reference,
 		}
 	}
-	return nil
 }
 
 // modernOnly reports whether all installed programs read files as podman 6 does.

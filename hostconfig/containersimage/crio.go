@@ -15,6 +15,9 @@ import (
 // Query finds the host's CRI-O.
 var Query = process.Query{Name: "crio", Units: []string{"crio.service"}, Socket: "/run/crio/crio.sock"}
 
+// crioFolder is where CRI-O has its own configuration.
+const crioFolder = "/etc/crio"
+
 // crio is CRI-O, a daemon, which reads the files at its start and at a reload.
 type crio struct{ *engine.Host }
 
@@ -29,7 +32,7 @@ func (c *crio) Detect(ctx context.Context) (engine.State, bool) {
 		s.Running = c.Running.Daemon(ctx, engine.CRIO) != nil
 		s.Stopped = !s.Running && c.Running.Stopped(ctx, engine.CRIO)
 	}
-	s.Present = s.Running || c.Program(crioTool.name) != "" || c.IsNamed(engine.CRIO)
+	s.Present = s.Running || c.Installed(engine.CRIO, crioTool.name, crioFolder)
 	if !s.Present {
 		return s, false
 	}

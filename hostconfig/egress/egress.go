@@ -90,7 +90,7 @@ func (f *finder) noteOthers(list []Proxy) {
 		if !p.equal(list[0]) {
 			f.found.Notes = append(f.found.Notes, &problem.Problem{
 				Code: "engine-proxies-differ", Path: p.From, Text: "sets another proxy than " + list[0].From + ", whose proxy sidemirror uses for all engines",
-				Hint: "make the two the same, or write the proxy that sidemirror should use in [proxy] of its configuration",
+				Hint: "make the two the same, or write the proxy that sidemirror should use in [outbound] of its configuration",
 			})
 		}
 	}

@@ -241,6 +241,6 @@ func (f *finder) addDocker(ctx context.Context, s service, unit unitfile.Service
 
 func (f *finder) note(path string, err error) {
 	f.found.Notes = append(f.found.Notes, &problem.Problem{
-		Code: "engine-proxy-unknown", Path: path, Text: err.Error(), Hint: "if the engine uses a proxy, write it in [proxy] of sidemirror's configuration too",
+		Code: "engine-proxy-unknown", Path: path, Text: err.Error(), Hint: "if the engine uses a proxy, write it in [outbound] of sidemirror's configuration too",
 	})
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/sidemirror/sidemirror/internal/secret"
 )
@@ -39,6 +40,7 @@ type KeyPair struct {
 
 // MergeAdopted returns one entry for each registry, in their order. If two say different things about
 // one registry, it is reached with the certificates of both, and verified unless both say otherwise.
+// Of two files with the same contents one is enough.
 func MergeAdopted(list []Adopted) []Adopted {
 	var merged []Adopted
 	for _, a := range list {
@@ -50,17 +52,20 @@ func MergeAdopted(list []Adopted) []Adopted {
 			continue
 		}
 		m := &merged[i]
+		same := func(one, other string) bool {
+			return one == other || m.Contents[one].Equal(a.Contents[other]) && !a.Contents[other].IsZero()
+		}
 		for _, ca := range a.CA {
-			if !slices.Contains(m.CA, ca) {
+			if !slices.ContainsFunc(m.CA, func(known string) bool { return same(known, ca) }) {
 				m.CA = append(m.CA, ca)
 			}
 		}
 		for _, pair := range a.Clients {
-			if !slices.Contains(m.Clients, pair) {
+			if !slices.ContainsFunc(m.Clients, func(known KeyPair) bool { return same(known.Cert, pair.Cert) && same(known.Key, pair.Key) }) {
 				m.Clients = append(m.Clients, pair)
 			}
 		}
-		if a.From != m.From {
+		if !slices.Contains(strings.Split(m.From, ", "), a.From) {
 			m.From += ", " + a.From
 		}
 		m.SkipVerify, m.PlainHTTP = m.SkipVerify && a.SkipVerify, m.PlainHTTP && a.PlainHTTP

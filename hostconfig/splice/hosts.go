@@ -167,7 +167,7 @@ func (h Hosts) checkURLs(name string) error {
 // checkBase refuses a file in which sidemirror's table would change more than the first host.
 func (h Hosts) checkBase(d *document) error {
 	for _, e := range d.exprs {
-		if e.isHost() && SameURL(e.table[1], h.URL) {
+		if e.isHost() && SameHost(e.table[1], h.URL) {
 			return refuse("hosts-toml-address", d.name, d.number(e), "remove that table, or make it the first",
 				"has sidemirror's address as a host already")
 		}
@@ -215,7 +215,7 @@ func (h Hosts) Settled(name string, data []byte) bool {
 		return false
 	}
 	first := d.firstHost()
-	if first < 0 || !d.exprs[first].isHost() || !reaches(d.exprs[first].table[1], h.URL) {
+	if first < 0 || !d.exprs[first].isHost() || !reaches(withoutVersion(d.exprs[first].table[1]), h.URL) {
 		return false
 	}
 	capabilities := d.capabilitiesOf(d.exprs[first].table[1])

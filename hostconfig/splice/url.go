@@ -12,6 +12,14 @@ import (
 // host, a default port, a trailing slash and the spelling of the loopback address do not count.
 func SameURL(a, b string) bool { return a == b || canonicalURL(a) == canonicalURL(b) }
 
+// SameHost reports whether two hosts of a hosts.toml lead to the same listener, as [SameURL] does.
+// containerd adds /v2 to a path that does not end with it; k3s writes it.
+func SameHost(a, b string) bool { return SameURL(withoutVersion(a), withoutVersion(b)) }
+
+func withoutVersion(host string) string {
+	return strings.TrimSuffix(strings.TrimRight(host, "/"), "/v2")
+}
+
 // reaches reports whether an engine that is given the URL text asks url. containerd, and Docker until
 // 20.10, take a scheme in capitals for a part of the host.
 func reaches(text, url string) bool {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// New returns a new certificate and its key as PEM. It is an authority, and signed by itself.
+// New returns a new certificate and its key as PEM. It is an authority, and self-signed.
 func New(t testing.TB) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

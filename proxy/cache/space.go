@@ -56,6 +56,16 @@ type space struct {
 	changed chan struct{} // closed and replaced when an eviction has made room
 }
 
+// Counted reports whether what is stored has been counted.
+func (d *Dir) Counted() bool {
+	d.space.mu.Lock()
+	defer d.space.mu.Unlock()
+	return d.space.counted
+}
+
+// MaxSize returns how many bytes of content may be stored; 0 if there is no bound.
+func (d *Dir) MaxSize() int64 { return d.limits.Load().MaxSize }
+
 // onDisk returns what everything takes on disk, and will take when what is reserved is there.
 func (s *space) onDisk() int64 {
 	return s.used + s.rounding + s.reserved + s.records*blockSize

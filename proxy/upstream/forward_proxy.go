@@ -209,8 +209,8 @@ func refusal(at *url.URL, resp *http.Response) error {
 	switch resp.StatusCode {
 	case http.StatusOK:
 		return nil
-	case http.StatusProxyAuthRequired:
-		return &proxyError{at.Host, "refuses its login (407)", nil}
+	case http.StatusProxyAuthRequired, http.StatusUnauthorized: // tinyproxy sends 401 for a wrong login
+		return &proxyError{at.Host, fmt.Sprintf("refuses its login (%d)", resp.StatusCode), nil}
 	}
 	return &proxyError{at.Host, fmt.Sprintf("refuses to connect (%d)", resp.StatusCode), nil}
 }

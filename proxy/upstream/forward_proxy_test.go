@@ -205,6 +205,7 @@ func TestAProxyThatRefusesMakesTheUpstreamUnreachable(t *testing.T) {
 		text   string
 	}{
 		"login":            {http.StatusProxyAuthRequired, "https://example.com", "refuses its login (407)"},
+		"wrong login":      {http.StatusUnauthorized, "https://example.com", "refuses its login (401)"},
 		"login, for http":  {http.StatusProxyAuthRequired, "http://example.com", "refuses its login (407)"},
 		"host not allowed": {http.StatusForbidden, "https://example.com", "refuses to connect (403)"},
 		"host not found":   {http.StatusBadGateway, "https://example.com", "refuses to connect (502)"},

@@ -128,7 +128,7 @@ func TestSidemirrorReachesARegistryAsTheEnginesDo(t *testing.T) {
 
 		before := a.reloads()
 		out, _ := a.do(t, 0, "apply")
-		for _, part := range []string{"adopted     ca.test: 1 CA file (", "adopted     plain.test: plain HTTP (", "only root can read the client key"} {
+		for _, part := range []string{"adopted    ca.test: 1 CA file (", "adopted    plain.test: plain HTTP (", "only root can read the client key"} {
 			if !strings.Contains(out, part) {
 				t.Errorf("apply does not report %q:\n%s", part, out)
 			}
