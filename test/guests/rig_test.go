@@ -64,8 +64,8 @@ func newRig(t *testing.T, logins bool) *rig {
 			{Name: r.registry.Host(), Upstreams: []string{r.registry.URL()}},
 			{Name: "docker.io", Upstreams: []string{r.registry.URL()}},
 		},
-		Logins:     map[string]string{r.registry.Host(): user + ":" + password},
-		Extra:      extra,
+		Logins: map[string]string{r.registry.Host(): user + ":" + password},
+		Extra:  extra,
 	})
 	r.client = client(t, r.guest)
 	r.await("the guest is served", func() bool { return r.get("/", "").Status == http.StatusOK })
