@@ -26,7 +26,7 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/config", "daemon/doctor", "daemon/handover", "daemon/health", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/config", "daemon/doctor", "daemon/handover", "daemon/health", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/buildx", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
 	"daemon": {
 		"daemon/activity", "daemon/admin", "daemon/health", "daemon/metrics", "daemon/tracing",
 		"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
@@ -60,11 +60,12 @@ var mayImport = map[string][]string{
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/snapshotter", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",
 	},
+	"hostconfig/buildx": {"hostconfig/splice"},
 	"hostconfig/buildkit": {
 		"hostconfig/engine", "hostconfig/live", "hostconfig/process", "hostconfig/splice", "hostconfig/unitfile",
 	},
 	"hostconfig/containersimage": {
-		"hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice", "hostconfig/version",
+		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice", "hostconfig/version",
 	},
 	"hostconfig/docker": {
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",

@@ -72,7 +72,8 @@ type daemon struct {
 	handler   currentGeneration
 	caches    caches
 	activity  *activity.Recorder
-	shown     atomic.Pointer[config.Config] // config, for the page
+	shown     atomic.Pointer[config.Config]     // config, for the page
+	engines   atomic.Pointer[[]handover.Engine] // as the watching service has found them; nil: unknown
 	health    *health.Registry
 	metrics   *metrics.Metrics
 	scraped   metricsListener

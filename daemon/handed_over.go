@@ -1,6 +1,9 @@
 package daemon
 
 import (
+	"errors"
+	"io/fs"
+
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/proxy"
@@ -38,4 +41,22 @@ func adopted(found handover.Handover) map[string]proxy.Adopted {
 		all[name] = a
 	}
 	return all
+}
+
+// readEngines reads which engines the watching service has found, for the page. The file is
+// small, and in memory.
+func (d *daemon) readEngines() {
+	c := d.shown.Load()
+	if c == nil || c.Engine.HandoverDir == "" {
+		return
+	}
+	engines, err := handover.ReadEngines(c.Engine.HandoverDir)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			d.log.WithError(err).Debug("the page does not know the engines")
+		}
+		d.engines.Store(nil)
+		return
+	}
+	d.engines.Store(&engines)
 }

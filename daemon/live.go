@@ -6,6 +6,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/daemon/web"
 )
@@ -18,6 +19,9 @@ func (d *daemon) live() web.Live {
 	now := time.Now()
 	a := d.activity.Activity(now)
 	l := web.Live{At: now, Traffic: trafficOf(a.Minutes)}
+	if engines := d.engines.Load(); engines != nil {
+		l.Watched, l.Engines = true, enginesShown(*engines)
+	}
 	for _, e := range a.Engines {
 		if e.Last.After(l.LastPull) {
 			l.LastPull = e.Last
@@ -62,6 +66,14 @@ func (d *daemon) live() web.Live {
 	}
 	l.Stored, l.Room = d.caches.size()
 	return l
+}
+
+func enginesShown(engines []handover.Engine) (list []web.Engine) {
+	through := map[string]web.Through{"active": web.Yes, "partial": web.Partly, "inactive": web.No}
+	for _, e := range engines {
+		list = append(list, web.Engine{Name: e.Name, Home: e.Home, Through: through[e.Mirror], HubOnly: e.HubOnly})
+	}
+	return list
 }
 
 // trafficOf sums the traffic of minutes over slices of sliceLength, the last of which ends now.

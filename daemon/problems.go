@@ -30,6 +30,7 @@ func (d *daemon) examine(now time.Time) {
 		present := slices.DeleteFunc(problems, func(p *problem.Problem) bool { return p == nil })
 		d.health.Set(source, now, present...)
 	}
+	d.readEngines()
 	set("configuration", d.configurationProblem())
 	set("addresses", d.line.wrongAddresses()...)
 	set("cache", d.caches.problem())

@@ -244,4 +244,6 @@ func remove(dir *os.File, file string) error {
 }
 
 // Remove hands over nothing any more. The folder stays.
-func Remove(folder string) error { return Write(folder, Handover{}, nil) }
+func Remove(folder string) error {
+	return errors.Join(Write(folder, Handover{}, nil), RemoveEngines(folder))
+}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/hostconfig"
+	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/internal/secret"
 )
 
@@ -24,6 +25,41 @@ func HandOver(folder string, plan hostconfig.Plan) error {
 		maps.Copy(contents, a.Contents)
 	}
 	return handover.Write(folder, h, contents)
+}
+
+// enginesOf returns the engines that should pull through sidemirror, as they are handed over.
+func enginesOf(states []engine.State) []handover.Engine {
+	list := []handover.Engine{}
+	for _, s := range states {
+		if !s.Present || s.Mirror == "" {
+			continue
+		}
+		e := handover.Engine{Name: s.Engine, Home: s.Home, Mirror: string(s.Mirror), HubOnly: s.HubOnly}
+		if s.Mirror == engine.Partial && s.HubOnly && len(s.Problems) == 0 {
+			e.Mirror = string(engine.Active) // it does what it can
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// handOverEngines lets the page show which engines there are, and whether they pull through
+// sidemirror.
+func (k *keeper) handOverEngines(states []engine.State) error {
+	if k.handover == "" || k.engines.handOver == nil {
+		return nil
+	}
+	return handover.WriteEngines(k.handover, enginesOf(states))
+}
+
+// forgetEngines makes them unknown, since a process that has ended learns of no change.
+func (k *keeper) forgetEngines() {
+	if k.handover == "" || k.engines.handOver == nil {
+		return
+	}
+	if err := handover.RemoveEngines(k.handover); err != nil {
+		k.log.WithError(err).Warn("the page shows engines that may have changed")
+	}
 }
 
 // EngineProxy returns the forward proxy of the engines, as it is handed over; nil if they have none.

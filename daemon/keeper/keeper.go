@@ -138,6 +138,7 @@ func (k *keeper) run(ctx context.Context) error {
 			k.openSockets(ctx)
 		case <-ctx.Done():
 			k.notify(sdnotify.Stopping(0))
+			k.forgetEngines()
 			return nil
 		case <-hup:
 			k.reload(ctx, "SIGHUP")
@@ -249,7 +250,7 @@ func (k *keeper) pass(ctx context.Context) {
 		if ctx.Err() == nil { // otherwise the watcher is closed
 			more, unwatched = k.files.Follow(k.settings.Host.Root, k.below(k.withLoginFolder(done.Watch))...)
 		}
-		k.report(done, err, unwatched)
+		k.report(done, errors.Join(err, k.handOverEngines(done.Engines)), unwatched)
 		k.next.Reset(safetyPass)
 		if done.again > 0 {
 			k.next.Reset(min(done.again, safetyPass))
