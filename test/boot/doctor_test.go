@@ -67,7 +67,7 @@ var breakages = []breakage{
 		want: "service sidemirror/service: proxy-down"},
 	{name: "another user has the port",
 		ports: 305, do: "systemctl stop sidemirror.socket sidemirror.service; " +
-			"systemd-run --quiet --unit=squatter --uid=nobody perl -MSocket -e '" +
+			"systemd-run --quiet --unit=squatter --uid=daemon perl -MSocket -e '" +
 			`socket(S, PF_INET, SOCK_STREAM, 0); setsockopt(S, SOL_SOCKET, SO_REUSEADDR, 1); bind(S, sockaddr_in(305, inet_aton("127.0.0.1"))) or die; listen(S, 9); sleep 600'`,
 		undo: "systemctl stop squatter; systemctl start sidemirror.socket",
 		want: "service sidemirror/service: proxy-port-taken"},
@@ -79,7 +79,7 @@ var breakages = []breakage{
 		do: "echo runtime-endpoint: unix:///run/containerd/containerd.sock >/etc/crictl.yaml; " +
 			"sed -i 's|config_path = .*|config_path = \"\"|' /etc/containerd/config.toml; systemctl restart containerd",
 		undo: "rm /etc/crictl.yaml; sed -i 's|config_path = .*|config_path = \"/etc/containerd/certs.d\"|' /etc/containerd/config.toml; systemctl restart containerd",
-		want: "engine containerd/configuration: containerd-config-path-empty"},
+		want: "engine containerd/configuration: containerd-config-path"},
 	{name: "a hosts.toml is no TOML",
 		do:   "systemctl stop sidemirror-hosts; cp /etc/containerd/certs.d/docker.io/hosts.toml /root; echo '[[' >/etc/containerd/certs.d/docker.io/hosts.toml",
 		undo: "cp /root/hosts.toml /etc/containerd/certs.d/docker.io/; systemctl start sidemirror-hosts",
