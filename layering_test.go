@@ -64,7 +64,7 @@ var mayImport = map[string][]string{
 		"hostconfig/engine", "hostconfig/live", "hostconfig/process", "hostconfig/splice", "hostconfig/unitfile",
 	},
 	"hostconfig/containersimage": {
-		"hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice", "hostconfig/version",
+		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice", "hostconfig/version",
 	},
 	"hostconfig/docker": {
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/socket", "hostconfig/splice",

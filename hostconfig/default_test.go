@@ -1,6 +1,7 @@
 package hostconfig
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -192,4 +193,37 @@ func TestDockerHasADefaultFolderOnlyIfThatOverridesNothing(t *testing.T) {
 			sameTree(t, before, h.snapshot(t))
 		})
 	}
+}
+
+// A folder in the first root hides that of a later one, so that it has to name the same certificates.
+func TestARegistryThatIsNamedKeepsTheCertificatesOfALaterFolder(t *testing.T) {
+	authority, _ := certtest.New(t)
+	config := "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/etc/containerd/certs.d:/etc/docker/certs.d\"\n"
+	h := host(t, map[string]string{
+		"/etc/containerd/config.toml": config, dockerCerts + "r.example/ca.crt": authority,
+		dockerCerts + "m.example/hosts.toml": theirs,
+	})
+	before := h.snapshot(t)
+	plan := h.plan(t, containerdOnly("r.example", "m.example"))
+	if len(plan.Changes) != 1 || plan.Changes[0].Path != rHosts || !strings.Contains(string(plan.Changes[0].After), "ca = [\""+dockerCerts+"r.example/ca.crt\"]") {
+		t.Errorf("%+v", plan.Changes)
+	}
+	if len(plan.Adopted) != 1 || plan.Adopted[0].From != dockerCerts+"r.example" {
+		t.Errorf("adopted %+v", plan.Adopted)
+	}
+	if p := plan.note("registry-would-hide"); p == nil || p.Path != dockerCerts+"m.example" {
+		t.Errorf("%v", p)
+	}
+	h.apply(t, containerdOnly("r.example"))
+	h.put(t, dockerCerts+"r.example/second.crt", authority)
+	h.apply(t, containerdOnly("r.example"))
+	contains(t, h.get(t, rHosts), "second.crt")
+	if again := h.apply(t, containerdOnly("r.example")); len(again.Written) != 0 {
+		t.Errorf("written again: %v", again.Written)
+	}
+	if err := os.Remove(h.path(dockerCerts + "r.example/second.crt")); err != nil {
+		t.Fatal(err)
+	}
+	h.revert(t)
+	sameTree(t, before, h.snapshot(t))
 }

@@ -13,9 +13,9 @@ import (
 // if systemd does not watch this service.
 //
 // WatchdogSec= bounds how long the whole process may stand still, as after SIGSTOP: Watchdog notifies
-// systemd four times in it. Twice in that time it calls alive, to which it gives more time: a
-// busy process may respond late. It calls failed with each error. If alive has not succeeded for
-// twice WatchdogSec=, Watchdog asks systemd to act at once.
+// systemd four times in it. Once in that time it calls alive, to which it gives more time: a busy
+// process may respond late. It calls failed with each error. If alive has not succeeded for four
+// times WatchdogSec=, Watchdog asks systemd to act at once.
 func Watchdog(ctx context.Context, alive func(context.Context) error, failed func(error)) {
 	within, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
@@ -56,11 +56,11 @@ func Watchdog(ctx context.Context, alive func(context.Context) error, failed fun
 }
 
 // patience is how long alive may take, or fail.
-func patience(within time.Duration) time.Duration { return 2 * within }
+func patience(within time.Duration) time.Duration { return 4 * within }
 
-// ask calls alive twice in each WatchdogSec= and sends what it returns, until ctx is done.
+// ask calls alive once in each WatchdogSec= and sends what it returns, until ctx is done.
 func ask(ctx context.Context, within time.Duration, alive func(context.Context) error, results chan<- error) {
-	tick := time.NewTicker(within / 2)
+	tick := time.NewTicker(within)
 	defer tick.Stop()
 	for {
 		asking, cancel := context.WithTimeout(ctx, patience(within))

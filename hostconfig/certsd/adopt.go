@@ -37,6 +37,27 @@ func (f Folder) adopt(plan *engine.Plan, registry, folder, mirror string, named 
 	if named && errors.Is(err, errElsewhere) {
 		err = nil
 	}
+	return f.take(plan, registry, folder, a, err)
+}
+
+// AdoptCertificates does what the planning of a hosts.toml does about the registry's certificates, for
+// an engine that reads them and no hosts.toml. It reports false if the registry is left to the engine.
+func (f Folder) AdoptCertificates(plan *engine.Plan, registry string) bool {
+	folder := path.Join(f.Path, registry)
+	if slices.Contains(f.Explicit, registry) {
+		return true
+	}
+	ca, clients, err := Certificates(f.Host.Tree, folder)
+	if err == nil && len(ca)+len(clients) == 0 {
+		return true
+	}
+	a := &engine.Adopted{Registry: registry, From: folder}
+	add(a, folder, splice.Host{CA: ca, Clients: clients})
+	return f.take(plan, registry, folder, a, err)
+}
+
+// take adds a to a plan, or the note that says why not.
+func (f Folder) take(plan *engine.Plan, registry, folder string, a *engine.Adopted, err error) bool {
 	if a == nil && err == nil {
 		return true
 	}

@@ -109,6 +109,9 @@ func (f Folder) later(registry string) string {
 // planInstead plans a folder that hides another one of the same registry, whose certificates it names.
 func (f Folder) planInstead(plan *engine.Plan, other, folder string, hosts splice.Hosts) {
 	if !f.onlyCertificates(other) {
+		if now, err := f.Host.Tree.Read(path.Join(other, "hosts.toml")); err == nil && splice.Marked(now.Data) {
+			return // the engine comes to sidemirror by that file
+		}
 		plan.Skip(hosts.Registry, problem.Problem{
 			Code: "registry-would-hide", Path: other,
 			Text: fmt.Sprintf("would be hidden by %s: sidemirror leaves %s alone", folder, hosts.Registry),

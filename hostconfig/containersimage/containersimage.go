@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sidemirror/sidemirror/hostconfig/certsd"
 	"github.com/sidemirror/sidemirror/hostconfig/engine"
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
 	"github.com/sidemirror/sidemirror/hostconfig/version"
@@ -132,7 +133,7 @@ func plan(ctx context.Context, h *engine.Host, s engine.State, want engine.Desir
 		}, "registries-conf-address")
 		return p
 	}
-	c, err := composeFor(ctx, h, host, mirrorable(&p, want.Registries))
+	c, err := composeFor(ctx, h, host, adoptable(&p, h, mirrorable(&p, want.Registries), want))
 	if err != nil {
 		p.Hold = problem.Coded(err, "registries-conf-unreadable")
 		return p
@@ -152,6 +153,26 @@ func plan(ctx context.Context, h *engine.Host, s engine.State, want engine.Desir
 		Why: "podman, buildah, skopeo and CRI-O ask sidemirror first, and the registry itself if sidemirror does not answer",
 	})
 	return p
+}
+
+// certificates are the folders in which the library looks for a registry's certificates. The first one
+// that has a folder for the registry counts.
+var certificates = []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
+
+// adoptable returns the registries that sidemirror can reach with the certificates that the library
+// uses for them.
+func adoptable(p *engine.Plan, h *engine.Host, registries []string, want engine.Desired) (list []string) {
+	for _, name := range registries {
+		i := slices.IndexFunc(certificates, func(root string) bool { return h.Tree.IsDir(path.Join(root, name)) })
+		if i >= 0 {
+			f := certsd.Folder{Host: h, Path: certificates[i], Explicit: want.Explicit, CopyKeys: want.CopyClientKeys}
+			if !f.AdoptCertificates(p, name) {
+				continue
+			}
+		}
+		list = append(list, name)
+	}
+	return list
 }
 
 // mirrorable returns the registries that can be named in the path of a mirror.

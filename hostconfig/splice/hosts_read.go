@@ -75,20 +75,20 @@ func parseHosts(name string, data []byte, library Version) (*document, error) {
 // inline tables or dotted keys (containerd, core/remotes/docker/config, getSortedHosts). The
 // containerd of k3s and RKE2 has a table rewrite below a host's own, which others ignore.
 func (d *document) checkShape(library Version) error {
-	last := "" // the host whose table came last
+	var last []string // the header of the host's table that came last
 	for _, e := range d.exprs {
 		path := e.path()
 		if path[0] != "host" {
 			continue
 		}
 		if e.isHost() {
-			last = path[1]
+			last = path
 		}
 		shape := ""
 		switch {
 		case e.kind == unstable.ArrayTable:
 			shape = "an array of tables"
-		case e.kind == unstable.Table && len(path) > 2 && path[2] != "header" && (path[2] != "rewrite" || path[1] != last):
+		case e.kind == unstable.Table && len(path) > 2 && path[2] != "header" && (path[2] != "rewrite" || !slices.Equal(path[:2], last)):
 			shape = "a table inside a host's table" // such as an address without quotes
 		case e.kind == unstable.KeyValue && len(e.table) < 2 && e.value == unstable.InlineTable:
 			shape = "an inline table"

@@ -77,7 +77,7 @@ func (c connections) roundTrip(req *http.Request) (*http.Response, error) {
 	if c.forward != nil {
 		req = req.WithContext(context.WithValue(req.Context(), dialingKey{}, new(dialing)))
 	}
-	resp, err := awaitHeader(t, req, limit)
+	resp, err := sendTwice(t, req, limit)
 	if err != nil {
 		return nil, err
 	}

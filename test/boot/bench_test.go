@@ -36,9 +36,6 @@ func BenchmarkBooted(b *testing.B) {
 	measure("configuration-repaired", m.repairConfiguration)
 	measure("killed", func() time.Duration { return m.signalled("KILL") })
 	measure("hung", func() time.Duration { return m.signalled("STOP") })
-	for _, engine := range pullers {
-		measure("pull-while-hung-"+engine.name, func() time.Duration { return m.pullWhileHung(net, engine) })
-	}
 	measure("pull-while-stopped", func() time.Duration {
 		m.run("systemctl stop sidemirror.socket sidemirror.service")
 		defer m.run("systemctl start sidemirror.socket sidemirror.service")
@@ -46,6 +43,7 @@ func BenchmarkBooted(b *testing.B) {
 	})
 	measure("engine-installed-later", func() time.Duration { return m.engineInstalled() })
 	measure("boot", func() time.Duration { return m.bootsLonger() })
+	measureFaults(b, measure)
 }
 
 // putBack takes sidemirror's entry out of Docker's configuration, as another program that rewrites
@@ -80,21 +78,6 @@ func (m *machine) signalled(signal string) time.Duration {
 	before := m.property("sidemirror.service", "MainPID")
 	m.run("kill -" + signal + " " + before)
 	return m.eventually("another proxy runs", func() error { return m.replaced(before) })
-}
-
-// pullWhileHung stops the proxy's process and returns how long a pull takes then.
-func (m *machine) pullWhileHung(net *internet, engine puller) time.Duration {
-	before := m.property("sidemirror.service", "MainPID")
-	m.run("kill -STOP " + before)
-	repository := "acme/hung-" + engine.name
-	net.public.Push(m.t, repository, "v1", shape(1<<16))
-	began := time.Now()
-	if err := engine.pull(m, reference(hub, repository)); err != nil {
-		m.t.Error(err)
-	}
-	took := time.Since(began)
-	m.eventually("the watchdog replaces it", func() error { return m.replaced(before) })
-	return took
 }
 
 // engineInstalled removes Docker and returns how long its configuration takes after it is

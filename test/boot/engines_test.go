@@ -96,7 +96,7 @@ func (m *machine) stock(t *testing.T, net *internet) {
 
 // pullsBy pulls a new public image from Docker Hub by one engine, and wants it to
 // have come through us, or not.
-func (m *machine) pullsBy(t *testing.T, net *internet, p puller, name string, through bool) {
+func (m *machine) pullsBy(t testing.TB, net *internet, p puller, name string, through bool) {
 	t.Helper()
 	repository := "acme/" + name
 	net.public.Push(t, repository, "v1", shape(1<<16))

@@ -128,6 +128,15 @@ func (m *machine) configuredFor(port, file string) error {
 	return err
 }
 
+// mentioned reports whether a file of any format has sidemirror's address.
+func (m *machine) mentioned(file string) error {
+	content, err := os.ReadFile(m.path(file))
+	if err == nil && !strings.Contains(string(content), "127.0.0.1:305") {
+		err = fmt.Errorf("%s does not name 127.0.0.1:305", file)
+	}
+	return err
+}
+
 // status returns what "sidemirror status" prints. It exits with 1 if there are problems.
 func (m *machine) status(flags string) string {
 	m.t.Helper()

@@ -13,8 +13,6 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -56,6 +54,9 @@ type internet struct {
 	slowly int  // layers that are being sent so
 	skewed bool // clocks are wrong by a day
 	status int  // of each response, if not 0
+
+	troubled trouble         // that sidemirror has with it
+	broken   map[string]bool // paths of layers that were broken off once
 }
 
 // visit is a request for a manifest or a blob, as the registries' front saw it.
@@ -70,6 +71,7 @@ func connect(t testing.TB, m *machine) *internet {
 	n := &internet{
 		private: registry.Start(t, registry.Options{Private: true}),
 		public:  registry.Start(t, registry.Options{}),
+		broken:  make(map[string]bool),
 	}
 	m.run("ip address add " + outside + "/32 dev lo")
 	certificate, ca := certify(t)
@@ -100,61 +102,32 @@ func connect(t testing.TB, m *machine) *internet {
 	return n
 }
 
-// ServeHTTP is the front of both registries and of their token server.
-func (n *internet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	n.mu.Lock()
-	skewed, status := n.skewed, n.status
-	n.mu.Unlock()
-	if status != 0 {
-		w.WriteHeader(status)
-		return
-	}
-	token := strings.HasPrefix(r.URL.Path, "/token")
-	if token && r.Header.Get("Authorization") == "" {
-		// As at Docker Hub, every client gets a token, which a private repository refuses.
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"token":"anonymous","expires_in":300}`)
-		return
-	}
-	behind := n.public.URL.Host
-	switch {
-	case token:
-		behind = strings.TrimPrefix(n.private.Realm, "http://")
-	case r.URL.Path == "/v2/", strings.HasPrefix(r.URL.Path, "/v2/alice/"):
-		behind = n.private.URL.Host
-	}
-	realm := "https://" + r.Host
-	if r.Host == hub {
-		realm = "https://auth.docker.io"
-	}
-	proxy := httputil.ReverseProxy{
-		Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(&url.URL{Scheme: "http", Host: behind}) },
-		ModifyResponse: func(resp *http.Response) error {
-			// The token server knows only its own address on this host.
-			challenge := resp.Header.Get("Www-Authenticate")
-			if challenge != "" {
-				resp.Header.Set("Www-Authenticate", strings.ReplaceAll(challenge, n.private.Realm, realm))
-			}
-			if skewed {
-				resp.Header.Set("Date", time.Now().Add(-24*time.Hour).UTC().Format(http.TimeFormat))
-			}
-			n.note(r, resp)
-			return nil
-		},
-		ErrorLog: log.New(io.Discard, "", 0),
-	}
-	proxy.ServeHTTP(w, r)
+// front is that of both registries and of their token server.
+func (n *internet) front() *registry.Front {
+	return &registry.Front{Private: n.private, Public: n.public, Note: n.note, Realm: func(host string) string {
+		if host == hub {
+			return "https://auth.docker.io"
+		}
+		return "https://" + host
+	}}
 }
 
 // note records a visit, and slows the response down if that is wanted.
 func (n *internet) note(r *http.Request, resp *http.Response) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.skewed {
+		resp.Header.Set("Date", time.Now().Add(-24*time.Hour).UTC().Format(http.TimeFormat))
+	}
 	blob := strings.Contains(r.URL.Path, "/blobs/")
 	// Small layers are sent at once: tests that count layers mean the large ones.
 	large := blob && r.Method == http.MethodGet && resp.ContentLength > int64(n.rate)
 	if blob || strings.Contains(r.URL.Path, "/manifests/") {
 		n.seen = append(n.seen, visit{r.Host, r.URL.Path, r.UserAgent(), resp.StatusCode})
+	}
+	if blob && n.troubled == cutTrouble && strings.HasPrefix(r.UserAgent(), "sidemirror/") && r.Method == http.MethodGet && !n.broken[r.URL.Path] {
+		n.broken[r.URL.Path] = true
+		resp.Body = &brokenBody{resp.Body, resp.ContentLength / 2}
 	}
 	if large && n.rate != 0 {
 		n.slowly++

@@ -66,7 +66,6 @@ func TestPodmanPullsFromOtherPortsOfAMirroredHost(t *testing.T) {
 			}
 			r.do(t, 0, "apply")
 			check("after its removal", unusual, direct)
-			r.toolsPull(t, "with another registry of its host", otherName, viaSidemirror)
 
 			served := r.served
 			served.Registries = append(served.Registries, harness.Registry{
