@@ -26,9 +26,9 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/config", "daemon/doctor", "daemon/handover", "daemon/health", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/config", "daemon/doctor", "daemon/handover", "daemon/health", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/buildx", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
 	"daemon": {
-		"daemon/activity", "daemon/admin", "daemon/health", "daemon/metrics", "daemon/tracing",
+		"daemon/activity", "daemon/admin", "daemon/health", "daemon/metrics",
 		"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
 		"proxy", "proxy/access", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed",
 		"proxy/observe", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
@@ -37,7 +37,6 @@ var mayImport = map[string][]string{
 	"daemon/admin":                 {"daemon/activity", "daemon/health", "daemon/state"},
 	"daemon/health":                {},
 	"daemon/metrics":               {"daemon/health", "proxy/observe"},
-	"daemon/tracing":               {"proxy/observe"},
 	"daemon/config":                {"proxy/oci"},
 	"daemon/doctor":                {"daemon/proxycheck", "hostconfig", "hostconfig/engine", "proxy/testimage"},
 	"daemon/filewatch":             {},
@@ -60,6 +59,7 @@ var mayImport = map[string][]string{
 		"hostconfig/certsd", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/live", "hostconfig/process", "hostconfig/snapshotter", "hostconfig/socket", "hostconfig/splice",
 		"hostconfig/unitfile", "hostconfig/version",
 	},
+	"hostconfig/buildx": {"hostconfig/splice"},
 	"hostconfig/buildkit": {
 		"hostconfig/engine", "hostconfig/live", "hostconfig/process", "hostconfig/splice", "hostconfig/unitfile",
 	},

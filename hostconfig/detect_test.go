@@ -16,8 +16,6 @@ import (
 	"github.com/sidemirror/sidemirror/hostconfig/live"
 )
 
-const ()
-
 func merge(all ...map[string]string) map[string]string {
 	out := make(map[string]string)
 	for _, files := range all {

@@ -104,7 +104,7 @@ func (a *applier) pullBy(ctx context.Context, q probeOf, reference string) error
 	if err != nil {
 		return fmt.Errorf("%w: %w", socket.ErrUnreachable, err)
 	}
-	defer os.RemoveAll(scratch)
+	defer func() { _ = os.RemoveAll(scratch) }()
 	line := q.Command(scratch, reference)
 	if a.running.Output(ctx, reference, line[0], line[1:]...) == "" {
 		return fmt.Errorf("%s failed", path.Base(line[0]))

@@ -103,8 +103,9 @@ func (f *hostFlags) examination(ctx context.Context) (*doctor.Examination, error
 	}
 	e := &doctor.Examination{File: now.File, Configuration: now.problems, Registries: want.Registries, Plan: plan}
 	if h.Root == "/" {
-		report := proxycheck.Check(ctx, plan.Mirror, sdnotify.Units{}, now.problems...)
-		e.Proxy, e.Reported = &report, readState().Problems
+		e.Reported = readState().Problems
+		report := proxycheck.Check(ctx, plan.Mirror, sdnotify.Units{}, now.problems...).Detailed(e.Reported)
+		e.Proxy = &report
 		e.Try = func(ctx context.Context, engine, reference string) error {
 			return hostconfig.Try(ctx, h, engine, reference)
 		}

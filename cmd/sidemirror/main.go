@@ -92,6 +92,8 @@ that they ask it first. If it is stopped or broken, the engines fall back to the
 		newCacheCommand(g),
 		newLoginCommand(g),
 		newLogoutCommand(g),
+		newSetupBuildxCommand(g),
+		newSetupGuestCommand(g),
 		newConfigCommand(g),
 		newVersionCommand(),
 		newCompletionCommand(),

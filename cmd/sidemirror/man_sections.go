@@ -47,6 +47,7 @@ var exitStatus = map[string][]manItem{
 		{"1", "The registry refused the login or could not be asked, or the login could not be stored. An earlier login stays."},
 		exitUsageItem,
 	},
+	"setup-buildx": {{"0", "The file is as it should be."}, {"1", "There is no such bridge, guests.networks does not name it, or the file cannot be edited."}, exitUsageItem},
 	"logout":       {{"0", "There is no such login any more."}, {"1", "The login could not be deleted."}, exitUsageItem},
 	"pull":         {{"0", "Every image is in the cache."}, {"1", "An image could not be pulled."}, exitUsageItem},
 	"cache rm":     {{"0", "The images are removed."}, {"1", "An image is not stored, or could not be removed."}, exitUsageItem},
@@ -127,6 +128,9 @@ func usedFiles(cmd *cobra.Command) (items []manItem) {
 			manItem{"/etc/containers/registries.conf.d/000-sidemirror.conf", "The configuration of podman, buildah, skopeo and CRI-O."},
 			manItem{"/etc/buildkit/buildkitd.toml", "The configuration of buildkitd."},
 			manItem{"/var/lib/sidemirror-hosts/", "What was in the engines' files before sidemirror changed them."})
+	}
+	if uses(cmd, []string{"setup-buildx"}) {
+		items = append(items, manItem{"~/.docker/buildx/buildkitd.default.toml", "The configuration of new builders of docker buildx."})
 	}
 	if uses(cmd, []string{"completion"}) {
 		items = append(items,

@@ -32,16 +32,14 @@ func (p *printer) outbound(o *state.Outbound) {
 // outboundText says which forward proxy is used and where it is set.
 func outboundText(o state.Outbound) string {
 	var ways []string
-	switch {
-	case o.HTTPProxy == o.HTTPSProxy:
-		ways = []string{"through " + o.HTTPSProxy}
-	default:
-		if o.HTTPSProxy != "" {
-			ways = append(ways, "https through "+o.HTTPSProxy)
-		}
-		if o.HTTPProxy != "" {
-			ways = append(ways, "http through "+o.HTTPProxy)
-		}
+	if o.HTTPProxy == o.HTTPSProxy {
+		ways, o.HTTPProxy, o.HTTPSProxy = []string{"through " + o.HTTPSProxy}, "", ""
+	}
+	if o.HTTPSProxy != "" {
+		ways = append(ways, "https through "+o.HTTPSProxy)
+	}
+	if o.HTTPProxy != "" {
+		ways = append(ways, "http through "+o.HTTPProxy)
 	}
 	text := fmt.Sprintf("%s (%s)", strings.Join(ways, ", "), o.From)
 	if o.NoProxy != "" {

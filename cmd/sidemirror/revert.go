@@ -76,7 +76,7 @@ marks, and the mirror in daemon.json by its address.`,
 	return cmd
 }
 
-// handNothingOver takes back what the proxy of the running host was told about the engines.
+// handNothingOver removes what was handed over to the proxy of the running host.
 func (f *hostFlags) handNothingOver(ctx context.Context) error {
 	folder := config.Default().Engine.HandoverDir
 	if c, err := f.load(ctx); err == nil {

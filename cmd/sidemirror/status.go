@@ -1,16 +1,21 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidemirror/sidemirror/daemon/activity"
+	"github.com/sidemirror/sidemirror/daemon/admin"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
@@ -37,6 +42,9 @@ type status struct {
 	Outbound       *state.Outbound `json:"outbound,omitempty"`        // and the forward proxy
 	Guests         []string        `json:"guests,omitempty"`          // and those
 
+	Cache    *admin.Cache       `json:"cache,omitempty"`    // members of the daemon's group see it
+	Activity *activity.Activity `json:"activity,omitempty"` // and that
+
 	mirror string // sidemirror's URL
 	unused bool   // no configuration is in force, so that engines use the registries directly
 }
@@ -50,51 +58,49 @@ type proxyStatus struct {
 
 func newStatusCommand(g *globals) *cobra.Command {
 	f := &hostFlags{globals: g}
-	var asJSON, short bool
+	var asJSON, short, watch bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is in force on this host, and all problems",
 		Long: `Show whether sidemirror answers, and the container engines of this host: their version and
 store, whether their pulls go through sidemirror, and the files that make them. Each problem
-comes with a hint. Root also sees which callers are not trusted, and so are served without
+comes with a hint. Root, and members of the group sidemirror, also see the cache, when each engine
+pulled last, the registries' rate limits, and whether they can be reached. Root also sees which callers are not trusted, and so are served without
 sidemirror's logins, and what would make them trusted.
 
 The exit code is 0 if there is no problem, and 1 if there is one.`,
 		Example: `  sudo sidemirror status
   sudo sidemirror status --short
+  sudo sidemirror status --watch
   sudo sidemirror status --json | jq '.engines[].mirror'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON && short {
 				return usageError{errors.New("--json and --short exclude each other")}
 			}
-			h, err := f.host()
+			if watch && (asJSON || short) {
+				return usageError{errors.New("--watch excludes --json and --short")}
+			}
+			if watch {
+				ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+				defer stop()
+				return redraw(ctx, cmd.OutOrStdout(), watchEvery, func() (string, error) {
+					s, _, err := f.status(ctx)
+					if err != nil {
+						return "", err
+					}
+					return s.screen(cmd.OutOrStdout())
+				})
+			}
+			s, root, err := f.status(cmd.Context())
 			if err != nil {
 				return err
-			}
-			now, err := f.inForce(cmd.Context(), config.DefaultLastGood(os.Environ()))
-			if err != nil {
-				return err
-			}
-			plan, err := f.planFor(cmd.Context(), h, now.Config)
-			if err != nil {
-				return err
-			}
-			if !now.used {
-				plan = onlyWhatIsThere(plan)
-			}
-			s := newStatus(plan)
-			if h.Root == "/" {
-				own := readState()
-				s.addProxy(proxycheck.Check(cmd.Context(), plan.Mirror, sdnotify.Units{}, now.problems...).Detailed(own.Problems))
-				s.unused = !now.used && !s.Proxy.Answers // only root can read the last good one
-				s.addState(own, now.Config)
 			}
 			switch {
 			case asJSON:
 				err = writeJSON(cmd.OutOrStdout(), s)
 			case short:
-				err = s.writeShort(cmd.OutOrStdout(), undoing(h.Root))
+				err = s.writeShort(cmd.OutOrStdout(), undoing(root))
 			default:
 				err = s.write(cmd.OutOrStdout())
 			}
@@ -108,7 +114,36 @@ The exit code is 0 if there is no problem, and 1 if there is one.`,
 	f.addEngines(cmd)
 	addJSON(cmd, &asJSON)
 	cmd.Flags().BoolVar(&short, "short", false, "print at most three lines: what is configured, the worst problem, how to undo it")
+	cmd.Flags().BoolVar(&watch, "watch", false, "show the status again every 2 seconds, until it is interrupted")
 	return cmd
+}
+
+// status finds out what is in force on the host, whose root it returns too.
+func (f *hostFlags) status(ctx context.Context) (s *status, root string, err error) {
+	h, err := f.host()
+	if err != nil {
+		return nil, "", err
+	}
+	now, err := f.inForce(ctx, config.DefaultLastGood(os.Environ()))
+	if err != nil {
+		return nil, "", err
+	}
+	plan, err := f.planFor(ctx, h, now.Config)
+	if err != nil {
+		return nil, "", err
+	}
+	if !now.used {
+		plan = onlyWhatIsThere(plan)
+	}
+	s = newStatus(plan)
+	if h.Root == "/" {
+		own := readDaemon(ctx, adminClient())
+		s.addProxy(proxycheck.Check(ctx, plan.Mirror, sdnotify.Units{}, now.problems...).Detailed(own.Problems))
+		s.unused = !now.used && !s.Proxy.Answers // only root can read the last good one
+		s.addState(own.State, now.Config)
+		s.Cache, s.Activity = own.cache, own.activity
+	}
+	return s, h.Root, nil
 }
 
 func newStatus(plan hostconfig.Plan) *status {
@@ -162,8 +197,18 @@ func (s *status) problems() (list []found) {
 	return list
 }
 
-func (s *status) write(w io.Writer) error {
-	p := newPrinter(w)
+func (s *status) write(w io.Writer) error { return s.print(newPrinter(w)) }
+
+// screen returns what write would write to out.
+func (s *status) screen(out io.Writer) (string, error) {
+	var b strings.Builder
+	p := newPrinter(out)
+	p.w = &b
+	err := s.print(p)
+	return b.String(), err
+}
+
+func (s *status) print(p *printer) error {
 	if s.Proxy != nil {
 		text := "answers at " + s.Proxy.Address
 		if !s.Proxy.Answers {
@@ -181,6 +226,7 @@ func (s *status) write(w io.Writer) error {
 	if len(s.Guests) > 0 {
 		p.printf("%-10s  served at %s\n", "guests", printable(strings.Join(s.Guests, ", ")))
 	}
+	p.activity(s.Cache, s.Activity, time.Now())
 	for _, e := range s.Engines {
 		p.state(e)
 		for _, file := range e.Files {

@@ -53,8 +53,9 @@ type pull struct {
 
 // pulls are the pulls of the last hour.
 type pulls struct {
-	all  []*pull // the one that began first comes first
-	last map[pullKey]*pull
+	all    []*pull // the one that began first comes first
+	last   map[pullKey]*pull
+	recent *pull // the one of the last request: comparing it is cheaper than finding it
 }
 
 // add adds a request for a manifest or a blob that ended at end.
@@ -65,10 +66,14 @@ func (s *pulls) add(q *observe.Request, engine string, end time.Time) {
 			key.remote = from.Addr()
 		}
 	}
-	p := s.last[key]
+	p := s.recent
+	if p == nil || p.key != key {
+		p = s.last[key]
+	}
 	if p == nil || p.isOver(q) {
 		p = s.begin(key, q)
 	}
+	s.recent = p
 	p.trusted = p.trusted || q.Trusted
 	p.requests++
 	if end.After(p.end) {
@@ -137,6 +142,9 @@ func (s *pulls) boundUntrusted() {
 func (s *pulls) remove(i int) {
 	if p := s.all[i]; s.last[p.key] == p {
 		delete(s.last, p.key)
+	}
+	if s.all[i] == s.recent {
+		s.recent = nil
 	}
 	s.all = slices.Delete(s.all, i, i+1)
 }

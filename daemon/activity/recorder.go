@@ -2,6 +2,7 @@ package activity
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ type Recorder struct {
 	minutes ring
 	hours   ring
 	engines map[string]time.Time
+	lately  Engine // what was entered there last, to the second
 
 	// Other locks, since these are not on the path of what the cache serves.
 	limits    limits
@@ -56,8 +58,9 @@ func (r *Recorder) RequestEnded(q *observe.Request) {
 	}
 	r.minutes.add(q, end)
 	r.hours.add(q, end)
-	if q.Trusted && q.UID >= 0 {
+	if q.Trusted && q.UID >= 0 && (engine != r.lately.Name || end.Sub(r.lately.Last) >= time.Second) {
 		r.engines[engine] = end
+		r.lately = Engine{Name: engine, Last: end}
 	}
 }
 
@@ -91,6 +94,13 @@ func (r *Recorder) Activity(now time.Time) Activity {
 	}
 	slices.SortFunc(a.Engines, func(a, b Engine) int { return b.Last.Compare(a.Last) })
 	return a
+}
+
+// LastPulls returns when the engines of this host pulled last.
+func (r *Recorder) LastPulls() map[string]time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.engines)
 }
 
 // limits are the rate limits that upstreams reported last.

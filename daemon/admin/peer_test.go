@@ -36,7 +36,7 @@ func TestAnotherUserIsNotServedWhateverTheModeOfTheFile(t *testing.T) {
 		return string(out)
 	}
 	if out := ask(65534); strings.Contains(out, "ok") {
-		t.Errorf("nobody is served: %s", out)
+		t.Errorf("another user is served: %s", out)
 	}
 	if out := ask(0); out != "ok\n" {
 		t.Errorf("root is not served: %s", out)

@@ -18,6 +18,7 @@ type Status struct {
 
 	Logins   []state.Login   `json:"logins,omitempty"`          // that registries have accepted
 	Outbound *state.Outbound `json:"outbound,omitempty"`        // the forward proxy in use
+	Guests   []string        `json:"guests,omitempty"`          // the addresses at which guests are served
 	Refused  []state.Refused `json:"refused_callers,omitempty"` // callers that were not trusted lately
 }
 

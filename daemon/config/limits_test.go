@@ -68,6 +68,7 @@ func TestEndlessFileIsRefused(t *testing.T) {
 
 func FuzzLoad(f *testing.F) {
 	f.Add(everything, "info")
+	f.Add("[outbound]\nhttps_proxy='http://u:p%40s@[fe80::1%25e]:3128/'\nhttp_proxy='u@p'\nno_proxy=['10.0.0.0/8','*','.a:5']\nadopt_proxy=false", "")
 	f.Add("[registry.docker.io]\nx=1", "")
 	f.Add("a={b={c=[1,[2,{d=1}]]}}\r\n[[x]]\n", "debug")
 	f.Add("listen=[\"\"\"\n1\"\"\"]", "warn")

@@ -6,12 +6,14 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/sidemirror/sidemirror/internal/secret"
 )
 
-// maxProxy bounds the URL of a proxy, in bytes.
-const maxProxy = 4 << 10
+// maxProxy bounds the URL of a proxy, and maxProxyHost its host and port, in bytes. What is shown of a
+// URL must not be too long to be read again.
+const maxProxy, maxProxyHost = 4 << 10, 512
 
 // proxySchemes are those of the proxies that can be used.
 var proxySchemes = []string{"http", "https", "socks5", "socks5h"}
@@ -41,6 +43,8 @@ func proxyURL(text string) (*url.URL, error) {
 		return nil, wrong(fmt.Sprintf("the URL has more than %d bytes", maxProxy), hint)
 	case err != nil || u.Hostname() == "":
 		return nil, wrong("the text is not the URL of a proxy", hint)
+	case len(u.Host) > maxProxyHost || strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }):
+		return nil, wrong(fmt.Sprintf("the host has letters other than ASCII, or more than %d bytes", maxProxyHost), `write the name in ASCII, as "xn--bcher-kva.example"`)
 	case !slices.Contains(proxySchemes, u.Scheme):
 		return nil, wrong("the URL has a scheme that no proxy has", "write one with "+strings.Join(proxySchemes, ", "))
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
@@ -55,7 +59,7 @@ func checkNoProxy(text string) error {
 	switch {
 	case text == "":
 		return wrong("the text is empty", hint)
-	case strings.ContainsAny(text, ", \t") || strings.Contains(text, "://"):
+	case strings.ContainsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) || strings.Contains(text, "://"):
 		return wrong(quote(text)+" is neither a name nor an address nor a network", hint)
 	case strings.Contains(text, "/"):
 		if _, err := netip.ParsePrefix(text); err != nil {

@@ -37,6 +37,7 @@ func TestAProxyThatCannotBeUsedIsRefusedWithoutItsText(t *testing.T) {
 		`"http://u:can ary@proxy.example"`:         "is not the URL of a proxy",
 		`"http://u:canary@"`:                       "is not the URL of a proxy",
 		`"http://u:canary@proxy.example/path"`:     "a path",
+		`"http://u:canary@b\u00fccher.example"`:    "letters other than ASCII",
 		`"http://u:canary@proxy.example:1x"`:       "is not the URL of a proxy",
 		`"http://u:canary@127.0.0.1:305"`:          "sidemirror itself listens there",
 		`"http://u:canary@localhost:305"`:          "sidemirror itself listens there",
@@ -55,7 +56,7 @@ func TestAProxyThatCannotBeUsedIsRefusedWithoutItsText(t *testing.T) {
 func TestWhatIsReachedWithoutAProxyIsChecked(t *testing.T) {
 	for text, valid := range map[string]bool{
 		"corp.example": true, ".corp.example": true, "corp.example:5000": true, "10.0.0.1": true, "10.0.0.0/8": true, "fd00::/8": true, "*": true,
-		"": false, "a b": false, "a,b": false, "https://corp.example": false, "10.0.0.0/33": false, "corp.example/x": false,
+		"": false, "a b": false, "a\nb": false, "a,b": false, "https://corp.example": false, "10.0.0.0/33": false, "corp.example/x": false,
 	} {
 		if err := checkNoProxy(text); (err == nil) != valid {
 			t.Errorf("%q: %v", text, err)

@@ -85,10 +85,9 @@ type Examination struct {
 	// Plan says what the engines' files are like. A plan is settled if they are as wanted.
 	Plan hostconfig.Plan
 
-	// Proxy is what was found out about the proxy, nil under another root.
-	Proxy *proxycheck.Report
-
-	// Reported are problems of the host that the daemon reports itself.
+	// Proxy is what was found out about the proxy, nil under another root. Reported are those of its
+	// problems that the daemon reports itself.
+	Proxy    *proxycheck.Report
 	Reported []*problem.Problem
 
 	// Try makes an engine pull an image and remove it. It is nil if no engine may be asked.
@@ -106,14 +105,14 @@ func (e *Examination) Examine(ctx context.Context, show func(Chain)) []Chain {
 		chains = append(chains, c)
 		show(c)
 	}
-	service := e.service()
-	add(service)
+	add(e.service())
+	served := e.Proxy != nil && e.Proxy.Answers
 	for _, state := range e.Plan.Engines {
 		if state.Present {
-			add(e.engine(ctx, state, service.Sound()))
+			add(e.engine(ctx, state, served))
 		}
 	}
-	if e.Registry != nil && service.Sound() {
+	if e.Registry != nil && served {
 		for _, name := range e.Registries {
 			add(e.registry(ctx, name))
 		}
@@ -124,16 +123,14 @@ func (e *Examination) Examine(ctx context.Context, show func(Chain)) []Chain {
 // service looks at sidemirror itself.
 func (e *Examination) service() Chain {
 	c := Chain{Kind: "service", Name: "sidemirror"}
-	if !c.check("configuration", e.File, e.Configuration) && e.Proxy == nil {
-		return c
-	}
+	c.check("configuration", e.File, e.Configuration)
 	if e.Proxy == nil {
 		return c
 	}
 	known := func(p *problem.Problem) bool {
-		return slices.ContainsFunc(e.Configuration, func(q *problem.Problem) bool { return p.Code == q.Code })
+		return slices.Contains(e.Reported, p) || slices.ContainsFunc(e.Configuration, func(q *problem.Problem) bool { return p.Code == q.Code })
 	}
-	if c.check("service", "responds at "+e.Proxy.Address, slices.DeleteFunc(slices.Clone(e.Proxy.Problems), known)) {
+	if c.check("service", "responds at "+e.Proxy.Address, slices.DeleteFunc(slices.Clone(e.Proxy.Problems), known)) || e.Proxy.Answers {
 		c.check("own report", "the daemon reports no problem", e.Reported)
 	}
 	return c

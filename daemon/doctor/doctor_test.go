@@ -59,11 +59,15 @@ func TestEachChainEndsAtItsFirstBrokenLink(t *testing.T) {
 	}{
 		"all is well": {func(*Examination) {}, "sidemirror: ok ok ok; docker 1.2.3: ok ok; docker.io: ok; ghcr.io: ok", ""},
 		"a faulty configuration, of which the last good one serves": {func(e *Examination) { e.Configuration = wrong("configuration-not-in-force") },
-			"sidemirror: broken ok ok; docker 1.2.3: ok skipped", "configuration-not-in-force"},
-		"no proxy": {func(e *Examination) { e.Proxy.Problems = wrong("proxy-down") },
+			"sidemirror: broken ok ok; docker 1.2.3: ok ok; docker.io: ok; ghcr.io: ok", "configuration-not-in-force"},
+		"no proxy": {func(e *Examination) { e.Proxy.Problems, e.Proxy.Answers = wrong("proxy-down"), false },
 			"sidemirror: ok broken; docker 1.2.3: ok skipped", "proxy-down"},
-		"a problem that the daemon reports": {func(e *Examination) { e.Reported = wrong("disk-full") },
-			"sidemirror: ok ok broken; docker 1.2.3: ok skipped", "disk-full"},
+		"a unit that is stopped, and a proxy that serves": {func(e *Examination) { e.Proxy.Problems = wrong("unit-stopped") },
+			"sidemirror: ok broken ok; docker 1.2.3: ok ok; docker.io: ok; ghcr.io: ok", "unit-stopped"},
+		"a problem that the daemon reports": {func(e *Examination) {
+			e.Reported = wrong("disk-full")
+			e.Proxy.Problems = e.Reported
+		}, "sidemirror: ok ok broken; docker 1.2.3: ok ok; docker.io: ok; ghcr.io: ok", "disk-full"},
 		"a problem of the engine's": {func(e *Examination) { e.Plan.Engines[0].Problems = wrong("containerd-config-path-empty") },
 			"sidemirror: ok ok ok; docker 1.2.3: broken; docker.io: ok; ghcr.io: ok", "containerd-config-path-empty"},
 		"a missing file": {func(e *Examination) { e.Plan.Engines[0].Files[0].State = engine.Missing },

@@ -4,7 +4,6 @@ package metrics
 import (
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,7 +23,7 @@ const scrapes = 4
 type Present struct {
 	CacheBytes func() (n int64, known bool)
 	Problems   func(now time.Time) []health.Problem
-	Repairs    func() map[string]int64 // of the engines' files by "watch", by engine
+	LastPulls  func() map[string]time.Time // by engine, see [observe.Engine]
 }
 
 // Metrics are the metrics of the daemon. It implements [observe.Observer].
@@ -45,7 +44,6 @@ type Metrics struct {
 	unused      prometheus.Counter
 	evicted     prometheus.Counter
 	evictedAll  prometheus.Counter
-	lastPull    lastPulls
 	limits      limits
 }
 
@@ -89,7 +87,7 @@ func New(version string, present Present) *Metrics {
 	build := gauges("build_info", "1, with the version of sidemirror.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(
-		&m.limits, &m.lastPull, &presentCollector{present},
+		&m.limits, &presentCollector{present},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -111,9 +109,6 @@ func (m *Metrics) RequestEnded(q *observe.Request) {
 	m.served.of(q, &m.names).observe(q.Duration)
 	if q.Source != observe.Nowhere && q.Bytes > 0 {
 		m.bytes[q.Source].Add(float64(q.Bytes))
-	}
-	if q.Trusted && q.UID >= 0 && !q.Failed && (q.Kind == "manifest" || q.Kind == "blob") {
-		m.lastPull.set(observe.Engine(q.UserAgent), q.Started.Add(q.Duration))
 	}
 }
 
@@ -175,33 +170,4 @@ func codeOf(status int) string {
 		return "other"
 	}
 	return strconv.Itoa(status)
-}
-
-// lastPulls are when engines pulled last. There are few engines, see [observe.Engine].
-type lastPulls struct {
-	mu sync.Mutex
-	at map[string]time.Time
-}
-
-var lastPullDesc = prometheus.NewDesc(namespace+"_engine_last_pull_timestamp_seconds", "When an engine of this host got a manifest or a blob last.", []string{"engine"}, nil)
-
-func (l *lastPulls) set(engine string, at time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.at == nil {
-		l.at = map[string]time.Time{}
-	}
-	l.at[engine] = at
-}
-
-// Describe implements [prometheus.Collector].
-func (l *lastPulls) Describe(descs chan<- *prometheus.Desc) { descs <- lastPullDesc }
-
-// Collect implements [prometheus.Collector].
-func (l *lastPulls) Collect(metrics chan<- prometheus.Metric) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for engine, at := range l.at {
-		metrics <- prometheus.MustNewConstMetric(lastPullDesc, prometheus.GaugeValue, float64(at.UnixMilli())/1000, engine)
-	}
 }

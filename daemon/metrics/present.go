@@ -13,7 +13,7 @@ import (
 var (
 	cacheBytesDesc = prometheus.NewDesc(namespace+"_cache_bytes", "Bytes of content that are stored.", nil, nil)
 	problemsDesc   = prometheus.NewDesc(namespace+"_problems", "Present problems, as \"sidemirror status\" shows them.", []string{"code", "severity"}, nil)
-	repairsDesc    = prometheus.NewDesc(namespace+"_config_repairs_total", "How often sidemirror's entry in a file of an engine was restored.", []string{"engine"}, nil)
+	lastPullDesc   = prometheus.NewDesc(namespace+"_engine_last_pull_timestamp_seconds", "When an engine of this host got a manifest or a blob last.", []string{"engine"}, nil)
 )
 
 // presentCollector collects what is read at each scrape.
@@ -23,7 +23,7 @@ type presentCollector struct{ Present }
 func (c *presentCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- cacheBytesDesc
 	descs <- problemsDesc
-	descs <- repairsDesc
+	descs <- lastPullDesc
 }
 
 // Collect implements [prometheus.Collector].
@@ -43,9 +43,9 @@ func (c *presentCollector) Collect(metrics chan<- prometheus.Metric) {
 			metrics <- prometheus.MustNewConstMetric(problemsDesc, prometheus.GaugeValue, float64(n), l.code, l.severity)
 		}
 	}
-	if c.Repairs != nil {
-		for engine, n := range c.Repairs() {
-			metrics <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(n), engine)
+	if c.LastPulls != nil {
+		for engine, at := range c.LastPulls() {
+			metrics <- prometheus.MustNewConstMetric(lastPullDesc, prometheus.GaugeValue, float64(at.UnixMilli())/1000, engine)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func (i Images) Pull(ctx context.Context, reference string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(folder)
+	defer func() { _ = os.RemoveAll(folder) }() // it is below the folder of temporary files
 	return i.Run(ctx, program, "copy", "--quiet", "docker://"+reference, "dir:"+folder)
 }
 

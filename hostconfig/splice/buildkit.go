@@ -13,6 +13,9 @@ type BuildKit struct {
 	// Mirror is sidemirror's host: "127.0.0.1:305". buildkitd asks a loopback address by plain HTTP.
 	Mirror string
 
+	// PlainHTTP makes buildkitd ask a Mirror that is no loopback address by plain HTTP too.
+	PlainHTTP bool
+
 	// Registries are names as in references: "docker.io".
 	Registries []string
 }
@@ -33,7 +36,27 @@ func (b BuildKit) File() []byte {
 		}
 		text += b.table(registry, "\n")
 	}
+	if b.PlainHTTP {
+		text += "\n" + b.mirrorTable("\n")
+	}
 	return []byte(text)
+}
+
+// mirrorTable returns the table about the mirror itself.
+func (b BuildKit) mirrorTable(eol string) string {
+	return "[registry." + quoteTOML(b.Mirror) + "]" + eol + "  http = true" + eol
+}
+
+// addMirrorTable adds that table to tables, unless d has it. It refuses a table that says something else.
+func (b BuildKit) addMirrorTable(d *document, tables []string, eol string) ([]string, error) {
+	known := lookup(d.values, []string{"registry", b.Mirror})
+	if known == nil {
+		return append(tables, tableMark+eol+b.mirrorTable(eol)), nil
+	}
+	if lookup(d.values, []string{"registry", b.Mirror, "http"}) != true {
+		return nil, refuse("buildkitd-toml-shape", d.name, 0, "add http = true to it", "has a table for %s that does not allow plain HTTP", b.Mirror)
+	}
+	return tables, nil
 }
 
 // Add inserts sidemirror into base: as the first element of the mirrors of a registry that has some, as
@@ -67,14 +90,19 @@ func (b BuildKit) Add(name string, base []byte) ([]byte, error) {
 	for _, c := range cuts {
 		out = splice(out, c.at, c.at, c.text)
 	}
-	if len(missing) > 0 {
-		var tables []string
-		for _, path := range missing {
-			tables = append(tables, tableMark+eol+b.table(path[1], eol))
+	var tables []string
+	for _, path := range missing {
+		tables = append(tables, tableMark+eol+b.table(path[1], eol))
+	}
+	if b.PlainHTTP {
+		if tables, err = b.addMirrorTable(d, tables, eol); err != nil {
+			return nil, err
 		}
+	}
+	if len(tables) > 0 {
 		out = appendBlock(out, strings.Join(tables, eol), eol)
 	}
-	return out, sameMirrors(d, out, paths)
+	return out, sameMirrors(d, out, paths, []string{"registry", b.Mirror, "http"})
 }
 
 // insertion is text that is put before an offset.
@@ -142,8 +170,8 @@ func lookup(values map[string]any, path []string) any {
 }
 
 // sameMirrors returns nil if out means the same as d, except for one more mirror at the beginning of some
-// lists.
-func sameMirrors(d *document, out []byte, paths [][]string) error {
+// lists, and for what is at other paths.
+func sameMirrors(d *document, out []byte, paths [][]string, other ...[]string) error {
 	after, err := parseTOML(d.name, out)
 	if err != nil {
 		return err
@@ -155,7 +183,7 @@ func sameMirrors(d *document, out []byte, paths [][]string) error {
 			return refuse("toml-edit", d.name, 0, "report this file to sidemirror's authors", "cannot be edited without changing something else in it")
 		}
 	}
-	return d.sameExcept(out, paths...)
+	return d.sameExcept(out, append(paths, other...)...)
 }
 
 // Settled reports whether data has sidemirror as the first mirror of each registry, and of no other.
@@ -175,5 +203,5 @@ func (b BuildKit) Settled(name string, data []byte) bool {
 			return false
 		}
 	}
-	return first == len(b.Registries)
+	return first == len(b.Registries) && (!b.PlainHTTP || lookup(registries, []string{b.Mirror, "http"}) == true)
 }

@@ -21,7 +21,13 @@ func RemoveBuildKit(name string, data []byte, urls []string) (Removed, error) {
 	var tables, lines []span
 	for i, e := range d.exprs {
 		full := e.path()
-		if e.kind != unstable.KeyValue || len(full) != 3 || full[0] != "registry" || full[2] != "mirrors" {
+		if e.kind != unstable.KeyValue || len(full) != 3 || full[0] != "registry" {
+			continue
+		}
+		if full[2] == "http" && isHostOf(full[1], urls) && d.ownsTable(i) {
+			tables = append(tables, d.tableOf(i))
+		}
+		if full[2] != "mirrors" {
 			continue
 		}
 		list, _ := lookup(d.values, full).([]any)
@@ -31,11 +37,7 @@ func RemoveBuildKit(name string, data []byte, urls []string) (Removed, error) {
 		}
 		switch {
 		case len(list) == 1 && d.ownsTable(i):
-			from := d.exprs[i-1].start
-			if mark, ok := d.marked(from, tableMark); ok {
-				from = mark
-			}
-			tables = append(tables, span{from, e.end})
+			tables = append(tables, d.tableOf(i))
 		case len(list) == 1 && d.hasMark(e.start, settingMark):
 			mark, _ := d.marked(e.start, settingMark)
 			lines = append(lines, span{mark, e.end})
@@ -78,6 +80,15 @@ func (d *document) cut(tables, lines []span) []byte {
 		return out
 	}
 	return removeTables(out, tables)
+}
+
+// tableOf returns where the table is whose only setting is at i, with its mark.
+func (d *document) tableOf(i int) span {
+	from := d.exprs[i-1].start
+	if mark, ok := d.marked(from, tableMark); ok {
+		from = mark
+	}
+	return span{from, d.exprs[i].end}
 }
 
 // ownsTable reports whether the setting at i is all of a table that sidemirror wrote.

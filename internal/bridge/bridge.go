@@ -50,7 +50,7 @@ func List(patterns []string) ([]Network, []*problem.Problem, error) {
 	var networks []Network
 	var problems []*problem.Problem
 	for _, i := range all {
-		if !matches(patterns, i.Name) || i.Flags&net.FlagUp == 0 {
+		if !Named(patterns, i.Name) || i.Flags&net.FlagUp == 0 {
 			continue
 		}
 		if driver := driverOf(i); i.Flags&net.FlagLoopback != 0 || !slices.Contains(drivers, driver) {
@@ -74,7 +74,8 @@ func List(patterns []string) ([]Network, []*problem.Problem, error) {
 	return networks, problems, nil
 }
 
-func matches(patterns []string, name string) bool {
+// Named reports whether one of patterns names an interface.
+func Named(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		ok, err := path.Match(pattern, name)
 		return ok && err == nil

@@ -174,3 +174,10 @@ func parseAddress(text string) (netip.AddrPort, error) {
 	}
 	return netip.AddrPortFrom(addr, uint16(number)), nil
 }
+
+// Listens reports whether a socket listens at addr in this process's network namespace, also one that is
+// bound to a network interface and that connections of this host do not reach.
+func Listens(addr netip.AddrPort) (bool, error) {
+	_, found, err := inTables("/proc/self/net", addr)
+	return found, err
+}

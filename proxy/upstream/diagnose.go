@@ -77,6 +77,7 @@ func (d *diagnoser) reach(ctx context.Context) bool {
 			d.secured = d.secured || err == nil
 		},
 	})
+	u.own.separate.CloseIdleConnections()
 	req := newRequest(onItsOwn(ctx), http.MethodGet, auth.Join(u.url, "/v2/"), nil, u.userAgent)
 	resp, err := u.own.connections.RoundTrip(req)
 	if err != nil {

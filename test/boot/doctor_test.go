@@ -48,6 +48,7 @@ type breakage struct {
 	do      string // a script that breaks the host
 	undo    string
 	network func(net *internet, broken bool) // what is wrong outside of the host
+	ports   int                              // what every user may listen at, from here on
 	want    string                           // the broken link
 }
 
@@ -65,23 +66,24 @@ var breakages = []breakage{
 	{name: "sidemirror is stopped", do: "systemctl stop sidemirror.socket sidemirror.service", undo: "systemctl start sidemirror.socket",
 		want: "service sidemirror/service: proxy-down"},
 	{name: "another user has the port",
-		do: "systemctl stop sidemirror.socket sidemirror.service; sysctl -qw net.ipv4.ip_unprivileged_port_start=0; " +
+		ports: 305, do: "systemctl stop sidemirror.socket sidemirror.service; " +
 			"systemd-run --quiet --unit=squatter --uid=nobody perl -MSocket -e '" +
 			`socket(S, PF_INET, SOCK_STREAM, 0); setsockopt(S, SOL_SOCKET, SO_REUSEADDR, 1); bind(S, sockaddr_in(305, inet_aton("127.0.0.1"))) or die; listen(S, 9); sleep 600'`,
-		undo: "systemctl stop squatter; sysctl -qw net.ipv4.ip_unprivileged_port_start=1024; systemctl start sidemirror.socket",
+		undo: "systemctl stop squatter; systemctl start sidemirror.socket",
 		want: "service sidemirror/service: proxy-port-taken"},
 	{name: "a firewall is on loopback", do: "iptables -I OUTPUT -o lo -p tcp --dport 305 -j DROP", undo: "iptables -D OUTPUT -o lo -p tcp --dport 305 -j DROP",
 		want: "service sidemirror/service: proxy-down"},
 	{name: "another tool writes daemon.json", do: "systemctl stop sidemirror-hosts; echo '{}' >/etc/docker/daemon.json", undo: "systemctl start sidemirror-hosts",
 		want: "engine docker/configuration: files-pending"},
 	{name: "containerd's config_path is empty",
-		do:   "sed -i 's|config_path = .*|config_path = \"\"|' /etc/containerd/config.toml; systemctl restart containerd",
-		undo: "sed -i 's|config_path = .*|config_path = \"/etc/containerd/certs.d\"|' /etc/containerd/config.toml; systemctl restart containerd",
+		do: "echo runtime-endpoint: unix:///run/containerd/containerd.sock >/etc/crictl.yaml; " +
+			"sed -i 's|config_path = .*|config_path = \"\"|' /etc/containerd/config.toml; systemctl restart containerd",
+		undo: "rm /etc/crictl.yaml; sed -i 's|config_path = .*|config_path = \"/etc/containerd/certs.d\"|' /etc/containerd/config.toml; systemctl restart containerd",
 		want: "engine containerd/configuration: containerd-config-path-empty"},
 	{name: "a hosts.toml is no TOML",
 		do:   "systemctl stop sidemirror-hosts; cp /etc/containerd/certs.d/docker.io/hosts.toml /root; echo '[[' >/etc/containerd/certs.d/docker.io/hosts.toml",
 		undo: "cp /root/hosts.toml /etc/containerd/certs.d/docker.io/; systemctl start sidemirror-hosts",
-		want: "engine containerd/configuration: hosts-toml-invalid"},
+		want: "engine containerd/configuration: toml-syntax"},
 	{name: "the registry refuses the login",
 		do: `echo '{"auths":{"ghcr.io":{"auth":"bWU6d3Jvbmc="}}}' >/etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`), undo: noConfiguration,
 		want: "registry ghcr.io/login: login-refused"},
@@ -141,7 +143,7 @@ func TestDoctorNamesTheBrokenLink(t *testing.T) {
 	}
 	healthy(t)
 	m.step("doctor leaves nothing behind", func(t testing.TB) {
-		out := m.run("sidemirror doctor; docker images --quiet; ctr --namespace k8s.io images list --quiet; ls /tmp")
+		out, _ := m.try("sidemirror doctor; docker images --quiet; ctr --namespace k8s.io images list --quiet; ls /tmp | grep -v ^systemd-private")
 		if !strings.Contains(out, "pulled sidemirror's test image as docker.io, ghcr.io, quay.io, registry.k8s.io") {
 			t.Errorf("containerd did not pull from all registries:\n%s", out)
 		}
@@ -153,6 +155,10 @@ func TestDoctorNamesTheBrokenLink(t *testing.T) {
 		m.step(b.name, func(t testing.TB) {
 			if b.network == nil {
 				defer m.run(b.undo)
+				if b.ports != 0 {
+					defer m.portsFrom(1024)
+					m.portsFrom(b.ports)
+				}
 				m.run(b.do)
 			} else {
 				defer b.network(net, false)

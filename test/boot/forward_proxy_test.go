@@ -39,6 +39,7 @@ func TestForwardProxyOfTheEngines(t *testing.T) {
 
 			proxy.Stop()
 			for _, p := range pullers {
+				net.public.Push(t, "acme/dead-"+p.name, "v1", shape(1<<16))
 				if err := p.pull(m, reference(hub, "acme/dead-"+p.name)); err == nil {
 					t.Errorf("%s pulls while the proxy is dead", p.name)
 				}

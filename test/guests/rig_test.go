@@ -3,19 +3,21 @@
 package guests
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/sidemirror/sidemirror/test/engine"
 	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/network"
 	"github.com/sidemirror/sidemirror/test/quirky"
 )
 
 func TestMain(m *testing.M) {
-	if err := network.Isolate(harness.Build); err != nil {
+	if err := network.Isolate(func() error { return errors.Join(engine.GetAll(), harness.Build()) }); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -58,9 +60,12 @@ func newRig(t *testing.T, logins bool) *rig {
 		extra += fmt.Sprintf("logins = [%q]\n", r.registry.Host())
 	}
 	r.sidemirror = harness.Start(t, harness.Options{
-		Registries: []harness.Registry{{Name: r.registry.Host(), Upstreams: []string{r.registry.URL()}}},
-		Logins:     map[string]string{r.registry.Host(): user + ":" + password},
-		Extra:      extra,
+		Registries: []harness.Registry{
+			{Name: r.registry.Host(), Upstreams: []string{r.registry.URL()}},
+			{Name: "docker.io", Upstreams: []string{r.registry.URL()}},
+		},
+		Logins: map[string]string{r.registry.Host(): user + ":" + password},
+		Extra:  extra,
 	})
 	r.client = client(t, r.guest)
 	r.await("the guest is served", func() bool { return r.get("/", "").Status == http.StatusOK })

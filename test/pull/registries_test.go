@@ -88,7 +88,8 @@ func startRegistries(t *testing.T) *registries {
 	return r
 }
 
-// configuration is that of sidemirror on each host. It has a login for the private repositories.
+// configuration is that of sidemirror on each host. It has a login for the private repositories, and
+// registry."*" is on by default.
 const configuration = `[credentials]
 files = ["` + loginsFile + `"]
 
@@ -105,8 +106,6 @@ ca = "` + authorityFile + `"
 
 [registry."` + namedPlainHost + `"]
 upstreams = ["http://` + namedPlainHost + `"]
-
-[registry."*"]
 `
 
 const (
