@@ -50,6 +50,7 @@ var sideBySide = suite{
 	figures: []figure{
 		{"start", (*bench).start100k},
 		{"watch", (*bench).watch},
+		{"page", (*bench).firstPaint},
 		{"memory", (*bench).memory},
 		{"warm-blob", (*bench).warmBlob},
 		{"warm-manifest", (*bench).warmManifest},

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/activity"
@@ -42,6 +43,7 @@ func (d *daemon) live() web.Live {
 		}
 		l.Upstreams = append(l.Upstreams, shown)
 	}
+	slices.SortStableFunc(l.Upstreams, func(a, b web.Upstream) int { return strings.Compare(a.Registry, b.Registry) })
 	for _, r := range a.RateLimits {
 		if r.Identity == "client" { // of a client's own login
 			continue

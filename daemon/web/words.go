@@ -44,7 +44,7 @@ func (w words) span(d time.Duration) string {
 // seconds says how long a pull took.
 func seconds(d time.Duration, w words) string {
 	if d < 10*time.Second {
-		return w.say("seconds and tenths", d.Seconds())
+		return w.say("seconds and tenths", max(d.Seconds(), .1))
 	}
 	return w.span(d)
 }
