@@ -231,6 +231,12 @@ func (s *caches) problem() *problem.Problem {
 				Hint: "let the user that sidemirror runs as write there, and look for errors of the disk: dmesg",
 			}
 		}
+		if folder.Full() {
+			return &problem.Problem{
+				Code: "cache-disk-full", Path: folder.path, Text: "nothing new is stored: the disk has less room available than cache.min_free, without what is stored here",
+				Hint: "make room on the disk: df -h " + folder.path + "; or set cache.dir or cache.min_free",
+			}
+		}
 	}
 	return missing
 }

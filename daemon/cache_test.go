@@ -96,6 +96,20 @@ func TestReadOnlyCacheIsServed(t *testing.T) {
 	}
 }
 
+func TestADiskWithoutRoomIsAProblem(t *testing.T) {
+	var s caches
+	svc, _ := s.forTest(t, withCache(t, t.TempDir(), `min_free = "900TB"`))
+	defer svc.Close()
+	if !reports(s.problem(), "cache-disk-full", "less room available") {
+		t.Errorf("%v", s.problem())
+	}
+	svc, _ = s.forTest(t, withCache(t, t.TempDir(), `min_free = "0%"`))
+	defer svc.Close()
+	if s.problem() != nil {
+		t.Errorf("%v", s.problem())
+	}
+}
+
 func TestReloadChangesTheLimitsOfAnOpenFolder(t *testing.T) {
 	dir := t.TempDir()
 	link := filepath.Join(t.TempDir(), "link")

@@ -18,6 +18,7 @@ var kinds = []Kind{
 	{Code: "name-server-denied", Title: "the name server cannot be reached", Severity: Error, Logged: true},
 	{Code: "cache-missing", Title: "nothing is stored", Severity: Error, Logged: true},
 	{Code: "cache-read-only", Title: "nothing new is stored", Severity: Error},
+	{Code: "cache-disk-full", Title: "nothing new is stored, because the disk is full", Severity: Error, Logged: true},
 	{Code: "credentials-unreadable", Title: "logins cannot be read", Severity: Error, Logged: true},
 	{Code: "login-refused", Title: "a login was refused", Severity: Error},
 	{

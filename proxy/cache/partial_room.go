@@ -24,6 +24,19 @@ func (d *Dir) MakeRoom(ctx context.Context, untrusted bool) error {
 	return nil
 }
 
+// Full reports whether nothing more can be stored: even if all that is stored were removed, the disk
+// would have less than min_free available.
+func (d *Dir) Full() bool {
+	free, err := d.free()
+	if err != nil {
+		return false
+	}
+	s := &d.space
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.evictable(false)+free-s.unwritten < blockSize
+}
+
 // Reserve makes sure that the bytes of e can be stored, so that a full disk shows before they come.
 func (p *Partial) Reserve(ctx context.Context, e extent.Extent) error {
 	p.booking.Lock()

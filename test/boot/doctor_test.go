@@ -57,6 +57,13 @@ func configuration(text string) string {
 	return "printf '%s\\n' '" + text + "' >/etc/sidemirror/config.toml"
 }
 
+// emptyCache is a script that mounts an empty file system where the cache is.
+func emptyCache(options string) string {
+	return "systemctl stop sidemirror.service && mount -t tmpfs " + options + ",mode=0700,uid=$(id -u sidemirror) tmpfs " + cacheFolder + " && systemctl start sidemirror.service"
+}
+
+const unmounted = "systemctl stop sidemirror.service && umount " + cacheFolder + " && systemctl start sidemirror.service"
+
 const noConfiguration = "echo >/etc/sidemirror/config.toml"
 
 // breakages are of a host with Docker, and with containerd as the kubelet uses it.
@@ -85,16 +92,20 @@ var breakages = []breakage{
 		undo: "cp /root/hosts.toml /etc/containerd/certs.d/docker.io/; systemctl start sidemirror-hosts",
 		want: "engine containerd/configuration: toml-syntax"},
 	{name: "the registry refuses the login",
-		do: `echo '{"auths":{"ghcr.io":{"auth":"bWU6d3Jvbmc="}}}' >/etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`), undo: noConfiguration,
+		do: `echo '{"auths":{"ghcr.io":{"auth":"bWU6d3Jvbmc="}}}' >/etc/sidemirror/logins.json; chmod 644 /etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`), undo: noConfiguration,
 		want: "registry ghcr.io/login: login-refused"},
 	{name: "a credential helper is missing",
-		do: `echo '{"credHelpers":{"ghcr.io":"missing"}}' >/etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`), undo: noConfiguration,
+		do: `echo '{"credHelpers":{"ghcr.io":"missing"}}' >/etc/sidemirror/logins.json; chmod 644 /etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`), undo: noConfiguration,
 		want: "registry ghcr.io/login: helper-missing"},
 	{name: "a credential helper is too slow",
 		do: `printf '#!/bin/sh\nsleep 600\n' >/usr/local/bin/docker-credential-slow; chmod 755 /usr/local/bin/docker-credential-slow; ` +
-			`echo '{"credHelpers":{"ghcr.io":"slow"}}' >/etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`),
+			`echo '{"credHelpers":{"ghcr.io":"slow"}}' >/etc/sidemirror/logins.json; chmod 644 /etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`),
 		undo: noConfiguration, want: "registry ghcr.io/login: helper-failed"},
-	{name: "the upstream does not speak TLS", do: configuration(`registry."ghcr.io".upstreams = ["https://127.0.0.1:305"]`), undo: noConfiguration,
+	{name: "the upstream does not speak TLS",
+		do: `systemd-run --quiet --unit=plain perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => "127.0.0.1:8080", Listen => 9, ReuseAddr => 1) or die; ` +
+			`while ($c = $s->accept) { sysread $c, $b, 999; print $c "HTTP/1.0 400 Bad Request\r\n\r\n"; close $c }'; ` +
+			configuration(`registry."ghcr.io".upstreams = ["https://127.0.0.1:8080"]`),
+		undo: "systemctl stop plain; " + noConfiguration,
 		want: "registry ghcr.io/certificate: upstream-not-tls"},
 	{name: "the upstream's authority is not known",
 		do:   "mv /etc/ssl/certs/ca-certificates.crt /root; touch /etc/ssl/certs/ca-certificates.crt; systemctl restart sidemirror",
@@ -109,18 +120,16 @@ var breakages = []breakage{
 			"systemctl daemon-reload; systemctl restart sidemirror",
 		undo: "rm -r /run/systemd/system/sidemirror.service.d; systemctl daemon-reload; systemctl restart sidemirror",
 		want: "registry docker.io/connection: proxy-unreachable"},
-	{name: "the cache is read-only", do: "mount -t tmpfs -o ro none /var/lib/sidemirror/cache; systemctl restart sidemirror", undo: "umount /var/lib/sidemirror/cache; systemctl restart sidemirror",
-		want: "service sidemirror/own report: cache-unusable"},
-	{name: "the disk is full", do: "mount -t tmpfs -o size=8m none /var/lib/sidemirror/cache; chmod 777 /var/lib/sidemirror/cache; head -c 8m /dev/zero >/var/lib/sidemirror/cache/x; systemctl restart sidemirror",
-		undo: "umount /var/lib/sidemirror/cache; systemctl restart sidemirror", want: "service sidemirror/own report: disk-full"},
+	{name: "the cache is read-only", do: emptyCache("-o ro"), undo: unmounted, want: "service sidemirror/own report: cache-missing"},
+	{name: "the disk is full", do: emptyCache("-o size=8m") + "; head -c 8m /dev/zero >" + cacheFolder + "/x", undo: unmounted, want: "service sidemirror/own report: cache-disk-full"},
 	{name: "the clock is wrong by a day", network: func(net *internet, broken bool) { net.pretend(broken, 0) },
 		want: "registry docker.io/clock: clock-wrong"},
 	{name: "the rate limit is used up", network: func(net *internet, broken bool) { net.pretend(false, map[bool]int{true: 429}[broken]) },
 		want: "registry docker.io/response: upstream-rate-limited"},
 	{name: "the registry fails", network: func(net *internet, broken bool) { net.pretend(false, map[bool]int{true: 503}[broken]) },
 		want: "registry docker.io/response: upstream-failing"},
-	{name: "the registry cannot be reached", do: "ip route add blackhole " + outside + " table 9; ip rule add to " + outside + " table 9 pref 1",
-		undo: "ip rule del pref 1", want: "registry docker.io/connection: upstream-unreachable"},
+	{name: "the registry cannot be reached", do: "iptables -I OUTPUT -p tcp -d " + outside + " -j REJECT --reject-with tcp-reset",
+		undo: "iptables -D OUTPUT -p tcp -d " + outside + " -j REJECT --reject-with tcp-reset", want: "registry docker.io/connection: upstream-unreachable"},
 	{name: "Docker pulls past sidemirror", do: "iptables -t nat -I OUTPUT -o lo -p tcp --dport 305 -m owner --uid-owner root -m cgroup --path system.slice/docker.service -j REDIRECT --to-ports 9",
 		undo: "iptables -t nat -F OUTPUT; systemctl restart docker", want: "engine docker/test pull: engine-bypasses-sidemirror"},
 }
