@@ -227,39 +227,19 @@ func (d *docker) planHosts(ctx context.Context, p *engine.Plan, hosts certsd.Fol
 
 // allowsDefault reports whether a hosts.toml of _default would override no setting, or notes why not.
 // dockerd would ask insecure registries by HTTPS alone, except those at localhost and at loopback
-// addresses (containerd, core/remotes/docker/config, ConfigureHosts).
+// addresses (containerd, core/remotes/docker/config, ConfigureHosts). A host name at a loopback address
+// is not insecure by itself: 28.5.2 and 29.7.2 ask it by HTTPS, unless a network says otherwise.
 func (d *docker) allowsDefault(p *engine.Plan, t trust) bool {
-	item, at := t.beyondLoopback(), d.json
-	var own string
+	item := t.overridden()
 	if item == "" {
-		item, own = t.loopbackNames(d.ownNames())
-		at = "/etc/hosts"
-	}
-	if item == "" {
-		if own != "" {
-			p.State.Note(problem.Problem{
-				Code: "docker-default-own-name", Path: at,
-				Text: own + " is this host: a registry that Docker pulls from by that name and by plain HTTP can be pulled from as localhost only",
-				Hint: "pull from localhost, or add " + own + " with the registry's port to insecure-registries",
-			})
-		}
 		return true
 	}
 	p.State.Note(problem.Problem{
-		Code: "docker-default-insecure", Path: at,
+		Code: "docker-default-insecure", Path: d.json,
 		Text: "Docker treats " + item + " as insecure, which a hosts.toml for all registries would override: registries that sidemirror's configuration does not name are not mirrored",
 		Hint: "name the registries that sidemirror should mirror in its configuration",
 	})
 	return false
-}
-
-// ownNames returns the names of the host.
-func (d *docker) ownNames() []string {
-	f, err := d.Tree.Read("/etc/hostname")
-	if err != nil {
-		return nil
-	}
-	return strings.Fields(string(f.Data))
 }
 
 // library returns the version of containerd's library in the oldest program that reads Docker's

@@ -2,7 +2,6 @@ package docker
 
 import (
 	"context"
-	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -105,38 +104,19 @@ func (t trust) ofAddrs(addrs ...netip.Addr) verdict {
 	return secure
 }
 
-// beyondLoopback returns an insecure registry, or a network of them, that is not at localhost or a
-// loopback address; "" if there is none.
-func (t trust) beyondLoopback() string {
+// overridden returns an insecure registry, or a network of them, that a hosts.toml for all registries
+// would override; "" if there is none. One at localhost or at a loopback address stays as it is. A
+// network counts even if it is a loopback one: a host name can lead there.
+func (t trust) overridden() string {
 	for _, host := range t.hosts {
 		if !splice.IsLoopback("http://" + host) {
 			return host
 		}
 	}
 	for _, network := range t.networks {
-		if loopback := network.Addr().Unmap(); !loopback.IsLoopback() || loopback.Is4() && network.Bits() < 8 {
-			return network.String()
-		}
+		return network.String()
 	}
 	return ""
-}
-
-// loopbackNames returns names of /etc/hosts that dockerd treats as insecure because they have a
-// loopback address, other than localhost: one that is none of the host's own names, and one that is. A
-// name is "" if there is none.
-func (t trust) loopbackNames(own []string) (other, ofHost string) {
-	for _, name := range slices.Sorted(maps.Keys(t.names)) {
-		first, _, _ := strings.Cut(name, ".")
-		usual := first == "localhost" || strings.HasPrefix(name, "ip6-") || strings.HasSuffix(name, ".localhost")
-		switch {
-		case usual || !slices.ContainsFunc(t.names[name], netip.Addr.IsLoopback):
-		case slices.ContainsFunc(own, func(o string) bool { return strings.EqualFold(o, name) || strings.EqualFold(o, first) }):
-			ofHost = name
-		default:
-			other = name
-		}
-	}
-	return other, ofHost
 }
 
 // hostTable reads the host's /etc/hosts, which every process of the host sees alike: the watching

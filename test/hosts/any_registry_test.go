@@ -62,6 +62,41 @@ func TestARegistryThatNoTableNamesIsPulledThroughSidemirror(t *testing.T) {
 	})
 }
 
+// A network in insecure-registries makes a registry insecure whose name leads there, as the host's own
+// does on Debian. A hosts.toml of _default would override that, so that Docker gets none.
+func TestDockerStillPullsByPlainHTTPFromANameAtALoopbackNetwork(t *testing.T) {
+	engine.NeedRoot(t)
+	each(t, readers, func(t *testing.T, g engine.Generation) {
+		const name = "box.test:5001"
+		local := registry.Start(t, registry.Options{Address: "127.0.1.1:5001"})
+		r := newRig(t, rigOptions{
+			generation: g, any: true, wildcard: true, unknown: map[string]*registry.Registry{"box.test": local},
+			files: map[string]string{config: certsPath, "/etc/docker/daemon.json": dockerJSON(g, `"insecure-registries": ["127.0.0.0/8"]`)},
+		})
+		byDocker := func(when string) {
+			t.Helper()
+			got := r.pulledFrom(t, local, func(repository, digest string) error {
+				return r.host.PullDocker(t.Context(), name+"/"+repository, "v1", digest)
+			})
+			if got != direct {
+				t.Errorf("%s Docker pulls %s", when, got)
+			}
+		}
+		byDocker("before apply")
+		r.do(t, 0, "apply")
+		byDocker("after apply")
+		r.sidemirror.Stop()
+		byDocker("while sidemirror is stopped")
+		// Without the network Docker does not take a name at a loopback address for insecure.
+		r.put(t, map[string]string{"/etc/docker/daemon.json": dockerJSON(g)})
+		r.do(t, 0, "revert")
+		r.host.StartDocker(t)
+		if err := r.host.PullDocker(t.Context(), name+"/none", "v1", ""); err == nil || !strings.Contains(err.Error(), "HTTP response to HTTPS client") {
+			t.Errorf("without the network Docker's pull ends with %v", err)
+		}
+	})
+}
+
 // A login is enough: for the proxy by its store, for the engines by the name of a file.
 func TestARegistryThatNoTableNamesIsKnownByItsLogin(t *testing.T) {
 	engine.NeedRoot(t)
