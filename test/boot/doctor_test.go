@@ -102,7 +102,7 @@ var breakages = []breakage{
 			`echo '{"credHelpers":{"ghcr.io":"slow"}}' >/etc/sidemirror/logins.json; chmod 644 /etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`),
 		undo: noConfiguration, want: "registry ghcr.io/login: helper-failed"},
 	{name: "the upstream does not speak TLS",
-		do: `systemd-run --quiet --unit=plain perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => "127.0.0.1:8080", Listen => 9, ReuseAddr => 1) or die; ` +
+		do: `systemd-run --quiet --expand-environment=no --unit=plain perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => "127.0.0.1:8080", Listen => 9, ReuseAddr => 1) or die; ` +
 			`while ($c = $s->accept) { sysread $c, $b, 999; print $c "HTTP/1.0 400 Bad Request\r\n\r\n"; close $c }'; ` +
 			configuration(`registry."ghcr.io".upstreams = ["https://127.0.0.1:8080"]`),
 		undo: "systemctl stop plain; " + noConfiguration,
@@ -120,8 +120,8 @@ var breakages = []breakage{
 			"systemctl daemon-reload; systemctl restart sidemirror",
 		undo: "rm -r /run/systemd/system/sidemirror.service.d; systemctl daemon-reload; systemctl restart sidemirror",
 		want: "registry docker.io/connection: proxy-unreachable"},
-	{name: "the cache is read-only", do: emptyCache("-o ro"), undo: unmounted, want: "service sidemirror/own report: cache-missing"},
-	{name: "the disk is full", do: emptyCache("-o size=8m") + "; head -c 8m /dev/zero >" + cacheFolder + "/x", undo: unmounted, want: "service sidemirror/own report: cache-disk-full"},
+	{name: "the cache is read-only", do: emptyCache("-o size=9m") + " && mount -o remount,ro " + cacheFolder, undo: unmounted, want: "service sidemirror/own report: cache-read-only"},
+	{name: "the disk is full", do: emptyCache("-o size=8m") + "; head -c 9m /dev/zero >" + cacheFolder + "/x || true", undo: unmounted, want: "service sidemirror/own report: cache-disk-full"},
 	{name: "the clock is wrong by a day", network: func(net *internet, broken bool) { net.pretend(broken, 0) },
 		want: "registry docker.io/clock: clock-wrong"},
 	{name: "the rate limit is used up", network: func(net *internet, broken bool) { net.pretend(false, map[bool]int{true: 429}[broken]) },
