@@ -92,14 +92,14 @@ var breakages = []breakage{
 		undo: "cp /root/hosts.toml /etc/containerd/certs.d/docker.io/; systemctl start sidemirror-hosts",
 		want: "engine containerd/configuration: toml-syntax"},
 	{name: "the registry refuses the login",
-		do: `echo '{"auths":{"ghcr.io":{"auth":"bWU6d3Jvbmc="}}}' >/etc/sidemirror/logins.json; chmod 644 /etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`), undo: noConfiguration,
+		do: `echo '{"auths":{"ghcr.io":{"auth":"bWU6d3Jvbmc="}}}' >/etc/sidemirror/logins.json; chgrp sidemirror /etc/sidemirror/logins.json; chmod 640 /etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`), undo: noConfiguration,
 		want: "registry ghcr.io/login: login-refused"},
 	{name: "a credential helper is missing",
-		do: `echo '{"credHelpers":{"ghcr.io":"missing"}}' >/etc/sidemirror/logins.json; chmod 644 /etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`), undo: noConfiguration,
+		do: `echo '{"credHelpers":{"ghcr.io":"missing"}}' >/etc/sidemirror/logins.json; chgrp sidemirror /etc/sidemirror/logins.json; chmod 640 /etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`), undo: noConfiguration,
 		want: "registry ghcr.io/login: helper-missing"},
 	{name: "a credential helper is too slow",
 		do: `printf '#!/bin/sh\nsleep 600\n' >/usr/local/bin/docker-credential-slow; chmod 755 /usr/local/bin/docker-credential-slow; ` +
-			`echo '{"credHelpers":{"ghcr.io":"slow"}}' >/etc/sidemirror/logins.json; chmod 644 /etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`),
+			`echo '{"credHelpers":{"ghcr.io":"slow"}}' >/etc/sidemirror/logins.json; chgrp sidemirror /etc/sidemirror/logins.json; chmod 640 /etc/sidemirror/logins.json; ` + configuration(`credentials.files = ["/etc/sidemirror/logins.json"]`),
 		undo: noConfiguration, want: "registry ghcr.io/login: helper-failed"},
 	{name: "the upstream does not speak TLS",
 		do: `systemd-run --quiet --expand-environment=no --unit=plain perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => "127.0.0.1:8080", Listen => 9, ReuseAddr => 1) or die; ` +

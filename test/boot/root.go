@@ -36,7 +36,7 @@ const (
 )
 
 // peoplesPackages are those that people has in addition.
-var peoplesPackages = []string{"sudo", "curl", "git", "gnupg", "jq", "make", "podman", "python3", "uidmap"}
+var peoplesPackages = []string{"sudo", "curl", "git", "gnupg", "jq", "make", "podman", "python3", "uidmap", "docker-buildx"}
 
 // release is the name that Debian has for the suite.
 func (s suite) release() string {
