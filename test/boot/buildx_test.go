@@ -9,8 +9,8 @@ import (
 // The image that buildx runs a builder from is not to be had here. This one has the same programs.
 const builderImage = `set -e
 cd /
-libraries=$(ldd /usr/sbin/runc | grep --only-matching '/[^ ]*')
-tar --create --dereference usr/bin/buildkitd usr/bin/buildctl usr/sbin/runc bin/sh $libraries $(ldd /bin/sh | grep --only-matching '/[^ ]*') 2>/dev/null |
+libraries=$(ldd /usr/sbin/runc /bin/sh | grep --only-matching '/[^ ]*\.so[^ ]*' | sort --unique)
+tar --create --dereference --hard-dereference usr/bin/buildkitd usr/bin/buildctl usr/sbin/runc bin/sh $libraries 2>/dev/null |
 	docker import --change 'ENTRYPOINT ["/usr/bin/buildkitd"]' --change 'ENV PATH=/usr/bin:/usr/sbin:/bin' - moby/buildkit:buildx-stable-1`
 
 // A builder of buildx runs in a container, and its builds pull through sidemirror at the address of

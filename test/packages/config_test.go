@@ -85,12 +85,13 @@ func TestInstalledConfigurationKnowsEveryKey(t *testing.T) {
 	keys, n := byTable(show(t, any)), 0
 	written := byTable(commented.ReplaceAllString(string(text), "$1"))
 	for table, names := range keys {
-		if strings.HasPrefix(table, "registry.") {
-			table = `registry."registry.corp.example:5000"`
-		}
 		for name := range names {
 			n++
-			if !written[table][name] {
+			explained := written[table][name]
+			if strings.HasPrefix(table, "registry.") {
+				explained = explained || written[`registry."registry.corp.example:5000"`][name]
+			}
+			if !explained {
 				t.Errorf("packaging/config.toml does not say what [%s] %s is", table, name)
 			}
 		}
