@@ -26,6 +26,7 @@ var installed = map[string]string{
 	"/usr/share/doc/sidemirror/README.md":                  "-rw-r--r--",
 	"/usr/share/doc/sidemirror/docs":                       "drwxr-xr-x",
 	"/usr/share/doc/sidemirror/docs/install.md":            "-rw-r--r--",
+	"/usr/share/doc/sidemirror/docs/prometheus":            "drwxr-xr-x",
 	"/usr/share/man/man1/sidemirror.1.gz":                  "-rw-r--r--",
 	"/usr/share/man/man1/sidemirror-apply.1.gz":            "-rw-r--r--",
 	"/usr/share/man/man5/sidemirror-config.toml.5.gz":      "-rw-r--r--",
@@ -49,7 +50,7 @@ var onlyRPM = map[string]string{
 }
 
 // further are files that may be there in addition, in any number.
-var further = regexp.MustCompile(`^/usr/share/(man/man1/sidemirror-[a-z-]+\.1\.gz|doc/sidemirror/docs/[a-z-]+\.md)$`)
+var further = regexp.MustCompile(`^/usr/share/(man/man1/sidemirror-[a-z-]+\.1\.gz|doc/sidemirror/docs/([a-z-]+\.md|prometheus/[a-z_]+\.(json|yml)))$`)
 
 // entry is a line of "dpkg-deb --contents" or "rpm -qplv".
 type entry struct{ mode, owner, name string }
