@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -105,6 +106,7 @@ func (f *hostFlags) examination(ctx context.Context) (*doctor.Examination, error
 	if h.Root == "/" {
 		e.Reported = readState().Problems
 		report := proxycheck.Check(ctx, plan.Mirror, sdnotify.Units{}, now.problems...).Detailed(e.Reported)
+		e.Reported = slices.DeleteFunc(e.Reported, func(p *problem.Problem) bool { return !slices.Contains(report.Problems, p) })
 		e.Proxy = &report
 		e.Try = func(ctx context.Context, engine, reference string) error {
 			return hostconfig.Try(ctx, h, engine, reference)

@@ -129,7 +129,8 @@ func (r Report) reported(line string) Report {
 }
 
 // Detailed returns r with problems that the proxy has reported in another way, with their codes and
-// hints, in place of the same ones of its status line.
+// hints, in place of the same ones of its status line. It leaves out what r has already: the caller
+// may have found out itself that the configuration on disk is not in force.
 func (r Report) Detailed(problems []*problem.Problem) Report {
 	whole := r.Problems
 	r.Problems = nil
@@ -149,7 +150,9 @@ func (r Report) Detailed(problems []*problem.Problem) Report {
 		r = r.with(p)
 	}
 	for _, p := range problems {
-		known := func(other *problem.Problem) bool { return other.Code == p.Code }
+		known := func(other *problem.Problem) bool {
+			return other.Code == p.Code || other.Code == "configuration-not-in-force" && p.Code == "no-configuration"
+		}
 		if !slices.ContainsFunc(whole, known) { // Check has found it out too
 			r.Problems = append(r.Problems, p)
 		}

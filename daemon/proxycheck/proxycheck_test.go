@@ -206,3 +206,16 @@ func TestProblemsKnownInDetailAreNotRepeatedFromTheStatusLine(t *testing.T) {
 		}
 	}
 }
+
+func TestAConfigurationThatIsNotInForceIsReportedOnce(t *testing.T) {
+	url := respondWith(t, 503, "sidemirror has no configuration")
+	c := checker{listenerOf: sockdiag.Listener, checkPort: highPort, trusted: func(uint32) bool { return true }}
+	known := &problem.Problem{Code: "configuration-not-in-force", Text: "the configuration on disk is not in force"}
+	for _, code := range []string{"configuration-not-in-force", "no-configuration"} {
+		detailed := []*problem.Problem{{Code: code, Text: "every request is refused", Hint: "check it"}, {Code: "other", Text: "other"}}
+		r := c.check(t.Context(), url, line("refusing; every request is refused (check it)", nil), known).Detailed(detailed)
+		if got, want := codes(r), []string{"configuration-not-in-force", "other"}; !slices.Equal(got, want) {
+			t.Errorf("%s: %q", code, got)
+		}
+	}
+}
