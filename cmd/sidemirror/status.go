@@ -71,7 +71,6 @@ sidemirror's logins, and what would make them trusted.
 The exit code is 0 if there is no problem, and 1 if there is one.`,
 		Example: `  sudo sidemirror status
   sudo sidemirror status --short
-  sudo sidemirror status --watch
   sudo sidemirror status --json | jq '.engines[].mirror'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

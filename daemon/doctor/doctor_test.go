@@ -74,7 +74,7 @@ func TestEachChainEndsAtItsFirstBrokenLink(t *testing.T) {
 			"sidemirror: ok ok ok; docker 1.2.3: broken; docker.io: ok; ghcr.io: ok", "files-pending"},
 		"an engine that pulls past sidemirror": {func(e *Examination) {
 			e.Try = func(context.Context, string, string) error { return errors.New("manifest unknown") }
-		}, "sidemirror: ok ok ok; docker 1.2.3: ok broken; docker.io: ok; ghcr.io: ok", "engine-bypasses-sidemirror"},
+		}, "sidemirror: ok ok ok; docker 1.2.3: ok broken; docker.io: ok; ghcr.io: ok", "test-pull-failed"},
 		"an engine that cannot be asked": {func(e *Examination) {
 			e.Try = func(context.Context, string, string) error { return hostconfig.ErrNoPull }
 		}, "sidemirror: ok ok ok; docker 1.2.3: ok skipped; docker.io: ok; ghcr.io: ok", ""},

@@ -46,8 +46,8 @@ func (e *Examination) pull(ctx context.Context, c *Chain, state engine.State) {
 			return
 		case err != nil:
 			c.add(Link{Name: "test pull", State: Broken, Problems: []*problem.Problem{{
-				Code: "engine-bypasses-sidemirror", Path: registry,
-				Text: fmt.Sprintf("the engine could not pull the image that sidemirror serves itself under this registry's name, so its pulls do not reach sidemirror; it reported: %s", oneLine(err)),
+				Code: "test-pull-failed", Path: registry,
+				Text: fmt.Sprintf("the engine could not pull the test image, which no registry has and sidemirror serves itself; it reported: %s", oneLine(err)),
 				Hint: hintOf(state.Engine),
 			}}})
 			return

@@ -19,7 +19,7 @@ type examined struct {
 	}
 }
 
-// broken lists the broken links: "engine docker/test pull: engine-bypasses-sidemirror".
+// broken lists the broken links: "engine docker/test pull: test-pull-failed".
 func (e examined) broken() (list []string) {
 	for _, c := range e.Chains {
 		for _, l := range c.Links {
@@ -131,7 +131,7 @@ var breakages = []breakage{
 	{name: "the registry cannot be reached", do: "iptables -I OUTPUT -p tcp -d " + outside + " -j REJECT --reject-with tcp-reset",
 		undo: "iptables -D OUTPUT -p tcp -d " + outside + " -j REJECT --reject-with tcp-reset", want: "registry docker.io/connection: upstream-unreachable"},
 	{name: "Docker pulls past sidemirror", do: "iptables -t nat -I OUTPUT -o lo -p tcp --dport 305 -m owner --uid-owner root -m cgroup --path system.slice/docker.service -j REDIRECT --to-ports 9",
-		undo: "iptables -t nat -F OUTPUT; systemctl restart docker", want: "engine docker/test pull: engine-bypasses-sidemirror"},
+		undo: "iptables -t nat -F OUTPUT; systemctl restart docker", want: "engine docker/test pull: test-pull-failed"},
 }
 
 func TestDoctorNamesTheBrokenLink(t *testing.T) {

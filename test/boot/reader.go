@@ -44,7 +44,7 @@ printf 'ann ALL=(ALL) NOPASSWD: ALL\nDefaults env_keep += "SYSTEMD_EDITOR SYSTEM
 printf '#!/bin/sh\nfor file; do :; done\ncat /srv/pasted >"$file"\n' >/srv/editor
 chmod 755 /srv/editor
 mkdir -p /etc/containers
-printf '[storage]\ndriver = "vfs"\n' >/etc/containers/storage.conf # the disk is an overlay already
+printf '[storage]\ndriver = "vfs"\ngraphroot = "/var/lib/containers/storage"\nrunroot = "/run/containers/storage"\n' >/etc/containers/storage.conf # the disk is an overlay already
 mkdir -p /home/ann/sidemirror/dist
 chown -R ann: /home/ann`
 
