@@ -228,7 +228,7 @@ func (d *docker) planHosts(ctx context.Context, p *engine.Plan, hosts certsd.Fol
 // allowsDefault reports whether a hosts.toml of _default would override no setting, or notes why not.
 // dockerd would ask insecure registries by HTTPS alone, except those at localhost and at loopback
 // addresses (containerd, core/remotes/docker/config, ConfigureHosts). A host name at a loopback address
-// is not insecure by itself: 28.5.2 and 29.7.2 ask it by HTTPS, unless a network says otherwise.
+// is not insecure alone: 28.5.2 and 29.7.2 ask it by HTTPS, unless a network says otherwise.
 func (d *docker) allowsDefault(p *engine.Plan, t trust) bool {
 	item := t.overridden()
 	if item == "" {
