@@ -15,7 +15,7 @@ func nodes(elements []element) []string {
 }
 
 // parse returns the elements of a Forwarded header (RFC 7239, 4). It reports whether the header has
-// its form. If not, what a quote encloses cannot be told, and nothing of it counts.
+// its form. If not, nothing of it counts: a quote may enclose the rest.
 func parse(text string) (elements []element, ok bool) {
 	if strings.Trim(text, " \t") == "" {
 		return nil, true
