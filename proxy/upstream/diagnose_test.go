@@ -92,7 +92,7 @@ func TestADiagnosisNamesTheStepThatFails(t *testing.T) {
 		at     func(t *testing.T) (url, ca string)
 		cred   credential.Credential
 		unread error
-		step   string // the last one
+		step   string       // the last one
 		code   problem.Code // "" if all is well
 	}{
 		"all is well":                 {at: plain(well), step: "login"},
