@@ -40,7 +40,7 @@ func checkNetwork(text string) error {
 	return nil
 }
 
-func checkGuestLogin(text string) error {
+func checkLentLogin(text string) error {
 	if text == Wildcard {
 		return wrong(`"*" stands for every registry`, "write the names of registries, as \"docker.io\"")
 	}
