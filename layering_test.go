@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 		"daemon/activity", "daemon/admin", "daemon/certificate", "daemon/health", "daemon/metrics",
 		"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
 		"proxy", "proxy/access", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed",
-		"proxy/observe", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
+		"proxy/observe", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream", "proxy/visitor",
 	},
 	"daemon/activity":              {"proxy/observe"},
 	"daemon/admin":                 {"daemon/activity", "daemon/health", "daemon/state"},
@@ -85,7 +85,7 @@ var mayImport = map[string][]string{
 	"hostconfig/unitfile":    {"hostconfig/hostfs"},
 	"hostconfig/version":     {},
 
-	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/forwarded", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/testimage", "proxy/transfer", "proxy/upstream"},
+	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/forwarded", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/testimage", "proxy/transfer", "proxy/upstream", "proxy/visitor", "proxy/visitor/users"},
 	"proxy/access":                  {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
 	"proxy/auth":                    {"proxy/credential", "proxy/oci"},
 	"proxy/cache":                   {"proxy/oci"},
