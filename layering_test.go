@@ -104,6 +104,8 @@ var mayImport = map[string][]string{
 	"proxy/prefetch":                {},
 	"proxy/testimage":               {},
 	"proxy/transfer":                {"proxy/cache", "proxy/oci"},
+	"proxy/visitor":                 {"proxy/forwarded", "proxy/oci", "proxy/visitor/users"},
+	"proxy/visitor/users":           {},
 	"proxy/upstream":                {"daemon/config", "proxy/auth", "proxy/credential", "proxy/observe", "proxy/oci"},
 }
 
