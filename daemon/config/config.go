@@ -345,7 +345,7 @@ func (c *Config) Contents() string { return c.source.data }
 // Files returns the certificates and keys that c names.
 func (c *Config) Files() []string {
 	var files []string
-	for _, file := range []string{c.Site.Cert, c.Site.Key, c.Site.ACMECA} {
+	for _, file := range []string{c.Site.Cert, c.Site.Key, c.Site.ACMECA, c.Site.Users} {
 		if file != "" {
 			files = append(files, file)
 		}

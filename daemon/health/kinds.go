@@ -25,6 +25,7 @@ var kinds = []Kind{
 	{Code: "site-certificate-expired", Title: "the certificate of the site is not valid now", Severity: Error},
 	{Code: "site-certificate-name", Title: "the certificate of the site is for other names", Severity: Error},
 	{Code: "site-certificate-old", Title: "the certificate of the site was not renewed", Severity: Warning},
+	{Code: "site-users-unreadable", Title: "the users of the site cannot be read", Severity: Error},
 	{Code: "name-server-denied", Title: "the name server cannot be reached", Severity: Error, Logged: true},
 	{Code: "cache-missing", Title: "nothing is stored", Severity: Error, Logged: true},
 	{Code: "cache-read-only", Title: "nothing new is stored", Severity: Error},

@@ -297,6 +297,7 @@ var vocabulary = map[language]words{
 		"title site-certificate-expired":    "站点的证书目前无效",
 		"title site-certificate-name":       "站点的证书不包含所用的域名",
 		"title site-certificate-old":        "站点的证书未能续期",
+		"title site-users-unreadable":       "无法读取站点的用户",
 		"title trust-by-user-alone":         "只能按用户区分调用方",
 	},
 }
