@@ -176,6 +176,7 @@ func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.scraped.follow(d.work, c.Metrics.Listen)
 	d.shown.Store(c)
 	d.trust.Store(peer.NewTrust(c.Trust.UIDs, c.Trust.Units, nil))
+	d.visitors.Configure(visitorsOf(c.Site))
 	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
 		d.retiring.Go(old.retire)
 	}

@@ -30,6 +30,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/peer"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // Run serves as the configuration at source says until ctx is done. Then it lets the requests
@@ -68,6 +69,7 @@ type daemon struct {
 	sockets   *sockets
 	guests    *guests
 	site      *site
+	visitors  *visitor.Site
 	limiter   *listener.Limiter
 	server    *http.Server
 	handler   currentGeneration
@@ -97,7 +99,8 @@ type daemon struct {
 func newDaemon(source config.Source, stderr io.Writer) *daemon {
 	d := &daemon{started: time.Now(), source: source, checkPort: listener.CheckPort, log: logrus.New(), guests: newGuests(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
-	d.site = d.newSite()
+	d.site, d.visitors = d.newSite(), visitor.New()
+	d.caches.visitors = d.visitors
 	d.activity = activity.New()
 	d.health = health.New(d.logProblem)
 	d.observe("")

@@ -40,6 +40,7 @@ func (d *daemon) examine(now time.Time) {
 	_, guests := d.guests.report()
 	set("guests", guests...)
 	set("site", d.site.problems()...)
+	set("visitors", d.visitors.Users.Problem())
 	var logins []*problem.Problem
 	if s, ok := d.handler.get().service.(problematic); ok {
 		logins = s.Problems()
