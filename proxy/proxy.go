@@ -52,6 +52,7 @@ type Proxy struct {
 	log       *logrus.Logger
 	accessLog AccessLog // nil: none
 	observer  observe.Observer
+	tracer    observe.Tracer // nil: no request is followed
 }
 
 // New makes a Proxy. It dials nothing. It fails if a certificate that c names cannot be read.
@@ -87,6 +88,7 @@ func New(c Config) (*Proxy, error) {
 		log:       c.Log,
 		accessLog: c.AccessLog,
 		observer:  c.Observer,
+		tracer:    c.Tracer,
 	}
 	if p.transfers == nil {
 		p.own = transfer.New(c.Cache)
