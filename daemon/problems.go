@@ -40,6 +40,7 @@ func (d *daemon) examine(now time.Time) {
 	set("traces", d.traces.problem())
 	_, guests := d.guests.report()
 	set("guests", guests...)
+	set("site", d.site.problems()...)
 	var logins []*problem.Problem
 	if s, ok := d.handler.get().service.(problematic); ok {
 		logins = s.Problems()

@@ -10,6 +10,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -53,6 +54,8 @@ type Proxy struct {
 	accessLog AccessLog // nil: none
 	observer  observe.Observer
 	tracer    observe.Tracer // nil: no request is followed
+
+	trustedProxies []netip.Prefix // of the site
 }
 
 // New makes a Proxy. It dials nothing. It fails if a certificate that c names cannot be read.
@@ -89,6 +92,8 @@ func New(c Config) (*Proxy, error) {
 		accessLog: c.AccessLog,
 		observer:  c.Observer,
 		tracer:    c.Tracer,
+
+		trustedProxies: c.Site.TrustedProxies,
 	}
 	if p.transfers == nil {
 		p.own = transfer.New(c.Cache)
