@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,7 +111,7 @@ func plain(field any) any {
 		return append([]uint32{}, *p...)
 	case *[]netip.AddrPort:
 		return texts(*p)
-	case *[]*url.URL:
+	case *[]Upstream:
 		return texts(*p)
 	case *[]string:
 		return append([]string{}, *p...)
