@@ -20,8 +20,8 @@ type Upstream struct {
 	// project of that name. It is empty if the names are the registry's own.
 	Prefix string
 
-	// Namespaced means that the server mirrors several registries and is told by the query
-	// "ns=NAME" which one is meant, as containerd tells its mirrors.
+	// Namespaced means that the server mirrors several registries. The query "ns=NAME" of each
+	// request names the one that is meant, as in containerd's requests to mirrors.
 	Namespaced bool
 
 	// Optional means that a refusal by this server does not count as the registry's: the next one
@@ -123,7 +123,7 @@ func (u Upstream) checkPath(given *url.URL, text string) error {
 	api := slices.Contains(strings.Split(path, "/"), "v2")
 	origin := given.Scheme + "://" + given.Host
 	switch {
-	case given.RawPath != "" || strings.Contains(path, "//") || !plainPath(u.URL.Path):
+	case given.RawPath != "" || strings.Contains(given.Path, "//") || !plainPath(u.URL.Path):
 		return wrong(quote(text)+" has a path with characters that no registry's API has", fmt.Sprintf("write %q, with the name of a repository in the place of PREFIX", origin+"/v2/PREFIX"))
 	case path != "" && !api && oci.ValidRepository(path):
 		return wrong(quote(text)+` has a path without "/v2"`, fmt.Sprintf(

@@ -94,7 +94,7 @@ func TestTheSameMirrorTwiceIsAMistakeAlsoIfOneIsOptional(t *testing.T) {
 }
 
 func FuzzAnUpstreamIsShownAsItIsRead(f *testing.F) {
-	for _, text := range []string{"https://a.b", "optional+ns+https://a.b:1/v2", "http://a/x/v2/y", "ns+http://[::1]:5", "https://a.b/v2/v2/v2", "https://a.b/x"} {
+	for _, text := range []string{"https://a.b", "http://0//", "optional+ns+https://a.b:1/v2", "http://a/x/v2/y", "ns+http://[::1]:5", "https://a.b/v2/v2/v2", "https://a.b/x"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -160,7 +160,7 @@ func (p *pace) rest() {
 	p.times++
 }
 
-// due reports whether the upstream is skipped and is to be tried again now. The caller must do so and
+// due reports whether the upstream is skipped and should be tried again now. The caller must do so and
 // call tried.
 func (p *pace) due() bool {
 	p.mu.Lock()
