@@ -28,13 +28,14 @@ var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
 	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/config", "daemon/doctor", "daemon/handover", "daemon/health", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/buildx", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
 	"daemon": {
-		"daemon/activity", "daemon/admin", "daemon/health", "daemon/metrics",
+		"daemon/activity", "daemon/admin", "daemon/certificate", "daemon/health", "daemon/metrics",
 		"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
 		"proxy", "proxy/access", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed",
 		"proxy/observe", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream",
 	},
 	"daemon/activity":              {"proxy/observe"},
 	"daemon/admin":                 {"daemon/activity", "daemon/health", "daemon/state"},
+	"daemon/certificate":           {},
 	"daemon/health":                {},
 	"daemon/metrics":               {"daemon/health", "proxy/observe"},
 	"daemon/config":                {"proxy/oci"},
@@ -48,7 +49,7 @@ var mayImport = map[string][]string{
 	"daemon/sdnotify":              {"daemon/sdnotify/sdnotifytest"},
 	"daemon/sdnotify/sdnotifytest": {},
 	"daemon/state":                 {},
-	"daemon/web":                   {"daemon/activity", "daemon/config", "daemon/health"},
+	"daemon/web":                   {"daemon/activity", "daemon/config", "daemon/health", "proxy/forwarded"},
 
 	"hostconfig": {
 		"hostconfig/buildkit", "hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/egress", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/kubelet", "hostconfig/live", "hostconfig/ownunit",
@@ -84,7 +85,7 @@ var mayImport = map[string][]string{
 	"hostconfig/unitfile":    {"hostconfig/hostfs"},
 	"hostconfig/version":     {},
 
-	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/testimage", "proxy/transfer", "proxy/upstream"},
+	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/forwarded", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/testimage", "proxy/transfer", "proxy/upstream"},
 	"proxy/access":                  {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
 	"proxy/auth":                    {"proxy/credential", "proxy/oci"},
 	"proxy/cache":                   {"proxy/oci"},
@@ -95,6 +96,7 @@ var mayImport = map[string][]string{
 	"proxy/credential/program":      {"proxy/credential"},
 	"proxy/credential/renewal":      {"proxy/credential"},
 	"proxy/credential/sealed":       {"proxy/credential", "proxy/credential/program"},
+	"proxy/forwarded":               {},
 	"proxy/observe":                 {},
 	"proxy/oci":                     {},
 	"proxy/peer":                    {"proxy/peer/cgroup"},
@@ -102,6 +104,8 @@ var mayImport = map[string][]string{
 	"proxy/prefetch":                {},
 	"proxy/testimage":               {},
 	"proxy/transfer":                {"proxy/cache", "proxy/oci"},
+	"proxy/visitor":                 {"proxy/forwarded", "proxy/oci", "proxy/visitor/users"},
+	"proxy/visitor/users":           {},
 	"proxy/upstream":                {"daemon/config", "proxy/auth", "proxy/credential", "proxy/observe", "proxy/oci"},
 }
 

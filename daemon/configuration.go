@@ -182,6 +182,7 @@ func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	sockets.commit(d.serve)
 	d.line.puts(served{file: c.File, addresses: texts(d.sockets.addresses()), registries: registriesOf(c)})
 	d.guests.set(c.Guests)
+	d.site.set(c)
 	d.watchdog.url.Store(new(d.ownURL()))
 }
 

@@ -67,6 +67,7 @@ type daemon struct {
 	files     *filewatch.Contents
 	sockets   *sockets
 	guests    *guests
+	site      *site
 	limiter   *listener.Limiter
 	server    *http.Server
 	handler   currentGeneration
@@ -96,6 +97,7 @@ type daemon struct {
 func newDaemon(source config.Source, stderr io.Writer) *daemon {
 	d := &daemon{started: time.Now(), source: source, checkPort: listener.CheckPort, log: logrus.New(), guests: newGuests(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
+	d.site = d.newSite()
 	d.activity = activity.New()
 	d.health = health.New(d.logProblem)
 	d.observe("")
@@ -117,8 +119,10 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.sockets = newSockets(handedOver)
-	faults, faultsEnd := logging.ForServer(d.log)
+	own, ofSite := splitSockets(handedOver)
+	d.sockets = newSockets(own)
+	d.site.handedOver = ofSite
+	faults, faultsEnd := logging.ForServer(d.log, logrus.WarnLevel)
 	defer faultsEnd.Close()
 	d.server = d.newServer()
 	d.server.ErrorLog = faults
@@ -130,9 +134,10 @@ func (d *daemon) run(ctx context.Context) error {
 
 	if err := d.start(); err != nil {
 		d.sockets.close()
+		d.site.close()
 		return err
 	}
-	for _, l := range handedOver {
+	for _, l := range own {
 		d.serve(l)
 	}
 	d.inForce("the start")

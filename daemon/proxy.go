@@ -17,6 +17,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/proxy"
+	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/observe"
@@ -74,6 +75,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 	page := web.Info{
 		Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: of.version,
 		Trusted:    func(r *http.Request) bool { return peer.Trusted(r.Context(), of.trust) },
+		Site:       func(r *http.Request) bool { return access.IsSite(r.Context()) },
 		ShowImages: c.Page.ShowImages,
 		Live:       of.live,
 	}
@@ -91,6 +93,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Trust:       of.trust,
 		Credentials: logins.asSources(),
 		GuestLogins: c.Guests.Logins,
+		Site:        c.Site,
 		LoggedIn:    logins.store.Has,
 		Listen:      at,
 		Cache:       of.store,

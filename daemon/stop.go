@@ -54,9 +54,11 @@ func (d *daemon) stop(ctx context.Context, cut context.CancelFunc) {
 func (d *daemon) shut(ctx context.Context, patience time.Duration) {
 	d.sockets.close()
 	d.guests.close()
+	d.site.close()
 	d.accepting.Wait() // from here on the limiter counts every connection
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	d.site.drain(ctx)
 	if !d.limiter.Drain(ctx) {
 		d.log.Warn("cutting what did not finish in time")
 	}

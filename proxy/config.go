@@ -53,6 +53,9 @@ type Config struct {
 	// GuestLogins are the registries whose login is lent to guests, for images that anyone can have.
 	GuestLogins []string
 
+	// Site says who may ask at the site, and which reverse proxies are in front of it.
+	Site config.Site
+
 	// Page, if not nil, responds to "/".
 	Page http.Handler
 

@@ -22,6 +22,7 @@ var handlers = [...]func(*Proxy, *response, *request) error{
 // ServeHTTP responds to one request: with the page at "/", and with the registry API below
 // /v2/.
 func (p *Proxy) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	r = p.asReached(r)
 	w := newResponse(rw, r)
 	defer func() { w.memory.Release() }()
 	err := p.serve(w, r)
@@ -53,7 +54,7 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 	w.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
 	asked, err := oci.ParseRequest(r, p.routes)
 	if err != nil {
-		return p.withRoutes(err)
+		return p.withRoutes(r, err)
 	}
 	w.line.asked = asked
 	w.setHeader("Oci-Namespace", asked.Registry)
@@ -63,7 +64,7 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 	}
 	req, err := p.admit(r, asked, w.line.trusted)
 	if err != nil {
-		return p.withRoutes(err)
+		return p.withRoutes(r, err)
 	}
 	w.memory = req.memory
 	w.line.credential = req.generation()
@@ -110,7 +111,7 @@ func withQuery(path, query string) string {
 
 // admit finds the registry that is asked for and identifies the caller, once per request.
 func (p *Proxy) admit(r *http.Request, asked oci.Request, trusted bool) (*request, error) {
-	reg, err := p.find(asked.Registry, trusted)
+	reg, err := p.find(r, asked.Registry, trusted)
 	if err != nil {
 		return nil, err
 	}
@@ -131,9 +132,12 @@ func (p *Proxy) admit(r *http.Request, asked oci.Request, trusted bool) (*reques
 	}, nil
 }
 
-// find returns the registry of that name.
-func (p *Proxy) find(name string, trusted bool) (*registry, error) {
+// find returns the registry of that name, for the sender of r.
+func (p *Proxy) find(r *http.Request, name string, trusted bool) (*registry, error) {
 	reg := p.routes.registries[name]
+	if access.IsSite(r.Context()) && !p.routes.onSite(name) {
+		return nil, &oci.Error{Code: oci.RegistryUnknown, Message: "this registry is not served here"}
+	}
 	if reg == nil && trusted {
 		reg = p.routes.lookup(name)
 	}
@@ -160,9 +164,12 @@ func mirrorForm(asked oci.Request) bool {
 }
 
 // withRoutes adds to the error of an unknown registry which registries are served.
-func (p *Proxy) withRoutes(err error) error {
+func (p *Proxy) withRoutes(r *http.Request, err error) error {
 	if e, ok := errors.AsType[*oci.Error](err); ok && (e.Code == oci.RegistryUnknown || e.Code == oci.NotFound) {
 		e.Routes = p.routes.table
+		if access.IsSite(r.Context()) {
+			e.Routes = p.routes.hosts
+		}
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -52,6 +53,8 @@ type Proxy struct {
 	log       *logrus.Logger
 	accessLog AccessLog // nil: none
 	observer  observe.Observer
+
+	trustedProxies []netip.Prefix // of the site
 }
 
 // New makes a Proxy. It dials nothing. It fails if a certificate that c names cannot be read.
@@ -87,6 +90,8 @@ func New(c Config) (*Proxy, error) {
 		log:       c.Log,
 		accessLog: c.AccessLog,
 		observer:  c.Observer,
+
+		trustedProxies: c.Site.TrustedProxies,
 	}
 	if p.transfers == nil {
 		p.own = transfer.New(c.Cache)

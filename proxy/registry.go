@@ -10,6 +10,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/forwarded"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
@@ -85,8 +86,12 @@ func protectedAuth(a access.ClientAuth, r *http.Request) access.ClientAuth {
 	return a
 }
 
-// protected reports whether a request came over loopback or TLS.
+// protected reports whether a request came over loopback or TLS. One of the site that came through a
+// reverse proxy did if the proxy says so.
 func protected(r *http.Request) bool {
+	if access.IsSite(r.Context()) {
+		return forwarded.Scheme(r) == "https"
+	}
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	return r.TLS != nil || err == nil && from.Addr().Unmap().IsLoopback()
 }

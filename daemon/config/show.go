@@ -97,6 +97,8 @@ func plain(field any) any {
 		return *p
 	case *int:
 		return *p
+	case *limit:
+		return int(*p)
 	case *uint16:
 		return *p
 	case *time.Duration:
@@ -105,11 +107,15 @@ func plain(field any) any {
 		return time.Duration(*p).String()
 	case *Size:
 		return p.String()
+	case *rate:
+		return p.String()
 	case *Free:
 		return p.String()
 	case *[]uint32:
 		return append([]uint32{}, *p...)
 	case *[]netip.AddrPort:
+		return texts(*p)
+	case *[]netip.Prefix:
 		return texts(*p)
 	case *[]Upstream:
 		return texts(*p)

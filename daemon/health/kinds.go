@@ -3,18 +3,28 @@ package health
 import (
 	"slices"
 	"time"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // kinds are the kinds of problems that the daemon reports about itself.
 var kinds = []Kind{
 	{Code: "no-configuration", Title: "every request is refused", Severity: Error, Logged: true},
-	{Code: "configuration-not-in-force", Title: "the configuration on disk cannot be used", Severity: Error, Logged: true, DependsOn: []string{"no-configuration"}},
+	{Code: "configuration-not-in-force", Title: "the configuration on disk cannot be used", Severity: Error, Logged: true, DependsOn: []problem.Code{"no-configuration"}},
 	{Code: "port-unprivileged", Title: "any user can take the port", Severity: Error, Logged: true},
 	{Code: "guests-not-served", Title: "guests are not served", Severity: Error, Logged: true},
 	{Code: "guests-not-a-bridge", Title: "guests are not served on an interface that is no bridge", Severity: Error, Logged: true},
 	{Code: "guests-port-privileged", Title: "guests are not served, for want of a capability", Severity: Error, Logged: true},
 	{Code: "guests-port-taken", Title: "guests are not served, because the port is taken", Severity: Error, Logged: true},
 	{Code: "guests-too-many", Title: "guests of some bridges are not served", Severity: Error, Logged: true},
+	{Code: "site-not-served", Title: "the site is not served", Severity: Error},
+	{Code: "site-without-name", Title: "the site has no name", Severity: Error},
+	{Code: "site-terms", Title: "the terms of the ACME server were not accepted", Severity: Error},
+	{Code: "site-certificate-missing", Title: "the site has no certificate", Severity: Error, Visible: 20 * time.Second},
+	{Code: "site-certificate-unreadable", Title: "the certificate of the site cannot be read", Severity: Error},
+	{Code: "site-certificate-expired", Title: "the certificate of the site is not valid now", Severity: Error},
+	{Code: "site-certificate-name", Title: "the certificate of the site is for other names", Severity: Error},
+	{Code: "site-certificate-old", Title: "the certificate of the site was not renewed", Severity: Warning},
 	{Code: "name-server-denied", Title: "the name server cannot be reached", Severity: Error, Logged: true},
 	{Code: "cache-missing", Title: "nothing is stored", Severity: Error, Logged: true},
 	{Code: "cache-read-only", Title: "nothing new is stored", Severity: Error},
@@ -23,7 +33,7 @@ var kinds = []Kind{
 	{Code: "login-refused", Title: "a login was refused", Severity: Error},
 	{
 		Code: "upstream-unreachable", Title: "a registry cannot be reached", Severity: Warning, Logged: true,
-		Visible: 20 * time.Second, DependsOn: []string{"name-server-denied"},
+		Visible: 20 * time.Second, DependsOn: []problem.Code{"name-server-denied"},
 	},
 	{
 		Code: "upstream-skipped", Title: "a mirror is skipped because another one is faster", Severity: Note,
@@ -39,7 +49,7 @@ var kinds = []Kind{
 func Kinds() []Kind { return slices.Clone(kinds) }
 
 // kindOf returns the kind of a code.
-func kindOf(code string) Kind {
+func kindOf(code problem.Code) Kind {
 	for _, k := range kinds {
 		if k.Code == code {
 			return k

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/proxy/forwarded"
 )
 
 // Info is what the page shows about the daemon. It contains no secret.
@@ -42,6 +43,10 @@ type Info struct {
 	// Trusted, if not nil, reports whether the sender of a request may see which images are pulled.
 	Trusted func(*http.Request) bool
 
+	// Site, if not nil, reports whether the sender of a request is another host, which pulls through
+	// sidemirror by its domain. It sees how to do that, and nothing about this host.
+	Site func(*http.Request) bool
+
 	// ShowImages lets every sender see them.
 	ShowImages bool
 }
@@ -49,10 +54,13 @@ type Info struct {
 //go:embed page.html live.html commands.html en.html zh.html style.css page.js
 var files embed.FS
 
-var pages = map[language]*template.Template{
-	english: template.Must(template.ParseFS(files, "page.html", "live.html", "commands.html", "en.html")),
-	chinese: template.Must(template.ParseFS(files, "page.html", "live.html", "commands.html", "zh.html")),
-}
+// pages returns the templates. They are read when the page is first asked for.
+var pages = sync.OnceValue(func() map[language]*template.Template {
+	return map[language]*template.Template{
+		english: template.Must(template.ParseFS(files, "page.html", "live.html", "commands.html", "en.html")),
+		chinese: template.Must(template.ParseFS(files, "page.html", "live.html", "commands.html", "zh.html")),
+	}
+})
 
 // page is the handler.
 type page struct {
@@ -97,7 +105,7 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "no-referrer")
 	// Another site's page can neither embed this one nor hold on to its window.
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	if r.TLS != nil || loopback(hostName(r.Host)) {
+	if forwarded.Scheme(r) == "https" || loopback(hostName(r.Host)) {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin") // browsers complain about it elsewhere
 	}
 	h.Set("Cache-Control", "no-store")
@@ -119,7 +127,7 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		name = "live"
 	}
 	var body bytes.Buffer
-	if err := pages[lang].ExecuteTemplate(&body, name, p.view(r, lang)); err != nil {
+	if err := pages()[lang].ExecuteTemplate(&body, name, p.view(r, lang)); err != nil {
 		http.Error(w, "writing the page: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
