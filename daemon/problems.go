@@ -37,6 +37,7 @@ func (d *daemon) examine(now time.Time) {
 	set("name servers", d.names.problem(d.log))
 	set("trust", d.trustProblem())
 	set("metrics", d.scraped.wrong()...)
+	set("traces", d.traces.problem())
 	_, guests := d.guests.report()
 	set("guests", guests...)
 	set("site", d.site.problems()...)

@@ -53,6 +53,7 @@ type Proxy struct {
 	log       *logrus.Logger
 	accessLog AccessLog // nil: none
 	observer  observe.Observer
+	tracer    observe.Tracer // nil: no request is followed
 
 	trustedProxies []netip.Prefix // of the site
 }
@@ -90,6 +91,7 @@ func New(c Config) (*Proxy, error) {
 		log:       c.Log,
 		accessLog: c.AccessLog,
 		observer:  c.Observer,
+		tracer:    c.Tracer,
 
 		trustedProxies: c.Site.TrustedProxies,
 	}

@@ -48,11 +48,12 @@ func (r *Recorder) RequestEnded(q *observe.Request) {
 	if q.Kind != "manifest" && q.Kind != "blob" {
 		return
 	}
-	engine := observe.Engine(q.UserAgent)
+	key := q.PullKey()
+	engine := key.Engine
 	end := q.Started.Add(q.Duration)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pulls.add(q, engine, end)
+	r.pulls.add(q, key, end)
 	if q.Failed {
 		return
 	}

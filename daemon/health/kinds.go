@@ -41,6 +41,8 @@ var kinds = []Kind{
 	},
 	{Code: "rate-limit-used-up", Title: "a registry serves no more requests for now", Severity: Warning},
 	{Code: "metrics-unavailable", Title: "the metrics are not served", Severity: Error},
+	{Code: "traces-misconfigured", Title: "no traces are sent", Severity: Error},
+	{Code: "traces-not-received", Title: "traces are lost", Severity: Warning},
 	{Code: "trust-by-user-alone", Title: "a caller's user alone decides whether it is trusted", Severity: Note, Logged: true},
 }
 

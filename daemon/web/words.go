@@ -285,6 +285,8 @@ var vocabulary = map[language]words{
 		"title upstream-skipped":            "镜像源响应较慢，暂时跳过",
 		"title rate-limit-used-up":          "镜像仓库暂时不再响应请求",
 		"title metrics-unavailable":         "无法提供监控指标",
+		"title traces-misconfigured":        "链路追踪的设置有误，未发送任何数据",
+		"title traces-not-received":         "链路追踪数据未能送达",
 		"title guests-not-served":           "未能为虚拟机和容器网络提供服务",
 		"title guests-not-a-bridge":         "所配置的接口不是网桥，未在其上提供服务",
 		"title guests-port-privileged":      "缺少权限，无法在网桥上监听该端口",

@@ -54,7 +54,7 @@ func onItsOwn(ctx context.Context) context.Context { return context.WithValue(ct
 
 // RoundTrip implements [http.RoundTripper].
 func (c connections) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := c.roundTrip(req)
+	resp, err := c.followed(req)
 	e := observe.Exchange{Upstream: c.upstream, Redirected: c.redirected}
 	if err == nil {
 		e.Status = resp.StatusCode

@@ -75,7 +75,8 @@ func build() (path, dir string, err error) {
 		return "", dir, err
 	}
 	path = filepath.Join(dir, "sidemirror")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/sidemirror")
+	// As packages are built, so that what they compile need not be compiled again.
+	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "./cmd/sidemirror")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
