@@ -210,7 +210,7 @@ func TestAFailedConnectionIsFollowedToItsEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		gone.Close()
-		c.Registries[0].Upstreams = []*url.URL{u}
+		c.Registries[0].Upstreams = []config.Upstream{config.NewUpstream(u)}
 	})
 	g.do(t, "GET", "/v2/library/a/manifests/v1")
 	f.paths(t)
