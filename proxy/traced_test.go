@@ -261,7 +261,7 @@ func storing(tb testing.TB, upstream string) *Proxy {
 		tb.Fatal(err)
 	}
 	reg := config.NewRegistry("docker.io")
-	reg.Upstreams = []*url.URL{u}
+	reg.Upstreams = []config.Upstream{config.NewUpstream(u)}
 	c := Config{Registries: []config.Registry{reg}, Default: "docker.io", Cache: dir}
 	p, err := New(c)
 	if err != nil {
