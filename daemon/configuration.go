@@ -196,14 +196,14 @@ func registriesOf(c *config.Config) []string {
 	return names
 }
 
-// upstreamsOf returns the hosts that c names, as the proxy's reports name them.
-func upstreamsOf(c *config.Config) (hosts []string) {
+// upstreamsOf returns the upstreams that c names, as the proxy's reports name them.
+func upstreamsOf(c *config.Config) (labels []string) {
 	for _, r := range c.Registries {
 		for _, u := range r.Upstreams {
-			hosts = append(hosts, u.Host)
+			labels = append(labels, u.Label())
 		}
 	}
-	return hosts
+	return labels
 }
 
 // ownURL returns what the watchdog asks for: the page, which asks no upstream.

@@ -44,6 +44,7 @@ import (
 func Run(ctx context.Context, source config.Source, version string) error {
 	d := newDaemon(source, os.Stderr)
 	d.observe(version)
+	defer d.trace(version)()
 	d.toJournal = sdnotify.StderrIsJournal()
 	d.lastGood = config.DefaultLastGood(source.Environ)
 	d.build = func(c *config.Config, found handover.Handover, at []netip.AddrPort, log *logrus.Logger) (service, error) {
@@ -80,6 +81,7 @@ type daemon struct {
 	health    *health.Registry
 	metrics   *metrics.Metrics
 	scraped   metricsListener
+	traces    traces
 	version   string
 	started   time.Time
 	rechecked time.Time // upstreams that are out of reach

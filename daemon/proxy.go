@@ -63,8 +63,9 @@ type proxyParts struct {
 	log       *logrus.Logger
 	access    proxy.AccessLog
 	observer  observe.Observer
-	trust     *peer.Trust // nil: no caller is trusted
-	store     *cache.Dir  // nil: nothing is stored
+	tracer    observe.Tracer // nil: no request is followed
+	trust     *peer.Trust    // nil: no caller is trusted
+	store     *cache.Dir     // nil: nothing is stored
 	transfers *transfer.Transfers
 	live      func() web.Live
 	visitors  *visitor.Site // nil: none is admitted
@@ -107,6 +108,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Log:         of.log,
 		AccessLog:   of.access,
 		Observer:    of.observer,
+		Tracer:      of.tracer,
 	}
 	p, err := proxy.New(settings)
 	if err != nil {

@@ -43,6 +43,7 @@ type accessLine struct {
 	ahead      bool          // the blob was fetched before a client asked for it
 
 	visit *visitor.Visit // nil: the request did not come in at the site
+	span  observe.Span   // nil if the request is not followed
 }
 
 // answeredBy records which upstream responded.
@@ -66,21 +67,44 @@ func (p *Proxy) ended(l *accessLine, err error) {
 	}
 	took := time.Since(l.started)
 	if l.http.Context().Value(unloggedKey{}) == nil {
-		p.observe(l, took, err)
+		r := observedRoom.Get().(*observe.Request)
+		l.describe(r)
+		r.Duration, r.Failed = took, err != nil || l.status >= http.StatusBadRequest
+		p.observer.RequestEnded(r)
+		if l.span != nil {
+			l.span.End(observe.Result{Request: r})
+		}
+		*r = observe.Request{}
+		observedRoom.Put(r)
 	}
 	if p.accessLog != nil {
 		p.logAccess(l, took, err)
 	}
 }
 
-// observe notifies the observer of a request.
-func (p *Proxy) observe(l *accessLine, took time.Duration, err error) {
+// follow begins the span of a request, if a tracer follows it. Only trusted callers may say to which
+// trace of their own the request belongs.
+func (p *Proxy) follow(l *accessLine) {
+	if p.tracer == nil || l.http.Context().Value(unloggedKey{}) != nil {
+		return
+	}
 	r := observedRoom.Get().(*observe.Request)
-	defer observedRoom.Put(r)
+	l.describe(r)
+	parent := ""
+	if l.trusted {
+		parent = l.http.Header.Get("Traceparent")
+	}
+	l.span = p.tracer.Begin(r, parent)
+	*r = observe.Request{}
+	observedRoom.Put(r)
+}
+
+// describe sets r to what is known of the request.
+func (l *accessLine) describe(r *observe.Request) {
 	*r = observe.Request{
 		Registry: l.asked.Registry, Repository: l.asked.Repository, Tag: l.asked.Tag, Digest: string(l.asked.Digest + l.digest),
-		Method: l.http.Method, Status: l.status, Cache: l.cache, Source: l.source(), Bytes: l.bytes, Failed: err != nil || l.status >= http.StatusBadRequest,
-		Started: l.started, Duration: took,
+		Method: l.http.Method, Status: l.status, Cache: l.cache, Source: l.source(), Bytes: l.bytes,
+		Started: l.started,
 		Trusted: l.trusted, UID: -1, Remote: l.http.RemoteAddr, UserAgent: l.http.UserAgent(),
 	}
 	if l.asked.Kind != 0 {
@@ -92,8 +116,6 @@ func (p *Proxy) observe(l *accessLine, took time.Duration, err error) {
 	if l.visit != nil {
 		r.Remote = netip.AddrPortFrom(l.visit.Client.Addr, 0).String()
 	}
-	p.observer.RequestEnded(r)
-	*r = observe.Request{}
 }
 
 // source returns where the body came from.

@@ -87,6 +87,9 @@ type Config struct {
 
 	// Observer, if not nil, is notified of what the proxy does.
 	Observer observe.Observer
+
+	// Tracer, if not nil, follows the requests.
+	Tracer observe.Tracer
 }
 
 // Adopted is how the engines reach a registry.

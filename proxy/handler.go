@@ -72,10 +72,12 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 		redirectTo(w, r, asked, full)
 		return nil
 	}
+	p.follow(&w.line)
 	req, err := p.admit(r, asked, w.line.trusted)
 	if err != nil {
 		return p.withRoutes(r, err)
 	}
+	req.span = w.line.span
 	w.memory = req.memory
 	w.line.credential = req.generation()
 	if isTestImage(req) {

@@ -53,6 +53,7 @@ type Proxy struct {
 	log       *logrus.Logger
 	accessLog AccessLog // nil: none
 	observer  observe.Observer
+	tracer    observe.Tracer // nil: no request is followed
 
 	guestQuota *access.Quota // nil: no login is lent to guests
 
@@ -97,6 +98,7 @@ func New(c Config) (*Proxy, error) {
 		log:       c.Log,
 		accessLog: c.AccessLog,
 		observer:  c.Observer,
+		tracer:    c.Tracer,
 
 		guestQuota: access.NewQuota(c.Credentials, c.GuestLogins),
 

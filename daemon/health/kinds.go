@@ -36,8 +36,14 @@ var kinds = []Kind{
 		Code: "upstream-unreachable", Title: "a registry cannot be reached", Severity: Warning, Logged: true,
 		Visible: 20 * time.Second, DependsOn: []problem.Code{"name-server-denied"},
 	},
+	{
+		Code: "upstream-skipped", Title: "a mirror is skipped because another one is faster", Severity: Note,
+		Visible: 20 * time.Second,
+	},
 	{Code: "rate-limit-used-up", Title: "a registry serves no more requests for now", Severity: Warning},
 	{Code: "metrics-unavailable", Title: "the metrics are not served", Severity: Error},
+	{Code: "traces-misconfigured", Title: "no traces are sent", Severity: Error},
+	{Code: "traces-not-received", Title: "traces are lost", Severity: Warning},
 	{Code: "trust-by-user-alone", Title: "a caller's user alone decides whether it is trusted", Severity: Note, Logged: true},
 }
 
