@@ -85,7 +85,7 @@ func (f *cacheFolder) serve(s *caches, c *config.Config, found handover.Handover
 	parts := proxyParts{
 		version: version, log: log, access: s.access, observer: s.observer, tracer: s.tracer, found: found, live: s.live,
 		visitors: s.visitors,
-		trust: peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
+		trust:    peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
 	}
 	if f == nil {
 		p, err := newProxy(c, at, parts)
