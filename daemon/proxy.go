@@ -17,12 +17,14 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/proxy"
+	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // Login asks the upstream that a login stored under the key of registry and namespace is for,
@@ -61,10 +63,12 @@ type proxyParts struct {
 	log       *logrus.Logger
 	access    proxy.AccessLog
 	observer  observe.Observer
-	trust     *peer.Trust // nil: no caller is trusted
-	store     *cache.Dir  // nil: nothing is stored
+	tracer    observe.Tracer // nil: no request is followed
+	trust     *peer.Trust    // nil: no caller is trusted
+	store     *cache.Dir     // nil: nothing is stored
 	transfers *transfer.Transfers
 	live      func() web.Live
+	visitors  *visitor.Site // nil: none is admitted
 	found     handover.Handover
 }
 
@@ -74,6 +78,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 	page := web.Info{
 		Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: of.version,
 		Trusted:    func(r *http.Request) bool { return peer.Trusted(r.Context(), of.trust) },
+		Site:       func(r *http.Request) bool { return access.IsSite(r.Context()) },
 		ShowImages: c.Page.ShowImages,
 		Live:       of.live,
 	}
@@ -91,6 +96,8 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Trust:       of.trust,
 		Credentials: logins.asSources(),
 		GuestLogins: c.Guests.Logins,
+		Site:        c.Site,
+		Visitors:    of.visitors,
 		LoggedIn:    logins.store.Has,
 		Listen:      at,
 		Cache:       of.store,
@@ -101,6 +108,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Log:         of.log,
 		AccessLog:   of.access,
 		Observer:    of.observer,
+		Tracer:      of.tracer,
 	}
 	p, err := proxy.New(settings)
 	if err != nil {
