@@ -24,6 +24,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // Login asks the upstream that a login stored under the key of registry and namespace is for,
@@ -62,10 +63,12 @@ type proxyParts struct {
 	log       *logrus.Logger
 	access    proxy.AccessLog
 	observer  observe.Observer
-	trust     *peer.Trust // nil: no caller is trusted
-	store     *cache.Dir  // nil: nothing is stored
+	tracer    observe.Tracer // nil: no request is followed
+	trust     *peer.Trust    // nil: no caller is trusted
+	store     *cache.Dir     // nil: nothing is stored
 	transfers *transfer.Transfers
 	live      func() web.Live
+	visitors  *visitor.Site // nil: none is admitted
 	found     handover.Handover
 }
 
@@ -94,6 +97,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Credentials: logins.asSources(),
 		GuestLogins: c.Guests.Logins,
 		Site:        c.Site,
+		Visitors:    of.visitors,
 		LoggedIn:    logins.store.Has,
 		Listen:      at,
 		Cache:       of.store,
@@ -104,6 +108,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Log:         of.log,
 		AccessLog:   of.access,
 		Observer:    of.observer,
+		Tracer:      of.tracer,
 	}
 	p, err := proxy.New(settings)
 	if err != nil {

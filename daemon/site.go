@@ -105,7 +105,7 @@ func (s *site) start() {
 	if s.secure != nil {
 		return
 	}
-	s.limiter = listener.NewSiteLimiter()
+	s.limiter = listener.NewSiteLimiter(s.d.visitors.Share)
 	s.secure, s.plain = listener.NewSiteServer(&s.d.handler), listener.NewServer(http.HandlerFunc(s.redirect))
 	// Anyone can cause what they report, such as a handshake that fails.
 	faults, closer := logging.ForServer(s.d.log, logrus.DebugLevel)

@@ -10,6 +10,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/forwarded"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -128,7 +129,7 @@ func relayToken(w *response, r *request, reg *registry, in auth.TokenRequest) er
 	as := func(*upstream.Upstream) upstream.Identity {
 		return upstream.Identity{Certificate: r.caller.Trusted}
 	}
-	relayed, u, err := reg.home().Relay(r.http.Context(), in, as)
+	relayed, u, err := reg.home().Relay(observe.WithSpan(r.http.Context(), r.span), in, as)
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,8 @@ func variables(cmd *cobra.Command) (items []manItem) {
 	}
 	if uses(cmd, []string{"serve"}) {
 		items = append(items, manItem{"LISTEN_FDS, LISTEN_PID", "The sockets that systemd hands over."},
-			manItem{"STATE_DIRECTORY", "Where the last valid configuration is stored."})
+			manItem{"STATE_DIRECTORY", "Where the last valid configuration is stored."},
+			manItem{"OTEL_EXPORTER_OTLP_ENDPOINT", "The URL of a receiver of OpenTelemetry traces. Without it, none are made. docs/traces.md describes the other variables of OpenTelemetry."})
 	}
 	if uses(cmd, []string{"completion"}) {
 		items = append(items, manItem{"SIDEMIRROR_COMPLETION_DESCRIPTIONS", "If it is 0, the shell shows names without descriptions."})

@@ -25,18 +25,26 @@ var kinds = []Kind{
 	{Code: "site-certificate-expired", Title: "the certificate of the site is not valid now", Severity: Error},
 	{Code: "site-certificate-name", Title: "the certificate of the site is for other names", Severity: Error},
 	{Code: "site-certificate-old", Title: "the certificate of the site was not renewed", Severity: Warning},
+	{Code: "site-users-unreadable", Title: "the users of the site cannot be read", Severity: Error},
 	{Code: "name-server-denied", Title: "the name server cannot be reached", Severity: Error, Logged: true},
 	{Code: "cache-missing", Title: "nothing is stored", Severity: Error, Logged: true},
 	{Code: "cache-read-only", Title: "nothing new is stored", Severity: Error},
 	{Code: "cache-disk-full", Title: "nothing new is stored, because the disk is full", Severity: Error, Logged: true},
+	{Code: "state-unwritable", Title: "the configuration in force cannot be stored", Severity: Error, Logged: true},
 	{Code: "credentials-unreadable", Title: "logins cannot be read", Severity: Error, Logged: true},
 	{Code: "login-refused", Title: "a login was refused", Severity: Error},
 	{
 		Code: "upstream-unreachable", Title: "a registry cannot be reached", Severity: Warning, Logged: true,
 		Visible: 20 * time.Second, DependsOn: []problem.Code{"name-server-denied"},
 	},
+	{
+		Code: "upstream-skipped", Title: "a mirror is skipped because another one is faster", Severity: Note,
+		Visible: 20 * time.Second,
+	},
 	{Code: "rate-limit-used-up", Title: "a registry serves no more requests for now", Severity: Warning},
 	{Code: "metrics-unavailable", Title: "the metrics are not served", Severity: Error},
+	{Code: "traces-misconfigured", Title: "no traces are sent", Severity: Error},
+	{Code: "traces-not-received", Title: "traces are lost", Severity: Warning},
 	{Code: "trust-by-user-alone", Title: "a caller's user alone decides whether it is trusted", Severity: Note, Logged: true},
 }
 
