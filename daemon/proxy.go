@@ -24,6 +24,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // Login asks the upstream that a login stored under the key of registry and namespace is for,
@@ -67,6 +68,7 @@ type proxyParts struct {
 	store     *cache.Dir     // nil: nothing is stored
 	transfers *transfer.Transfers
 	live      func() web.Live
+	visitors  *visitor.Site // nil: none is admitted
 	found     handover.Handover
 }
 
@@ -95,6 +97,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Credentials: logins.asSources(),
 		GuestLogins: c.Guests.Logins,
 		Site:        c.Site,
+		Visitors:    of.visitors,
 		LoggedIn:    logins.store.Has,
 		Listen:      at,
 		Cache:       of.store,

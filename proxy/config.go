@@ -14,6 +14,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // Config is what a [Proxy] is made from. The daemon validates it: New fails only on what it has to
@@ -53,8 +54,11 @@ type Config struct {
 	// GuestLogins are the registries whose login is lent to guests, for images that anyone can have.
 	GuestLogins []string
 
-	// Site says who may ask at the site, and which reverse proxies are in front of it.
+	// Site has the logins that are lent to visitors of the site, and the reverse proxies in front of it.
 	Site config.Site
+
+	// Visitors decides who may ask at the site, and how much. If it is nil, every visitor is refused.
+	Visitors *visitor.Site
 
 	// Page, if not nil, responds to "/".
 	Page http.Handler

@@ -24,6 +24,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/prefetch"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 const (
@@ -39,7 +40,6 @@ const (
 type Proxy struct {
 	routes    *routes
 	policy    access.Policy
-	quota     *access.Quota // nil: no login is lent to guests
 	page      http.Handler
 	cache     *cache.Dir // nil: nothing is stored
 	transfers *transfer.Transfers
@@ -55,7 +55,12 @@ type Proxy struct {
 	observer  observe.Observer
 	tracer    observe.Tracer // nil: no request is followed
 
-	trustedProxies []netip.Prefix // of the site
+	guestQuota *access.Quota // nil: no login is lent to guests
+
+	// Of the site:
+	visitors       *visitor.Site
+	siteQuota      *access.Quota // nil: no login is lent to visitors
+	trustedProxies []netip.Prefix
 }
 
 // New makes a Proxy. It dials nothing. It fails if a certificate that c names cannot be read.
@@ -63,6 +68,9 @@ func New(c Config) (*Proxy, error) {
 	if c.Log == nil {
 		c.Log = logrus.New()
 		c.Log.SetOutput(io.Discard)
+	}
+	if c.Visitors == nil {
+		c.Visitors = visitor.New()
 	}
 	if c.Page == nil {
 		c.Page = http.NotFoundHandler()
@@ -80,7 +88,6 @@ func New(c Config) (*Proxy, error) {
 	p := &Proxy{
 		routes:    routes,
 		policy:    access.Policy{Trust: c.Trust, Credentials: c.Credentials},
-		quota:     access.NewQuota(c.Credentials, c.GuestLogins),
 		page:      c.Page,
 		cache:     c.Cache,
 		transfers: c.Transfers,
@@ -93,6 +100,10 @@ func New(c Config) (*Proxy, error) {
 		observer:  c.Observer,
 		tracer:    c.Tracer,
 
+		guestQuota: access.NewQuota(c.Credentials, c.GuestLogins),
+
+		visitors:       c.Visitors,
+		siteQuota:      access.NewQuota(c.Credentials, c.Site.Logins),
 		trustedProxies: c.Site.TrustedProxies,
 	}
 	if p.transfers == nil {

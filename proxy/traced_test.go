@@ -210,7 +210,7 @@ func TestAFailedConnectionIsFollowedToItsEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		gone.Close()
-		c.Registries[0].Upstreams = []*url.URL{u}
+		c.Registries[0].Upstreams = []config.Upstream{config.NewUpstream(u)}
 	})
 	g.do(t, "GET", "/v2/library/a/manifests/v1")
 	f.paths(t)
@@ -261,7 +261,7 @@ func storing(tb testing.TB, upstream string) *Proxy {
 		tb.Fatal(err)
 	}
 	reg := config.NewRegistry("docker.io")
-	reg.Upstreams = []*url.URL{u}
+	reg.Upstreams = []config.Upstream{config.NewUpstream(u)}
 	c := Config{Registries: []config.Registry{reg}, Default: "docker.io", Cache: dir}
 	p, err := New(c)
 	if err != nil {
