@@ -35,6 +35,7 @@ func (d *daemon) Status(now time.Time) admin.Status {
 	s.Configuration.InForce = s.Configuration.Reason == ""
 	more := d.state()
 	s.Logins, s.Outbound, s.Guests, s.Refused = more.Logins, more.Outbound, more.Guests, more.Refused
+	s.Site = d.site.report()
 	return s
 }
 
