@@ -136,7 +136,7 @@ func TestDoctorNamesWhatNewerEnginesIgnore(t *testing.T) {
 		}{
 			{"a list of folders as config_path", map[string]string{config: images2}, nil, "containerd/configuration containerd-config-path"},
 			{"no config_path", map[string]string{config: "version = 3\n"}, nil, "containerd/configuration containerd-config-path"},
-			{"registry-mirrors, which a hosts.toml overrides", map[string]string{"/etc/docker/daemon.json": dockerJSON(g, `"registry-mirrors": ["http://` + listen + `"]`)},
+			{"registry-mirrors, which a hosts.toml overrides", map[string]string{"/etc/docker/daemon.json": dockerJSON(g, `"registry-mirrors": ["http://`+listen+`"]`)},
 				map[string]string{hosts: "server = \"https://registry-1.docker.io\"\n\n[host.\"https://registry-1.docker.io\"]\n  capabilities = [\"pull\", \"resolve\"]\n"},
 				"docker/configuration files-pending"},
 		} {
