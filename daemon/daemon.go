@@ -87,6 +87,7 @@ type daemon struct {
 	rechecked time.Time // upstreams that are out of reach
 	line      statusLine
 	names     nameServers
+	unsaved   atomic.Pointer[problem.Problem] // why the configuration in force is not stored; nil: it is
 	watchdog  watchdog
 	published published
 	weakness  sync.Once // was logged

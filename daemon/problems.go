@@ -32,6 +32,7 @@ func (d *daemon) examine(now time.Time) {
 	}
 	d.readEngines()
 	set("configuration", d.configurationProblem())
+	set("state", d.unsaved.Load())
 	set("addresses", d.line.wrongAddresses()...)
 	set("cache", d.caches.problem())
 	set("name servers", d.names.problem(d.log))
@@ -112,19 +113,7 @@ func (d *daemon) rateLimitProblems(now time.Time) (list []*problem.Problem) {
 		if l.Remaining > 0 || l.Identity == "client" {
 			continue
 		}
-		p := &problem.Problem{
-			Code: "rate-limit-used-up",
-			Text: fmt.Sprintf("%s (%s) serves no more requests of this host's for now", l.Registry, l.Upstream),
-			Hint: "sidemirror login " + l.Registry + ", with an account that may pull more",
-		}
-		if l.Identity == "login" {
-			p.Text = fmt.Sprintf("%s (%s) serves no more requests with sidemirror's login for now", l.Registry, l.Upstream)
-			p.Hint = "wait, or use an account that may pull more"
-		}
-		if l.Reset != nil {
-			p.Text += ", until " + l.Reset.Format("15:04 UTC")
-		}
-		list = append(list, p)
+		list = append(list, usedUp(l))
 	}
 	return list
 }

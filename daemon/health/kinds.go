@@ -30,6 +30,7 @@ var kinds = []Kind{
 	{Code: "cache-missing", Title: "nothing is stored", Severity: Error, Logged: true},
 	{Code: "cache-read-only", Title: "nothing new is stored", Severity: Error},
 	{Code: "cache-disk-full", Title: "nothing new is stored, because the disk is full", Severity: Error, Logged: true},
+	{Code: "state-unwritable", Title: "the configuration in force cannot be stored", Severity: Error, Logged: true},
 	{Code: "credentials-unreadable", Title: "logins cannot be read", Severity: Error, Logged: true},
 	{Code: "login-refused", Title: "a login was refused", Severity: Error},
 	{

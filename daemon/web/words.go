@@ -279,6 +279,7 @@ var vocabulary = map[language]words{
 		"title cache-missing":               "没有缓存任何内容",
 		"title cache-read-only":             "无法缓存新内容",
 		"title cache-disk-full":             "磁盘已满，无法缓存新内容",
+		"title state-unwritable":            "无法保存当前生效的配置",
 		"title credentials-unreadable":      "无法读取登录凭据",
 		"title login-refused":               "登录被拒绝",
 		"title upstream-unreachable":        "无法访问镜像仓库",
