@@ -39,6 +39,11 @@ func newOtherHost(t *testing.T, r *rig, root []byte) *otherHost {
 	h := &otherHost{r: r, dir: dir, hosts: filepath.Join(dir, "hosts"), env: "SSL_CERT_FILE=" + filepath.Join(dir, "root.pem")}
 	write(t, h.hosts, []byte("127.0.0.1 localhost\n"+gateway+" "+hubName+" "+ghcrName+"\n"))
 	write(t, filepath.Join(dir, "root.pem"), root)
+	if err := os.Mkdir(filepath.Join(dir, ".docker"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// With a login in its file, docker does not store others in a credential helper.
+	write(t, filepath.Join(dir, ".docker/config.json"), []byte(`{"auths": {"other.example.com": {"auth": "YTpi"}}}`))
 	return h
 }
 
@@ -73,9 +78,9 @@ func (h *otherHost) run(name string, args ...string) error {
 
 func TestEnginesOfAnotherHostPullOverHTTPS(t *testing.T) {
 	p := startPebble(t, long, false)
-	r := start(t, p.acme())
+	r := start(t, acme(p))
 	r.issued(p)
-	h := newOtherHost(t, r, p.root())
+	h := newOtherHost(t, r, p.Root())
 
 	socket := filepath.Join(h.dir, "d.sock")
 	config := filepath.Join(h.dir, "daemon.json")

@@ -230,8 +230,8 @@ func TestReverseProxiesServeWhatTheSiteServes(t *testing.T) {
 	for name, begin := range map[string]func(*testing.T, string, string){"nginx": startNginx, "Caddy": startCaddy} {
 		t.Run(name, func(t *testing.T) {
 			cert, key, root := pair(t)
-			begin(t, cert, key)
 			r := start(t, "listen = [\"127.0.0.1:8305\"]\ntls = \"off\"\ntrusted_proxies = [\"127.0.0.1\"]\n")
+			begin(t, cert, key)
 			r.sameAsPlain(root)
 			// What the client claims does not count: the proxy says who it is and what it has asked for.
 			header := http.Header{"X-Forwarded-For": {"127.0.0.1"}, "X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {foreign}}
