@@ -128,6 +128,11 @@ func (e *Examination) Examine(ctx context.Context, show func(Chain)) []Chain {
 // service looks at sidemirror itself.
 func (e *Examination) service(ctx context.Context) Chain {
 	c := Chain{Kind: "service", Name: "sidemirror"}
+	for _, note := range e.Plan.Notes {
+		if note.Code == "not-root" {
+			c.add(Link{Name: "rights", State: Skipped, Text: note.Text + "; " + note.Hint})
+		}
+	}
 	c.check("configuration", e.File, e.Configuration)
 	if e.Proxy == nil {
 		return c
