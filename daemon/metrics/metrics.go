@@ -24,6 +24,7 @@ type Present struct {
 	CacheBytes func() (n int64, known bool)
 	Problems   func(now time.Time) []health.Problem
 	LastPulls  func() map[string]time.Time // by engine, see [observe.Engine]
+	Repairs    func() map[string]int64     // of the engines' files, by engine
 }
 
 // Metrics are the metrics of the daemon. It implements [observe.Observer].
