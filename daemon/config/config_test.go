@@ -86,6 +86,14 @@ tag_ttl = "90s"
 freshness_timeout = "2s"
 prefetch = false
 
+[cache.shared]
+url = "s3://layers/sidemirror/?endpoint=https://s3.corp.example:3900&region=garage"
+private = true
+credentials = "/srv/keys"
+ca = "/etc/ssl/s3.pem"
+upload = false
+queue = "1GiB"
+
 [trust]
 uids = [0, 1_000, 0x3e9]
 units = ["default", "ci-*.service", "/a/b"]
@@ -153,6 +161,7 @@ func TestEveryKeyIsSet(t *testing.T) {
 		"any":          c.Registry("*") != nil && c.Registry("*").Upstreams == nil,
 		"credentials":  c.Credentials.Files[0] == "/root/.docker/config.json" && c.Credentials.Store == "/srv/credentials.json",
 		"cache":        c.Cache.Dir == "/srv/cache" && c.Cache.MaxSize == 3<<39 && c.Cache.MinFree == Free{Percent: 2.5},
+		"shared":       c.Cache.Shared.Private && c.Cache.Shared.Credentials == "/srv/keys" && c.Cache.Shared.CA == "/etc/ssl/s3.pem" && !c.Cache.Shared.Upload && c.Cache.Shared.Queue == 1<<30,
 		"freshness":    c.Cache.MaxStale == 720*time.Hour && c.Cache.TagTTL == 90*time.Second && c.Cache.FreshnessTimeout == 2*time.Second,
 		"units":        reflect.DeepEqual(c.Trust.Units, []string{"default", "ci-*.service", "/a/b"}),
 		"uids":         reflect.DeepEqual(c.Trust.UIDs, []uint32{0, 1000, 1001}),
