@@ -38,6 +38,7 @@ type accessLine struct {
 	upstream   string        // the upstream that responded
 	cache      string        // how the cache served: hit, fill, miss, stale
 	ahead      bool          // the blob was fetched before a client asked for it
+	shared     bool          // the blob came from the shared store while the client waited
 }
 
 // answeredBy records which upstream responded.
@@ -91,6 +92,8 @@ func (p *Proxy) observe(l *accessLine, took time.Duration, err error) {
 // source returns where the body came from.
 func (l *accessLine) source() observe.Source {
 	switch {
+	case l.shared:
+		return observe.SharedStore
 	case l.ahead:
 		return observe.Prefetch
 	case l.cache == "hit" || l.cache == "stale":

@@ -21,6 +21,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/prefetch"
+	"github.com/sidemirror/sidemirror/proxy/shared"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -49,9 +50,13 @@ type Proxy struct {
 	inquiries *inquiries
 	refusals  *refusals
 	prefetch  *prefetch.Prefetcher // nil: off
-	log       *logrus.Logger
-	accessLog AccessLog // nil: none
-	observer  observe.Observer
+	shared    *shared.Store        // nil: nothing is shared with other hosts
+	public    public
+
+	sharePrivate bool
+	log          *logrus.Logger
+	accessLog    AccessLog // nil: none
+	observer     observe.Observer
 }
 
 // New makes a Proxy. It dials nothing. It fails if a certificate that c names cannot be read.
@@ -97,6 +102,9 @@ func New(c Config) (*Proxy, error) {
 		p.grants = access.NewGrants(c.Cache, c.Freshness.MaxStale)
 	}
 	p.prefetch = p.newPrefetcher(c)
+	if c.Cache != nil {
+		p.shared, p.sharePrivate = c.Shared, c.SharePrivate
+	}
 	return p, nil
 }
 
@@ -106,6 +114,9 @@ func (p *Proxy) Probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	var wait sync.WaitGroup
+	if p.shared != nil {
+		wait.Go(func() { p.shared.Probe(ctx) })
+	}
 	for _, reg := range p.routes.registries {
 		if !reg.probe {
 			continue
@@ -122,6 +133,9 @@ func (p *Proxy) Probe(ctx context.Context) {
 func (p *Proxy) Recheck(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
+	if p.shared != nil {
+		p.shared.Ready() // asks again, if the time has come
+	}
 	var wait sync.WaitGroup
 	for _, u := range p.routes.upstreams() {
 		if !u.Reachable() {
