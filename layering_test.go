@@ -95,6 +95,7 @@ var mayImport = map[string][]string{
 	"proxy/credential/program":      {"proxy/credential"},
 	"proxy/credential/renewal":      {"proxy/credential"},
 	"proxy/credential/sealed":       {"proxy/credential", "proxy/credential/program"},
+	"proxy/forwarded":               {},
 	"proxy/observe":                 {},
 	"proxy/oci":                     {},
 	"proxy/peer":                    {"proxy/peer/cgroup"},

@@ -308,6 +308,6 @@ func TestStoppingLeavesCompleteContentAndWhatIsPresentOfTheRest(t *testing.T) {
 }
 
 // reports reports whether p is of that code and contains text.
-func reports(p *problem.Problem, code, text string) bool {
+func reports(p *problem.Problem, code problem.Code, text string) bool {
 	return p != nil && p.Code == code && p.Hint != "" && strings.Contains(p.Error(), text)
 }

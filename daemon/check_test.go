@@ -67,7 +67,7 @@ func TestCheckFindsWhatServeNeeds(t *testing.T) {
 		}
 		var codes []string
 		for _, p := range problems {
-			codes = append(codes, p.Code)
+			codes = append(codes, string(p.Code))
 			if p.Hint == "" || strings.Contains(p.Error(), "bWU6") {
 				t.Errorf("%s: %v", name, p)
 			}

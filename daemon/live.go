@@ -62,7 +62,7 @@ func (d *daemon) live() web.Live {
 	}
 	for _, p := range d.health.Problems(now) {
 		l.Problems = append(l.Problems, web.Problem{
-			Code: p.Code, Title: p.Title, Text: p.Error(), Hint: p.Hint,
+			Code: string(p.Code), Title: p.Title, Text: p.Error(), Hint: p.Hint,
 			Severe: p.Severity == health.Error, Note: p.Severity == health.Note,
 		})
 	}

@@ -38,11 +38,11 @@ func TestUpstreamIsShownUnderTheNameOfItsRegistry(t *testing.T) {
 func TestEveryKindOfProblemHasAChineseTitle(t *testing.T) {
 	for _, kind := range health.Kinds() {
 		page := web.Handler(web.Info{Live: func() web.Live {
-			return web.Live{Problems: []web.Problem{{Code: kind.Code, Title: "TITLE"}}}
+			return web.Live{Problems: []web.Problem{{Code: string(kind.Code), Title: "TITLE"}}}
 		}})
 		w := httptest.NewRecorder()
 		page.ServeHTTP(w, httptest.NewRequest("GET", "/?part=live&lang=zh", nil))
-		if body := w.Body.String(); !strings.Contains(body, kind.Code) || strings.Contains(body, "TITLE") {
+		if body := w.Body.String(); !strings.Contains(body, string(kind.Code)) || strings.Contains(body, "TITLE") {
 			t.Errorf("%s has no Chinese title: add it to daemon/web/words.go", kind.Code)
 		}
 	}

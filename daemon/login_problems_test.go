@@ -99,7 +99,7 @@ func (r *problemsRig) codes(t *testing.T) (codes []string) {
 		if p.Hint == "" {
 			t.Errorf("no hint: %v", p)
 		}
-		codes = append(codes, p.Code)
+		codes = append(codes, string(p.Code))
 	}
 	return codes
 }

@@ -22,7 +22,7 @@ const (
 )
 
 // inLine are the problems that the status line has in words of its own.
-var inLine = []string{"no-configuration", "configuration-not-in-force", "port-unprivileged"}
+var inLine = []problem.Code{"no-configuration", "configuration-not-in-force", "port-unprivileged"}
 
 // examine reports to the registry of problems what is wrong now.
 func (d *daemon) examine(now time.Time) {

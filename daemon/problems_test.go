@@ -13,6 +13,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/health"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/observe"
 )
 
@@ -20,14 +21,14 @@ import (
 func codes(d *daemon, at time.Time) (all, errors, notes []string) {
 	d.examine(at)
 	for _, p := range d.health.Problems(at) {
-		all = append(all, p.Code)
+		all = append(all, string(p.Code))
 	}
 	s := d.state()
 	for _, p := range s.Problems {
-		errors = append(errors, p.Code)
+		errors = append(errors, string(p.Code))
 	}
 	for _, p := range s.Notes {
-		notes = append(notes, p.Code)
+		notes = append(notes, string(p.Code))
 	}
 	return all, errors, notes
 }
@@ -96,7 +97,7 @@ func TestWithoutAConfigurationNothingElseOfItIsShown(t *testing.T) {
 }
 
 func TestEachProblemThatTheDaemonReportsHasAKind(t *testing.T) {
-	known := map[string]bool{}
+	known := map[problem.Code]bool{}
 	for _, k := range health.Kinds() {
 		if k.Title == "" || known[k.Code] {
 			t.Errorf("%q has no title, or is there twice", k.Code)

@@ -23,7 +23,7 @@ func TestTheStateOfContainerdIsThatOfTheRunningOne(t *testing.T) {
 		started time.Time
 
 		mirror engine.Mirror // after apply
-		code   string        // of a problem; "" if there is none
+		code   problem.Code  // of a problem; "" if there is none
 		files  []string      // folders with hosts.toml files
 	}{
 		"same":                     {set(certs), at(certs), long, engine.Active, "", []string{certs}},

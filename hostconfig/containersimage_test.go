@@ -62,7 +62,7 @@ func do(t *testing.T, h *Host, want engine.Desired) {
 func codeList(list ...[]*problem.Problem) string {
 	var all []string
 	for _, p := range slices.Concat(list...) {
-		all = append(all, p.Code)
+		all = append(all, string(p.Code))
 	}
 	return strings.Join(all, " ")
 }

@@ -22,7 +22,7 @@ func anyOf(name string, registries ...string) engine.Desired {
 }
 
 // note returns the note or problem with a code, or nil.
-func (p Plan) note(code string) *problem.Problem {
+func (p Plan) note(code problem.Code) *problem.Problem {
 	for _, e := range p.Engines {
 		for _, n := range append(append([]*problem.Problem{}, e.Notes...), e.Problems...) {
 			if n.Code == code {

@@ -27,7 +27,7 @@ func runningContainerd(t *testing.T) (*Host, *fakeRunning) {
 func codes(plan Plan) []string {
 	var list []string
 	for _, p := range plan.Refused {
-		list = append(list, p.Code)
+		list = append(list, string(p.Code))
 	}
 	return list
 }

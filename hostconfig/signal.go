@@ -42,11 +42,13 @@ func (a *applier) signal(ctx context.Context, plan Plan, signals []live.Signal) 
 // no harm.
 func (a *applier) warnOfRestarts(ctx context.Context, plan Plan) {
 	for _, w := range []struct {
-		kind         engine.Kind
-		engine, hint string
+		kind   engine.Kind
+		engine string
+		code   problem.Code
+		hint   string
 	}{
-		{engine.ConfigTOML, engine.Containerd, "systemctl restart containerd (containers keep running)"},
-		{engine.BuildkitdTOML, engine.BuildKit, "systemctl restart buildkit (builds that run are lost)"},
+		{engine.ConfigTOML, engine.Containerd, "containerd-not-restarted", "systemctl restart containerd (containers keep running)"},
+		{engine.BuildkitdTOML, engine.BuildKit, "buildkit-not-restarted", "systemctl restart buildkit (builds that run are lost)"},
 	} {
 		restored := func(c Change) bool {
 			return c.Kind == w.kind && c.Restores && slices.Contains(a.result.Restored, c.Path)
@@ -56,7 +58,7 @@ func (a *applier) warnOfRestarts(ctx context.Context, plan Plan) {
 			continue
 		}
 		a.result.Warnings = append(a.result.Warnings, &problem.Problem{
-			Code: w.engine + "-not-restarted", Path: plan.Changes[i].Path, Text: w.engine + " was not restarted: until it is, it uses what this file had before",
+			Code: w.code, Path: plan.Changes[i].Path, Text: w.engine + " was not restarted: until it is, it uses what this file had before",
 			Hint: w.hint,
 		})
 	}

@@ -168,7 +168,7 @@ func (c completer) platforms(cmd *cobra.Command) []string {
 	names := slices.Clone(commonPlatforms)
 	for _, image := range c.images(cmd) {
 		for _, p := range image.Platforms {
-			if platformForm.MatchString(p.Name) {
+			if platformForm().MatchString(p.Name) {
 				names = append(names, p.Name)
 			}
 		}

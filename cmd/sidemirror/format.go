@@ -4,11 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 // bytesText formats a number of bytes for people, such as "3.4 MiB".
@@ -56,11 +57,11 @@ func several(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-var daysForm = regexp.MustCompile(`^([0-9]{1,4})([dw])$`)
+var daysForm = lazyregexp.New(`^([0-9]{1,4})([dw])$`)
 
 // parseAge parses a duration: Go's form, or a number of days or weeks ("30d", "2w").
 func parseAge(text string) (time.Duration, error) {
-	if m := daysForm.FindStringSubmatch(text); m != nil {
+	if m := daysForm().FindStringSubmatch(text); m != nil {
 		n, err := strconv.Atoi(m[1])
 		if m[2] == "w" {
 			n *= 7

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 // newManCommand returns the command that writes the manual pages for packages. It is part of the
@@ -196,12 +197,12 @@ func verbatim(lines []string) string {
 }
 
 // options matches flags and names in a sentence, whose hyphens a reader should be able to copy.
-var options = regexp.MustCompile(`(^|[ "(,=])(--?[a-z][a-z-]*|sidemirror-[a-z-]+)`)
+var options = lazyregexp.New(`(^|[ "(,=])(--?[a-z][a-z-]*|sidemirror-[a-z-]+)`)
 
 // roff escapes a sentence.
 func roff(text string) string {
 	text = strings.ReplaceAll(text, `\`, `\e`)
-	text = options.ReplaceAllStringFunc(text, roffHyphens)
+	text = options().ReplaceAllStringFunc(text, roffHyphens)
 	return guard(text)
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/cmd/sidemirror/mirrorclient"
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -86,7 +86,7 @@ func parseImages(args []string) ([]reference.Named, error) {
 // platforms lists the platforms to fetch. An empty list means all.
 type platforms []v1.Platform
 
-var platformForm = regexp.MustCompile(`^([a-z0-9]+)/([a-z0-9_]+)(?:/([a-z0-9.]+))?$`)
+var platformForm = lazyregexp.New(`^([a-z0-9]+)/([a-z0-9_]+)(?:/([a-z0-9.]+))?$`)
 
 func parsePlatforms(texts []string) (platforms, error) {
 	if len(texts) == 0 {
@@ -97,7 +97,7 @@ func parsePlatforms(texts []string) (platforms, error) {
 		if text == "all" && len(texts) == 1 {
 			return nil, nil
 		}
-		m := platformForm.FindStringSubmatch(text)
+		m := platformForm().FindStringSubmatch(text)
 		if m == nil {
 			return nil, fmt.Errorf(`--platform %q is not a platform; write it as "linux/arm64" or "linux/arm/v7", or "all" alone`, text)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/state"
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 	"github.com/sidemirror/sidemirror/internal/portowner"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -71,13 +71,13 @@ func loginsText(logins []state.Login) string {
 }
 
 // trustTable is the heading of the table in which the setting would be.
-var trustTable = regexp.MustCompile(`(?m)^[ \t]*(\[[ \t]*trust[ \t]*\]|trust[ \t]*[.=])`)
+var trustTable = lazyregexp.New(`(?m)^[ \t]*(\[[ \t]*trust[ \t]*\]|trust[ \t]*[.=])`)
 
 // unitText is what trust.units can name.
-var unitText = regexp.MustCompile(`^[A-Za-z0-9:_.\\@/-]+$`)
+var unitText = lazyregexp.New(`^[A-Za-z0-9:_.\\@/-]+$`)
 
 // transient is a unit that systemd-run has named, differently each time.
-var transient = regexp.MustCompile(`^run-[a-z0-9-]+\.(service|scope)$`)
+var transient = lazyregexp.New(`^run-[a-z0-9-]+\.(service|scope)$`)
 
 // trustHint returns what would make a caller trusted: a command if the configuration file has no table
 // [trust] yet. It returns "" for one that cannot be.
@@ -87,11 +87,11 @@ func trustHint(r state.Refused, c *config.Config) string {
 	}
 	var key string
 	switch unit := unitOf(r.Group); {
-	case r.UserTrusted && transient.MatchString(unit):
+	case r.UserTrusted && transient().MatchString(unit):
 		return "to trust it, give its unit a name (systemd-run --unit=NAME), and add that to trust.units"
 	case !r.UserTrusted:
 		key = fmt.Sprintf("uids = [%s]", strings.Join(append(texts(c.Trust.UIDs), strconv.FormatUint(uint64(r.UID), 10)), ", "))
-	case unitText.MatchString(unit) && !slices.Contains(c.Trust.Units, unit):
+	case unitText().MatchString(unit) && !slices.Contains(c.Trust.Units, unit):
 		quoted := make([]string, 0, len(c.Trust.Units)+1)
 		for _, name := range append(slices.Clone(c.Trust.Units), unit) {
 			quoted = append(quoted, strconv.Quote(name))
@@ -101,7 +101,7 @@ func trustHint(r state.Refused, c *config.Config) string {
 		return ""
 	}
 	// printf would interpret a backslash, as in the names of units that systemd escapes.
-	if trustTable.MatchString(c.Contents()) || strings.Contains(key, `\`) {
+	if trustTable().MatchString(c.Contents()) || strings.Contains(key, `\`) {
 		return fmt.Sprintf("to trust it, set %s in [trust] of %s", key, c.File)
 	}
 	return fmt.Sprintf("to trust it: printf '\\n[trust]\\n%s\\n' | sudo tee -a %s", key, c.File)

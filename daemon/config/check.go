@@ -19,6 +19,7 @@ func (l *loader) check() {
 	}
 	l.checkGuests()
 	l.checkShared()
+	l.checkSite()
 	for key, proxy := range map[string]secret.Secret{"outbound.http_proxy": l.c.Outbound.HTTPProxy, "outbound.https_proxy": l.c.Outbound.HTTPSProxy} {
 		u, err := proxyURL(proxy.Reveal())
 		if err != nil || u == nil {

@@ -138,6 +138,9 @@ type Config struct {
 	// Guests is [guests]: containers and virtual machines of this host that have a network of their own.
 	Guests Guests
 
+	// Site is [site]: the mirror on a domain of its own, for other hosts.
+	Site Site
+
 	// Page is [page]: the page at "/".
 	Page struct {
 		// ShowImages (show_images) shows every caller which images are pulled, exact figures and the
@@ -306,6 +309,7 @@ func Default() *Config {
 	c.Trust.UIDs = []uint32{0}
 	c.Trust.Units = []string{"default"}
 	c.Guests.Port = 305
+	c.Site = defaultSite()
 	c.Engine.HandoverDir = "/run/sidemirror-hosts"
 	c.Engine.Docker.Enabled = true
 	c.Engine.Containerd.Enabled = true
@@ -346,6 +350,11 @@ func (c *Config) Contents() string { return c.source.data }
 // Files returns the certificates, keys and credentials of a shared store that c names.
 func (c *Config) Files() []string {
 	var files []string
+	for _, file := range []string{c.Site.Cert, c.Site.Key, c.Site.ACMECA} {
+		if file != "" {
+			files = append(files, file)
+		}
+	}
 	for _, r := range c.Registries {
 		for _, file := range []string{r.CA, r.Cert, r.Key} {
 			if file != "" {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -72,6 +73,24 @@ parallel = 3
 networks = ["docker0", "br-*"]
 port = 5305
 logins = ["docker.io"]
+
+[site]
+listen = ["0.0.0.0:443", "[::]:443"]
+http_listen = ["0.0.0.0:80"]
+cert = "/etc/ssl/site.pem"
+key = "/etc/ssl/site.key"
+acme_directory = "https://ca.example/dir"
+acme_ca = "/etc/ssl/ca.pem"
+acme_email = "admin@example.com"
+acme_accept_terms = true
+allow = ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]
+users = "/etc/sidemirror/users"
+trusted_proxies = ["127.0.0.1"]
+logins = ["docker.io"]
+max_connections = 7
+max_requests = 0
+max_fills = 3
+rate = "20MiB"
 
 [credentials]
 files = ["/root/.docker/config.json"]
@@ -167,6 +186,24 @@ func TestEveryKeyIsSet(t *testing.T) {
 		"uids":         reflect.DeepEqual(c.Trust.UIDs, []uint32{0, 1000, 1001}),
 		"engines":      !c.Engine.Docker.Enabled && c.Engine.Containerd.Enabled && c.Engine.Containerd.Restart,
 		"log":          c.Log.Level == "debug" && c.Log.Format == "json",
+		"site": reflect.DeepEqual(c.Site, Site{
+			Listen:     []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:443"), netip.MustParseAddrPort("[::]:443")},
+			HTTPListen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:80")},
+			TLS:        "files", Cert: "/etc/ssl/site.pem", Key: "/etc/ssl/site.key",
+			ACMEDirectory: "https://ca.example/dir", ACMECA: "/etc/ssl/ca.pem", ACMEEmail: "admin@example.com", ACMEAcceptTerms: true,
+			Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("fd00::/8")},
+			Users: "/etc/sidemirror/users", TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, Logins: []string{"docker.io"},
+			MaxConnections: 7, MaxRequests: 0, MaxFills: 3, Rate: 20 << 20,
+		}),
+		"prefetch":    !c.Cache.Prefetch,
+		"any":         c.Registry("*") != nil && c.Registry("*").Upstreams == nil,
+		"credentials": c.Credentials.Files[0] == "/root/.docker/config.json" && c.Credentials.Store == "/srv/credentials.json",
+		"cache":       c.Cache.Dir == "/srv/cache" && c.Cache.MaxSize == 3<<39 && c.Cache.MinFree == Free{Percent: 2.5},
+		"freshness":   c.Cache.MaxStale == 720*time.Hour && c.Cache.TagTTL == 90*time.Second && c.Cache.FreshnessTimeout == 2*time.Second,
+		"units":       reflect.DeepEqual(c.Trust.Units, []string{"default", "ci-*.service", "/a/b"}),
+		"uids":        reflect.DeepEqual(c.Trust.UIDs, []uint32{0, 1000, 1001}),
+		"engines":     !c.Engine.Docker.Enabled && c.Engine.Containerd.Enabled && c.Engine.Containerd.Restart,
+		"log":         c.Log.Level == "debug" && c.Log.Format == "json",
 	} {
 		if !ok {
 			t.Errorf("%s is not set: %+v", what, c)

@@ -137,11 +137,11 @@ func variableValue(field any, text string) value {
 	switch field.(type) {
 	case *bool:
 		return value{kind: unstable.Bool, text: text}
-	case *int, *uint16:
+	case *int, *uint16, *limit:
 		return value{kind: unstable.Integer, text: text}
 	case *[]uint32:
 		elem = unstable.Integer
-	case *[]string, *[]netip.AddrPort, *[]*url.URL:
+	case *[]string, *[]netip.AddrPort, *[]netip.Prefix, *[]*url.URL:
 	default:
 		return value{kind: unstable.String, text: text}
 	}

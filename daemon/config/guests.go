@@ -2,9 +2,10 @@ package config
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 // Guests says which networks of this host are served in addition to Listen: those of containers and
@@ -25,7 +26,7 @@ type Guests struct {
 
 // networkName is the name of a network interface, at most 15 bytes long, in which "*" stands for any
 // characters.
-var networkName = regexp.MustCompile(`^[A-Za-z0-9_.@*-]{1,15}$`)
+var networkName = lazyregexp.New(`^[A-Za-z0-9_.@*-]{1,15}$`)
 
 func checkNetwork(text string) error {
 	switch {
@@ -33,13 +34,13 @@ func checkNetwork(text string) error {
 		return wrong(quote(text)+" stands for every network", `write the names of bridges, as "docker0" or "br-*"`)
 	case text == "lo":
 		return wrong(`"lo" is the loopback interface, which listen is for`, `write the names of bridges, as "docker0" or "br-*"`)
-	case !networkName.MatchString(text):
+	case !networkName().MatchString(text):
 		return wrong(quote(text)+" is not the name of a network interface", `write one as in "ip link", such as "docker0" or "br-*"`)
 	}
 	return nil
 }
 
-func checkGuestLogin(text string) error {
+func checkLentLogin(text string) error {
 	if text == Wildcard {
 		return wrong(`"*" stands for every registry`, "write the names of registries, as \"docker.io\"")
 	}

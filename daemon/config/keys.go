@@ -55,7 +55,24 @@ var keys = []key[Config]{
 	{name: "trust.units", field: func(c *Config) any { return &c.Trust.Units }, check: checkUnit},
 	{name: "guests.networks", field: func(c *Config) any { return &c.Guests.Networks }, check: checkNetwork},
 	{name: "guests.port", field: func(c *Config) any { return &c.Guests.Port }},
-	{name: "guests.logins", field: func(c *Config) any { return &c.Guests.Logins }, check: checkGuestLogin},
+	{name: "guests.logins", field: func(c *Config) any { return &c.Guests.Logins }, check: checkLentLogin},
+	{name: "site.listen", field: func(c *Config) any { return &c.Site.Listen }},
+	{name: "site.http_listen", field: func(c *Config) any { return &c.Site.HTTPListen }},
+	{name: "site.tls", field: func(c *Config) any { return &c.Site.TLS }, check: oneOf("acme", "files", "off")},
+	{name: "site.cert", field: func(c *Config) any { return &c.Site.Cert }, check: checkPathOrNone},
+	{name: "site.key", field: func(c *Config) any { return &c.Site.Key }, check: checkPathOrNone},
+	{name: "site.acme_directory", field: func(c *Config) any { return &c.Site.ACMEDirectory }, check: checkDirectory},
+	{name: "site.acme_ca", field: func(c *Config) any { return &c.Site.ACMECA }, check: checkPathOrNone},
+	{name: "site.acme_email", field: func(c *Config) any { return &c.Site.ACMEEmail }, check: checkEmail},
+	{name: "site.acme_accept_terms", field: func(c *Config) any { return &c.Site.ACMEAcceptTerms }},
+	{name: "site.allow", field: func(c *Config) any { return &c.Site.Allow }},
+	{name: "site.users", field: func(c *Config) any { return &c.Site.Users }, check: checkPathOrNone},
+	{name: "site.trusted_proxies", field: func(c *Config) any { return &c.Site.TrustedProxies }},
+	{name: "site.logins", field: func(c *Config) any { return &c.Site.Logins }, check: checkLentLogin},
+	{name: "site.max_connections", field: func(c *Config) any { return (*limit)(&c.Site.MaxConnections) }},
+	{name: "site.max_requests", field: func(c *Config) any { return (*limit)(&c.Site.MaxRequests) }},
+	{name: "site.max_fills", field: func(c *Config) any { return (*limit)(&c.Site.MaxFills) }},
+	{name: "site.rate", field: func(c *Config) any { return (*rate)(&c.Site.Rate) }},
 	{name: "page.show_images", field: func(c *Config) any { return &c.Page.ShowImages }},
 	{name: "engine.adopt_client_keys", field: func(c *Config) any { return &c.Engine.AdoptClientKeys }},
 	{name: "engine.handover_dir", field: func(c *Config) any { return &c.Engine.HandoverDir }, check: checkPathOrNone},
@@ -120,6 +137,8 @@ func set(field any, v value, check func(string) error) *wrongValue {
 		return setScalar(p, v, unstable.Bool, "true or false", strconv.ParseBool)
 	case *int:
 		return setScalar(p, v, unstable.Integer, "a whole number, as 8", parseParallel)
+	case *limit:
+		return setScalar(p, v, unstable.Integer, "a whole number, as 100", parseLimit)
 	case *uint16:
 		return setScalar(p, v, unstable.Integer, "a port, as 305", parsePort)
 	case *time.Duration:
@@ -130,12 +149,16 @@ func set(field any, v value, check func(string) error) *wrongValue {
 		return setText(p, v, `a duration in quotes, as "30m" or "168h"`, parseAge)
 	case *Size:
 		return setText(p, v, `a size in quotes, as "20GiB"`, parseMaxSize)
+	case *rate:
+		return setText(p, v, `a size in quotes, as "20MiB"`, parseRate)
 	case *Free:
 		return setText(p, v, `a size or a part of the disk in quotes, as "10%" or "5GiB"`, parseFree)
 	case *[]string:
 		return setList(p, v, unstable.String, "a list of strings", checked(check))
 	case *[]netip.AddrPort:
 		return setList(p, v, unstable.String, `a list of addresses, as ["127.0.0.1:305"]`, parseListen)
+	case *[]netip.Prefix:
+		return setList(p, v, unstable.String, `a list of networks, as ["10.0.0.0/8"]`, parsePrefix)
 	case *[]*url.URL:
 		return setList(p, v, unstable.String, `a list of URLs, as ["https://registry.example"]`, parseUpstream)
 	case *[]uint32:

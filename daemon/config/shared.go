@@ -3,9 +3,10 @@ package config
 import (
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 // Shared is [cache.shared]: an object storage in which several hosts share blobs.
@@ -65,10 +66,10 @@ const (
 
 var (
 	// bucketName is the name of a bucket, as in S3's rules for new ones.
-	bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+	bucketName = lazyregexp.New(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
-	bucketPrefix = regexp.MustCompile(`^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$`)
-	regionName   = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+	bucketPrefix = lazyregexp.New(`^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$`)
+	regionName   = lazyregexp.New(`^[A-Za-z0-9-]{1,64}$`)
 )
 
 // checkBucket accepts the URL of a bucket, or "" for none.
@@ -90,13 +91,13 @@ func parseBucket(text string) (Bucket, error) {
 		return Bucket{}, wrong("the text is not an s3 URL", bucketForm)
 	case u.User != nil:
 		return Bucket{}, wrong("the URL contains a user or a password", "remove them, and set credentials")
-	case !bucketName.MatchString(u.Host):
+	case !bucketName().MatchString(u.Host):
 		return Bucket{}, wrong(quote(u.Host)+" is not the name of a bucket", bucketForm)
 	case u.Fragment != "":
 		return Bucket{}, wrong("the URL has a fragment", `remove the "#" and what follows it`)
 	}
 	b := Bucket{Name: u.Host, Prefix: strings.Trim(u.Path, "/"), Region: defaultRegion}
-	if b.Prefix != "" && (len(b.Prefix) > maxPrefix || !bucketPrefix.MatchString(b.Prefix) || slices.ContainsFunc(strings.Split(b.Prefix, "/"), isDots)) {
+	if b.Prefix != "" && (len(b.Prefix) > maxPrefix || !bucketPrefix().MatchString(b.Prefix) || slices.ContainsFunc(strings.Split(b.Prefix, "/"), isDots)) {
 		return Bucket{}, wrong("the prefix in the bucket has letters other than A-Z, a-z, 0-9, \".\", \"_\" and \"-\", or is too long", bucketForm)
 	}
 	return b, b.setQuery(u.RawQuery)
@@ -119,7 +120,7 @@ func (b *Bucket) setQuery(raw string) error {
 		}
 	}
 	if region := query.Get("region"); region != "" {
-		if !regionName.MatchString(region) {
+		if !regionName().MatchString(region) {
 			return wrong(quote(region)+" is not the name of a region", bucketForm)
 		}
 		b.Region = region

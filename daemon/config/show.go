@@ -98,6 +98,8 @@ func plain(field any) any {
 		return *p
 	case *int:
 		return *p
+	case *limit:
+		return int(*p)
 	case *uint16:
 		return *p
 	case *time.Duration:
@@ -106,11 +108,15 @@ func plain(field any) any {
 		return time.Duration(*p).String()
 	case *Size:
 		return p.String()
+	case *rate:
+		return p.String()
 	case *Free:
 		return p.String()
 	case *[]uint32:
 		return append([]uint32{}, *p...)
 	case *[]netip.AddrPort:
+		return texts(*p)
+	case *[]netip.Prefix:
 		return texts(*p)
 	case *[]*url.URL:
 		return texts(*p)

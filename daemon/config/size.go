@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
@@ -35,11 +35,11 @@ var units = []struct {
 	{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1},
 }
 
-var sizeForm = regexp.MustCompile(`^([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)$`)
+var sizeForm = lazyregexp.New(`^([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)$`)
 
 // ParseSize reads a size. It drops a fraction of a byte.
 func ParseSize(text string) (Size, error) {
-	m := sizeForm.FindStringSubmatch(text)
+	m := sizeForm().FindStringSubmatch(text)
 	if m == nil {
 		return 0, wrong(quote(text)+" is not a size", `write a number and a unit, as "20GiB" or "500MB"`)
 	}
@@ -82,7 +82,7 @@ func (s Size) String() string {
 	return "0B"
 }
 
-var percentForm = regexp.MustCompile(`^([0-9]{1,2}(?:\.[0-9]{1,6})?) ?%$`)
+var percentForm = lazyregexp.New(`^([0-9]{1,2}(?:\.[0-9]{1,6})?) ?%$`)
 
 func parseFree(text string) (Free, error) {
 	if !strings.HasSuffix(text, "%") {
@@ -94,7 +94,7 @@ func parseFree(text string) (Free, error) {
 		}
 		return Free{Bytes: size}, err
 	}
-	m := percentForm.FindStringSubmatch(text)
+	m := percentForm().FindStringSubmatch(text)
 	if m == nil {
 		return Free{}, wrong(quote(text)+" is not a part of a disk", `write 0% to 99%, as "10%"`)
 	}

@@ -2,11 +2,12 @@ package config
 
 import (
 	"fmt"
-	"regexp"
 	"sort"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 // source is the text of the file.
@@ -91,17 +92,17 @@ func printable(text string) string {
 
 // userinfo is everything between a URL's scheme and the last @ of the line: a password may hold
 // any character that a URL should not.
-var userinfo = regexp.MustCompile(`://.*@`)
+var userinfo = lazyregexp.New(`://.*@`)
 
-var assignment = regexp.MustCompile(`^\s*([^=]*?)\s*=`)
+var assignment = lazyregexp.New(`^\s*([^=]*?)\s*=`)
 
 // withoutSecrets hides what could be a password in a line of the file, which has no key for one,
 // and returns where at has moved to.
 func withoutSecrets(text string, at int, secret bool) (string, int) {
-	if m := assignment.FindStringSubmatchIndex(text); m != nil && (secret || !isKeyName(text[m[2]:m[3]])) {
+	if m := assignment().FindStringSubmatchIndex(text); m != nil && (secret || !isKeyName(text[m[2]:m[3]])) {
 		text = text[:m[1]] + " …"
 	}
-	if m := userinfo.FindStringIndex(text); m != nil {
+	if m := userinfo().FindStringIndex(text); m != nil {
 		const instead = "://[redacted]@"
 		switch {
 		case at >= m[1]:
@@ -116,7 +117,7 @@ func withoutSecrets(text string, at int, secret bool) (string, int) {
 
 // quote returns a value as an error shows it.
 func quote(text string) string {
-	text = userinfo.ReplaceAllString(text, "://[redacted]@")
+	text = userinfo().ReplaceAllString(text, "://[redacted]@")
 	if utf8.RuneCountInString(text) > 100 {
 		text = string([]rune(text)[:100]) + "…"
 	}

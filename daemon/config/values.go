@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/distribution/reference"
 
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -160,7 +160,7 @@ func checkRealm(text string) error {
 }
 
 // hostName is a name as in RFC 1123, or with the underscore that names of containers have.
-var hostName = regexp.MustCompile(`^(?i:[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?)(\.(?i:[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?))*$`)
+var hostName = lazyregexp.New(`^(?i:[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?)(\.(?i:[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?))*$`)
 
 func validHostPort(hostport string) bool {
 	u := url.URL{Host: hostport}
@@ -176,7 +176,7 @@ func validHostPort(hostport string) bool {
 		addr, err := netip.ParseAddr(host)
 		return err == nil && addr.Is6()
 	}
-	return len(host) <= 253 && hostName.MatchString(host)
+	return len(host) <= 253 && hostName().MatchString(host)
 }
 
 func checkHost(text string) error {
@@ -191,7 +191,7 @@ func checkHost(text string) error {
 		return wrong(quote(text)+" is an address", "write a host name")
 	case u.Port() != "":
 		return wrong(quote(text)+" has a port, and Host headers are compared without it", fmt.Sprintf("write %q", u.Hostname()))
-	case len(text) > 253 || !hostName.MatchString(text):
+	case len(text) > 253 || !hostName().MatchString(text):
 		return wrong(quote(text)+" is not a host name", `write one such as "docker.example.lan"`)
 	case text != strings.ToLower(text):
 		return wrong(quote(text)+" has capitals", fmt.Sprintf("write %q", strings.ToLower(text)))

@@ -51,7 +51,7 @@ func summary(chains []Chain) string {
 
 func TestEachChainEndsAtItsFirstBrokenLink(t *testing.T) {
 	t.Parallel()
-	wrong := func(code string) []*problem.Problem { return []*problem.Problem{{Code: code, Text: "is wrong"}} }
+	wrong := func(code problem.Code) []*problem.Problem { return []*problem.Problem{{Code: code, Text: "is wrong"}} }
 	for name, test := range map[string]struct {
 		change func(e *Examination)
 		want   string
@@ -111,7 +111,7 @@ func TestEachChainEndsAtItsFirstBrokenLink(t *testing.T) {
 			for _, c := range chains {
 				for _, l := range c.Links {
 					for _, p := range l.Problems {
-						codes = append(codes, p.Code)
+						codes = append(codes, string(p.Code))
 					}
 				}
 			}

@@ -11,12 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/internal/durable"
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 	"github.com/sidemirror/sidemirror/internal/secret"
 )
 
@@ -44,7 +44,7 @@ type proxyDocument struct {
 }
 
 // copyName is how a copy is named: after the hash of its contents.
-var copyName = regexp.MustCompile(`^[0-9a-f]{32}\.pem$`)
+var copyName = lazyregexp.New(`^[0-9a-f]{32}\.pem$`)
 
 func nameOf(contents secret.Secret) string {
 	sum := sha256.Sum256([]byte(contents.Reveal()))
@@ -85,7 +85,7 @@ func decode(folder string, data []byte) (Handover, error) {
 	if p := d.Proxy; p != nil {
 		h.Proxy = &Proxy{HTTP: secret.New(p.HTTP), HTTPS: secret.New(p.HTTPS), NoProxy: p.NoProxy, From: p.From}
 	}
-	if err := h.check(copyName.MatchString); err != nil {
+	if err := h.check(copyName().MatchString); err != nil {
 		return Handover{}, err
 	}
 	for host, r := range h.Registries {
@@ -226,7 +226,7 @@ func removeCopies(dir *os.File, used map[string]secret.Secret) error {
 		return err
 	}
 	for _, file := range list {
-		if _, ok := used[file]; ok || !copyName.MatchString(file) {
+		if _, ok := used[file]; ok || !copyName().MatchString(file) {
 			continue
 		}
 		if err := remove(dir, file); err != nil {

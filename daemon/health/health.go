@@ -44,13 +44,13 @@ func (s *Severity) UnmarshalText(text []byte) error {
 
 // Kind is a kind of problem. [Kinds] lists them.
 type Kind struct {
-	Code     string // as in [problem.Problem]
+	Code     problem.Code
 	Title    string // in a few words, without a subject: "an upstream cannot be reached"
 	Severity Severity
 
 	// DependsOn are the codes of what explains such a problem. It is not shown while one of those
 	// is.
-	DependsOn []string
+	DependsOn []problem.Code
 
 	// Visible is how long such a problem must last before it is shown. Most are at once.
 	Visible time.Duration
@@ -174,7 +174,7 @@ func (r *Registry) say(list []Problem, over bool) {
 func (r *Registry) Problems(now time.Time) []Problem {
 	r.mu.Lock()
 	var all, fresh []*entry
-	codes := map[string]bool{}
+	codes := map[problem.Code]bool{}
 	for _, list := range r.sources {
 		all = append(all, list...)
 		for _, e := range list {
@@ -184,7 +184,7 @@ func (r *Registry) Problems(now time.Time) []Problem {
 	list := []Problem{}
 	for _, e := range all {
 		was := e.visible
-		e.visible = now.Sub(e.Since) >= e.kind.Visible && !slices.ContainsFunc(e.kind.DependsOn, func(code string) bool { return codes[code] })
+		e.visible = now.Sub(e.Since) >= e.kind.Visible && !slices.ContainsFunc(e.kind.DependsOn, func(code problem.Code) bool { return codes[code] })
 		if e.visible {
 			list = append(list, e.Problem)
 		}
@@ -196,7 +196,7 @@ func (r *Registry) Problems(now time.Time) []Problem {
 	r.mu.Unlock()
 	r.say(begun, false)
 	slices.SortFunc(list, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(b.Severity, a.Severity), a.Since.Compare(b.Since), strings.Compare(a.Code, b.Code), strings.Compare(a.Error(), b.Error()))
+		return cmp.Or(cmp.Compare(b.Severity, a.Severity), a.Since.Compare(b.Since), cmp.Compare(a.Code, b.Code), strings.Compare(a.Error(), b.Error()))
 	})
 	return list
 }

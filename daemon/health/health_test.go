@@ -13,13 +13,13 @@ import (
 
 var start = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
-func coded(code, text string) *problem.Problem {
+func coded(code problem.Code, text string) *problem.Problem {
 	return &problem.Problem{Code: code, Text: text, Hint: "do something"}
 }
 
 func shownAt(r *Registry, at time.Time) (list []string) {
 	for _, p := range r.Problems(at) {
-		list = append(list, p.Code+" "+p.Error())
+		list = append(list, string(p.Code)+" "+p.Error())
 	}
 	return list
 }

@@ -3,12 +3,14 @@ package health
 import (
 	"slices"
 	"time"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // kinds are the kinds of problems that the daemon reports about itself.
 var kinds = []Kind{
 	{Code: "no-configuration", Title: "every request is refused", Severity: Error, Logged: true},
-	{Code: "configuration-not-in-force", Title: "the configuration on disk cannot be used", Severity: Error, Logged: true, DependsOn: []string{"no-configuration"}},
+	{Code: "configuration-not-in-force", Title: "the configuration on disk cannot be used", Severity: Error, Logged: true, DependsOn: []problem.Code{"no-configuration"}},
 	{Code: "port-unprivileged", Title: "any user can take the port", Severity: Error, Logged: true},
 	{Code: "guests-not-served", Title: "guests are not served", Severity: Error, Logged: true},
 	{Code: "guests-not-a-bridge", Title: "guests are not served on an interface that is no bridge", Severity: Error, Logged: true},
@@ -23,7 +25,7 @@ var kinds = []Kind{
 	{Code: "login-refused", Title: "a login was refused", Severity: Error},
 	{
 		Code: "upstream-unreachable", Title: "a registry cannot be reached", Severity: Warning, Logged: true,
-		Visible: 20 * time.Second, DependsOn: []string{"name-server-denied"},
+		Visible: 20 * time.Second, DependsOn: []problem.Code{"name-server-denied"},
 	},
 	{Code: "rate-limit-used-up", Title: "a registry serves no more requests for now", Severity: Warning},
 	{Code: "metrics-unavailable", Title: "the metrics are not served", Severity: Error},
@@ -35,7 +37,7 @@ var kinds = []Kind{
 func Kinds() []Kind { return slices.Clone(kinds) }
 
 // kindOf returns the kind of a code.
-func kindOf(code string) Kind {
+func kindOf(code problem.Code) Kind {
 	for _, k := range kinds {
 		if k.Code == code {
 			return k

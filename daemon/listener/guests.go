@@ -2,13 +2,9 @@ package listener
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // Network is a network of guests: containers or virtual machines behind a bridge.
@@ -17,23 +13,17 @@ type Network interface {
 	Contains(addr netip.Addr) bool
 }
 
-// OpenGuests listens on addr for what comes in over the network interface called name, and over no
-// other. The error is fs.ErrPermission if the port needs a capability that the process lacks.
+// OpenGuests listens on addr, this host's address on the network of the guests of a bridge. Who is a
+// guest [GuestListener.Accept] decides by the sender's address, to which the kernel sends over the
+// bridge alone, so that nobody elsewhere can complete a connection with it. The listener is not bound
+// to the bridge: its connections would be too, for ever, and end with it when it is made anew. The
+// error is fs.ErrPermission if the port needs a capability that the process lacks.
 func OpenGuests(ctx context.Context, name string, addr netip.AddrPort) (*net.TCPListener, error) {
 	network := "tcp6"
 	if addr.Addr().Is4() {
 		network = "tcp4"
 	}
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		controlErr := c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), name) })
-		if errors.Is(err, unix.EPERM) {
-			// Linux before 5.7 allows it only to root. The addresses of guests are checked too.
-			err = nil
-		}
-		return errors.Join(controlErr, err)
-	}}
-	l, err := lc.Listen(ctx, network, addr.String())
+	l, err := new(net.ListenConfig).Listen(ctx, network, addr.String())
 	if err != nil {
 		return nil, fmt.Errorf("listening on %v for the guests of %s: %w", addr, name, err)
 	}

@@ -37,7 +37,7 @@ func (c *presentCollector) Collect(metrics chan<- prometheus.Metric) {
 		type label struct{ code, severity string }
 		count := map[label]int{}
 		for _, p := range c.Problems(time.Now()) {
-			count[label{p.Code, p.Severity.String()}]++
+			count[label{string(p.Code), p.Severity.String()}]++
 		}
 		for l, n := range count {
 			metrics <- prometheus.MustNewConstMetric(problemsDesc, prometheus.GaugeValue, float64(n), l.code, l.severity)

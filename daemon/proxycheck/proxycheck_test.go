@@ -47,7 +47,7 @@ func line(text string, err error) Systemd { return fakeSystemd{text: text, err: 
 func codes(r Report) []string {
 	var list []string
 	for _, p := range r.Problems {
-		list = append(list, p.Code)
+		list = append(list, string(p.Code))
 	}
 	return list
 }
@@ -211,7 +211,7 @@ func TestAConfigurationThatIsNotInForceIsReportedOnce(t *testing.T) {
 	url := respondWith(t, 503, "sidemirror has no configuration")
 	c := checker{listenerOf: sockdiag.Listener, checkPort: highPort, trusted: func(uint32) bool { return true }}
 	known := &problem.Problem{Code: "configuration-not-in-force", Text: "the configuration on disk is not in force"}
-	for _, code := range []string{"configuration-not-in-force", "no-configuration"} {
+	for _, code := range []problem.Code{"configuration-not-in-force", "no-configuration"} {
 		detailed := []*problem.Problem{{Code: code, Text: "every request is refused", Hint: "check it"}, {Code: "other", Text: "other"}}
 		r := c.check(t.Context(), url, line("refusing; every request is refused (check it)", nil), known).Detailed(detailed)
 		if got, want := codes(r), []string{"configuration-not-in-force", "other"}; !slices.Equal(got, want) {

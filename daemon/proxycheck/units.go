@@ -55,7 +55,7 @@ func examineUnits(ctx context.Context, systemd Systemd) ([]Unit, map[string]*pro
 
 // examineUnit returns what is wrong with a unit, or nil.
 func examineUnit(name, without string, state sdnotify.UnitState) *problem.Problem {
-	find := func(code, format, hint string) *problem.Problem {
+	find := func(code problem.Code, format, hint string) *problem.Problem {
 		text := fmt.Sprintf(format, name)
 		if without != "" && code != "unit-disabled" {
 			text += ": " + without

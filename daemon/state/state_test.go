@@ -72,7 +72,7 @@ func TestAnyStateFitsIntoTheFile(t *testing.T) {
 	var s State
 	for i := range 1000 {
 		s.Refused = append(s.Refused, Refused{UID: uint32(i), Group: strings.Repeat("/é\x01", 3000)})
-		s.Problems = append(s.Problems, &problem.Problem{Code: fmt.Sprint(i), Text: strings.Repeat("\x01", 5000)})
+		s.Problems = append(s.Problems, &problem.Problem{Code: problem.Code(fmt.Sprint(i)), Text: strings.Repeat("\x01", 5000)})
 	}
 	if err := Write(dir, s); err != nil {
 		t.Fatal(err)

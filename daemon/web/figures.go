@@ -2,10 +2,11 @@ package web
 
 import (
 	"cmp"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 // liveView is what the template of the live part shows.
@@ -252,7 +253,7 @@ func columns(slices []Traffic, of func(Traffic) (low, high int64)) []bar {
 	return bars
 }
 
-var imagePrefix = regexp.MustCompile(`^(docker\.io/library|[^/]*[.:][^/]*)/`)
+var imagePrefix = lazyregexp.New(`^(docker\.io/library|[^/]*[.:][^/]*)/`)
 
 func newPullRow(p Pull, now time.Time, w words) pullRow {
 	total := p.Stored + p.Fetched
@@ -261,7 +262,7 @@ func newPullRow(p Pull, now time.Time, w words) pullRow {
 		When: w.ago(now, p.Start), Exact: p.Start.UTC().Format(time.RFC3339), Time: seconds(p.Took, w),
 	}
 	// The registry, and "library/" of Docker Hub, matter less than the rest of the name.
-	if i := len(imagePrefix.FindString(p.Image)); i > 0 {
+	if i := len(imagePrefix().FindString(p.Image)); i > 0 {
 		r.Registry, r.Name = p.Image[:i], p.Image[i:]
 	}
 	switch {

@@ -46,7 +46,7 @@ func FuzzPreferred(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, header string) {
 		got := preferred(header)
-		if pages[got] == nil {
+		if pages()[got] == nil {
 			t.Fatalf("preferred(%q) = %q, for which there is no page", header, got)
 		}
 		// Who mentions neither Chinese nor a wildcard never gets the Chinese page.

@@ -49,10 +49,13 @@ type Info struct {
 //go:embed page.html live.html commands.html en.html zh.html style.css page.js
 var files embed.FS
 
-var pages = map[language]*template.Template{
-	english: template.Must(template.ParseFS(files, "page.html", "live.html", "commands.html", "en.html")),
-	chinese: template.Must(template.ParseFS(files, "page.html", "live.html", "commands.html", "zh.html")),
-}
+// pages returns the templates. They are read when the page is first asked for.
+var pages = sync.OnceValue(func() map[language]*template.Template {
+	return map[language]*template.Template{
+		english: template.Must(template.ParseFS(files, "page.html", "live.html", "commands.html", "en.html")),
+		chinese: template.Must(template.ParseFS(files, "page.html", "live.html", "commands.html", "zh.html")),
+	}
+})
 
 // page is the handler.
 type page struct {
@@ -119,7 +122,7 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		name = "live"
 	}
 	var body bytes.Buffer
-	if err := pages[lang].ExecuteTemplate(&body, name, p.view(r, lang)); err != nil {
+	if err := pages()[lang].ExecuteTemplate(&body, name, p.view(r, lang)); err != nil {
 		http.Error(w, "writing the page: "+err.Error(), http.StatusInternalServerError)
 		return
 	}

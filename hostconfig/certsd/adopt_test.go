@@ -90,7 +90,7 @@ func TestWhatIsAdoptedFromARegistrysFolder(t *testing.T) {
 			left := !f.adopt(&p, "r.example", root+"/r.example", mirror, test.named)
 			note := ""
 			for _, n := range p.State.Notes {
-				note = n.Code
+				note = string(n.Code)
 			}
 			if text(p.State.Adopted) != test.want || left != (test.left != "") || note != test.left {
 				t.Errorf("adopted %q, left to the engine: %t, note %q", text(p.State.Adopted), left, note)

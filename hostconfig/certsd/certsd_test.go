@@ -99,13 +99,13 @@ func TestWhatAPlanHasForARegistry(t *testing.T) {
 			}
 			var problem, note, refuse string
 			for _, found := range p.State.Problems {
-				problem = found.Code
+				problem = string(found.Code)
 			}
 			for _, found := range p.State.Notes {
-				note = found.Code
+				note = string(found.Code)
 			}
 			for _, found := range p.Refused {
-				refuse = found.Problem.Code
+				refuse = string(found.Problem.Code)
 			}
 			if problem != test.problem || note != test.note || refuse != test.refuse || (len(p.Skipped) == 1) != (problem != "") {
 				t.Errorf("problem %q, note %q, refusal %q, skipped %q", problem, note, refuse, p.Skipped)

@@ -3,21 +3,21 @@ package certsd
 import (
 	"fmt"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"github.com/sidemirror/sidemirror/hostconfig/splice"
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // registryName is the registry of a reference: a host name or an address, with or without a port.
 // It becomes the name of a folder.
-var registryName = regexp.MustCompile(`^(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?$`)
+var registryName = lazyregexp.New(`^(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?$`)
 
 // CheckName refuses a registry that no folder can be made for, or that is sidemirror itself.
 func CheckName(registry, mirror string) error {
 	switch {
-	case len(registry) > 255 || !registryName.MatchString(registry):
+	case len(registry) > 255 || !registryName().MatchString(registry):
 		return &problem.Problem{
 			Code: "registry-name-invalid", Text: fmt.Sprintf("%q is not the name of a registry, so that no folder can be made for it", registry),
 			Hint: "write it as host or host:port",

@@ -102,10 +102,10 @@ func (c *composition) reaches(location string) bool {
 
 // add adds the entry for a prefix with sidemirror as the first mirror, or the reason why there is none.
 func (c *composition) add(e origin) {
-	refuse := func(code, hint, format string, args ...any) {
+	refuse := func(code problem.Code, hint, format string, args ...any) {
 		c.skipped = append(c.skipped, skip{e.Prefix, problem.Problem{Code: code, Path: e.path, Text: fmt.Sprintf(format, args...), Hint: hint}})
 	}
-	note := func(code, format string, args ...any) {
+	note := func(code problem.Code, format string, args ...any) {
 		c.notes = append(c.notes, problem.Problem{Code: code, Path: e.path, Text: fmt.Sprintf(format, args...)})
 	}
 	switch {

@@ -2,12 +2,12 @@ package containersimage
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/sidemirror/sidemirror/hostconfig/hostfs"
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 // otherPorts are ports at which a host of a registry often has another registry. The library takes
@@ -38,13 +38,13 @@ var portFiles = []string{
 }
 
 // hostAndPort is a registry's name with a port in a text of any format.
-var hostAndPort = regexp.MustCompile(`[A-Za-z0-9][A-Za-z0-9.-]*:[0-9]{1,5}\b`)
+var hostAndPort = lazyregexp.New(`[A-Za-z0-9][A-Za-z0-9.-]*:[0-9]{1,5}\b`)
 
 // knownPorts returns the ports of some hosts that the files of a host name, as "host:port". It does not
 // matter what a file means by it: an entry for a port that no registry has does no harm.
 func knownPorts(tree *hostfs.Host, hosts []string) (names []string) {
 	note := func(text string) {
-		for _, name := range hostAndPort.FindAllString(text, -1) {
+		for _, name := range hostAndPort().FindAllString(text, -1) {
 			host, port, _ := strings.Cut(strings.ToLower(name), ":")
 			number, err := strconv.ParseUint(port, 10, 16)
 			if err != nil || number == 0 || !slices.Contains(hosts, host) {

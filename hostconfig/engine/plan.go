@@ -72,7 +72,7 @@ type Refusal struct {
 }
 
 // Refuse adds a refusal. The code is for an error that has none.
-func (p *Plan) Refuse(path string, err error, code string) {
+func (p *Plan) Refuse(path string, err error, code problem.Code) {
 	p.Refused = append(p.Refused, Refusal{Path: path, Problem: problem.Coded(err, code)})
 }
 

@@ -204,9 +204,9 @@ func codes(j *Journal) string {
 		if !errors.As(err, &p) {
 			list = append(list, err.Error())
 		} else if p.Hint == "" {
-			list = append(list, p.Code+" without a hint")
-		} else if !slices.Contains(list, p.Code) {
-			list = append(list, p.Code)
+			list = append(list, string(p.Code)+" without a hint")
+		} else if !slices.Contains(list, string(p.Code)) {
+			list = append(list, string(p.Code))
 		}
 	}
 	return strings.Join(list, " ")

@@ -7,12 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 const (
@@ -115,10 +116,10 @@ func inUserSession(cgroup string) bool {
 }
 
 // containerID is the id that container engines name a container's control group after.
-var containerID = regexp.MustCompile(`[0-9a-f]{64}`)
+var containerID = lazyregexp.New(`[0-9a-f]{64}`)
 
 // inContainer reports whether a control group is a container's.
-func inContainer(cgroup string) bool { return containerID.MatchString(cgroup) }
+func inContainer(cgroup string) bool { return containerID().MatchString(cgroup) }
 
 // executable is what is known of the file that a process executes.
 type executable struct {

@@ -52,10 +52,10 @@ func TestWhatIsReportedOfSnapshotters(t *testing.T) {
 			Report(&engine.Host{Tree: tree}, &s, "http://127.0.0.1:305", []string{"/etc/containerd/certs.d"})
 			var problems, notes []string
 			for _, p := range s.Problems {
-				problems = append(problems, p.Code)
+				problems = append(problems, string(p.Code))
 			}
 			for _, p := range s.Notes {
-				notes = append(notes, p.Code)
+				notes = append(notes, string(p.Code))
 			}
 			if got := strings.TrimSpace(strings.Join(problems, " ") + "; " + strings.Join(notes, " ")); got != test.codes {
 				t.Errorf("got %q, want %q", got, test.codes)

@@ -2,8 +2,9 @@ package splice
 
 import (
 	"bytes"
-	"regexp"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 // BuilderUndo is the command that removes the entry of a [Builder].
@@ -34,13 +35,13 @@ func (b Builder) Add(name string, base []byte) ([]byte, error) {
 }
 
 // builderMirror is the table in which a Builder names its mirror.
-var builderMirror = regexp.MustCompile(`(?m)^\[registry\."([^"\\]+)"\]\r?\n  http = true\r?$`)
+var builderMirror = lazyregexp.New(`(?m)^\[registry\."([^"\\]+)"\]\r?\n  http = true\r?$`)
 
 // RemoveBuilder removes the entry from a file: that of the mirror which the entry names, and of those at
 // urls.
 func RemoveBuilder(name string, data []byte, urls []string) (Removed, error) {
 	if Marked(data) {
-		for _, found := range builderMirror.FindAllSubmatch(data, -1) {
+		for _, found := range builderMirror().FindAllSubmatch(data, -1) {
 			urls = append(urls[:len(urls):len(urls)], "http://"+string(found[1]))
 		}
 	}

@@ -8,9 +8,10 @@ import (
 	"net/netip"
 	"net/url"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 // check refuses keys and values that stop dockerd.
@@ -115,11 +116,11 @@ func expected(t reflect.Type) string {
 // memorySize is a size with a unit, as go-units reads it.
 type memorySize struct{}
 
-var memorySizes = regexp.MustCompile(`^"[0-9]+(\.[0-9]*)? ?([kKmMgGtTpP]?[iI]?[bB]?)"$`)
+var memorySizes = lazyregexp.New(`^"[0-9]+(\.[0-9]*)? ?([kKmMgGtTpP]?[iI]?[bB]?)"$`)
 
 // UnmarshalJSON accepts a string only.
 func (*memorySize) UnmarshalJSON(raw []byte) error {
-	if !memorySizes.Match(raw) {
+	if !memorySizes().Match(raw) {
 		return fmt.Errorf("invalid size: %s", raw)
 	}
 	return nil
@@ -238,11 +239,11 @@ func isAddress(s string) bool {
 	return err == nil
 }
 
-var searchDomain = regexp.MustCompile(`^(:?(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9]))(:?\.(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9])))*)\.?\s*$`)
+var searchDomain = lazyregexp.New(`^(:?(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9]))(:?\.(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9])))*)\.?\s*$`)
 
 func isSearchDomain(s string) bool {
 	s = strings.Trim(s, " ")
-	return s == "." || strings.ContainsAny(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz") && searchDomain.MatchString(s)
+	return s == "." || strings.ContainsAny(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz") && searchDomain().MatchString(s)
 }
 
 func isLabel(s string) bool {

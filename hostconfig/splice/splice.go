@@ -49,7 +49,7 @@ func (v Version) before(major, minor int) bool {
 func (v Version) atLeast(major, minor int) bool { return !v.unknown() && !v.before(major, minor) }
 
 // refuse returns a problem with a file.
-func refuse(code, path string, line int, hint, format string, args ...any) error {
+func refuse(code problem.Code, path string, line int, hint, format string, args ...any) error {
 	return &problem.Problem{Code: code, Path: path, Line: line, Text: fmt.Sprintf(format, args...), Hint: hint}
 }
 

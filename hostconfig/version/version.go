@@ -4,21 +4,22 @@ package version
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 // Version is what decides how an engine behaves. The zero value means that it is not known.
 type Version struct{ Major, Minor int }
 
-var text = regexp.MustCompile(`(?:^|[ v:])(\d{1,4})\.(\d{1,4})\.(\d{1,4})`)
+var text = lazyregexp.New(`(?:^|[ v:])(\d{1,4})\.(\d{1,4})\.(\d{1,4})`)
 
 // Find returns the first version in what a program or a package database says: "28.5.2" of "Docker
 // version 28.5.2, build …", "5:28.5.2-1~debian.12" or "… v28.5.2 …". It is empty if there is none.
 func Find(said string) string {
-	m := text.FindStringSubmatch(said)
+	m := text().FindStringSubmatch(said)
 	if m == nil {
 		return ""
 	}

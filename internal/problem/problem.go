@@ -9,12 +9,15 @@ import (
 	"strings"
 )
 
+// Code names a kind of problem and does not change between versions: "containerd-config-path". Each
+// has an entry in docs/troubleshooting.md. A program finds them all by this type, so a code is a
+// constant: it is not put together from parts.
+type Code string
+
 // Problem is something that keeps sidemirror from doing its work, and what to do about it.
 // It is an error. Programs decide by Code and by the wrapped error, never by the text.
 type Problem struct {
-	// Code names the kind of problem and does not change between versions:
-	// "containerd-config-path-empty".
-	Code string
+	Code Code
 
 	// Path is the file or the URL that the problem is about, if any.
 	Path string
@@ -60,7 +63,7 @@ func (p *Problem) MarshalJSON() ([]byte, error) {
 	e := json.NewEncoder(&out)
 	e.SetEscapeHTML(false) // hints have <placeholders>
 	err := e.Encode(struct {
-		Code string `json:"code"`
+		Code Code   `json:"code"`
 		Path string `json:"path,omitempty"`
 		Line int    `json:"line,omitempty"`
 		Text string `json:"text"`
@@ -72,8 +75,9 @@ func (p *Problem) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads what MarshalJSON has written.
 func (p *Problem) UnmarshalJSON(data []byte) error {
 	var read struct {
-		Code, Path, Text, Hint string
-		Line                   int
+		Code             Code
+		Path, Text, Hint string
+		Line             int
 	}
 	if err := json.Unmarshal(data, &read); err != nil {
 		return err
@@ -86,7 +90,7 @@ func (p *Problem) UnmarshalJSON(data []byte) error {
 func (p *Problem) Unwrap() error { return p.Err }
 
 // Coded returns err as a problem, with a code if it has none.
-func Coded(err error, code string) *Problem {
+func Coded(err error, code Code) *Problem {
 	p := &Problem{}
 	if !errors.As(err, &p) {
 		p.Err = err

@@ -96,8 +96,9 @@ func TestCodedKeepsCodeAndHint(t *testing.T) {
 	coded := &problem.Problem{Code: "own-code", Path: "/x", Text: "text", Hint: "hint"}
 	bare := &problem.Problem{Path: "/x", Text: "text"}
 	for name, test := range map[string]struct {
-		err              error
-		code, hint, text string
+		err        error
+		code       problem.Code
+		hint, text string
 	}{
 		"problem":         {coded, "own-code", "hint", "/x: text"},
 		"without a code":  {bare, "code", "", "/x: text"},

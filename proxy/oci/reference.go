@@ -3,23 +3,20 @@ package oci
 import (
 	_ "crypto/sha256" // so that go-digest knows the algorithms of the specification
 	_ "crypto/sha512"
-	"regexp"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
-// The grammars of OCI Distribution 1.1, "Pulling manifests", and of a registry's
-// name in distribution/reference. Go's regular expressions match in linear time.
-var (
-	tagGrammar      = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
-	registryGrammar = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?$`)
-)
+// registryGrammar is that of a registry's name in distribution/reference.
+var registryGrammar = lazyregexp.New(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?$`)
 
 // ValidRegistry reports whether name can be that of a registry: a host name, an IPv4
 // address or an IPv6 address in brackets, with or without a port.
 func ValidRegistry(name string) bool {
-	return len(name) <= MaxName && (plainHost(name) || registryGrammar.MatchString(name))
+	return len(name) <= MaxName && (plainHost(name) || registryGrammar().MatchString(name))
 }
 
 // plainHost reports whether name is a host name without a port, in lower-case letters and digits:
@@ -82,6 +79,19 @@ func separator(s string) int {
 	return len(s) - len(strings.TrimLeft(s, "-"))
 }
 
+// validTag reports whether s can be a tag: at most 128 letters, digits, underscores, dots and
+// hyphens, of which the first is neither dot nor hyphen (OCI Distribution 1.1, "Pulling manifests").
+func validTag(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case alphanumeric(c), 'A' <= c && c <= 'Z', c == '_', i > 0 && (c == '.' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return s != "" && len(s) <= 128
+}
+
 func alphanumeric(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
 
 // looksLikeRegistry reports whether the first component of a path means a registry, by
@@ -114,13 +124,13 @@ func SplitPrefix(name string) (registry, repository string) {
 // which manifest is meant.
 func (req *Request) parseReference(reference string) error {
 	tag, dgst, both := strings.Cut(reference, "@")
-	if both && tagGrammar.MatchString(tag) {
+	if both && validTag(tag) {
 		return req.parseDigest(dgst)
 	}
 	if strings.Contains(reference, ":") {
 		return req.parseDigest(reference)
 	}
-	if !tagGrammar.MatchString(reference) {
+	if !validTag(reference) {
 		return &Error{Code: ManifestInvalid, Message: "the reference is neither a tag nor a digest"}
 	}
 	req.Tag = reference

@@ -4,9 +4,10 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"regexp"
 	"strings"
 	"unicode"
+
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
 
 const (
@@ -22,8 +23,8 @@ type Item struct {
 }
 
 var (
-	codeGrammar = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
-	htmlTitle   = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title>`)
+	codeGrammar = lazyregexp.New(`^[A-Z][A-Z0-9_]{0,63}$`)
+	htmlTitle   = lazyregexp.New(`(?is)<title[^>]*>(.*?)</title>`)
 )
 
 // ReadRefusal reads the body of resp, an upstream's refusal, and closes it. If it is the
@@ -53,7 +54,7 @@ func parseRefusal(body []byte, mediaType string) (items []Item, reason string) {
 		known.Errors = known.Errors[:min(len(known.Errors), maxItems)]
 		valid := true
 		for i, item := range known.Errors {
-			valid = valid && codeGrammar.MatchString(item.Code)
+			valid = valid && codeGrammar().MatchString(item.Code)
 			if i == 0 {
 				reason = oneLine(strings.TrimPrefix(item.Code+": "+item.Message, ": "))
 			}
@@ -68,8 +69,8 @@ func parseRefusal(body []byte, mediaType string) (items []Item, reason string) {
 		return nil, reasonIn(object)
 	}
 	switch {
-	case mediaType == "text/html" || htmlTitle.Match(body):
-		if m := htmlTitle.FindSubmatch(body); m != nil {
+	case mediaType == "text/html" || htmlTitle().Match(body):
+		if m := htmlTitle().FindSubmatch(body); m != nil {
 			return nil, oneLine(string(m[1]))
 		}
 		return nil, ""

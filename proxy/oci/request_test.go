@@ -250,7 +250,7 @@ func FuzzParseRequest(f *testing.F) {
 		if req.Kind != Base && req.Kind != Token && !ValidRepository(req.Repository) {
 			t.Fatalf("repository %q", req.Repository)
 		}
-		if req.Digest != "" && req.Digest.Validate() != nil || req.Tag != "" && !tagGrammar.MatchString(req.Tag) {
+		if req.Digest != "" && req.Digest.Validate() != nil || req.Tag != "" && !writtenTag.MatchString(req.Tag) {
 			t.Fatalf("%+v", req)
 		}
 		if _, ok := req.Query["ns"]; ok {

@@ -129,7 +129,7 @@ func (c *checker) write(ctx context.Context, again bool) (string, error) {
 		return "the store does not replace an object if it must not", nil
 	case again && (err == nil || lacksConditions(err)):
 		return "", &stepError{problem.Problem{
-			Code: "shared-store-no-conditional-write", Text: "the store knows no conditional writes (If-None-Match)",
+			Code: codeNoConditions, Text: "the store knows no conditional writes (If-None-Match)",
 			Hint: "it can be used; hosts that pull the same image at the same time each fetch it from the registry",
 		}}
 	case err != nil:
@@ -176,7 +176,7 @@ func (c *checker) ranges(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if _, _, _, err := contentRange(header); err != nil || !bytes.Equal(data, c.sample[start:end]) {
-		return "", &stepError{problem.Problem{Code: "shared-store-no-ranges", Text: "the store does not serve a part of an object", Hint: "it cannot be used: use another store, or look for a proxy in front of it"}}
+		return "", &stepError{problem.Problem{Code: codeNoRanges, Text: "the store does not serve a part of an object", Hint: "it cannot be used: use another store, or look for a proxy in front of it"}}
 	}
 	return "a part of an object is read", nil
 }

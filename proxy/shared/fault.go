@@ -15,17 +15,19 @@ import (
 
 // The codes of what can be wrong with a store.
 const (
-	codeUnreachable  = "shared-store-unreachable"
-	codeRefused      = "shared-store-refused"
-	codeNoBucket     = "shared-store-no-bucket"
-	codeClock        = "shared-store-clock"
-	codeWrongContent = "shared-store-wrong-content"
-	codeSlow         = "shared-store-slow"
-	codeFull         = "shared-store-full"
-	codeReadOnly     = "shared-store-read-only"
+	codeUnreachable  problem.Code = "shared-store-unreachable"
+	codeRefused      problem.Code = "shared-store-refused"
+	codeNoBucket     problem.Code = "shared-store-no-bucket"
+	codeClock        problem.Code = "shared-store-clock"
+	codeWrongContent problem.Code = "shared-store-wrong-content"
+	codeSlow         problem.Code = "shared-store-slow"
+	codeFull         problem.Code = "shared-store-full"
+	codeReadOnly     problem.Code = "shared-store-read-only"
+	codeNoRanges     problem.Code = "shared-store-no-ranges"
+	codeNoConditions problem.Code = "shared-store-no-conditional-write"
 )
 
-var hints = map[string]string{
+var hints = map[problem.Code]string{
 	codeUnreachable:  "pulls go on without it; sidemirror cache shared check",
 	codeRefused:      "check the keys that cache.shared.credentials names, and the policy of the bucket: sidemirror cache shared check",
 	codeNoBucket:     "create the bucket, or correct cache.shared.url",
@@ -38,7 +40,7 @@ var hints = map[string]string{
 
 // fault is something that is wrong with a store.
 type fault struct {
-	code        string
+	code        problem.Code
 	text        string // what it does, after its name
 	tripsAtOnce bool   // asking again would not help
 }

@@ -92,8 +92,8 @@ func TestADiagnosisNamesTheStepThatFails(t *testing.T) {
 		at     func(t *testing.T) (url, ca string)
 		cred   credential.Credential
 		unread error
-		step   string // the last one
-		code   string // "" if all is well
+		step   string       // the last one
+		code   problem.Code // "" if all is well
 	}{
 		"all is well":                 {at: plain(well), step: "login"},
 		"by TLS":                      {at: func(t *testing.T) (string, string) { return certified(t, well, later) }, step: "login"},
@@ -132,7 +132,7 @@ func TestADiagnosisNamesTheStepThatFails(t *testing.T) {
 			u := newUpstream(t, Config{URL: mustURL(url), Registry: config.Registry{CA: ca, DialTimeout: 5 * time.Second, HeaderTimeout: 2 * time.Second}, resolver: resolver})
 			steps := u.Diagnose(t.Context(), test.cred, test.unread)
 			last := steps[len(steps)-1]
-			code := ""
+			var code problem.Code
 			if last.Problem != nil {
 				code = last.Problem.Code
 				if last.Problem.Hint == "" && test.unread == nil {

@@ -4,16 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/test/engine"
 	"github.com/sidemirror/sidemirror/test/process"
+	"github.com/sidemirror/sidemirror/test/quirky"
 )
 
 const searchPath = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
@@ -89,6 +93,55 @@ func TestDockerInDockerPullsThroughTheBridge(t *testing.T) {
 	}
 	if out, err := docker(t.Context(), "pull", "--quiet", private+":v1"); err == nil {
 		t.Errorf("a guest's docker pulls a private image:\n%s", out)
+	}
+}
+
+// A bridge of the same name and address is another interface, over which the connections of the one
+// before do not go on.
+func TestDockerPullsOnWhenTheBridgeVanishesAndReturns(t *testing.T) {
+	half, goOn := make(chan struct{}), make(chan struct{})
+	r := newRigWith(t, false, quirky.Options{Intercept: stopHalfway(half, goOn)})
+	docker := r.startDocker()
+	pulled := make(chan error, 1)
+	go func() {
+		out, err := docker(t.Context(), "pull", "--quiet", public+":v1")
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+		pulled <- err
+	}()
+	<-half
+	r.bridge.Down()
+	r.await("the listener is closed", func() bool { return strings.Contains(r.sidemirror.Log(), "guests are not served there any more") })
+	r.bridge.Up()
+	r.guest.Plug()
+	close(goOn)
+	if err := <-pulled; err != nil {
+		t.Error(err)
+	}
+}
+
+// stopHalfway sends half of the layer when it is first asked for, says so, and sends the rest
+// when it may go on.
+func stopHalfway(half chan<- struct{}, goOn <-chan struct{}) func(quirky.Part, http.ResponseWriter, *http.Request) bool {
+	layer := image.Blobs[1]
+	var once sync.Once
+	return func(_ quirky.Part, w http.ResponseWriter, q *http.Request) bool {
+		if q.Method != http.MethodGet || !strings.HasSuffix(q.URL.Path, layer.Digest.String()) {
+			return false
+		}
+		first := false
+		once.Do(func() { first = true })
+		if !first {
+			return false
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(layer.Bytes)))
+		_, _ = w.Write(layer.Bytes[:len(layer.Bytes)/2])
+		_ = http.NewResponseController(w).Flush()
+		close(half)
+		<-goOn
+		_, _ = w.Write(layer.Bytes[len(layer.Bytes)/2:])
+		return true
 	}
 }
 

@@ -48,11 +48,17 @@ type rig struct {
 // newRig serves guests. logins says that sidemirror may use its login for them.
 func newRig(t *testing.T, logins bool) *rig {
 	t.Helper()
-	r := &rig{t: t, bridge: network.NewBridge(t, "br-guests", prefix)}
-	r.guest = r.bridge.NewGuest("172.30.7.2")
-	r.registry = quirky.New(t, quirky.Options{Auth: quirky.Auth{
+	return newRigWith(t, logins, quirky.Options{Auth: quirky.Auth{
 		Scheme: "Bearer", Users: map[string]string{user: password}, Private: []string{private},
 	}})
+}
+
+// newRigWith is newRig with another registry.
+func newRigWith(t *testing.T, logins bool, registry quirky.Options) *rig {
+	t.Helper()
+	r := &rig{t: t, bridge: network.NewBridge(t, "br-guests", prefix)}
+	r.guest = r.bridge.NewGuest("172.30.7.2")
+	r.registry = quirky.New(t, registry)
 	r.registry.Add(public, "v1", image)
 	r.registry.Add(private, "v1", image)
 	extra := "\n[guests]\nnetworks = [\"br-*\"]\n"

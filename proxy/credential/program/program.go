@@ -10,13 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 )
@@ -31,10 +31,10 @@ const (
 	drainTime = 200 * time.Millisecond
 )
 
-var grammar = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+var grammar = lazyregexp.New(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 
 // ValidName reports whether name can be the name of a helper or of a plugin.
-func ValidName(name string) bool { return grammar.MatchString(name) }
+func ValidName(name string) bool { return grammar().MatchString(name) }
 
 // Runner runs programs from folders that only root and the daemon's user can write to.
 type Runner struct {
