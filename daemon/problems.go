@@ -34,6 +34,7 @@ func (d *daemon) examine(now time.Time) {
 	set("configuration", d.configurationProblem())
 	set("addresses", d.line.wrongAddresses()...)
 	set("cache", d.caches.problem())
+	set("shared store", d.sharedProblems()...)
 	set("name servers", d.names.problem(d.log))
 	set("trust", d.trustProblem())
 	set("metrics", d.scraped.wrong()...)
