@@ -22,7 +22,7 @@ type fetch struct {
 
 	mu      sync.Mutex
 	herd    func(context.Context, *upstream.Upstream, transfer.Part) bool // nil: it waits for no other host
-	last    *upstream.Upstream // the one that responded last
+	last    *upstream.Upstream                                            // the one that responded last
 	targets map[*upstream.Upstream]*upstream.Target
 }
 

@@ -29,6 +29,7 @@ const (
 // brings the blob into the cache and returns transfer.ErrStored, and shared is true: no client gets a
 // byte from the store before all of them have the digest.
 func (p *Proxy) openBlob(ctx context.Context, r *request, want transfer.Want, f *fetch) (reader *transfer.Reader, shared bool, err error) {
+	f.setHerd(nil)
 	if p.shared == nil || want.Alone || !beginsPull(want.Ranges) || !p.shared.Ready() {
 		reader, err = p.transfers.Open(ctx, want)
 		return reader, false, err
@@ -157,7 +158,7 @@ func (p *Proxy) receive(ctx context.Context, r *request, reader *transfer.Reader
 		entitled <- err
 	}()
 	go p.watchPace(ctx, reader, cancel)
-	err := reader.Wait(ctx)
+	err := reader.WaitStored(ctx)
 	switch {
 	case err == nil:
 		p.shared.Verified()

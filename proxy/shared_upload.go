@@ -36,7 +36,7 @@ const (
 var errInSharedStore = errors.New("another host has uploaded the blob to the shared store")
 
 // share uploads r's blob, which has just been stored, in the background. What untrusted callers fetch is
-// not uploaded: they could fill the store with what no one else wants.
+// not uploaded: they could fill the store.
 func (p *Proxy) share(r *request, from string) {
 	u := r.registry.upstream(from)
 	if p.shared == nil || u == nil || !r.caller.Trusted {
@@ -109,7 +109,7 @@ func (k *public) proved(ctx context.Context, r *request) bool {
 		return known.public
 	}
 	anonymous := *r
-	anonymous.caller, anonymous.quota = access.Caller{}, nil
+	anonymous.caller, anonymous.quota, anonymous.anew = access.Caller{}, nil, true
 	d, _, err := anonymous.describeBlob(ctx, &accessLine{}, false)
 	if ctx.Err() != nil {
 		return false

@@ -50,6 +50,9 @@ type Transport struct {
 type Access struct {
 	Repository string // empty for the registry as a whole
 	Credential credential.Credential
+
+	// Anew means that no token from before is used: what it allows may be over.
+	Anew bool
 }
 
 type accessKey struct{}
@@ -271,7 +274,7 @@ func basic(c credential.Credential) sent {
 // many requests wait for it.
 func (t *Transport) token(ctx context.Context, a Access, known *remembered, replaces bool) (*token, error) {
 	key := t.key(a)
-	return t.tokens.get(ctx, key, func(ctx context.Context) (*token, error) {
+	fetch := func(ctx context.Context) (*token, error) {
 		end, err := t.refusals.trial(ctx, a.Credential.Generation, key.scope)
 		if err != nil {
 			return nil, err
@@ -292,7 +295,13 @@ func (t *Transport) token(ctx context.Context, a Access, known *remembered, repl
 			t.refusals.refuse(a.Credential.Generation, key.scope, oci.AsError(err).Message)
 		}
 		return tok, err
-	})
+	}
+	if a.Anew {
+		ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
+		defer cancel()
+		return fetch(ctx)
+	}
+	return t.tokens.get(ctx, key, fetch)
 }
 
 // heldBack returns the error for a credential that was refused a short while ago.

@@ -106,7 +106,7 @@ func (s *Store) claim(ctx context.Context, d digest.Digest) (won bool, err error
 func (s *Store) put(ctx context.Context, key, text string) error {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
-	opts := minio.PutObjectOptions{DisableMultipart: true, ContentType: "text/plain"}
+	opts := minio.PutObjectOptions{DisableMultipart: true, ContentType: "text/plain", DisableContentSha256: true}
 	opts.SetMatchETagExcept("*")
 	_, err := s.client.Client.PutObject(ctx, s.config.Bucket, key, strings.NewReader(text), int64(len(text)), opts)
 	return err
@@ -131,9 +131,9 @@ func (s *Store) claimed(ctx context.Context, d digest.Digest) (bool, error) {
 	return now.Sub(info.LastModified) < claimLife, nil
 }
 
-// unclaim gives up a claim.
+// unclaim gives up a claim, also while the store is closed: other hosts may wait.
 func (s *Store) unclaim(d digest.Digest) {
-	ctx, cancel := context.WithTimeout(s.life, claimTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), claimTimeout)
 	defer cancel()
 	_ = s.client.RemoveObject(ctx, s.config.Bucket, s.claimKey(d), minio.RemoveObjectOptions{}) // it expires
 }

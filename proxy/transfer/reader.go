@@ -220,6 +220,19 @@ func (r *Reader) Wait(ctx context.Context) error {
 	}
 }
 
+// WaitStored waits until the whole blob is verified and has been stored, or could not be.
+func (r *Reader) WaitStored(ctx context.Context) error {
+	if err := r.Wait(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-r.t.gone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // CopyTo writes the bytes from start to end (-1: the blob's end) to w as they come in. Files go to
 // the network by sendfile. If the bytes are the whole, the last of them go out only when it is
 // verified: a client whose response ends cleanly has the content of the digest. If the upstream
