@@ -26,15 +26,16 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/config", "daemon/doctor", "daemon/handover", "daemon/health", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/state", "hostconfig", "hostconfig/buildx", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci", "proxy/shared"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/config", "daemon/doctor", "daemon/handover", "daemon/health", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/siteconfig", "daemon/state", "hostconfig", "hostconfig/buildx", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci", "proxy/shared"},
 	"daemon": {
-		"daemon/activity", "daemon/admin", "daemon/health", "daemon/metrics",
+		"daemon/activity", "daemon/admin", "daemon/certificate", "daemon/health", "daemon/metrics", "daemon/tracing",
 		"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
 		"proxy", "proxy/access", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed",
-		"proxy/observe", "proxy/oci", "proxy/peer", "proxy/shared", "proxy/transfer", "proxy/upstream",
+		"proxy/observe", "proxy/oci", "proxy/peer", "proxy/shared", "proxy/transfer", "proxy/upstream", "proxy/visitor",
 	},
 	"daemon/activity":              {"proxy/observe"},
 	"daemon/admin":                 {"daemon/activity", "daemon/health", "daemon/state"},
+	"daemon/certificate":           {},
 	"daemon/health":                {},
 	"daemon/metrics":               {"daemon/health", "proxy/observe"},
 	"daemon/config":                {"proxy/oci"},
@@ -47,8 +48,10 @@ var mayImport = map[string][]string{
 	"daemon/proxycheck":            {"daemon/listener", "daemon/sdnotify"},
 	"daemon/sdnotify":              {"daemon/sdnotify/sdnotifytest"},
 	"daemon/sdnotify/sdnotifytest": {},
+	"daemon/siteconfig":            {},
 	"daemon/state":                 {},
-	"daemon/web":                   {"daemon/activity", "daemon/config", "daemon/health"},
+	"daemon/tracing":               {"proxy/observe"},
+	"daemon/web":                   {"daemon/activity", "daemon/config", "daemon/health", "proxy/forwarded"},
 
 	"hostconfig": {
 		"hostconfig/buildkit", "hostconfig/certsd", "hostconfig/containerd", "hostconfig/containersimage", "hostconfig/docker", "hostconfig/egress", "hostconfig/engine", "hostconfig/hostfs", "hostconfig/journal", "hostconfig/kubelet", "hostconfig/live", "hostconfig/ownunit",
@@ -84,9 +87,9 @@ var mayImport = map[string][]string{
 	"hostconfig/unitfile":    {"hostconfig/hostfs"},
 	"hostconfig/version":     {},
 
-	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/shared", "proxy/testimage", "proxy/transfer", "proxy/upstream"},
+	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/forwarded", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/shared", "proxy/testimage", "proxy/transfer", "proxy/upstream", "proxy/visitor", "proxy/visitor/users"},
 	"proxy/access":                  {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
-	"proxy/auth":                    {"proxy/credential", "proxy/oci"},
+	"proxy/auth":                    {"proxy/credential", "proxy/observe", "proxy/oci"},
 	"proxy/cache":                   {"proxy/oci"},
 	"proxy/cache/inventory":         {"proxy/cache", "proxy/oci"},
 	"proxy/credential":              {"proxy/oci"},
@@ -104,6 +107,8 @@ var mayImport = map[string][]string{
 	"proxy/shared":                  {"proxy/observe"},
 	"proxy/testimage":               {},
 	"proxy/transfer":                {"proxy/cache", "proxy/oci"},
+	"proxy/visitor":                 {"proxy/forwarded", "proxy/oci", "proxy/visitor/users"},
+	"proxy/visitor/users":           {},
 	"proxy/upstream":                {"daemon/config", "proxy/auth", "proxy/credential", "proxy/observe", "proxy/oci"},
 }
 
@@ -114,10 +119,14 @@ var mayUse = map[string][]string{
 	"github.com/fsnotify/fsnotify":     {"daemon/filewatch/*.go"},
 	"github.com/coreos/go-systemd/v22": {"daemon/sdnotify/*.go"},
 	// Leaves return errors. Their callers know whether an error is worth a line in the log.
-	"github.com/sirupsen/logrus":   {"cmd/sidemirror/*.go", "daemon/*.go", "daemon/keeper/*.go", "daemon/logging/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
-	"github.com/minio/minio-go/v7": {"proxy/shared/*.go"},
-	"github.com/spf13/cobra":       {"cmd/sidemirror/*.go"},
-	"github.com/spf13/pflag":       {"cmd/sidemirror/args.go", "cmd/sidemirror/complete.go", "cmd/sidemirror/man.go"},
+	// One package knows how spans look to others.
+	"go.opentelemetry.io/otel":       {"daemon/tracing/*.go"},
+	"go.opentelemetry.io/otel/sdk":   {"daemon/tracing/*.go"},
+	"go.opentelemetry.io/otel/trace": {"daemon/tracing/*.go"},
+	"github.com/sirupsen/logrus":     {"cmd/sidemirror/*.go", "daemon/*.go", "daemon/keeper/*.go", "daemon/logging/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
+	"github.com/minio/minio-go/v7":   {"proxy/shared/*.go"},
+	"github.com/spf13/cobra":         {"cmd/sidemirror/*.go"},
+	"github.com/spf13/pflag":         {"cmd/sidemirror/args.go", "cmd/sidemirror/complete.go", "cmd/sidemirror/man.go"},
 }
 
 // testOnly lists the modules that only tests of the product need. Other test dependencies belong to

@@ -26,7 +26,7 @@ func TestCheckFindsWhatServeNeeds(t *testing.T) {
 	logins := file("logins.json", `{"auths":{"ghcr.io":{"auth":"bWU6c2VjcmV0"}}}`, 0o600)
 	open := file("open.json", `{"auths":{"ghcr.io":{"auth":"bWU6c2VjcmV0"}}}`, 0o644)
 	broken := file("broken.json", `{`, 0o600)
-	pem := file("ca.pem", certificate(t), 0o644)
+	pem := file("ca.pem", newCertificate(t), 0o644)
 	noPEM := file("no.pem", "nothing", 0o644)
 	ghcr := "[registry.'ghcr.io']\n"
 	for name, tt := range map[string]struct {

@@ -223,11 +223,11 @@ func TestCertificateThatAppearsBringsTheConfigurationIntoForce(t *testing.T) {
 	r.rewrite(good(addr) + fmt.Sprintf("[registry.'a.example']\nca = %q\n", ca))
 	r.expect("; the configuration on disk is not in force: ")
 	mkdir(t, filepath.Dir(ca))
-	replaceFile(t, ca, certificate(t))
+	replaceFile(t, ca, newCertificate(t))
 	r.expect("STATUS=serving every registry on " + addr + "\n")
 }
 
-func certificate(t *testing.T) string {
+func newCertificate(t *testing.T) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -30,6 +30,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/peer"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // Run serves as the configuration at source says until ctx is done. Then it lets the requests
@@ -43,6 +44,7 @@ import (
 func Run(ctx context.Context, source config.Source, version string) error {
 	d := newDaemon(source, os.Stderr)
 	d.observe(version)
+	defer d.trace(version)()
 	d.toJournal = sdnotify.StderrIsJournal()
 	d.lastGood = config.DefaultLastGood(source.Environ)
 	d.build = func(c *config.Config, found handover.Handover, at []netip.AddrPort, log *logrus.Logger) (service, error) {
@@ -67,6 +69,8 @@ type daemon struct {
 	files     *filewatch.Contents
 	sockets   *sockets
 	guests    *guests
+	site      *site
+	visitors  *visitor.Site
 	limiter   *listener.Limiter
 	server    *http.Server
 	handler   currentGeneration
@@ -77,11 +81,13 @@ type daemon struct {
 	health    *health.Registry
 	metrics   *metrics.Metrics
 	scraped   metricsListener
+	traces    traces
 	version   string
 	started   time.Time
 	rechecked time.Time // upstreams that are out of reach
 	line      statusLine
 	names     nameServers
+	unsaved   atomic.Pointer[problem.Problem] // why the configuration in force is not stored; nil: it is
 	watchdog  watchdog
 	published published
 	weakness  sync.Once // was logged
@@ -96,6 +102,8 @@ type daemon struct {
 func newDaemon(source config.Source, stderr io.Writer) *daemon {
 	d := &daemon{started: time.Now(), source: source, checkPort: listener.CheckPort, log: logrus.New(), guests: newGuests(), retryEvery: retryEvery, failed: make(chan error, 1)}
 	d.log.SetOutput(stderr)
+	d.site, d.visitors = d.newSite(), visitor.New()
+	d.caches.visitors = d.visitors
 	d.activity = activity.New()
 	d.health = health.New(d.logProblem)
 	d.observe("")
@@ -117,8 +125,10 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.sockets = newSockets(handedOver)
-	faults, faultsEnd := logging.ForServer(d.log)
+	own, ofSite := splitSockets(handedOver)
+	d.sockets = newSockets(own)
+	d.site.handedOver = ofSite
+	faults, faultsEnd := logging.ForServer(d.log, logrus.WarnLevel)
 	defer faultsEnd.Close()
 	d.server = d.newServer()
 	d.server.ErrorLog = faults
@@ -130,9 +140,10 @@ func (d *daemon) run(ctx context.Context) error {
 
 	if err := d.start(); err != nil {
 		d.sockets.close()
+		d.site.close()
 		return err
 	}
-	for _, l := range handedOver {
+	for _, l := range own {
 		d.serve(l)
 	}
 	d.inForce("the start")

@@ -101,7 +101,7 @@ func trafficOf(minutes []activity.Traffic) []web.Traffic {
 func registryOf(c *config.Config, upstream string) string {
 	for _, r := range c.Registries {
 		for _, u := range r.Upstreams {
-			if u.Host == upstream {
+			if u.Label() == upstream {
 				return r.Name
 			}
 		}

@@ -32,14 +32,18 @@ func (d *daemon) examine(now time.Time) {
 	}
 	d.readEngines()
 	set("configuration", d.configurationProblem())
+	set("state", d.unsaved.Load())
 	set("addresses", d.line.wrongAddresses()...)
 	set("cache", d.caches.problem())
 	set("shared store", d.sharedProblems()...)
 	set("name servers", d.names.problem(d.log))
 	set("trust", d.trustProblem())
 	set("metrics", d.scraped.wrong()...)
+	set("traces", d.traces.problem())
 	_, guests := d.guests.report()
 	set("guests", guests...)
+	set("site", d.site.problems()...)
+	set("visitors", d.visitors.Users.Problem())
 	var logins []*problem.Problem
 	if s, ok := d.handler.get().service.(problematic); ok {
 		logins = s.Problems()
@@ -84,9 +88,16 @@ func (d *daemon) trustProblem() *problem.Problem {
 	}
 }
 
-// upstreamProblems returns which of the configured upstreams that were asked lately cannot be reached.
+// upstreamProblems returns which of the configured upstreams that were asked lately cannot be reached,
+// or are skipped because another one is faster.
 func (d *daemon) upstreamProblems(now time.Time) (list []*problem.Problem) {
 	for _, u := range d.activity.Activity(now).Upstreams {
+		if u.Configured && u.Reachable && u.Skipped != "" {
+			list = append(list, &problem.Problem{
+				Code: "upstream-skipped", Text: fmt.Sprintf("%s is skipped for now: %s", u.Name, u.Skipped),
+				Hint: "sidemirror tries it again in the background; if it is always slow, put it behind the others in upstreams",
+			})
+		}
 		if u.Configured && !u.Reachable && now.Sub(u.LastAsked) < lastAsked {
 			list = append(list, &problem.Problem{
 				Code: "upstream-unreachable", Text: fmt.Sprintf("%s cannot be reached: %s", u.Name, u.Reason),
@@ -103,19 +114,7 @@ func (d *daemon) rateLimitProblems(now time.Time) (list []*problem.Problem) {
 		if l.Remaining > 0 || l.Identity == "client" {
 			continue
 		}
-		p := &problem.Problem{
-			Code: "rate-limit-used-up",
-			Text: fmt.Sprintf("%s (%s) serves no more requests of this host's for now", l.Registry, l.Upstream),
-			Hint: "sidemirror login " + l.Registry + ", with an account that may pull more",
-		}
-		if l.Identity == "login" {
-			p.Text = fmt.Sprintf("%s (%s) serves no more requests with sidemirror's login for now", l.Registry, l.Upstream)
-			p.Hint = "wait, or use an account that may pull more"
-		}
-		if l.Reset != nil {
-			p.Text += ", until " + l.Reset.Format("15:04 UTC")
-		}
-		list = append(list, p)
+		list = append(list, usedUp(l))
 	}
 	return list
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/web"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy"
+	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/cache"
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/observe"
@@ -24,6 +25,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/shared"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // Login asks the upstream that a login stored under the key of registry and namespace is for,
@@ -76,10 +78,12 @@ type proxyParts struct {
 	log       *logrus.Logger
 	access    proxy.AccessLog
 	observer  observe.Observer
-	trust     *peer.Trust // nil: no caller is trusted
-	store     *cache.Dir  // nil: nothing is stored
+	tracer    observe.Tracer // nil: no request is followed
+	trust     *peer.Trust    // nil: no caller is trusted
+	store     *cache.Dir     // nil: nothing is stored
 	transfers *transfer.Transfers
 	live      func() web.Live
+	visitors  *visitor.Site // nil: none is admitted
 	found     handover.Handover
 }
 
@@ -89,6 +93,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 	page := web.Info{
 		Registries: c.Registries, Default: oci.DockerHub, Listen: listener.Reachable(at[0]).String(), Version: of.version,
 		Trusted:    func(r *http.Request) bool { return peer.Trusted(r.Context(), of.trust) },
+		Site:       func(r *http.Request) bool { return access.IsSite(r.Context()) },
 		ShowImages: c.Page.ShowImages,
 		Live:       of.live,
 	}
@@ -106,6 +111,8 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Trust:       of.trust,
 		Credentials: logins.asSources(),
 		GuestLogins: c.Guests.Logins,
+		Site:        c.Site,
+		Visitors:    of.visitors,
 		LoggedIn:    logins.store.Has,
 		Listen:      at,
 		Cache:       of.store,
@@ -116,6 +123,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Log:         of.log,
 		AccessLog:   of.access,
 		Observer:    of.observer,
+		Tracer:      of.tracer,
 	}
 	served := &registryProxy{logins: logins, outbound: out}
 	if of.store != nil {

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/sidemirror/sidemirror/daemon/listener"
+	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 )
 
 // sockets are the listening sockets of the daemon: those that systemd handed over, or those
@@ -19,6 +20,21 @@ import (
 type sockets struct {
 	handedOver bool
 	open       map[netip.AddrPort]*net.TCPListener
+}
+
+// siteSocketName is the FileDescriptorName= of the sockets of the site.
+const siteSocketName = "site"
+
+// splitSockets returns the sockets for the engines of this host, and those of the site.
+func splitSockets(handedOver []sdnotify.Socket) (own, site []*net.TCPListener) {
+	for _, s := range handedOver {
+		if s.Name == siteSocketName {
+			site = append(site, s.TCPListener)
+		} else {
+			own = append(own, s.TCPListener)
+		}
+	}
+	return own, site
 }
 
 func newSockets(handedOver []*net.TCPListener) *sockets {

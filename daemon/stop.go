@@ -21,7 +21,7 @@ const linger = 2 * time.Second
 func (d *daemon) stop(ctx context.Context, cut context.CancelFunc) {
 	limit := d.config.ShutdownTimeout
 	d.log.WithField("timeout", limit.String()).Info("stopping")
-	d.notify(sdnotify.Stopping(limit + linger))
+	d.notify(sdnotify.Stopping(limit + linger + flushTime))
 	// Idle connections are closed now, and the others after their next response: an engine
 	// repeats a request that comes too late for one.
 	d.server.SetKeepAlivesEnabled(false)
@@ -54,9 +54,11 @@ func (d *daemon) stop(ctx context.Context, cut context.CancelFunc) {
 func (d *daemon) shut(ctx context.Context, patience time.Duration) {
 	d.sockets.close()
 	d.guests.close()
+	d.site.close()
 	d.accepting.Wait() // from here on the limiter counts every connection
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	d.site.drain(ctx)
 	if !d.limiter.Drain(ctx) {
 		d.log.Warn("cutting what did not finish in time")
 	}

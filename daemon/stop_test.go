@@ -14,7 +14,7 @@ func TestNewRequestsAreServedWhileStreamsFinish(t *testing.T) {
 	idle := keepAlive(t, addr)
 	body := stream(t, addr)
 	r.cancel()
-	r.expect("STOPPING=1\nEXTEND_TIMEOUT_USEC=37000000\nSTATUS=finishing what is under way\n")
+	r.expect("STOPPING=1\nEXTEND_TIMEOUT_USEC=39000000\nSTATUS=finishing what is under way\n")
 	if _, err := io.Copy(io.Discard, idle); err != nil {
 		t.Errorf("the idle connection was not closed cleanly: %v", err)
 	}

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 type unloggedKey struct{}
@@ -39,6 +42,9 @@ type accessLine struct {
 	cache      string        // how the cache served: hit, fill, miss, stale
 	ahead      bool          // the blob was fetched before a client asked for it
 	shared     bool          // the blob came from the shared store while the client waited
+
+	visit *visitor.Visit // nil: the request did not come in at the site
+	span  observe.Span   // nil if the request is not followed
 }
 
 // answeredBy records which upstream responded.
@@ -62,21 +68,44 @@ func (p *Proxy) ended(l *accessLine, err error) {
 	}
 	took := time.Since(l.started)
 	if l.http.Context().Value(unloggedKey{}) == nil {
-		p.observe(l, took, err)
+		r := observedRoom.Get().(*observe.Request)
+		l.describe(r)
+		r.Duration, r.Failed = took, err != nil || l.status >= http.StatusBadRequest
+		p.observer.RequestEnded(r)
+		if l.span != nil {
+			l.span.End(observe.Result{Request: r})
+		}
+		*r = observe.Request{}
+		observedRoom.Put(r)
 	}
 	if p.accessLog != nil {
 		p.logAccess(l, took, err)
 	}
 }
 
-// observe notifies the observer of a request.
-func (p *Proxy) observe(l *accessLine, took time.Duration, err error) {
+// follow begins the span of a request, if a tracer follows it. Only trusted callers may say to which
+// trace of their own the request belongs.
+func (p *Proxy) follow(l *accessLine) {
+	if p.tracer == nil || l.http.Context().Value(unloggedKey{}) != nil {
+		return
+	}
 	r := observedRoom.Get().(*observe.Request)
-	defer observedRoom.Put(r)
+	l.describe(r)
+	parent := ""
+	if l.trusted {
+		parent = l.http.Header.Get("Traceparent")
+	}
+	l.span = p.tracer.Begin(r, parent)
+	*r = observe.Request{}
+	observedRoom.Put(r)
+}
+
+// describe sets r to what is known of the request.
+func (l *accessLine) describe(r *observe.Request) {
 	*r = observe.Request{
 		Registry: l.asked.Registry, Repository: l.asked.Repository, Tag: l.asked.Tag, Digest: string(l.asked.Digest + l.digest),
-		Method: l.http.Method, Status: l.status, Cache: l.cache, Source: l.source(), Bytes: l.bytes, Failed: err != nil || l.status >= http.StatusBadRequest,
-		Started: l.started, Duration: took,
+		Method: l.http.Method, Status: l.status, Cache: l.cache, Source: l.source(), Bytes: l.bytes,
+		Started: l.started,
 		Trusted: l.trusted, UID: -1, Remote: l.http.RemoteAddr, UserAgent: l.http.UserAgent(),
 	}
 	if l.asked.Kind != 0 {
@@ -85,8 +114,9 @@ func (p *Proxy) observe(l *accessLine, took time.Duration, err error) {
 	if caller, err := peer.FromContext(l.http.Context()); err == nil {
 		r.UID = int64(caller.UID)
 	}
-	p.observer.RequestEnded(r)
-	*r = observe.Request{}
+	if l.visit != nil {
+		r.Remote = netip.AddrPortFrom(l.visit.Client.Addr, 0).String()
+	}
 }
 
 // source returns where the body came from.
@@ -110,6 +140,9 @@ var observedRoom = sync.Pool{New: func() any { return new(observe.Request) }}
 func (p *Proxy) logAccess(l *accessLine, took time.Duration, err error) {
 	ctx := l.http.Context()
 	level := logrus.InfoLevel
+	if errors.Is(err, errOutside) {
+		level = logrus.DebugLevel // anyone on the internet can cause it
+	}
 	// The script of an open page asks again and again, with a query.
 	again := l.http.URL.Path == "/" && l.http.URL.RawQuery != ""
 	if err == nil && (again || ctx.Value(unloggedKey{}) != nil) {
@@ -136,6 +169,9 @@ func (l *accessLine) fields(all []logline.Field, took time.Duration, err error) 
 	}
 	all = append(all, logline.Int("bytes", l.bytes))
 	text("cache", l.cache)
+	if l.visit != nil {
+		text("client", l.visit.Client.Addr.String())
+	}
 	text("credential", l.credential)
 	text("digest", string(l.asked.Digest+l.digest)) // never both
 	all = append(all, logline.Duration("duration", took.Round(time.Microsecond)))
@@ -157,6 +193,9 @@ func (l *accessLine) fields(all []logline.Field, took time.Duration, err error) 
 		all = append(all, logline.Int("uid", int64(caller.UID)))
 	}
 	text("upstream", l.upstream)
+	if l.visit != nil {
+		text("user", l.visit.User)
+	}
 	return all
 }
 

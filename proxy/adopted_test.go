@@ -105,7 +105,7 @@ func TestAMirrorIsNotReachedWithTheRegistrysAdoptedSettings(t *testing.T) {
 	if got := r.adopted(registry); !got.SkipVerify {
 		t.Fatal("the registry itself is not reached as the engines reach it")
 	}
-	registry.Upstreams, registry.Explicit = []*url.URL{mirror}, true // as the loader says of a table with upstreams
+	registry.Upstreams, registry.Explicit = []config.Upstream{config.NewUpstream(mirror)}, true // as the loader says of a table with upstreams
 	if got := r.adopted(registry); got.SkipVerify {
 		t.Error("a mirror is not verified")
 	}

@@ -9,6 +9,8 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/forwarded"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -47,10 +49,7 @@ func (p *Proxy) serveBase(w *response, r *request) error {
 // ownRealm returns the URL of sidemirror's token endpoint as the client reaches it. It names
 // the registry where the Host does not: a client sends its query back with the rest.
 func (r *request) ownRealm() string {
-	u := url.URL{Scheme: "http", Host: r.http.Host, Path: "/v2/auth"}
-	if r.http.TLS != nil {
-		u.Scheme = "https"
-	}
+	u := url.URL{Scheme: forwarded.Scheme(r.http), Host: r.http.Host, Path: "/v2/auth"}
 	if r.Form == oci.ByNamespace {
 		u.RawQuery = url.Values{"ns": {r.Registry}}.Encode()
 	}
@@ -75,7 +74,7 @@ func (p *Proxy) serveToken(w *response, r *request) error {
 	}
 	var err error
 	if in.Registry, in.Scopes, err = auth.CompleteScopes(r.Registry, asked, p.routes, r.Form == oci.ByDefault); err != nil {
-		return p.withRoutes(err)
+		return p.withRoutes(r.http, err)
 	}
 	if r.Form == oci.ByDefault && len(in.Scopes) == 0 {
 		// No registry is named, as by "docker login" for sidemirror's own address. A login for one
@@ -84,8 +83,8 @@ func (p *Proxy) serveToken(w *response, r *request) error {
 	}
 	reg := r.registry
 	if in.Registry != r.Registry {
-		if reg, err = p.find(in.Registry, w.line.trusted); err != nil {
-			return p.withRoutes(err)
+		if reg, err = p.find(r.http, in.Registry, w.line.trusted); err != nil {
+			return p.withRoutes(r.http, err)
 		}
 	}
 	switch reg.clientAuthFor(r.http) {
@@ -130,7 +129,7 @@ func relayToken(w *response, r *request, reg *registry, in auth.TokenRequest) er
 	as := func(*upstream.Upstream) upstream.Identity {
 		return upstream.Identity{Certificate: r.caller.Trusted}
 	}
-	relayed, u, err := reg.home().Relay(r.http.Context(), in, as)
+	relayed, u, err := reg.home().Relay(observe.WithSpan(r.http.Context(), r.span), in, as)
 	if err != nil {
 		return err
 	}

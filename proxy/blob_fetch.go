@@ -14,6 +14,13 @@ import (
 // fetchBlob responds with a blob that is not stored, as it comes in. If alone is true, the caller gets
 // what its upstreams send it, and nothing is stored.
 func (p *Proxy) fetchBlob(w *response, r *request, alone bool) error {
+	filled, err := w.line.visit.Fill(r.http.Context())
+	if e, refused := errors.AsType[*oci.Error](err); refused {
+		return ownRefusal{e}
+	} else if err != nil {
+		return err
+	}
+	defer filled()
 	f := &fetch{request: r}
 	want := transfer.Want{
 		Digest:    r.Digest,

@@ -15,6 +15,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/shared"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // Config is what a [Proxy] is made from. The daemon validates it: New fails only on what it has to
@@ -54,6 +55,12 @@ type Config struct {
 	// GuestLogins are the registries whose login is lent to guests, for images that anyone can have.
 	GuestLogins []string
 
+	// Site has the logins that are lent to visitors of the site, and the reverse proxies in front of it.
+	Site config.Site
+
+	// Visitors decides who may ask at the site, and how much. If it is nil, every visitor is refused.
+	Visitors *visitor.Site
+
 	// Page, if not nil, responds to "/".
 	Page http.Handler
 
@@ -88,6 +95,9 @@ type Config struct {
 
 	// Observer, if not nil, is notified of what the proxy does.
 	Observer observe.Observer
+
+	// Tracer, if not nil, follows the requests.
+	Tracer observe.Tracer
 }
 
 // Adopted is how the engines reach a registry.

@@ -1,13 +1,11 @@
 package proxy
 
 import (
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
 
-	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -25,7 +23,7 @@ func (p *Proxy) gate(r *http.Request) error {
 	if r.Host == "" {
 		return &oci.Error{Code: oci.BadRequest, Message: "the request names no Host"}
 	}
-	if !p.routes.ownHost(r.Host) && !access.GuestHost(r.Context(), r.Host) {
+	if !p.names(r) {
 		return p.routes.foreignHost()
 	}
 	if r.Method != http.MethodPost && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) && readOnly(r.Method) {
@@ -66,10 +64,7 @@ func fromWebPage(r *http.Request) bool {
 // ownHost reports whether a Host header names sidemirror: a loopback name or address, or a
 // name from the configuration.
 func (r *routes) ownHost(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	host = bareHost(host)
 	if host == "localhost" || r.own[host] || r.hosts[host] != "" {
 		return true
 	}

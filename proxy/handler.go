@@ -7,6 +7,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // handlers are the handlers by kind of request.
@@ -22,8 +23,9 @@ var handlers = [...]func(*Proxy, *response, *request) error{
 // ServeHTTP responds to one request: with the page at "/", and with the registry API below
 // /v2/.
 func (p *Proxy) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	r = p.asReached(r)
 	w := newResponse(rw, r)
-	defer func() { w.memory.Release() }()
+	defer func() { w.line.visit.Leave(); w.memory.Release() }()
 	err := p.serve(w, r)
 	broken := err != nil && w.begun()
 	if err != nil && !broken {
@@ -43,6 +45,12 @@ func (p *Proxy) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // an error means that the connection must be broken.
 func (p *Proxy) serve(w *response, r *http.Request) error {
 	w.line.trusted = p.policy.Trusts(r.Context())
+	if access.IsSite(r.Context()) {
+		if err := p.receive(w, r); err != nil {
+			return err
+		}
+		r = r.WithContext(visitor.With(r.Context(), w.line.visit))
+	}
 	if err := p.gate(r); err != nil {
 		return err
 	}
@@ -53,18 +61,23 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 	w.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
 	asked, err := oci.ParseRequest(r, p.routes)
 	if err != nil {
-		return p.withRoutes(err)
+		return p.withRoutes(r, err)
 	}
 	w.line.asked = asked
+	if done, err := p.logIn(w, r, asked); done || err != nil {
+		return err
+	}
 	w.setHeader("Oci-Namespace", asked.Registry)
 	if full := oci.Complete(asked.Registry, asked.Repository); full != asked.Repository {
 		redirectTo(w, r, asked, full)
 		return nil
 	}
+	p.follow(&w.line)
 	req, err := p.admit(r, asked, w.line.trusted)
 	if err != nil {
-		return p.withRoutes(err)
+		return p.withRoutes(r, err)
 	}
+	req.span = w.line.span
 	w.memory = req.memory
 	w.line.credential = req.generation()
 	if isTestImage(req) {
@@ -110,7 +123,7 @@ func withQuery(path, query string) string {
 
 // admit finds the registry that is asked for and identifies the caller, once per request.
 func (p *Proxy) admit(r *http.Request, asked oci.Request, trusted bool) (*request, error) {
-	reg, err := p.find(asked.Registry, trusted)
+	reg, err := p.find(r, asked.Registry, trusted)
 	if err != nil {
 		return nil, err
 	}
@@ -131,9 +144,12 @@ func (p *Proxy) admit(r *http.Request, asked oci.Request, trusted bool) (*reques
 	}, nil
 }
 
-// find returns the registry of that name.
-func (p *Proxy) find(name string, trusted bool) (*registry, error) {
+// find returns the registry of that name, for the sender of r.
+func (p *Proxy) find(r *http.Request, name string, trusted bool) (*registry, error) {
 	reg := p.routes.registries[name]
+	if access.IsSite(r.Context()) && !p.routes.onSite(name) {
+		return nil, &oci.Error{Code: oci.RegistryUnknown, Message: "this registry is not served here"}
+	}
 	if reg == nil && trusted {
 		reg = p.routes.lookup(name)
 	}
@@ -160,9 +176,12 @@ func mirrorForm(asked oci.Request) bool {
 }
 
 // withRoutes adds to the error of an unknown registry which registries are served.
-func (p *Proxy) withRoutes(err error) error {
+func (p *Proxy) withRoutes(r *http.Request, err error) error {
 	if e, ok := errors.AsType[*oci.Error](err); ok && (e.Code == oci.RegistryUnknown || e.Code == oci.NotFound) {
 		e.Routes = p.routes.table
+		if access.IsSite(r.Context()) {
+			e.Routes = p.routes.hosts
+		}
 	}
 	return err
 }
@@ -171,7 +190,7 @@ func (p *Proxy) withRoutes(err error) error {
 // dwell: containerd repeats a request five times after a 429.
 func writeError(w *response, err error) {
 	e := *oci.AsError(err)
-	if !w.line.trusted {
+	if _, own := errors.AsType[ownRefusal](err); !own && !w.line.trusted {
 		e = disclosed(e)
 	}
 	fallsBack := mirrorForm(w.line.asked) || choosesMirror(w.line.http, w.line.asked)

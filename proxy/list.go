@@ -88,16 +88,30 @@ func (p *Proxy) storedList(r *request, key string, err error) *cache.Answer {
 	return stored
 }
 
-// fetchList asks the upstream for a page.
+// fetchList asks the upstreams for a page. One that sends something else, such as a sign-in page, is
+// passed over for the next.
 func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, error) {
-	resp, u, err := r.ask(r.http.Context(), l, r.registry.pool, r.query(http.MethodGet))
-	if err != nil {
-		return nil, u, err
+	for pool := r.registry.pool; ; {
+		resp, u, err := r.ask(r.http.Context(), l, pool, r.query(http.MethodGet))
+		if err != nil {
+			return nil, u, err
+		}
+		page, err := r.readList(resp, u)
+		if err == nil || errors.Is(err, access.ErrNoMemory) {
+			return page, u, err
+		}
+		if pool = pool.Without(u); len(pool) == 0 {
+			return nil, u, err
+		}
 	}
+}
+
+// readList reads a page that u has sent.
+func (r *request) readList(resp *http.Response, u *upstream.Upstream) (*cache.Answer, error) {
 	defer resp.Body.Close()
 	body, err := readAtMost(r.memory.Reader(resp.Body), oci.MaxList)
 	if errors.Is(err, access.ErrNoMemory) {
-		return nil, u, busy(err)
+		return nil, busy(err)
 	}
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New("a " + strconv.Itoa(resp.StatusCode))
@@ -106,9 +120,9 @@ func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, e
 		err = errors.New("something that is not a list of " + r.Kind.String())
 	}
 	if err != nil {
-		return nil, u, &oci.Error{Code: oci.Unavailable, Message: u.Host() + " sent " + err.Error()}
+		return nil, &oci.Error{Code: oci.Unavailable, Message: u.Host() + " sent " + err.Error()}
 	}
-	page := &cache.Answer{Body: body, Header: map[string]string{}}
+	page := &cache.Answer{Body: r.localList(body, u), Header: map[string]string{}}
 	for _, name := range []string{"Content-Type", "OCI-Filters-Applied"} {
 		if v := resp.Header.Get(name); v != "" {
 			page.Header[name] = v
@@ -118,7 +132,25 @@ func (r *request) fetchList(l *accessLine) (*cache.Answer, *upstream.Upstream, e
 		page.Header["Link"] = links
 	}
 	page.Warning = readWarnings(resp.Header)
-	return page, u, nil
+	return page, nil
+}
+
+// localList returns a list of tags with the repository's own name in it, in the place of the one that
+// an upstream with a prefix has for it. Other lists are returned as they are.
+func (r *request) localList(body []byte, u *upstream.Upstream) []byte {
+	if r.Kind != oci.Tags {
+		return body
+	}
+	var list map[string]json.RawMessage
+	var name string
+	if json.Unmarshal(body, &list) != nil || json.Unmarshal(list["name"], &name) != nil || u.LocalRepository(name) == name {
+		return body
+	}
+	list["name"], _ = json.Marshal(u.LocalRepository(name)) // a string can be marshalled
+	if mapped, err := json.Marshal(list); err == nil {
+		return mapped
+	}
+	return body
 }
 
 // isList reports whether body is a list of that kind: a sign-in page with status 200 is not. It

@@ -11,6 +11,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/prefetch"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
@@ -95,9 +96,13 @@ func (i *prefetchedImage) Layers() []v1.Descriptor {
 func (i *prefetchedImage) Stored(d digest.Digest) bool { return i.proxy.cache.HasBlob(d) }
 
 // Fetch implements [prefetch.Image].
-func (i *prefetchedImage) Fetch(ctx context.Context, l v1.Descriptor) error {
+func (i *prefetchedImage) Fetch(ctx context.Context, l v1.Descriptor) (err error) {
 	p := i.proxy
 	r := *i.request
+	if r.span != nil {
+		r.span = r.span.Begin(observe.Step{Kind: observe.StepFetchAhead, Digest: l.Digest.String()})
+		defer func() { r.span.End(observe.Result{Failed: err != nil}) }()
+	}
 	r.Kind, r.Digest, r.Tag = oci.Blob, l.Digest, ""
 	f := &fetch{request: &r, ahead: p.prefetch}
 	reader, _, err := p.openBlob(ctx, &r, transfer.Want{

@@ -10,6 +10,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/shared"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 const (
@@ -39,7 +41,6 @@ const (
 type Proxy struct {
 	routes    *routes
 	policy    access.Policy
-	quota     *access.Quota // nil: no login is lent to guests
 	page      http.Handler
 	cache     *cache.Dir // nil: nothing is stored
 	transfers *transfer.Transfers
@@ -52,11 +53,19 @@ type Proxy struct {
 	prefetch  *prefetch.Prefetcher // nil: off
 	shared    *shared.Store        // nil: nothing is shared with other hosts
 	public    public
+	log       *logrus.Logger
+	accessLog AccessLog // nil: none
+	observer  observe.Observer
+	tracer    observe.Tracer // nil: no request is followed
+
+	guestQuota *access.Quota // nil: no login is lent to guests
+
+	// Of the site:
+	visitors       *visitor.Site
+	siteQuota      *access.Quota // nil: no login is lent to visitors
+	trustedProxies []netip.Prefix
 
 	sharePrivate bool
-	log          *logrus.Logger
-	accessLog    AccessLog // nil: none
-	observer     observe.Observer
 }
 
 // New makes a Proxy. It dials nothing. It fails if a certificate that c names cannot be read.
@@ -64,6 +73,9 @@ func New(c Config) (*Proxy, error) {
 	if c.Log == nil {
 		c.Log = logrus.New()
 		c.Log.SetOutput(io.Discard)
+	}
+	if c.Visitors == nil {
+		c.Visitors = visitor.New()
 	}
 	if c.Page == nil {
 		c.Page = http.NotFoundHandler()
@@ -81,7 +93,6 @@ func New(c Config) (*Proxy, error) {
 	p := &Proxy{
 		routes:    routes,
 		policy:    access.Policy{Trust: c.Trust, Credentials: c.Credentials},
-		quota:     access.NewQuota(c.Credentials, c.GuestLogins),
 		page:      c.Page,
 		cache:     c.Cache,
 		transfers: c.Transfers,
@@ -92,6 +103,13 @@ func New(c Config) (*Proxy, error) {
 		log:       c.Log,
 		accessLog: c.AccessLog,
 		observer:  c.Observer,
+		tracer:    c.Tracer,
+
+		guestQuota: access.NewQuota(c.Credentials, c.GuestLogins),
+
+		visitors:       c.Visitors,
+		siteQuota:      access.NewQuota(c.Credentials, c.Site.Logins),
+		trustedProxies: c.Site.TrustedProxies,
 	}
 	if p.transfers == nil {
 		p.own = transfer.New(c.Cache)

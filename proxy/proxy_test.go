@@ -59,7 +59,7 @@ func newRig(t *testing.T, change func(*Config), upstreams ...http.HandlerFunc) *
 		if err != nil {
 			t.Fatal(err)
 		}
-		hub.Upstreams = append(hub.Upstreams, u)
+		hub.Upstreams = append(hub.Upstreams, config.NewUpstream(u))
 	}
 	g := &rig{log: &bytes.Buffer{}}
 	c := Config{Registries: []config.Registry{hub}, Default: "docker.io", Trust: trusting(uint32(os.Getuid())), Log: logrus.New()}

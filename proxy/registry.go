@@ -10,7 +10,9 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/forwarded"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // registry is one registry served.
@@ -23,10 +25,10 @@ type registry struct {
 }
 
 // add adds an upstream. home says that it is the registry itself.
-func (r *registry) add(u *upstream.Upstream, at *url.URL, home bool) {
+func (r *registry) add(u *upstream.Upstream, at config.Upstream, home bool) {
 	r.pool = append(r.pool, u)
 	r.upstreams = append(r.upstreams, access.Upstream{
-		Name: u.Name(), URL: at, Certificate: u.Certificate(), Home: home,
+		Name: u.Name(), URL: at.Address(), Certificate: u.Certificate(), Home: home,
 	})
 }
 
@@ -79,25 +81,33 @@ func (r *registry) clientAuthFor(req *http.Request) access.ClientAuth {
 }
 
 func protectedAuth(a access.ClientAuth, r *http.Request) access.ClientAuth {
+	if v := visitor.From(r.Context()); v != nil && v.User != "" {
+		return access.ByDaemon // its login is for the site
+	}
 	if a == access.ByEither && !protected(r) {
 		return access.ByDaemon
 	}
 	return a
 }
 
-// protected reports whether a request came over loopback or TLS.
+// protected reports whether a request came over loopback or TLS. One of the site that came through a
+// reverse proxy did if the proxy says so.
 func protected(r *http.Request) bool {
+	if access.IsSite(r.Context()) {
+		return forwarded.Scheme(r) == "https"
+	}
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	return r.TLS != nil || err == nil && from.Addr().Unmap().IsLoopback()
 }
 
 // isHome reports whether an upstream of rc is the registry itself and not a mirror of it: it
-// has the registry's host, or is the only one that there is.
-func isHome(rc config.Registry, u *url.URL) bool {
-	if len(rc.Upstreams) == 1 {
+// has the registry's host, or is the only one that there is and has neither a prefix nor "ns+",
+// which only a mirror needs.
+func isHome(rc config.Registry, u config.Upstream) bool {
+	if len(rc.Upstreams) == 1 && u.Prefix == "" && !u.Namespaced {
 		return true
 	}
-	return credential.IsFor(u, rc.Name)
+	return credential.IsFor(u.URL, rc.Name)
 }
 
 // make makes the registry that rc configures.
@@ -108,16 +118,21 @@ func (r *routes) make(rc config.Registry) (*registry, error) {
 		reached.Cert, reached.Key = r.certificate(rc, u)
 		adopted := r.adopted(rc)
 		if adopted.PlainHTTP {
-			u = &url.URL{Scheme: "http", Host: u.Host}
+			u = config.NewUpstream(&url.URL{Scheme: "http", Host: u.URL.Host})
 		}
 		settings := upstream.Config{
-			URL:       u,
+			URL:       u.URL,
+			Prefix:    u.Prefix,
+			Namespace: namespace(rc, u),
+			Optional:  u.Optional,
 			Registry:  reached,
 			Adopted:   adopted.Adopted,
 			Forward:   r.config.Forward,
 			UserAgent: "sidemirror/" + r.config.Version,
-			Changed:   func(err error) { r.say(rc.Name, u, err) },
+			Changed:   func(err error) { r.say(rc.Name, u.Label(), err) },
 			Observer:  r.config.Observer,
+
+			SkipChanged: func(err error) { r.saySkipped(rc.Name, u.Label(), err) },
 		}
 		up, err := upstream.New(settings)
 		if err != nil && (adopted.CA != nil || adopted.Clients != nil) {
@@ -135,6 +150,14 @@ func (r *routes) make(rc config.Registry) (*registry, error) {
 	return reg, nil
 }
 
+// namespace returns the name by which an upstream that mirrors several registries knows rc.
+func namespace(rc config.Registry, u config.Upstream) string {
+	if u.Namespaced {
+		return rc.Name
+	}
+	return ""
+}
+
 // adopted returns how the engines reach a registry whose configuration does not say how it is reached.
 func (r *routes) adopted(rc config.Registry) Adopted {
 	if rc.Explicit {
@@ -146,12 +169,12 @@ func (r *routes) adopted(rc config.Registry) Adopted {
 // certificate returns the client certificate for an upstream of rc. That of rc is for the
 // registry itself. A mirror gets the one that the configuration has for the mirror's own host,
 // if it has a table of that name.
-func (r *routes) certificate(rc config.Registry, u *url.URL) (cert, key string) {
+func (r *routes) certificate(rc config.Registry, u config.Upstream) (cert, key string) {
 	if isHome(rc, u) {
 		return rc.Cert, rc.Key
 	}
 	for _, other := range r.config.Registries {
-		if other.Name != config.Wildcard && credential.IsFor(u, other.Name) {
+		if other.Name != config.Wildcard && credential.IsFor(u.URL, other.Name) {
 			return other.Cert, other.Key
 		}
 	}

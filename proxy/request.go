@@ -12,6 +12,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/cache"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
@@ -28,6 +29,7 @@ type request struct {
 	memory   *access.Allowance // for bodies that are held until the response is out
 	mirror   bool              // the engine falls back to the registry if sidemirror fails
 	anew     bool              // no token from before is used
+	span     observe.Span      // nil if the request is not followed
 }
 
 // repository returns what r asks in, for the cache and the grants.
@@ -124,7 +126,7 @@ func (r *request) send(ctx context.Context, pool upstream.Pool, q upstream.Reque
 	if e := r.refusals.recent(r); e != nil {
 		return nil, nil, e
 	}
-	resp, u, err := pool.Do(ctx, q, r.as)
+	resp, u, err := pool.Do(observe.WithSpan(ctx, r.span), q, r.as)
 	if err != nil {
 		return nil, u, err
 	}

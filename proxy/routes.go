@@ -64,7 +64,7 @@ func newRoutes(c Config) (*routes, error) {
 		}
 		r.registries[rc.Name] = reg
 		for _, name := range append([]string{rc.Name}, rc.Hosts...) {
-			r.table[name] = rc.Upstreams[0].Redacted()
+			r.table[name] = rc.Upstreams[0].Address().Redacted()
 		}
 		for _, h := range rc.Hosts {
 			r.hosts[strings.ToLower(h)] = rc.Name
@@ -74,14 +74,25 @@ func newRoutes(c Config) (*routes, error) {
 }
 
 // say logs that an upstream's reach has changed.
-func (r *routes) say(registry string, u *url.URL, err error) {
-	r.config.Observer.ReachChanged(u.Host, err)
-	entry := r.config.Log.WithFields(logrus.Fields{"registry": registry, "upstream": u.Host})
+func (r *routes) say(registry, upstream string, err error) {
+	r.config.Observer.ReachChanged(upstream, err)
+	entry := r.config.Log.WithFields(logrus.Fields{"registry": registry, "upstream": upstream})
 	if err != nil {
 		entry.WithError(err).Warn("upstream out of reach")
 		return
 	}
 	entry.Info("upstream within reach again")
+}
+
+// saySkipped logs that an upstream is skipped for a while, or no longer is.
+func (r *routes) saySkipped(registry, upstream string, err error) {
+	r.config.Observer.SkipChanged(upstream, err)
+	entry := r.config.Log.WithFields(logrus.Fields{"registry": registry, "upstream": upstream})
+	if err != nil {
+		entry.WithError(err).Warn("upstream skipped for a while: another one is faster")
+		return
+	}
+	entry.Info("upstream no longer skipped")
 }
 
 // Serves implements [oci.Registries].
@@ -129,19 +140,19 @@ func (r *routes) withoutTable(name string) *registry {
 	// Its certificates are for no registry in particular.
 	settings.CA, settings.Cert, settings.Key, settings.Realms = "", "", "", nil
 	adopted := r.config.Adopted[name]
-	u := &url.URL{Scheme: "https", Host: name}
+	u := config.NewUpstream(&url.URL{Scheme: "https", Host: name})
 	if adopted.PlainHTTP {
-		u.Scheme = "http"
+		u.URL.Scheme = "http"
 	}
 	up, err := upstream.New(upstream.Config{
-		URL:          u,
+		URL:          u.URL,
 		Registry:     settings,
 		Adopted:      adopted.Adopted,
 		Unconfigured: true,
 		Forward:      r.config.Forward,
 		Own:          r.config.Listen,
 		UserAgent:    "sidemirror/" + r.config.Version,
-		Changed:      func(err error) { r.say(name, u, err) },
+		Changed:      func(err error) { r.say(name, u.Label(), err) },
 		Observer:     r.config.Observer,
 	})
 	if err != nil {

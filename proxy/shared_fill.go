@@ -137,16 +137,16 @@ func (p *Proxy) beginFill(ctx context.Context, r *request, want transfer.Want) *
 		case err != nil:
 			f.err = err
 		default:
-			f.err = p.receive(ctx, r, reader)
+			f.err = p.bring(ctx, r, reader)
 			_ = reader.Close()
 		}
 	}()
 	return f
 }
 
-// receive waits until a blob from the store is in the cache. Meanwhile it finds out whether r's caller
+// bring waits until a blob from the store is in the cache. Meanwhile it finds out whether r's caller
 // may have it, which is asked of the upstreams as ever.
-func (p *Proxy) receive(ctx context.Context, r *request, reader *transfer.Reader) error {
+func (p *Proxy) bring(ctx context.Context, r *request, reader *transfer.Reader) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	entitled := make(chan error, 1)

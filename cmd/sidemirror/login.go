@@ -144,11 +144,11 @@ func served(c *config.Config, registry string) error {
 	var instead []string
 	for _, r := range c.Registries {
 		for _, u := range r.Upstreams {
-			if credential.IsFor(u, registry) {
+			if credential.IsFor(u.URL, registry) {
 				return nil
 			}
 			if r.Name == registry {
-				host, _ := credential.KeyOf(u)
+				host, _ := credential.KeyOf(u.URL)
 				instead = append(instead, "sidemirror login "+host)
 			}
 		}

@@ -48,6 +48,7 @@ var exitStatus = map[string][]manItem{
 		exitUsageItem,
 	},
 	"setup-buildx": {{"0", "The file is as it should be."}, {"1", "There is no such bridge, guests.networks does not name it, or the file cannot be edited."}, exitUsageItem},
+	"site status":  {{"0", "A site is served, and there is no problem."}, {"1", "There are problems, or no site is served."}, exitUsageItem},
 	"logout":       {{"0", "There is no such login any more."}, {"1", "The login could not be deleted."}, exitUsageItem},
 	"pull":         {{"0", "Every image is in the cache."}, {"1", "An image could not be pulled."}, exitUsageItem},
 	"cache rm":     {{"0", "The images are removed."}, {"1", "An image is not stored, or could not be removed."}, exitUsageItem},
@@ -101,7 +102,8 @@ func variables(cmd *cobra.Command) (items []manItem) {
 	}
 	if uses(cmd, []string{"serve"}) {
 		items = append(items, manItem{"LISTEN_FDS, LISTEN_PID", "The sockets that systemd hands over."},
-			manItem{"STATE_DIRECTORY", "Where the last valid configuration is stored."})
+			manItem{"STATE_DIRECTORY", "Where the last valid configuration is stored."},
+			manItem{"OTEL_EXPORTER_OTLP_ENDPOINT", "The URL of a receiver of OpenTelemetry traces. Without it, none are made. docs/traces.md describes the other variables of OpenTelemetry."})
 	}
 	if uses(cmd, []string{"completion"}) {
 		items = append(items, manItem{"SIDEMIRROR_COMPLETION_DESCRIPTIONS", "If it is 0, the shell shows names without descriptions."})
@@ -119,6 +121,9 @@ func usedFiles(cmd *cobra.Command) (items []manItem) {
 	if uses(cmd, usesLogins) {
 		items = append(items, manItem{"/var/lib/sidemirror-logins/", "The logins, encrypted."},
 			manItem{"/var/lib/sidemirror/credentials.json", "The logins that are not encrypted."})
+	}
+	if uses(cmd, []string{"serve", "site enable", "site status"}) {
+		items = append(items, manItem{"/var/lib/sidemirror/site/", "The certificates of the site that an ACME server has issued."})
 	}
 	if uses(cmd, []string{"serve", "status"}) {
 		items = append(items, manItem{"/var/lib/sidemirror/", "The last valid configuration is in it."})

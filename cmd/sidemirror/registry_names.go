@@ -44,7 +44,7 @@ func servesAll(c *config.Config) bool {
 func loginNames(c *config.Config) (names []string) {
 	for _, r := range c.Registries {
 		for _, u := range r.Upstreams {
-			if host, _ := credential.KeyOf(u); host != "" && !slices.Contains(names, host) {
+			if host, _ := credential.KeyOf(u.Address()); host != "" && !slices.Contains(names, host) {
 				names = append(names, host)
 			}
 		}

@@ -94,17 +94,23 @@ func lastPullsText(engines []activity.Engine, now time.Time) string {
 
 // upstreamsText lists the upstreams that were asked by whether they can be reached.
 func upstreamsText(upstreams []activity.Upstream) string {
-	var reachable, away []string
+	var reachable, skipped, away []string
 	for _, u := range upstreams {
-		if u.Reachable {
-			reachable = append(reachable, u.Name)
-		} else {
+		switch {
+		case !u.Reachable:
 			away = append(away, u.Name)
+		case u.Skipped != "":
+			skipped = append(skipped, u.Name)
+		default:
+			reachable = append(reachable, u.Name)
 		}
 	}
 	var parts []string
 	if len(reachable) > 0 {
 		parts = append(parts, "reachable: "+strings.Join(reachable, ", "))
+	}
+	if len(skipped) > 0 {
+		parts = append(parts, "skipped as too slow: "+strings.Join(skipped, ", "))
 	}
 	if len(away) > 0 {
 		parts = append(parts, "out of reach: "+strings.Join(away, ", "))

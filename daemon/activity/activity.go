@@ -117,6 +117,7 @@ type Upstream struct {
 	Reachable  bool       `json:"reachable"`
 	Reason     string     `json:"reason,omitempty"`  // why it cannot be reached
 	Changed    *time.Time `json:"changed,omitempty"` // when that changed last
+	Skipped    string     `json:"skipped,omitempty"` // why another upstream of its registry is asked first
 	LastStatus int        `json:"last_status,omitempty"`
 	LastAsked  time.Time  `json:"last_asked"`
 	Requests   int64      `json:"requests"` // since the start

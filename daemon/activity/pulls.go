@@ -1,7 +1,6 @@
 package activity
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -29,17 +28,9 @@ const (
 	maxImage = 512 // bytes of an image's name
 )
 
-// pullKey says which requests can belong to one pull.
-type pullKey struct {
-	uid                  int64
-	remote               netip.Addr // of a caller on another host
-	engine               string
-	registry, repository string
-}
-
 // pull is a [Pull] under construction.
 type pull struct {
-	key         pullKey
+	key         observe.PullKey
 	tag, digest string
 	trusted     bool
 	begin, end  time.Time
@@ -54,18 +45,12 @@ type pull struct {
 // pulls are the pulls of the last hour.
 type pulls struct {
 	all    []*pull // the one that began first comes first
-	last   map[pullKey]*pull
+	last   map[observe.PullKey]*pull
 	recent *pull // the one of the last request: comparing it is cheaper than finding it
 }
 
 // add adds a request for a manifest or a blob that ended at end.
-func (s *pulls) add(q *observe.Request, engine string, end time.Time) {
-	key := pullKey{uid: q.UID, engine: engine, registry: q.Registry, repository: q.Repository}
-	if q.UID < 0 {
-		if from, err := netip.ParseAddrPort(q.Remote); err == nil {
-			key.remote = from.Addr()
-		}
-	}
+func (s *pulls) add(q *observe.Request, key observe.PullKey, end time.Time) {
 	p := s.recent
 	if p == nil || p.key != key {
 		p = s.last[key]
@@ -105,9 +90,9 @@ func (p *pull) isOver(q *observe.Request) bool {
 }
 
 // begin makes room for a pull and adds it.
-func (s *pulls) begin(key pullKey, q *observe.Request) *pull {
+func (s *pulls) begin(key observe.PullKey, q *observe.Request) *pull {
 	if s.last == nil {
-		s.last = map[pullKey]*pull{}
+		s.last = map[observe.PullKey]*pull{}
 	}
 	s.expire(q.Started)
 	if len(s.all) >= maxPulls {
@@ -116,7 +101,7 @@ func (s *pulls) begin(key pullKey, q *observe.Request) *pull {
 	if !q.Trusted {
 		s.boundUntrusted()
 	}
-	key.registry, key.repository = strings.Clone(key.registry), strings.Clone(key.repository)
+	key.Registry, key.Repository = strings.Clone(key.Registry), strings.Clone(key.Repository)
 	p := &pull{key: key, begin: q.Started, trusted: q.Trusted}
 	s.all = append(s.all, p)
 	s.last[key] = p
@@ -170,7 +155,7 @@ func (s *pulls) list(now time.Time) []Pull {
 
 func (p *pull) shown() Pull {
 	made := Pull{
-		Image: p.image(), Engine: p.key.engine, Trusted: p.trusted, UID: p.key.uid,
+		Image: p.image(), Engine: p.key.Engine, Trusted: p.trusted, UID: p.key.UID,
 		Started: p.begin.UTC(), Seconds: p.end.Sub(p.begin).Seconds(), Outcome: p.outcome(),
 		Requests: p.requests, Failures: p.failures, Bytes: bytesOf(p.bytes),
 	}
@@ -182,7 +167,7 @@ func (p *pull) shown() Pull {
 
 // image returns the reference that the caller pulled, as far as it is known.
 func (p *pull) image() string {
-	name := p.key.registry + "/" + p.key.repository
+	name := p.key.Registry + "/" + p.key.Repository
 	switch {
 	case p.tag != "":
 		name += ":" + p.tag

@@ -48,11 +48,12 @@ func (r *Recorder) RequestEnded(q *observe.Request) {
 	if q.Kind != "manifest" && q.Kind != "blob" {
 		return
 	}
-	engine := observe.Engine(q.UserAgent)
+	key := q.PullKey()
+	engine := key.Engine
 	end := q.Started.Add(q.Duration)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pulls.add(q, engine, end)
+	r.pulls.add(q, key, end)
 	if q.Failed {
 		return
 	}
@@ -76,6 +77,9 @@ func (r *Recorder) UpstreamResponded(e observe.Exchange) {
 
 // ReachChanged implements [observe.Observer].
 func (r *Recorder) ReachChanged(upstream string, err error) { r.upstreams.reach(upstream, err) }
+
+// SkipChanged implements [observe.Observer].
+func (r *Recorder) SkipChanged(upstream string, err error) { r.upstreams.skip(upstream, err) }
 
 // Configured sets which upstreams the configuration in force names. What is known of others is
 // forgotten if they are out of reach: the configuration may have removed them for that.
@@ -224,6 +228,18 @@ func (s *upstreams) reach(name string, err error) {
 	}
 }
 
+func (s *upstreams) skip(name string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.of(name)
+	if u == nil {
+		return
+	}
+	if u.Skipped = ""; err != nil {
+		u.Skipped = err.Error()
+	}
+}
+
 func (s *upstreams) configure(names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,6 +248,7 @@ func (s *upstreams) configure(names []string) {
 		s.configured[name] = true
 	}
 	for name, u := range s.known {
+		u.Skipped = "" // it is found out anew
 		if u.Configured = s.configured[name]; !u.Configured && !u.Reachable {
 			delete(s.known, name)
 		}

@@ -56,15 +56,20 @@ func (l *loader) checkRegistry(r *Registry) {
 	case r.Name == Wildcard && len(r.Hosts) > 0:
 		l.complain(registryKey(r.Name, "hosts"), -1, `a host name stands for one registry, and "*" stands for many`, "remove the key")
 	case r.Name != Wildcard && len(r.Upstreams) == 0:
-		l.complain(upstreams, -1, "the list is empty", fmt.Sprintf("remove the key to use %q", NewRegistry(r.Name).Upstreams[0]))
+		l.complain(upstreams, -1, "the list is empty", fmt.Sprintf("remove the key to use %q", NewRegistry(r.Name).Upstreams[0].String()))
 	case r.Cert != "" && r.Key == "":
 		l.complain(registryKey(r.Name, "cert"), -1, "the client certificate has no key", "add key")
 	case r.Key != "" && r.Cert == "":
 		l.complain(registryKey(r.Name, "key"), -1, "the key has no client certificate", "add cert")
 	}
+	named := make(map[string]bool)
 	for i, u := range r.Upstreams {
-		if addr, loop := l.listensAt(u); loop {
-			l.complain(upstreams, i, fmt.Sprintf("sidemirror itself listens at %q (%s), so requests would go round in a circle", u, addr), "write the URL of the registry")
+		if named[u.Name()] {
+			l.complain(upstreams, i, fmt.Sprintf("%q occurs twice", u.Name()), "remove one")
+		}
+		named[u.Name()] = true
+		if addr, loop := l.listensAt(u.URL); loop {
+			l.complain(upstreams, i, fmt.Sprintf("sidemirror itself listens at %q (%s), so requests would go round in a circle", u.String(), addr), "write the URL of the registry")
 		}
 	}
 }

@@ -234,8 +234,9 @@ type Registry struct {
 	Enabled bool
 
 	// Upstreams (upstreams, a list of http or https URLs) are the servers that the registry's
-	// content is fetched from, tried in order. Default https://NAME; "*" has none.
-	Upstreams []*url.URL
+	// content is fetched from, tried in order. A path after "/v2/" comes before each repository's
+	// name. "ns+" and "optional+" may come before the scheme. Default https://NAME; "*" has none.
+	Upstreams []Upstream
 
 	// Hosts (hosts, a list of host names without port) are names of this host. A request whose
 	// Host header has one of them is for this registry. Default none.
@@ -327,9 +328,9 @@ func NewRegistry(name string) Registry {
 	switch name {
 	case Wildcard:
 	case oci.DockerHub:
-		r.Upstreams = []*url.URL{{Scheme: "https", Host: oci.DockerHubUpstream}}
+		r.Upstreams = []Upstream{NewUpstream(&url.URL{Scheme: "https", Host: oci.DockerHubUpstream})}
 	default:
-		r.Upstreams = []*url.URL{{Scheme: "https", Host: name}}
+		r.Upstreams = []Upstream{NewUpstream(&url.URL{Scheme: "https", Host: name})}
 	}
 	return r
 }
@@ -350,7 +351,7 @@ func (c *Config) Contents() string { return c.source.data }
 // Files returns the certificates, keys and credentials of a shared store that c names.
 func (c *Config) Files() []string {
 	var files []string
-	for _, file := range []string{c.Site.Cert, c.Site.Key, c.Site.ACMECA} {
+	for _, file := range []string{c.Site.Cert, c.Site.Key, c.Site.ACMECA, c.Site.Users} {
 		if file != "" {
 			files = append(files, file)
 		}

@@ -58,7 +58,7 @@ hosts = ["docker.example.lan"]
 client_auth = "relay"
 
 [registry."registry.corp.example:5000"]
-upstreams = ["https://registry.corp.example:5000/mirror", "http://10.0.0.1:5000"]
+upstreams = ["https://registry.corp.example:5000/v2/mirror", "http://10.0.0.1:5000"]
 ca = "/etc/ssl/corp.pem"
 cert = "/etc/ssl/me.pem"
 key = "/etc/ssl/me.key"
@@ -170,8 +170,8 @@ func TestEveryKeyIsSet(t *testing.T) {
 		"listen":       len(c.Listen) == 2 && c.Listen[1].String() == "[::1]:5116",
 		"shutdown":     c.ShutdownTimeout == 90*time.Second,
 		"hub's own":    hub.Hosts[0] == "docker.example.lan" && hub.ClientAuth == "relay",
-		"hub's kept":   len(hub.Upstreams) == 1 && hub.Upstreams[0].Host == "registry-1.docker.io" && hub.DialTimeout == 5*time.Second,
-		"upstreams":    len(corp.Upstreams) == 2 && corp.Upstreams[0].Path == "/mirror" && corp.Upstreams[1].Scheme == "http",
+		"hub's kept":   len(hub.Upstreams) == 1 && hub.Upstreams[0].URL.Host == "registry-1.docker.io" && hub.DialTimeout == 5*time.Second,
+		"upstreams":    len(corp.Upstreams) == 2 && corp.Upstreams[0].Prefix == "mirror" && corp.Upstreams[1].URL.Scheme == "http",
 		"certificates": corp.CA == "/etc/ssl/corp.pem" && corp.Cert == "/etc/ssl/me.pem" && corp.Key == "/etc/ssl/me.key",
 		"realms":       corp.Realms[0] == "https://sso.corp.example",
 		"timeouts":     corp.DialTimeout == 2*time.Second && corp.HeaderTimeout == 500*time.Millisecond,

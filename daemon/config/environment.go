@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"net/url"
 	"slices"
 	"sort"
 	"strings"
@@ -141,7 +140,7 @@ func variableValue(field any, text string) value {
 		return value{kind: unstable.Integer, text: text}
 	case *[]uint32:
 		elem = unstable.Integer
-	case *[]string, *[]netip.AddrPort, *[]netip.Prefix, *[]*url.URL:
+	case *[]string, *[]netip.AddrPort, *[]netip.Prefix, *[]Upstream:
 	default:
 		return value{kind: unstable.String, text: text}
 	}

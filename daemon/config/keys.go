@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -159,7 +158,7 @@ func set(field any, v value, check func(string) error) *wrongValue {
 		return setList(p, v, unstable.String, `a list of addresses, as ["127.0.0.1:305"]`, parseListen)
 	case *[]netip.Prefix:
 		return setList(p, v, unstable.String, `a list of networks, as ["10.0.0.0/8"]`, parsePrefix)
-	case *[]*url.URL:
+	case *[]Upstream:
 		return setList(p, v, unstable.String, `a list of URLs, as ["https://registry.example"]`, parseUpstream)
 	case *[]uint32:
 		return setList(p, v, unstable.Integer, "a list of user ids, as [0, 1000]", parseUID)

@@ -129,7 +129,7 @@ func (b *Bucket) setQuery(raw string) error {
 	if endpoint == "" {
 		endpoint = "https://s3." + b.Region + ".amazonaws.com"
 	}
-	if b.Endpoint, err = parseUpstream(endpoint); err != nil {
+	if b.Endpoint, err = parseURL(endpoint); err != nil {
 		return wrong("endpoint: "+err.Error(), bucketForm)
 	}
 	if strings.Trim(b.Endpoint.Path, "/") != "" {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,7 +117,7 @@ func plain(field any) any {
 		return texts(*p)
 	case *[]netip.Prefix:
 		return texts(*p)
-	case *[]*url.URL:
+	case *[]Upstream:
 		return texts(*p)
 	case *[]string:
 		return append([]string{}, *p...)

@@ -119,9 +119,9 @@ func parseListen(text string) (netip.AddrPort, error) {
 	return addr, wrong(quote(text)+" is not an address to listen on", `write IP:PORT, as "127.0.0.1:305" or "[::1]:305"`)
 }
 
-// parseUpstream reads an http or https URL, with or without a path. It passes on no error of
+// parseURL reads an http or https URL, with or without a path. It passes on no error of
 // url.Parse, which quotes the URL and with it a password.
-func parseUpstream(text string) (*url.URL, error) {
+func parseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err == nil && u.User != nil, strings.Contains(text, "@") && (err != nil || u.Host == ""):
@@ -133,6 +133,8 @@ func parseUpstream(text string) (*url.URL, error) {
 		return nil, wrong(quote(text)+" is not an http or https URL", `write one such as "https://registry.example"`)
 	case !validHostPort(u.Host):
 		return nil, wrong(quote(text)+" has no valid host", `write a URL such as "https://registry.example:5000"`)
+	case u.Query().Has("ns"):
+		return nil, wrong(quote(withoutQuery(text))+" has a query", fmt.Sprintf(`write "ns+%s://%s" for a mirror that takes ns`, u.Scheme, u.Host))
 	case u.RawQuery != "" || u.ForceQuery:
 		return nil, wrong(quote(withoutQuery(text))+" has a query", `remove the "?" and what follows it`)
 	case strings.Contains(text, "#"):
@@ -149,7 +151,7 @@ func withoutQuery(text string) string {
 }
 
 func checkRealm(text string) error {
-	u, err := parseUpstream(text)
+	u, err := parseURL(text)
 	if err != nil {
 		return err
 	}

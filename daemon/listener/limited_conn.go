@@ -20,6 +20,7 @@ type limitedConn struct {
 	// has read something since the deadline was set.
 	stall  time.Duration
 	header headerScanner // net/http has one reader at a time
+	opaque bool          // TLS, in which headers cannot be seen
 	slot   *slot
 	raw    syscall.RawConn // nil if the connection is closed already
 }
@@ -38,6 +39,9 @@ func (c *limitedConn) Read(b []byte) (int, error) {
 	n, err := c.TCPConn.Read(b)
 	if n > 0 {
 		c.slot.speak()
+	}
+	if c.opaque {
+		return n, err
 	}
 	if passed := c.header.scan(b[:n]); passed < n {
 		// What came before is passed on: it may be the end of another request.

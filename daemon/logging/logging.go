@@ -62,9 +62,9 @@ func priority(level logrus.Level) int {
 	return 3
 }
 
-// ForServer returns a logger for http.Server.ErrorLog that writes warnings to l. Closing the
-// closer ends a goroutine of logrus.
-func ForServer(l *logrus.Logger) (*log.Logger, io.Closer) {
-	w := l.WriterLevel(logrus.WarnLevel)
+// ForServer returns a logger for http.Server.ErrorLog that writes to l at a level. Closing the closer
+// ends a goroutine of logrus.
+func ForServer(l *logrus.Logger, level logrus.Level) (*log.Logger, io.Closer) {
+	w := l.WriterLevel(level)
 	return log.New(w, "", 0), w
 }

@@ -62,7 +62,7 @@ func TestErrorsOfTheServerAreWarnings(t *testing.T) {
 	l := logrus.New()
 	l.SetOutput(out)
 	Configure(l, "info", "auto", true)
-	faults, end := ForServer(l)
+	faults, end := ForServer(l, logrus.WarnLevel)
 	defer end.Close() // TestMain checks that its goroutine ends
 	faults.Print("http: panic serving")
 	if got := <-out; got != "<4>level=warning msg=\"http: panic serving\"\n" {

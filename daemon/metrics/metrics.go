@@ -25,6 +25,7 @@ type Present struct {
 	Problems   func(now time.Time) []health.Problem
 	LastPulls  func() map[string]time.Time // by engine, see [observe.Engine]
 	Shared     func() (s observe.Shared, ok bool)
+	Repairs    func() map[string]int64 // of the engines' files, by engine
 }
 
 // Metrics are the metrics of the daemon. It implements [observe.Observer].
@@ -41,6 +42,8 @@ type Metrics struct {
 	tokens      *prometheus.CounterVec
 	connections *prometheus.GaugeVec
 	reachable   *prometheus.GaugeVec
+	skipped     *prometheus.GaugeVec
+	hedged      *prometheus.CounterVec
 	prefetched  prometheus.Counter
 	unused      prometheus.Counter
 	evicted     prometheus.Counter
@@ -81,6 +84,8 @@ func New(version string, present Present) *Metrics {
 	m.tokens = counters("token_exchanges_total", "Requests for tokens.", "upstream", "code")
 	m.connections = gauges("upstream_connections", "Connections that are open for an upstream: to itself, to its token server, and to where it redirects.", "upstream")
 	m.reachable = gauges("upstream_reachable", "1 if the upstream could be reached when it was asked last, else 0.", "upstream")
+	m.skipped = gauges("upstream_skipped", "1 if the upstream is skipped for a while because another one of its registry is faster, else 0.", "upstream")
+	m.hedged = counters("hedged_requests_total", "Requests for which the next upstream was asked as well, because this one was late.", "upstream")
 	m.prefetched = counter("prefetched_bytes_total", "Bytes that were fetched before a client asked for them.")
 	m.unused = counter("prefetched_unused_bytes_total", "Prefetched bytes of layers that no client has asked for.")
 	m.evicted = counter("cache_evicted_bytes_total", "Bytes of content that were removed to stay within the bounds of the cache.")
@@ -103,6 +108,7 @@ func (m *Metrics) Handler() http.Handler {
 // Configured sets which registries and upstreams have labels of their own in any case.
 func (m *Metrics) Configured(registries, upstreams []string) {
 	m.names.configure(registries, upstreams)
+	m.skipped.Reset() // with another configuration none is skipped yet
 }
 
 // RequestEnded implements [observe.Observer].
@@ -137,6 +143,20 @@ func (m *Metrics) ReachChanged(upstream string, err error) {
 		reachable = 0
 	}
 	m.reachable.WithLabelValues(m.names.upstream(upstream)).Set(reachable)
+}
+
+// SkipChanged implements [observe.Observer].
+func (m *Metrics) SkipChanged(upstream string, err error) {
+	skipped := 0.0
+	if err != nil {
+		skipped = 1
+	}
+	m.skipped.WithLabelValues(m.names.upstream(upstream)).Set(skipped)
+}
+
+// Hedged implements [observe.Observer].
+func (m *Metrics) Hedged(upstream string) {
+	m.hedged.WithLabelValues(m.names.upstream(upstream)).Inc()
 }
 
 // ConnectionsChanged implements [observe.Observer].

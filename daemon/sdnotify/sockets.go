@@ -9,10 +9,18 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 )
 
+// Socket is a socket that systemd opened for this process.
+type Socket struct {
+	// Name is its FileDescriptorName=, which by default is the name of the unit.
+	Name string
+
+	*net.TCPListener
+}
+
 // Sockets returns the sockets that systemd opened for this process (sd_listen_fds(3)), if
 // any. All of them must be listening TCP sockets.
-func Sockets() ([]*net.TCPListener, error) {
-	var listeners []*net.TCPListener
+func Sockets() ([]Socket, error) {
+	var listeners []Socket
 	var faults []error
 	for _, f := range activation.Files(true) {
 		l, err := tcpListener(f)
@@ -20,7 +28,7 @@ func Sockets() ([]*net.TCPListener, error) {
 			faults = append(faults, err)
 			continue
 		}
-		listeners = append(listeners, l)
+		listeners = append(listeners, Socket{f.Name(), l})
 	}
 	if len(faults) > 0 {
 		for _, l := range listeners {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/proxy/forwarded"
 )
 
 // refreshCoarse is how often the figures change that callers see who may not see images. They change
@@ -46,15 +47,12 @@ func refererElsewhere(r *http.Request) bool {
 }
 
 func ownOrigin(r *http.Request) string {
-	if r.TLS != nil {
-		return "https://" + r.Host
-	}
-	return "http://" + r.Host
+	return forwarded.Scheme(r) + "://" + r.Host
 }
 
-// forwarded reports whether a program passes on the request of another one, which the kernel does not
+// passedOn reports whether a program passes on the request of another one, which the kernel does not
 // know.
-func forwarded(r *http.Request) bool {
+func passedOn(r *http.Request) bool {
 	for name := range r.Header {
 		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
 			return true
@@ -68,7 +66,7 @@ func (p *page) seesImages(r *http.Request) bool {
 	if p.info.ShowImages {
 		return true
 	}
-	return p.info.Trusted != nil && p.info.Trusted(r) && !followedLink(r) && !forwarded(r)
+	return p.info.Trusted != nil && p.info.Trusted(r) && !followedLink(r) && !passedOn(r)
 }
 
 // live returns what the sender of r may see of what happens, and whether it is all of it.

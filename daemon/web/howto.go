@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/proxy/forwarded"
 )
 
 // dockerHub is the registry whose images have short names.
@@ -27,8 +28,12 @@ type view struct {
 	// Host names sidemirror in an image reference, URL in an engine's configuration.
 	Host, URL string
 
-	// Plain says that Docker would insist on TLS here, which sidemirror does not serve.
-	Plain bool
+	// Plain says that Docker would insist on TLS here, which is not served. Insecure says that other
+	// clients must be told to do without TLS.
+	Plain, Insecure bool
+
+	// Visitor says that the reader is at another host.
+	Visitor bool
 
 	// Own is the registry that Host stands for, if any. The prefix form does not work there.
 	Own *config.Registry
@@ -56,7 +61,7 @@ func (p *page) view(r *http.Request, lang language) view {
 	if host == "" {
 		host = info.Listen
 	}
-	if r.TLS != nil {
+	if forwarded.Scheme(r) == "https" {
 		scheme, port = "https", "443"
 	}
 	name := hostName(host)
@@ -64,14 +69,17 @@ func (p *page) view(r *http.Request, lang language) view {
 		Info: info, Lang: lang, Tag: lang.tag(), Style: template.CSS(p.style), Script: template.JS(p.script),
 		Words: vocabulary[lang], Every: everyCoarse, Host: host, URL: scheme + "://" + host,
 	}
-	if info.Live != nil {
+	if v.Visitor = info.Site != nil && info.Site(r); v.Visitor {
+		v.Registries = onSite(info.Registries)
+	} else if info.Live != nil {
 		live, detailed := p.live(r)
 		v.Live = new(newLiveView(live, detailed, v.Words))
 		if detailed {
 			v.Every = everyDetailed
 		}
 	}
-	v.Plain = r.TLS == nil && !loopback(name)
+	v.Insecure = scheme == "http"
+	v.Plain = v.Insecure && !loopback(name)
 	// Without a dot or a port, Docker takes the first component of a reference for a user of
 	// Docker Hub (distribution/reference, splitDockerDomain).
 	if !strings.ContainsAny(host, ".:") && name != "localhost" {
@@ -101,6 +109,16 @@ func (p *page) view(r *http.Request, lang language) view {
 		v.Image = v.Example + "/owner/image:tag"
 	}
 	return v
+}
+
+// onSite returns the registries that other hosts can pull from: those with a host name of their own.
+func onSite(all []config.Registry) (list []config.Registry) {
+	for _, reg := range all {
+		if len(reg.Hosts) > 0 {
+			list = append(list, reg)
+		}
+	}
+	return list
 }
 
 // hostName returns host without its port and without the brackets of an IPv6 address.

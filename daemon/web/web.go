@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/proxy/forwarded"
 )
 
 // Info is what the page shows about the daemon. It contains no secret.
@@ -41,6 +42,10 @@ type Info struct {
 
 	// Trusted, if not nil, reports whether the sender of a request may see which images are pulled.
 	Trusted func(*http.Request) bool
+
+	// Site, if not nil, reports whether the sender of a request is another host, which pulls through
+	// sidemirror by its domain. It sees how to do that, and nothing about this host.
+	Site func(*http.Request) bool
 
 	// ShowImages lets every sender see them.
 	ShowImages bool
@@ -100,7 +105,7 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "no-referrer")
 	// Another site's page can neither embed this one nor hold on to its window.
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	if r.TLS != nil || loopback(hostName(r.Host)) {
+	if forwarded.Scheme(r) == "https" || loopback(hostName(r.Host)) {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin") // browsers complain about it elsewhere
 	}
 	h.Set("Cache-Control", "no-store")

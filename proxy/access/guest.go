@@ -8,7 +8,10 @@ import (
 	"strings"
 )
 
-type guestKey struct{}
+type (
+	guestKey struct{}
+	siteKey  struct{}
+)
 
 // WithGuests returns a context for the requests of guests of this host: containers and virtual machines
 // that ask over a network of their own, at this host's address there. No guest is trusted, whatever its
@@ -19,6 +22,15 @@ func WithGuests(ctx context.Context, at netip.Addr) context.Context {
 
 // IsGuest reports whether the request of ctx is a guest's.
 func IsGuest(ctx context.Context) bool { return ctx.Value(guestKey{}) != nil }
+
+// WithSite returns a context for the requests of callers of the site: other hosts. None of them is
+// trusted, whatever its address.
+func WithSite(ctx context.Context) context.Context {
+	return context.WithValue(ctx, siteKey{}, true)
+}
+
+// IsSite reports whether the request of ctx came in at the site.
+func IsSite(ctx context.Context) bool { return ctx.Value(siteKey{}) != nil }
 
 // guestNames are the names that guests have for their host. No name server of the internet has them:
 // ".internal" is reserved.

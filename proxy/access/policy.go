@@ -64,7 +64,7 @@ type Upstream struct {
 
 // Trusts reports whether the request of ctx comes from a trusted engine.
 func (p Policy) Trusts(ctx context.Context) bool {
-	return !IsGuest(ctx) && peer.Trusted(ctx, p.Trust)
+	return !IsGuest(ctx) && !IsSite(ctx) && peer.Trusted(ctx, p.Trust)
 }
 
 // Identify returns who asks for t, given that the caller is trusted or not. Where a login may

@@ -33,6 +33,8 @@ type sealed struct {
 	Upstream     string        `json:"upstream,omitempty"`
 	Repositories []string      `json:"repositories,omitempty"` // as the upstream names them
 	Login        string        `json:"login,omitempty"`        // the value of an Authorization header
+	Visitor      string        `json:"visitor,omitempty"`      // the name of a user of the site
+	Generation   string        `json:"generation,omitempty"`   // of the password of Visitor
 	End          time.Duration `json:"end"`                    // on the clock of the sealer
 }
 
@@ -120,8 +122,12 @@ func (p Presented) For(u *url.URL) credential.Secret {
 // Own reports whether the client has a token of sidemirror's own that has not ended.
 func (p Presented) Own() bool { return p.own }
 
-// upstreamKey returns the name under which a sealed login is bound to an upstream.
-func upstreamKey(u *url.URL) string { return originOf(u) + strings.TrimSuffix(u.Path, "/") }
+// upstreamKey returns the name under which a sealed login is bound to an upstream: its origin, and
+// the path that its API is below.
+func upstreamKey(u *url.URL) string {
+	path, _, _ := strings.Cut(strings.TrimSuffix(u.Path, "/")+"/", "/v2/")
+	return originOf(u) + strings.TrimSuffix(path, "/")
+}
 
 // NoLogin returns the response to a token request of a client that needs no token, because
 // sidemirror answers the registry's challenges or the registry sends none: a token that gives its

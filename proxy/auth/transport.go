@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -274,7 +275,12 @@ func basic(c credential.Credential) sent {
 // many requests wait for it.
 func (t *Transport) token(ctx context.Context, a Access, known *remembered, replaces bool) (*token, error) {
 	key := t.key(a)
-	fetch := func(ctx context.Context) (*token, error) {
+	asking := observe.SpanOf(ctx)
+	fetch := func(ctx context.Context) (tok *token, err error) {
+		ctx, span := observe.Begin(observe.WithSpan(ctx, asking), observe.Step{Kind: observe.StepToken, Host: t.Realms.Upstream.Host})
+		if span != nil {
+			defer func() { span.End(observe.Result{Failed: err != nil}) }()
+		}
 		end, err := t.refusals.trial(ctx, a.Credential.Generation, key.scope)
 		if err != nil {
 			return nil, err
@@ -287,7 +293,7 @@ func (t *Transport) token(ctx context.Context, a Access, known *remembered, repl
 		if err != nil {
 			return nil, err
 		}
-		tok, err := t.fetch(ctx, exchange{realm, known.Params["service"], key.scope, a.Credential})
+		tok, err = t.fetch(ctx, exchange{realm, known.Params["service"], key.scope, a.Credential})
 		if err == nil {
 			tok.replacement = replaces
 			t.refusals.prove(a.Credential.Generation)

@@ -10,13 +10,11 @@ import (
 
 // KeyOf returns the key under which the login for an upstream is stored: the upstream's own
 // host and port, Docker Hub's as "docker.io", and the path that comes before a repository's
-// name. A login belongs to that origin, whichever registry the upstream serves.
+// name, without the "v2" in it. A login belongs to that origin, whichever registry the upstream serves.
 func KeyOf(upstream *url.URL) (registry, namespace string) {
-	path := strings.Trim(upstream.Path, "/")
-	if path == "v2" {
-		path = ""
-	}
-	return oci.CanonicalRegistry(upstream.Host), strings.TrimPrefix(path, "v2/")
+	below, prefix, _ := strings.Cut(strings.TrimSuffix(upstream.Path, "/")+"/", "/v2/")
+	path := strings.Trim(below, "/") + "/" + strings.Trim(prefix, "/")
+	return oci.CanonicalRegistry(upstream.Host), strings.Trim(path, "/")
 }
 
 // IsFor reports whether upstream is at the host of the registry called name, so that the login

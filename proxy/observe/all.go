@@ -38,6 +38,20 @@ func (a All) ReachChanged(upstream string, err error) {
 	}
 }
 
+// SkipChanged implements [Observer].
+func (a All) SkipChanged(upstream string, err error) {
+	for _, o := range a {
+		o.SkipChanged(upstream, err)
+	}
+}
+
+// Hedged implements [Observer].
+func (a All) Hedged(upstream string) {
+	for _, o := range a {
+		o.Hedged(upstream)
+	}
+}
+
 // ConnectionsChanged implements [Observer].
 func (a All) ConnectionsChanged(upstream string, by int) {
 	for _, o := range a {

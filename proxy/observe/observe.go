@@ -25,6 +25,13 @@ type Observer interface {
 	// can be reached again.
 	ReachChanged(upstream string, err error)
 
+	// SkipChanged reports that an upstream is skipped for a while because another one of the same
+	// registry is faster, and why, or, with nil, that it no longer is.
+	SkipChanged(upstream string, err error)
+
+	// Hedged reports that an upstream was late, so that the next one was asked as well.
+	Hedged(upstream string)
+
 	// ConnectionsChanged reports that there are more or fewer connections to an upstream, its token
 	// server, and where it redirects.
 	ConnectionsChanged(upstream string, by int)
@@ -119,6 +126,12 @@ func (Nothing) RateLimited(RateLimit) {}
 
 // ReachChanged implements [Observer].
 func (Nothing) ReachChanged(string, error) {}
+
+// SkipChanged implements [Observer].
+func (Nothing) SkipChanged(string, error) {}
+
+// Hedged implements [Observer].
+func (Nothing) Hedged(string) {}
 
 // ConnectionsChanged implements [Observer].
 func (Nothing) ConnectionsChanged(string, int) {}

@@ -24,7 +24,7 @@ func (u *Upstream) noteRateLimit(r Request, resp *http.Response) {
 	if !ok {
 		return
 	}
-	l.Upstream, l.Registry, l.Identity = u.url.Host, u.registry, r.whose()
+	l.Upstream, l.Registry, l.Identity = u.label, u.registry, r.whose()
 	u.observer.RateLimited(l)
 }
 

@@ -25,10 +25,10 @@ type connections struct {
 }
 
 func newConnections(c Config, t *tls.Config, dial dialFunc) connections {
-	dial = counted(dial, func(by int) { c.Observer.ConnectionsChanged(c.URL.Host, by) })
+	dial = counted(dial, func(by int) { c.Observer.ConnectionsChanged(c.label(), by) })
 	made := connections{
 		shared: newTransport(c, t, dial), separate: newTransport(c, t.Clone(), dial), headers: c.Registry.HeaderTimeout,
-		forward: c.Forward, observer: c.Observer, upstream: c.URL.Host,
+		forward: c.Forward, observer: c.Observer, upstream: c.label(),
 	}
 	// HTTP/2 would carry all requests on one connection.
 	made.separate.ForceAttemptHTTP2, made.separate.HTTP2 = false, nil
@@ -54,7 +54,7 @@ func onItsOwn(ctx context.Context) context.Context { return context.WithValue(ct
 
 // RoundTrip implements [http.RoundTripper].
 func (c connections) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := c.roundTrip(req)
+	resp, err := c.followed(req)
 	e := observe.Exchange{Upstream: c.upstream, Redirected: c.redirected}
 	if err == nil {
 		e.Status = resp.StatusCode

@@ -84,6 +84,13 @@ func (h *health) due() bool {
 	return !time.Now().Before(h.until) || hostAddresses() != h.network
 }
 
+// isDue is due for callers without the lock.
+func (h *health) isDue() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.due()
+}
+
 // ended releases those who wait for the attempt mine.
 func (h *health) ended(mine chan struct{}) {
 	h.mu.Lock()

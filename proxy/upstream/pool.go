@@ -2,11 +2,9 @@ package upstream
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"iter"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/auth"
@@ -17,54 +15,85 @@ import (
 type Pool []*Upstream
 
 // Do asks the upstreams in turn until one sends a response that no other could better: a
-// 404, a 429, a 5xx or a failure goes on to the next, a 401 or 403 does not. Each is asked in
-// the identity that as returns for it; if as is nil, in r's own. The response is that of the
-// upstream returned with it. If all fail, the last failure that is not a 404 is returned,
-// since a 404 counts only if every upstream says it; [Away] tells for which of them.
+// 404, a 429, a 5xx or a failure goes on to the next, a 401 or 403 only if the upstream is optional.
+// Each is asked in the identity that as returns for it; if as is nil, in r's own. The response is that
+// of the upstream returned with it. If all fail, the last failure that is not a 404 is returned,
+// since a 404 counts only if every upstream says it; [Away] tells for which of them. The failure of
+// an optional upstream counts only if no other one says anything.
+//
+// If an upstream is later than it usually is, the next one is asked as well, and the first good
+// response counts. One that is slower than the next one is skipped for a while.
 func (p Pool) Do(ctx context.Context, r Request, as func(*Upstream) Identity) (*http.Response, *Upstream, error) {
-	var missing *http.Response
-	var missedBy *Upstream
-	failed := &poolError{}
-	started := time.Now()
-	for u, end := range p.admitted(ctx, r.Patient) {
-		r.others, r.elapsed = u != p[len(p)-1], time.Since(started)
-		if as != nil {
-			r.Identity = as(u)
-		}
-		//nolint:bodyclose // the caller, ReadRefusal or discardMissing closes it
-		resp, err := u.Do(ctx, r)
-		end()
-		switch {
-		case err != nil:
-			failed.add(u, err)
-			if ctx.Err() != nil {
-				discardMissing(missing)
-				return nil, u, failed
+	q := &query{Request: r, as: as, turns: newTurns(ctx, p, r.Patient), started: time.Now()}
+	q.tryAgain()
+	for u, end, ok := q.turns.next(); ok; u, end, ok = q.turns.next() {
+		attempts := q.ask(ctx, u, end)
+		for i, a := range attempts {
+			final := q.settle(a)
+			if !final && !(a.err != nil && ctx.Err() != nil) {
+				continue
 			}
-		case resp.StatusCode == http.StatusNotFound:
-			discardMissing(missing)
-			missing, missedBy = resp, u
-			failed.without = append(failed.without, u.Name())
-		case resp.StatusCode >= 500:
-			e := &oci.Error{
-				Code: oci.Unavailable, Upstream: resp.StatusCode,
-				Message: fmt.Sprintf("%s answered %d", u.Host(), resp.StatusCode),
+			discardMissing(q.missing)
+			for _, rest := range attempts[i+1:] {
+				rest.discard()
 			}
-			e.ReadRefusal(resp)
-			failed.add(u, e)
-		default:
-			discardMissing(missing)
-			return resp, u, nil
+			if final {
+				return a.resp, a.upstream, nil
+			}
+			return nil, a.upstream, q.failed.whole()
 		}
 	}
-	if failed.last == nil && missing == nil {
-		failed.last = &oci.Error{Code: oci.Unavailable, Message: p.hosts() + " could not be reached a moment ago and is not tried again yet"}
+	return q.result()
+}
+
+// query is a request to a pool that is under way.
+type query struct {
+	Request
+	as      func(*Upstream) Identity
+	turns   *turns
+	started time.Time
+
+	missing  *http.Response // the last 404
+	missedBy *Upstream
+	failed   poolError
+}
+
+// requestTo returns the request as u gets it.
+func (q *query) requestTo(u *Upstream) Request {
+	r := q.Request
+	r.others, r.elapsed = q.turns.more(), time.Since(q.started)
+	if q.as != nil {
+		r.Identity = q.as(u)
 	}
-	if failed.last != nil {
-		discardMissing(missing)
-		return nil, failed.from, failed
+	return r
+}
+
+// settle notes the outcome of an attempt. It reports whether the response is the one to return.
+func (q *query) settle(a *attempt) (final bool) {
+	switch {
+	case a.err != nil:
+		q.failed.add(a.upstream, a.err)
+	case a.resp.StatusCode == http.StatusNotFound:
+		discardMissing(q.missing)
+		q.missing, q.missedBy = a.resp, a.upstream
+		q.failed.without = append(q.failed.without, a.upstream.Name())
+	default:
+		return true
 	}
-	return missing, missedBy, nil
+	return false
+}
+
+// result returns what is known when all upstreams were asked and none has what is wanted.
+func (q *query) result() (*http.Response, *Upstream, error) {
+	if q.failed.last == nil && q.missing != nil {
+		return q.missing, q.missedBy, nil
+	}
+	discardMissing(q.missing)
+	failed := q.failed.whole()
+	if failed.last == nil {
+		failed.last = &oci.Error{Code: oci.Unavailable, Message: q.turns.pool.hosts() + " could not be reached a moment ago and is not tried again yet"}
+	}
+	return nil, failed.from, failed
 }
 
 func discardMissing(resp *http.Response) {
@@ -73,65 +102,12 @@ func discardMissing(resp *http.Response) {
 	}
 }
 
-// poolError is the failure of a pool: the last one, and what became of each upstream.
-type poolError struct {
-	last    error
-	from    *Upstream
-	failed  map[string]error // by upstream
-	without []string         // those that answered 404
-}
-
-func (e *poolError) add(u *Upstream, err error) {
-	if e.failed == nil {
-		e.failed = map[string]error{}
-	}
-	e.failed[u.Name()], e.last, e.from = err, err, u
-}
-
-func (e *poolError) Error() string { return e.last.Error() }
-
-func (e *poolError) Unwrap() error { return e.last }
-
-// Away reports whether err says that the upstream of that name could not answer the caller
-// that was asking. It says nothing for another caller.
-func Away(err error, name string) bool {
-	e, ok := errors.AsType[*poolError](err)
-	if !ok {
-		return oci.Away(err)
-	}
-	if failed := e.failed[name]; failed != nil {
-		return oci.Away(failed)
-	}
-	return !slices.Contains(e.without, name) // it was not asked
-}
-
-// Refusals returns the upstreams that refused the caller that was asking.
-func (p Pool) Refusals(err error) []*Upstream {
-	e, ok := errors.AsType[*poolError](err)
-	if !ok {
-		return nil
-	}
-	var all []*Upstream
-	for _, u := range p {
-		if code := codeOf(e.failed[u.Name()]); code == oci.Unauthorized || code == oci.Denied {
-			all = append(all, u)
-		}
-	}
-	return all
-}
-
-func codeOf(err error) oci.Code {
-	if e, ok := errors.AsType[*oci.Error](err); ok {
-		return e.Code
-	}
-	return ""
-}
-
 // Relay asks the token server of the first upstream that can be reached, see
 // [Upstream.Relay]. The upstream is returned with the response.
 func (p Pool) Relay(ctx context.Context, in auth.TokenRequest, as func(*Upstream) Identity) (*auth.Relayed, *Upstream, error) {
 	var err error
-	for u, end := range p.admitted(ctx, true) {
+	turns := newTurns(ctx, p, true)
+	for u, end, ok := turns.next(); ok; u, end, ok = turns.next() {
 		var relayed *auth.Relayed
 		relayed, err = u.Relay(ctx, in, as(u))
 		end()
@@ -142,41 +118,12 @@ func (p Pool) Relay(ctx context.Context, in auth.TokenRequest, as func(*Upstream
 	return nil, nil, err
 }
 
-// admitted yields the upstreams that may be asked now, each with a function to call when
-// it has been asked. Those that were out of reach a moment ago are left out, so that an
-// engine falls back to the registry at once. For a patient client, which cannot fall
-// back, they come last.
-func (p Pool) admitted(ctx context.Context, patient bool) iter.Seq2[*Upstream, func()] {
-	return func(yield func(*Upstream, func()) bool) {
-		var refused Pool
-		for _, u := range p {
-			end, ok := u.health.admit(ctx, patient && len(p) == 1)
-			if !ok {
-				refused = append(refused, u)
-			} else if !yield(u, end) {
-				return
-			}
-		}
-		for _, u := range refused {
-			if !patient {
-				return
-			}
-			if end, _ := u.health.admit(ctx, true); !yield(u, end) {
-				return
-			}
-		}
-	}
-}
-
 func (p Pool) hosts() string {
-	text := ""
+	hosts := make([]string, len(p))
 	for i, u := range p {
-		if i > 0 {
-			text += ", "
-		}
-		text += u.Host()
+		hosts[i] = u.Host()
 	}
-	return text
+	return strings.Join(hosts, ", ")
 }
 
 // Close closes every upstream of the pool.
@@ -189,9 +136,4 @@ func (p Pool) Close() {
 // Without returns the pool without u, for asking the others.
 func (p Pool) Without(u *Upstream) Pool {
 	return slices.DeleteFunc(slices.Clone(p), func(other *Upstream) bool { return other == u })
-}
-
-// OutOfReach reports whether err says only that an upstream could not be asked.
-func OutOfReach(err error) bool {
-	return errors.Is(err, &oci.Error{Code: oci.Unavailable})
 }

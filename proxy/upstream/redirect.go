@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -21,7 +20,7 @@ const maxRedirects = 5
 // without credentials, with none of the request's own, and a 401 starts nothing; also
 // where they lead back, since another host chose that URL.
 func (u *Upstream) follow(ctx context.Context, r Request, resp *http.Response) (*http.Response, error) {
-	at := auth.Join(u.url, r.Path)
+	at := u.target(r)
 	own := true
 	for hops := 0; isRedirect(resp.StatusCode); hops++ {
 		drain(resp)

@@ -129,9 +129,7 @@ func (u *Upstream) fetch(ctx context.Context, r Request) (*http.Response, error)
 	ctx, cancel := context.WithCancel(ctx)
 	resp, err := u.fetchAgain(ctx, r)
 	if err == nil && resp == nil {
-		target := auth.Join(u.url, r.Path)
-		target.RawQuery = r.Query.Encode()
-		resp, err = u.ask(ctx, r, target)
+		resp, err = u.ask(ctx, r, u.target(r))
 	}
 	if err == nil {
 		resp, err = u.settle(ctx, r, resp)

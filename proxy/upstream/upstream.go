@@ -15,7 +15,6 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +22,6 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/observe"
-	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const (
@@ -36,6 +34,17 @@ const (
 type Config struct {
 	// URL is the upstream: http or https, with or without a path before /v2/.
 	URL *url.URL
+
+	// Prefix comes before the name of each repository at the upstream; "" if nothing does.
+	Prefix string
+
+	// Namespace, if not empty, is sent in the query "ns" of each request: the upstream is a mirror of
+	// several registries, and that is the name of the one that is meant.
+	Namespace string
+
+	// Optional means that a refusal of the upstream's does not count as the registry's, and neither
+	// does its failure: another one of the pool is asked.
+	Optional bool
 
 	// Registry is the registry that the upstream belongs to. Its CA, Cert, Key, Realms and
 	// timeouts say how the upstream is reached.
@@ -62,6 +71,10 @@ type Config struct {
 	// reached, and with nil when it can be reached again.
 	Changed func(err error)
 
+	// SkipChanged, if not nil, is called with the reason, a [*SkippedError], when the upstream is
+	// skipped for a while because another one of its pool is faster, and with nil when it no longer is.
+	SkipChanged func(err error)
+
 	// Observer, if not nil, is notified of the exchanges with the upstream.
 	Observer observe.Observer
 
@@ -87,8 +100,12 @@ type KeyPair struct{ Cert, Key string }
 
 // Upstream is one server that content is fetched from.
 type Upstream struct {
-	url       *url.URL
+	url       *url.URL // where /v2/ is, with the query that every request has
+	prefix    string   // of the path below /v2/, with its slash; "" for none
+	address   *url.URL // with the prefix, as logins know it
 	name      string
+	label     string
+	optional  bool
 	userAgent string
 
 	certificate string // fingerprint of the client certificate
@@ -109,6 +126,8 @@ type Upstream struct {
 	registry    string
 	health      health
 	realmHealth health // of a token server on another host
+	pace        pace
+	skipChanged func(err error) // may be nil
 	holds       holds
 	logins      logins
 
@@ -116,7 +135,7 @@ type Upstream struct {
 	end        context.CancelFunc
 	background sync.WaitGroup
 	mu         sync.Mutex
-	probing    bool
+	probing    atomic.Bool
 	closed     bool
 }
 
@@ -133,7 +152,8 @@ func New(c Config) (*Upstream, error) {
 	}
 	u := &Upstream{
 		observer: c.Observer, registry: c.Registry.Name,
-		url: c.URL, name: strings.TrimSuffix(c.URL.Redacted(), "/"), userAgent: c.UserAgent,
+		url: c.base(), prefix: c.prefix(), address: c.described().Address(), name: c.described().Name(), label: c.label(),
+		optional: c.Optional, skipChanged: c.SkipChanged, userAgent: c.UserAgent,
 		health:      health{changed: c.Changed, longest: longestBackoff},
 		realmHealth: health{longest: longestRealmBackoff},
 		bodyPause:   cmp.Or(c.bodyPause, BodyPause),
@@ -213,7 +233,7 @@ func (u *Upstream) newClient(c Config, by connections, h *health) *client {
 	made.auth = &auth.Transport{
 		Base:      made.watched,
 		Realm:     roundTripper(func(r *http.Request) (*http.Response, error) { return u.toRealm(made, r) }),
-		Realms:    auth.RealmPolicy{Upstream: c.URL, Allowed: c.Registry.Realms},
+		Realms:    auth.RealmPolicy{Upstream: u.url, Allowed: c.Registry.Realms},
 		UserAgent: c.UserAgent,
 	}
 	return made
@@ -255,30 +275,13 @@ func (u *Upstream) ask(ctx context.Context, r Request, target *url.URL) (*http.R
 		}
 		return u.client(r.Identity).auth.RoundTrip(req)
 	})
-	u.logins.note(u.url, r.Access, access.Repository, resp, err)
+	u.logins.note(u.address, r.Access, access.Repository, resp, err)
 	if err != nil {
 		return nil, u.explain(ctx, u.url, err)
 	}
 	u.holds.note(r, resp)
 	u.noteRateLimit(r, resp)
 	return resp, nil
-}
-
-// repositoryOf returns the repository that a URL of the upstream asks for, empty if it
-// asks for none. A redirect may lead to another repository than the request named.
-func (u *Upstream) repositoryOf(target *url.URL) string {
-	path, ok := strings.CutPrefix(target.Path, strings.TrimSuffix(u.url.Path, "/")+"/v2/")
-	parts := strings.Split(path, "/")
-	if !ok || len(parts) < 3 {
-		return ""
-	}
-	switch parts[len(parts)-2] {
-	case "manifests", "blobs", "referrers", "tags":
-		if name := strings.Join(parts[:len(parts)-2], "/"); oci.ValidRepository(name) {
-			return name
-		}
-	}
-	return ""
 }
 
 // settle follows resp if it redirects, makes 203 a 200, which differs in nothing that a
@@ -320,8 +323,8 @@ func (u *Upstream) ClientChallenge(id Identity, realm, repository string, named 
 // Name returns the upstream's URL, by which records and grants tell upstreams apart.
 func (u *Upstream) Name() string { return u.name }
 
-// Host returns the upstream's host and port, for messages.
-func (u *Upstream) Host() string { return u.url.Host }
+// Host returns the upstream's host and port, for messages, and its path if it has one.
+func (u *Upstream) Host() string { return u.label }
 
 // Reachable reports whether the upstream could be reached when it was asked last.
 func (u *Upstream) Reachable() bool { return !u.health.isDown() }

@@ -95,7 +95,7 @@ func (u *Upstream) toRealm(c *client, req *http.Request) (*http.Response, error)
 	if err == nil {
 		status = resp.StatusCode
 	}
-	u.observer.TokenExchanged(u.url.Host, status)
+	u.observer.TokenExchanged(u.label, status)
 	return resp, err
 }
 
@@ -114,18 +114,35 @@ func (u *Upstream) askRealm(c *client, req *http.Request) (*http.Response, error
 // suspect probes the upstream in the background: if the probe gets no response within the time
 // given either, the upstream counts as out of reach.
 func (u *Upstream) suspect(within time.Duration) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.closed || u.probing {
+	if u.probing.Swap(true) {
 		return
 	}
-	u.probing = true
-	u.background.Go(func() {
+	open := u.inBackground(func() {
+		defer u.probing.Store(false)
 		u.probe(within)
-		u.mu.Lock()
-		u.probing = false
-		u.mu.Unlock()
 	})
+	if !open {
+		u.probing.Store(false)
+	}
+}
+
+// revive probes an upstream that is out of reach in the background, if its back-off is over: no client
+// of a registry with several upstreams waits for that.
+func (u *Upstream) revive() {
+	if u.health.isDue() {
+		u.suspect(u.headerOfSeveral)
+	}
+}
+
+// inBackground runs f, which Close waits for. It reports false if the upstream is closed.
+func (u *Upstream) inBackground(f func()) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return false
+	}
+	u.background.Go(f)
+	return true
 }
 
 // probe asks for /v2/ without authorization. Any response will do.

@@ -24,7 +24,7 @@ require (
 	github.com/sirupsen/logrus v1.10.2 // indirect
 	go.podman.io/storage v1.65.1 // indirect
 	golang.org/x/exp v0.0.0-20241217172543-b2144cdd0a67 // indirect
-	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/sys v0.50.0 // indirect
 )
 
 replace github.com/sidemirror/sidemirror => ../../..
