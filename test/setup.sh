@@ -40,7 +40,7 @@ lacking() {
 		docker-registry:docker-registry skopeo:skopeo podman:podman buildah:buildah systemd:systemd-analyze \
 		rpm:rpm rpm2cpio:rpm2cpio cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc shellcheck:shellcheck \
 		mmdebstrap:mmdebstrap strace:strace systemd-container:systemd-nspawn tinyproxy-bin:tinyproxy \
-		golang-docker-credential-helpers:docker-credential-pass chromium:chromium prometheus:promtool nodejs:node npm:npm pass:pass gnupg:gpg gnome-keyring:gnome-keyring-daemon dbus-daemon:dbus-daemon reprepro:reprepro createrepo-c:createrepo_c dnf:dnf zsh:zsh fish:fish; do
+		golang-docker-credential-helpers:docker-credential-pass chromium:chromium prometheus:promtool nodejs:node npm:npm pass:pass gnupg:gpg gnome-keyring:gnome-keyring-daemon dbus-daemon:dbus-daemon reprepro:reprepro createrepo-c:createrepo_c dnf:dnf zsh:zsh fish:fish pebble:pebble nginx:nginx caddy:caddy; do
 		command -v "${pair#*:}" >/dev/null || printf '%s ' "${pair%%:*}"
 	done
 	[ -e /usr/share/bash-completion/bash_completion ] || printf 'bash-completion '
