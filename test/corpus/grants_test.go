@@ -97,7 +97,7 @@ func begin(t *testing.T, s sequence) *play {
 			{Name: "other.test", Upstreams: []string{p.own.URL()}, ClientAuth: "relay"},
 		},
 		Secrets: []string{"canary-of-the-engine-9e02"},
-		Extra: fmt.Sprintf("\n[site]\ntls = \"off\"\nlisten = [%q]\nallow = [\"127.0.0.0/8\"]\nlogins = [%q]\nmax_requests = 0\n", p.site, p.own.Host()),
+		Extra:   fmt.Sprintf("\n[site]\ntls = \"off\"\nlisten = [%q]\nallow = [\"127.0.0.0/8\"]\nlogins = [%q]\nmax_requests = 0\n", p.site, p.own.Host()),
 	}
 	if s.DaemonLogin {
 		o.Logins = map[string]string{p.own.Host(): daemon}
