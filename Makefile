@@ -13,7 +13,7 @@ export GOTOOLCHAIN ?= $(shell packaging/toolchain.sh)
 
 LINT = go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run
 
-.PHONY: build files install uninstall packages release demo test test-engines test-boot test-kills test-credentials lint fuzz bench bench-growth bench-engines pgo bench-boot clean help
+.PHONY: troubleshooting build files install uninstall packages release demo test test-engines test-boot test-kills test-credentials lint fuzz bench bench-growth bench-engines pgo bench-boot clean help
 
 build: ## Build the one static binary, bin/sidemirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
@@ -52,6 +52,9 @@ test-kills: ## Kill the daemon at 200 instants of transfers, not only at some
 
 test-credentials: ## A token of 60 s, and 1,000 pulls over 5 minutes
 	cd test && CREDENTIALS_TOKEN_LIFE=60s CREDENTIALS_DURING=5m go test ./credentials -run Renewed -v
+
+troubleshooting: ## Make docs/troubleshooting.md from the codes of the program
+	cd tools && go run ./troubleshooting ..
 
 lint: ## Check format, imports, modules, wording and the code itself
 	$(LINT) ./...

@@ -1,14 +1,12 @@
 package daemon
 
 import (
-	"context"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/admin"
-	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // serveAdmin serves the admin API in the folder that systemd made for the service. Pulls need none of
@@ -26,20 +24,6 @@ func (d *daemon) serveAdmin() (end func()) {
 	return s.Close
 }
 
-// diagnosing is a service that can examine its registries.
-type diagnosing interface {
-	Diagnose(ctx context.Context, registry string) ([]admin.Diagnosis, error)
-}
-
-// Diagnose implements [admin.Daemon] by the configuration in force.
-func (d *daemon) Diagnose(ctx context.Context, registry string) ([]admin.Diagnosis, error) {
-	s, ok := d.handler.get().service.(diagnosing)
-	if !ok {
-		return nil, &problem.Problem{Code: "configuration-not-in-force", Text: "sidemirror has no configuration that can be used", Hint: "sidemirror config check"}
-	}
-	return s.Diagnose(ctx, registry)
-}
-
 // Status implements [admin.Daemon].
 func (d *daemon) Status(now time.Time) admin.Status {
 	serving := d.line.serves()
@@ -51,6 +35,7 @@ func (d *daemon) Status(now time.Time) admin.Status {
 	s.Configuration.InForce = s.Configuration.Reason == ""
 	more := d.state()
 	s.Logins, s.Outbound, s.Guests, s.Refused = more.Logins, more.Outbound, more.Guests, more.Refused
+	s.Site = d.site.report()
 	return s
 }
 
@@ -73,20 +58,4 @@ func (d *daemon) isRefusing() bool {
 	}
 	_, refuses := g.service.(refusal)
 	return refuses
-}
-
-// Diagnose implements diagnosing.
-func (p *registryProxy) Diagnose(ctx context.Context, registry string) ([]admin.Diagnosis, error) {
-	found, err := p.Proxy.Diagnose(ctx, registry)
-	if err != nil {
-		return nil, err
-	}
-	list := make([]admin.Diagnosis, len(found))
-	for i, f := range found {
-		list[i].Upstream = f.Upstream
-		for _, step := range f.Steps {
-			list[i].Steps = append(list[i].Steps, admin.Step(step))
-		}
-	}
-	return list, nil
 }

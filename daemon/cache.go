@@ -22,6 +22,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // caches are the cache folders that are open: the one in force and, after a reload with another
@@ -32,6 +33,7 @@ type caches struct {
 	tracer   observe.Tracer  // nil: no request is followed
 	live     func() web.Live // what the page shows
 	refused  peer.Refusals   // by any of them
+	visitors *visitor.Site   // nil: none is admitted
 
 	mu   sync.Mutex
 	open []*cacheFolder
@@ -82,7 +84,8 @@ func (s *caches) newService(c *config.Config, found handover.Handover, at []neti
 func (f *cacheFolder) serve(s *caches, c *config.Config, found handover.Handover, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	parts := proxyParts{
 		version: version, log: log, access: s.access, observer: s.observer, tracer: s.tracer, found: found, live: s.live,
-		trust: peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
+		visitors: s.visitors,
+		trust:    peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
 	}
 	if f == nil {
 		p, err := newProxy(c, at, parts)

@@ -176,6 +176,7 @@ func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	d.scraped.follow(d.work, c.Metrics.Listen)
 	d.shown.Store(c)
 	d.trust.Store(peer.NewTrust(c.Trust.UIDs, c.Trust.Units, nil))
+	d.visitors.Configure(visitorsOf(c.Site))
 	if old := d.handler.swap(newGeneration(d.work, s)); old != nil {
 		d.retiring.Go(old.retire)
 	}
@@ -234,13 +235,27 @@ func (d *daemon) inForce(why string) {
 	if d.refusing || d.lastGood == "" {
 		return
 	}
-	if err := d.lastGood.Save(d.config); err != nil {
-		level := logrus.WarnLevel
-		if os.Getenv("STATE_DIRECTORY") == "" {
-			level = logrus.DebugLevel // run by hand, perhaps by a user without a state folder
-		}
-		d.log.WithError(err).Log(level, "if the configuration is faulty at the next start, no earlier one will be in force")
+	d.saveLastGood()
+}
+
+// saveLastGood stores the configuration in force. That it cannot be stored is no problem of a proxy
+// that is run by hand, perhaps by a user without a state folder.
+func (d *daemon) saveLastGood() {
+	err := d.lastGood.Save(d.config)
+	if err == nil {
+		d.unsaved.Store(nil)
+		return
 	}
+	level := logrus.DebugLevel
+	const effect = "if the configuration is faulty at the next start, no earlier one will be in force"
+	if os.Getenv("STATE_DIRECTORY") != "" {
+		level = logrus.WarnLevel
+		d.unsaved.Store(&problem.Problem{
+			Code: "state-unwritable", Text: effect, Err: err,
+			Hint: "let the user that sidemirror runs as write there; then systemctl reload sidemirror",
+		})
+	}
+	d.log.WithError(err).Log(level, effect)
 }
 
 // addressProblems returns what is wrong with the addresses served.

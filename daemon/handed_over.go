@@ -60,3 +60,16 @@ func (d *daemon) readEngines() {
 	}
 	d.engines.Store(&engines)
 }
+
+// repairs returns how often the watching service has repaired the files of each engine.
+func (d *daemon) repairs() map[string]int64 {
+	engines := d.engines.Load()
+	if engines == nil {
+		return nil
+	}
+	all := map[string]int64{}
+	for _, e := range *engines {
+		all[e.Name] += e.Repairs
+	}
+	return all
+}

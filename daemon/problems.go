@@ -32,8 +32,10 @@ func (d *daemon) examine(now time.Time) {
 	}
 	d.readEngines()
 	set("configuration", d.configurationProblem())
+	set("state", d.unsaved.Load())
 	set("addresses", d.line.wrongAddresses()...)
 	set("cache", d.caches.problem())
+	set("shared store", d.sharedProblems()...)
 	set("name servers", d.names.problem(d.log))
 	set("trust", d.trustProblem())
 	set("metrics", d.scraped.wrong()...)
@@ -41,6 +43,7 @@ func (d *daemon) examine(now time.Time) {
 	_, guests := d.guests.report()
 	set("guests", guests...)
 	set("site", d.site.problems()...)
+	set("visitors", d.visitors.Users.Problem())
 	var logins []*problem.Problem
 	if s, ok := d.handler.get().service.(problematic); ok {
 		logins = s.Problems()
@@ -111,19 +114,7 @@ func (d *daemon) rateLimitProblems(now time.Time) (list []*problem.Problem) {
 		if l.Remaining > 0 || l.Identity == "client" {
 			continue
 		}
-		p := &problem.Problem{
-			Code: "rate-limit-used-up",
-			Text: fmt.Sprintf("%s (%s) serves no more requests of this host's for now", l.Registry, l.Upstream),
-			Hint: "sidemirror login " + l.Registry + ", with an account that may pull more",
-		}
-		if l.Identity == "login" {
-			p.Text = fmt.Sprintf("%s (%s) serves no more requests with sidemirror's login for now", l.Registry, l.Upstream)
-			p.Hint = "wait, or use an account that may pull more"
-		}
-		if l.Reset != nil {
-			p.Text += ", until " + l.Reset.Format("15:04 UTC")
-		}
-		list = append(list, p)
+		list = append(list, usedUp(l))
 	}
 	return list
 }

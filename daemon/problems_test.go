@@ -6,12 +6,15 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/activity"
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/observe"
@@ -147,4 +150,31 @@ func serveAt(t *testing.T, addr string) *http.Server {
 	s := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Minute}
 	go func() { _ = s.Serve(l) }()
 	return s
+}
+
+func TestAConfigurationThatCannotBeStoredIsAProblemOfTheServiceAlone(t *testing.T) {
+	for _, test := range []struct {
+		folder string // systemd's STATE_DIRECTORY
+		want   bool
+	}{{"/var/lib/sidemirror", true}, {"", false}} {
+		t.Setenv("STATE_DIRECTORY", test.folder)
+		var log bytes.Buffer
+		d, _ := serving(t, "", &log)
+		file := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d.lastGood = config.LastGood(filepath.Join(file, "last-good-config"))
+		d.saveLastGood()
+		if _, errs, _ := codes(d, time.Now()); slices.Contains(errs, "state-unwritable") != test.want {
+			t.Errorf("STATE_DIRECTORY=%s: errors %q", test.folder, errs)
+		}
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		d.saveLastGood()
+		if _, errs, _ := codes(d, time.Now()); slices.Contains(errs, "state-unwritable") {
+			t.Errorf("after the repair: %q", errs)
+		}
+	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/logging"
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/access"
 )
@@ -59,7 +60,14 @@ type siteUse struct{ redirects, tls bool }
 // newSite returns a site that serves nothing yet.
 func (d *daemon) newSite() *site {
 	s := &site{d: d, certificates: certificate.New(), open: map[netip.AddrPort]siteSocket{}}
-	s.certificates.Log = func(text, name string) { d.log.WithField("name", name).Info("site: " + text) }
+	s.certificates.Log = func(name, text string, err error) {
+		log := d.log.WithField("name", name)
+		if err != nil {
+			log.WithError(err).Warn("site: " + text)
+			return
+		}
+		log.Info("site: " + text)
+	}
 	return s
 }
 
@@ -97,7 +105,7 @@ func (s *site) start() {
 	if s.secure != nil {
 		return
 	}
-	s.limiter = listener.NewSiteLimiter()
+	s.limiter = listener.NewSiteLimiter(s.d.visitors.Share)
 	s.secure, s.plain = listener.NewSiteServer(&s.d.handler), listener.NewServer(http.HandlerFunc(s.redirect))
 	// Anyone can cause what they report, such as a handshake that fails.
 	faults, closer := logging.ForServer(s.d.log, logrus.DebugLevel)
@@ -311,6 +319,26 @@ func (s *site) problems() []*problem.Problem {
 		list = append(list, s.certificates.Problems()...)
 	}
 	return list
+}
+
+// report returns what is served; nil if no site is configured.
+func (s *site) report() *state.Site {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.configured() {
+		return nil
+	}
+	r := &state.Site{Names: s.names, Addresses: []string{}, TLS: s.settings.TLS, Certificates: []state.Certificate{}}
+	for at := range s.open {
+		r.Addresses = append(r.Addresses, at.String())
+	}
+	slices.Sort(r.Addresses)
+	if s.settings.TLS != "off" {
+		for _, c := range s.certificates.Certificates() {
+			r.Certificates = append(r.Certificates, state.Certificate(c))
+		}
+	}
+	return r
 }
 
 // close closes the listeners.

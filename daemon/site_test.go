@@ -53,8 +53,8 @@ func siteFiles(t *testing.T, dir string, names ...string) (cert, key string, poo
 	return cert, key, pool
 }
 
-// visitor returns a client that finds the site's name at addr, and follows no redirect.
-func visitor(t *testing.T, addr string, pool *x509.CertPool) *http.Client {
+// siteClient returns a client that finds the site's name at addr, and follows no redirect.
+func siteClient(t *testing.T, addr string, pool *x509.CertPool) *http.Client {
 	t.Helper()
 	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: pool}}
 	transport.DialContext = func(ctx context.Context, network, to string) (net.Conn, error) {
@@ -78,7 +78,7 @@ func TestSiteIsServedOverTLSAndHTTP2WithTheCertificateThatIsInTheFile(t *testing
 	rest := fmt.Sprintf("cert = %q\nkey = %q\n", cert, key)
 	r := begin(t, writeConfig(t, siteConfig(own, at, rest)), nil)
 	response := func(pool *x509.CertPool) (*http.Response, error) {
-		resp, err := visitor(t, at, pool).Get("https://" + siteName + "/")
+		resp, err := siteClient(t, at, pool).Get("https://" + siteName + "/")
 		if err == nil {
 			_ = resp.Body.Close()
 		}
@@ -112,7 +112,7 @@ func TestPlainHTTPIsRedirectedToTheSite(t *testing.T) {
 	cert, key, _ := siteFiles(t, t.TempDir(), siteName)
 	begin(t, writeConfig(t, siteConfig(own, at, fmt.Sprintf("cert = %q\nkey = %q\nhttp_listen = [%q]\n", cert, key, plain))), nil)
 	_, port, _ := net.SplitHostPort(at)
-	client := visitor(t, plain, nil)
+	client := siteClient(t, plain, nil)
 	for path, want := range map[string]string{
 		"http://" + siteName + "/v2/?a=b%20c":                        "https://" + siteName + ":" + port + "/v2/?a=b%20c",
 		"http://" + siteName + ":8080/":                              "https://" + siteName + ":" + port + "/",
@@ -200,7 +200,7 @@ func TestSocketsOfSystemdsServeTheSiteUntilItsSettingsChange(t *testing.T) {
 	wantAnswer(t, at, "site")
 	d.site.set(mustLoad(t, text+fmt.Sprintf("cert = %q\nkey = %q\n", cert, key)))
 	waitFor(t, func() bool {
-		resp, err := visitor(t, at, pool).Get("https://" + siteName + "/")
+		resp, err := siteClient(t, at, pool).Get("https://" + siteName + "/")
 		if err != nil {
 			return false
 		}

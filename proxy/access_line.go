@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 type unloggedKey struct{}
@@ -38,8 +41,10 @@ type accessLine struct {
 	upstream   string        // the upstream that responded
 	cache      string        // how the cache served: hit, fill, miss, stale
 	ahead      bool          // the blob was fetched before a client asked for it
+	shared     bool          // the blob came from the shared store while the client waited
 
-	span observe.Span // nil if the request is not followed
+	visit *visitor.Visit // nil: the request did not come in at the site
+	span  observe.Span   // nil if the request is not followed
 }
 
 // answeredBy records which upstream responded.
@@ -109,11 +114,16 @@ func (l *accessLine) describe(r *observe.Request) {
 	if caller, err := peer.FromContext(l.http.Context()); err == nil {
 		r.UID = int64(caller.UID)
 	}
+	if l.visit != nil {
+		r.Remote = netip.AddrPortFrom(l.visit.Client.Addr, 0).String()
+	}
 }
 
 // source returns where the body came from.
 func (l *accessLine) source() observe.Source {
 	switch {
+	case l.shared:
+		return observe.SharedStore
 	case l.ahead:
 		return observe.Prefetch
 	case l.cache == "hit" || l.cache == "stale":
@@ -130,6 +140,9 @@ var observedRoom = sync.Pool{New: func() any { return new(observe.Request) }}
 func (p *Proxy) logAccess(l *accessLine, took time.Duration, err error) {
 	ctx := l.http.Context()
 	level := logrus.InfoLevel
+	if errors.Is(err, errOutside) {
+		level = logrus.DebugLevel // anyone on the internet can cause it
+	}
 	// The script of an open page asks again and again, with a query.
 	again := l.http.URL.Path == "/" && l.http.URL.RawQuery != ""
 	if err == nil && (again || ctx.Value(unloggedKey{}) != nil) {
@@ -156,6 +169,9 @@ func (l *accessLine) fields(all []logline.Field, took time.Duration, err error) 
 	}
 	all = append(all, logline.Int("bytes", l.bytes))
 	text("cache", l.cache)
+	if l.visit != nil {
+		text("client", l.visit.Client.Addr.String())
+	}
 	text("credential", l.credential)
 	text("digest", string(l.asked.Digest+l.digest)) // never both
 	all = append(all, logline.Duration("duration", took.Round(time.Microsecond)))
@@ -177,6 +193,9 @@ func (l *accessLine) fields(all []logline.Field, took time.Duration, err error) 
 		all = append(all, logline.Int("uid", int64(caller.UID)))
 	}
 	text("upstream", l.upstream)
+	if l.visit != nil {
+		text("user", l.visit.User)
+	}
 	return all
 }
 

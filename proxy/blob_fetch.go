@@ -14,6 +14,13 @@ import (
 // fetchBlob responds with a blob that is not stored, as it comes in. If alone is true, the caller gets
 // what its upstreams send it, and nothing is stored.
 func (p *Proxy) fetchBlob(w *response, r *request, alone bool) error {
+	filled, err := w.line.visit.Fill(r.http.Context())
+	if e, refused := errors.AsType[*oci.Error](err); refused {
+		return ownRefusal{e}
+	} else if err != nil {
+		return err
+	}
+	defer filled()
 	f := &fetch{request: r}
 	want := transfer.Want{
 		Digest:    r.Digest,
@@ -29,18 +36,19 @@ func (p *Proxy) fetchBlob(w *response, r *request, alone bool) error {
 		want.Granted = p.may(r, p.cache.BlobHoldings(r.repository(), r.Digest)) != nil
 	}
 	for tries := len(r.registry.pool); ; tries-- {
-		reader, err := p.transfers.Open(r.http.Context(), want)
+		reader, fromShared, err := p.openBlob(r.http.Context(), r, want, f)
 		switch {
 		case errors.Is(err, transfer.ErrStored):
 			stored, err := p.cache.Blob(r.Digest, want.Untrusted)
 			if err == nil {
 				defer stored.Close()
+				w.line.shared = fromShared
 				return p.serveStored(w, r, stored)
 			}
 			want.Alone = true // it is gone again
 			continue
 		case errors.Is(err, transfer.ErrForeign):
-			err := p.entitle(w, r, -1)
+			err := p.entitle(r.http.Context(), &w.line, r, -1)
 			if err != nil && !errors.Is(err, errUnproven) {
 				return err
 			}

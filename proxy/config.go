@@ -12,8 +12,10 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/peer"
+	"github.com/sidemirror/sidemirror/proxy/shared"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // Config is what a [Proxy] is made from. The daemon validates it: New fails only on what it has to
@@ -53,8 +55,11 @@ type Config struct {
 	// GuestLogins are the registries whose login is lent to guests, for images that anyone can have.
 	GuestLogins []string
 
-	// Site says who may ask at the site, and which reverse proxies are in front of it.
+	// Site has the logins that are lent to visitors of the site, and the reverse proxies in front of it.
 	Site config.Site
+
+	// Visitors decides who may ask at the site, and how much. If it is nil, every visitor is refused.
+	Visitors *visitor.Site
 
 	// Page, if not nil, responds to "/".
 	Page http.Handler
@@ -65,6 +70,13 @@ type Config struct {
 	// Transfers are the transfers into Cache, which several proxies may share. If nil, the proxy has
 	// transfers of its own.
 	Transfers *transfer.Transfers
+
+	// Shared is the store that this host shares with others; nil for none. Without a Cache it is not
+	// used. The proxy does not close it.
+	Shared *shared.Store
+
+	// SharePrivate makes the proxy upload also what not everyone may read.
+	SharePrivate bool
 
 	// Prefetch makes the proxy fetch the layers that an engine will ask for next.
 	Prefetch bool

@@ -11,17 +11,25 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 )
 
-// quotaFor returns the quota that a request may use: a guest's, for a registry whose login is lent.
+// quotaFor returns the quota that a request may use: that of a guest or of a visitor of the site, for a
+// registry whose login is lent to them.
 func (p *Proxy) quotaFor(r *http.Request, registry string, caller access.Caller) *access.Quota {
-	if !access.IsGuest(r.Context()) || !p.quota.Lends(caller, registry) {
+	var q *access.Quota
+	switch ctx := r.Context(); {
+	case access.IsSite(ctx):
+		q = p.siteQuota
+	case access.IsGuest(ctx):
+		q = p.guestQuota
+	}
+	if !q.Lends(caller, registry) {
 		return nil
 	}
-	return p.quota
+	return q
 }
 
-// fetchLent fetches a manifest for a guest with the daemon's login, after the upstream has shown the
+// fetchLent fetches a manifest for another host with the daemon's login, after the upstream has shown the
 // same manifest without one. HEAD counts against no limit on pulls, and GET counts against that of the
-// login. done is false if no login could be used: then the guest is served as without a quota.
+// login. done is false if no login could be used: then the caller is served as without a quota.
 func (r *request) fetchLent(ctx context.Context, l *accessLine, how manifestQuery) (m *manifest, u *upstream.Upstream, err error, done bool) {
 	anonymous := *r
 	anonymous.quota = nil

@@ -7,6 +7,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/auth"
 	"github.com/sidemirror/sidemirror/proxy/oci"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // handlers are the handlers by kind of request.
@@ -24,7 +25,7 @@ var handlers = [...]func(*Proxy, *response, *request) error{
 func (p *Proxy) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	r = p.asReached(r)
 	w := newResponse(rw, r)
-	defer func() { w.memory.Release() }()
+	defer func() { w.line.visit.Leave(); w.memory.Release() }()
 	err := p.serve(w, r)
 	broken := err != nil && w.begun()
 	if err != nil && !broken {
@@ -44,6 +45,12 @@ func (p *Proxy) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // an error means that the connection must be broken.
 func (p *Proxy) serve(w *response, r *http.Request) error {
 	w.line.trusted = p.policy.Trusts(r.Context())
+	if access.IsSite(r.Context()) {
+		if err := p.receive(w, r); err != nil {
+			return err
+		}
+		r = r.WithContext(visitor.With(r.Context(), w.line.visit))
+	}
 	if err := p.gate(r); err != nil {
 		return err
 	}
@@ -57,6 +64,9 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 		return p.withRoutes(r, err)
 	}
 	w.line.asked = asked
+	if done, err := p.logIn(w, r, asked); done || err != nil {
+		return err
+	}
 	w.setHeader("Oci-Namespace", asked.Registry)
 	if full := oci.Complete(asked.Registry, asked.Repository); full != asked.Repository {
 		redirectTo(w, r, asked, full)
@@ -180,7 +190,7 @@ func (p *Proxy) withRoutes(r *http.Request, err error) error {
 // dwell: containerd repeats a request five times after a 429.
 func writeError(w *response, err error) {
 	e := *oci.AsError(err)
-	if !w.line.trusted {
+	if _, own := errors.AsType[ownRefusal](err); !own && !w.line.trusted {
 		e = disclosed(e)
 	}
 	fallsBack := mirrorForm(w.line.asked) || choosesMirror(w.line.http, w.line.asked)

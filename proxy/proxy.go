@@ -22,8 +22,10 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/prefetch"
+	"github.com/sidemirror/sidemirror/proxy/shared"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 const (
@@ -39,7 +41,6 @@ const (
 type Proxy struct {
 	routes    *routes
 	policy    access.Policy
-	quota     *access.Quota // nil: no login is lent to guests
 	page      http.Handler
 	cache     *cache.Dir // nil: nothing is stored
 	transfers *transfer.Transfers
@@ -50,12 +51,21 @@ type Proxy struct {
 	inquiries *inquiries
 	refusals  *refusals
 	prefetch  *prefetch.Prefetcher // nil: off
+	shared    *shared.Store        // nil: nothing is shared with other hosts
+	public    public
 	log       *logrus.Logger
 	accessLog AccessLog // nil: none
 	observer  observe.Observer
 	tracer    observe.Tracer // nil: no request is followed
 
-	trustedProxies []netip.Prefix // of the site
+	guestQuota *access.Quota // nil: no login is lent to guests
+
+	// Of the site:
+	visitors       *visitor.Site
+	siteQuota      *access.Quota // nil: no login is lent to visitors
+	trustedProxies []netip.Prefix
+
+	sharePrivate bool
 }
 
 // New makes a Proxy. It dials nothing. It fails if a certificate that c names cannot be read.
@@ -63,6 +73,9 @@ func New(c Config) (*Proxy, error) {
 	if c.Log == nil {
 		c.Log = logrus.New()
 		c.Log.SetOutput(io.Discard)
+	}
+	if c.Visitors == nil {
+		c.Visitors = visitor.New()
 	}
 	if c.Page == nil {
 		c.Page = http.NotFoundHandler()
@@ -80,7 +93,6 @@ func New(c Config) (*Proxy, error) {
 	p := &Proxy{
 		routes:    routes,
 		policy:    access.Policy{Trust: c.Trust, Credentials: c.Credentials},
-		quota:     access.NewQuota(c.Credentials, c.GuestLogins),
 		page:      c.Page,
 		cache:     c.Cache,
 		transfers: c.Transfers,
@@ -93,6 +105,10 @@ func New(c Config) (*Proxy, error) {
 		observer:  c.Observer,
 		tracer:    c.Tracer,
 
+		guestQuota: access.NewQuota(c.Credentials, c.GuestLogins),
+
+		visitors:       c.Visitors,
+		siteQuota:      access.NewQuota(c.Credentials, c.Site.Logins),
 		trustedProxies: c.Site.TrustedProxies,
 	}
 	if p.transfers == nil {
@@ -104,6 +120,9 @@ func New(c Config) (*Proxy, error) {
 		p.grants = access.NewGrants(c.Cache, c.Freshness.MaxStale)
 	}
 	p.prefetch = p.newPrefetcher(c)
+	if c.Cache != nil {
+		p.shared, p.sharePrivate = c.Shared, c.SharePrivate
+	}
 	return p, nil
 }
 
@@ -113,6 +132,9 @@ func (p *Proxy) Probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	var wait sync.WaitGroup
+	if p.shared != nil {
+		wait.Go(func() { p.shared.Probe(ctx) })
+	}
 	for _, reg := range p.routes.registries {
 		if !reg.probe {
 			continue
@@ -129,6 +151,9 @@ func (p *Proxy) Probe(ctx context.Context) {
 func (p *Proxy) Recheck(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
+	if p.shared != nil {
+		p.shared.Ready() // asks again, if the time has come
+	}
 	var wait sync.WaitGroup
 	for _, u := range p.routes.upstreams() {
 		if !u.Reachable() {

@@ -12,6 +12,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/forwarded"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
+	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
 
 // registry is one registry served.
@@ -80,6 +81,9 @@ func (r *registry) clientAuthFor(req *http.Request) access.ClientAuth {
 }
 
 func protectedAuth(a access.ClientAuth, r *http.Request) access.ClientAuth {
+	if v := visitor.From(r.Context()); v != nil && v.User != "" {
+		return access.ByDaemon // its login is for the site
+	}
 	if a == access.ByEither && !protected(r) {
 		return access.ByDaemon
 	}

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/doctor"
@@ -33,6 +35,8 @@ func newDoctorCommand(g *globals) *cobra.Command {
 link of each that is broken, with a hint. Each engine that runs is made to pull a small image that
 sidemirror serves itself under the name of each registry, and the image is removed again: an engine
 that can pull it does reach sidemirror.
+
+Each problem has a code in brackets. docs/troubleshooting.md says what it means and what to do.
 
 With --bundle, a compressed tar file for a bug report is written too: the result, the status, the
 plan, the configuration and the last lines of the journal, without secrets. It names images that
@@ -111,7 +115,7 @@ func (f *hostFlags) examination(ctx context.Context) (*doctor.Examination, error
 		e.Try = func(ctx context.Context, engine, reference string) error {
 			return hostconfig.Try(ctx, h, engine, reference)
 		}
-		e.Registry = askDaemon
+		e.Registry, e.Disk = askDaemon, describeDisk
 	}
 	return e, nil
 }
@@ -138,6 +142,29 @@ func askDaemon(ctx context.Context, registry string) ([]doctor.Link, error) {
 	return links, nil
 }
 
+// describeDisk says how full the cache is, and the disk that it is on.
+func describeDisk(ctx context.Context) (string, error) {
+	s, err := adminClient().Status(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case s.Cache == nil:
+		return "cache.dir is empty, so that nothing is stored", nil
+	}
+	text := "in " + s.Cache.Dir
+	if s.Cache.Bytes != nil {
+		text = bytesText(*s.Cache.Bytes) + " of at most " + bytesText(s.Cache.MaxSize) + " stored " + text
+	}
+	var disk unix.Statfs_t
+	if err := unix.Statfs(s.Cache.Dir, &disk); err == nil {
+		text += ", " + bytesText(int64(disk.Bavail)*disk.Bsize) + " free on its disk"
+	}
+	return text, nil
+}
+
+// troubleshooting is the page about each code.
+const troubleshooting = "https://github.com/sidemirror/sidemirror/blob/main/docs/troubleshooting.md"
+
 // linkWidth is that of the longest name of a link.
 const linkWidth = len("configuration")
 
@@ -151,7 +178,7 @@ func (p *printer) chain(c doctor.Chain) {
 			p.link(color, start, link.Text)
 		}
 		for _, what := range link.Problems {
-			p.link(color, start, what.Error())
+			p.link(color, start, fmt.Sprintf("%v [%s]", what, what.Code))
 			if what.Hint != "" {
 				p.printf("%shint: %s\n", strings.Repeat(" ", len(start)), printable(what.Hint))
 			}
@@ -183,6 +210,7 @@ func (p *printer) verdict(sound bool, bundle string) error {
 		p.paint(green, "no broken link found")
 	} else {
 		p.paint(red, "the links above that are broken keep pulls from going through sidemirror")
+		p.printf("what each code in brackets means: %s\n", troubleshooting)
 	}
 	if bundle != "" {
 		p.printf("the bundle is in %s\n", printable(bundle))

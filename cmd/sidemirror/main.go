@@ -94,6 +94,7 @@ that they ask it first. If it is stopped or broken, the engines fall back to the
 		newLogoutCommand(g),
 		newSetupBuildxCommand(g),
 		newSetupGuestCommand(g),
+		newSiteCommand(g),
 		newConfigCommand(g),
 		newVersionCommand(),
 		newCompletionCommand(),

@@ -25,7 +25,7 @@ type Diagnosis struct {
 }
 
 // Step is one thing that a request to an upstream needs: "host name", "connection", "certificate",
-// "clock", "response", "login". The last one is broken if one is.
+// "clock", "response", "login", "rate limit". The last one is broken if one is.
 type Step struct {
 	Name    string           `json:"name"`
 	Text    string           `json:"text,omitempty"`

@@ -19,6 +19,7 @@ type Status struct {
 	Logins   []state.Login   `json:"logins,omitempty"`          // that registries have accepted
 	Outbound *state.Outbound `json:"outbound,omitempty"`        // the forward proxy in use
 	Guests   []string        `json:"guests,omitempty"`          // the addresses at which guests are served
+	Site     *state.Site     `json:"site,omitempty"`            // the mirror on a domain of its own; nil: there is none
 	Refused  []state.Refused `json:"refused_callers,omitempty"` // callers that were not trusted lately
 }
 

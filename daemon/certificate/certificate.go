@@ -53,16 +53,17 @@ type Server struct {
 
 // Certificate is what is known of the certificate of a name.
 type Certificate struct {
-	Name     string    `json:"name"`
-	Issuer   string    `json:"issuer,omitempty"`
-	NotAfter time.Time `json:"not_after,omitzero"` // zero: there is none
-	Problem  string    `json:"problem,omitempty"`
+	Name     string
+	Issuer   string
+	NotAfter time.Time // zero: there is none
+	Problem  string    // "": there is none
 }
 
 // Provider provides the certificates of a site. All of its methods may be called at any time.
 type Provider struct {
-	// Log, if not nil, is called with what happens to a certificate. It must be set before Run.
-	Log func(text, name string)
+	// Log, if not nil, is called with what happens to the certificate of a name; err, if not nil, is why
+	// it failed. It must be set before Update.
+	Log func(name, text string, err error)
 
 	now  func() time.Time
 	wake chan struct{}
@@ -361,7 +362,7 @@ func (p *Provider) replace(ctx context.Context, name string) {
 	e.err = err
 	if err == nil {
 		e.cert, e.failures = cert, 0
-		p.log("a certificate was issued, until "+cert.Leaf.NotAfter.UTC().Format(time.RFC3339), name)
+		p.log(name, "a certificate was issued, until "+cert.Leaf.NotAfter.UTC().Format(time.RFC3339), nil)
 		return
 	}
 	wait := min(firstRetry<<min(2*e.failures, 16), lastRetry)
@@ -369,11 +370,12 @@ func (p *Provider) replace(ctx context.Context, name string) {
 		wait = min(wait, max(e.cert.Leaf.NotAfter.Sub(e.cert.Leaf.NotBefore)/20, time.Second))
 	}
 	e.failures++
+	p.log(name, "no certificate was issued", err)
 	e.retry = p.now().Add(wait)
 }
 
-func (p *Provider) log(text, name string) {
+func (p *Provider) log(name, text string, err error) {
 	if p.Log != nil {
-		p.Log(text, name)
+		p.Log(name, text, err)
 	}
 }

@@ -88,7 +88,7 @@ func (p *Provider) loadStored(onlyMissing bool) {
 			e.cert = &cert
 			continue
 		}
-		p.log("the stored certificate cannot be read, and another one is obtained: "+err.Error(), name)
+		p.log(name, "the stored certificate cannot be read, and another one is obtained", err)
 	}
 }
 

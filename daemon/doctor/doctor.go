@@ -9,7 +9,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/hostconfig"
@@ -93,6 +95,9 @@ type Examination struct {
 	// Try makes an engine pull an image and remove it. It is nil if no engine may be asked.
 	Try func(ctx context.Context, engine, reference string) error
 
+	// Disk says how full the cache and its disk are. It is nil under another root.
+	Disk func(ctx context.Context) (string, error)
+
 	// Registry follows the chain to one registry, from inside the daemon. It is nil if the daemon
 	// cannot be asked.
 	Registry func(ctx context.Context, name string) ([]Link, error)
@@ -105,7 +110,7 @@ func (e *Examination) Examine(ctx context.Context, show func(Chain)) []Chain {
 		chains = append(chains, c)
 		show(c)
 	}
-	add(e.service())
+	add(e.service(ctx))
 	served := e.Proxy != nil && e.Proxy.Answers
 	for _, state := range e.Plan.Engines {
 		if state.Present {
@@ -121,8 +126,11 @@ func (e *Examination) Examine(ctx context.Context, show func(Chain)) []Chain {
 }
 
 // service looks at sidemirror itself.
-func (e *Examination) service() Chain {
+func (e *Examination) service(ctx context.Context) Chain {
 	c := Chain{Kind: "service", Name: "sidemirror"}
+	if note := e.withoutRoot(); note != nil {
+		c.add(Link{Name: "rights", State: Skipped, Text: note.Text + "; " + note.Hint})
+	}
 	c.check("configuration", e.File, e.Configuration)
 	if e.Proxy == nil {
 		return c
@@ -131,9 +139,49 @@ func (e *Examination) service() Chain {
 		return slices.Contains(e.Reported, p) || slices.ContainsFunc(e.Configuration, func(q *problem.Problem) bool { return p.Code == q.Code })
 	}
 	if c.check("service", "responds at "+e.Proxy.Address, slices.DeleteFunc(slices.Clone(e.Proxy.Problems), known)) || e.Proxy.Answers {
-		c.check("own report", "the daemon reports no problem", e.Reported)
+		ofDisk := func(p *problem.Problem) bool { return strings.HasPrefix(string(p.Code), "cache-") }
+		c.check("own report", "the daemon reports no problem", slices.DeleteFunc(slices.Clone(e.Reported), ofDisk))
+		e.disk(ctx, &c, slices.DeleteFunc(slices.Clone(e.Reported), func(p *problem.Problem) bool { return !ofDisk(p) }))
 	}
 	return c
+}
+
+// withoutRoot returns the note that the caller is not root, nil if it is or need not be.
+func (e *Examination) withoutRoot() *problem.Problem {
+	for _, note := range e.Plan.Notes {
+		if note.Code == "not-root" {
+			return note
+		}
+	}
+	return nil
+}
+
+// disk adds what is known of the cache's disk, and what the daemon reports of it.
+func (e *Examination) disk(ctx context.Context, c *Chain, problems []*problem.Problem) {
+	if len(problems) > 0 {
+		c.check("disk", "", problems)
+		return
+	}
+	if e.Disk == nil {
+		return
+	}
+	text, err := e.Disk(ctx)
+	if err != nil {
+		c.add(Link{Name: "disk", State: Skipped, Text: unasked(err)})
+		return
+	}
+	c.add(Link{Name: "disk", State: Sound, Text: text})
+}
+
+// unasked says why the daemon cannot be asked.
+func unasked(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "only root and the group sidemirror may ask the daemon; run it as root"
+	case errors.Is(err, fs.ErrNotExist):
+		return "the daemon cannot be asked: it does not run as a systemd service"
+	}
+	return "the daemon cannot be asked: " + err.Error()
 }
 
 // engine looks at an engine: its files, what it has in force, and then at one of its pulls.
@@ -150,6 +198,8 @@ func (e *Examination) engine(ctx context.Context, state engine.State, served boo
 		c.add(Link{Name: "test pull", State: Skipped, Text: "the engine is stopped"})
 	case state.Mirror == engine.Inactive || state.Mirror == "":
 		c.add(Link{Name: "test pull", State: Skipped, Text: "its pulls are not meant to go through sidemirror"})
+	case e.withoutRoot() != nil:
+		c.add(Link{Name: "test pull", State: Skipped, Text: "only root may ask an engine to pull"})
 	case !served:
 		c.add(Link{Name: "test pull", State: Skipped, Text: "sidemirror does not serve"})
 	case e.Try == nil:
@@ -222,7 +272,7 @@ func (e *Examination) registry(ctx context.Context, name string) Chain {
 	case errors.Is(err, context.Canceled):
 		c.add(Link{Name: "connection", State: Skipped, Text: "interrupted"})
 	case err != nil:
-		c.add(Link{Name: "connection", State: Skipped, Text: "the daemon cannot be asked: " + err.Error()})
+		c.add(Link{Name: "connection", State: Skipped, Text: unasked(err)})
 	default:
 		c.Links = links
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -65,9 +66,20 @@ func TestEachChainEndsAtItsFirstBrokenLink(t *testing.T) {
 		"a unit that is stopped, and a proxy that serves": {func(e *Examination) { e.Proxy.Problems = wrong("unit-stopped") },
 			"sidemirror: ok broken ok; docker 1.2.3: ok ok; docker.io: ok; ghcr.io: ok", "unit-stopped"},
 		"a problem that the daemon reports": {func(e *Examination) {
-			e.Reported = wrong("disk-full")
+			e.Reported = wrong("port-unprivileged")
 			e.Proxy.Problems = e.Reported
-		}, "sidemirror: ok ok broken; docker 1.2.3: ok ok; docker.io: ok; ghcr.io: ok", "disk-full"},
+		}, "sidemirror: ok ok broken; docker 1.2.3: ok ok; docker.io: ok; ghcr.io: ok", "port-unprivileged"},
+		"a disk that is full": {func(e *Examination) {
+			e.Reported = wrong("cache-disk-full")
+			e.Proxy.Problems = e.Reported
+		}, "sidemirror: ok ok ok broken; docker 1.2.3: ok ok; docker.io: ok; ghcr.io: ok", "cache-disk-full"},
+		"a disk with room": {func(e *Examination) {
+			e.Disk = func(context.Context) (string, error) { return "1 GiB stored", nil }
+		}, "sidemirror: ok ok ok ok; docker 1.2.3: ok ok; docker.io: ok; ghcr.io: ok", ""},
+		"a caller who may not ask the daemon": {func(e *Examination) {
+			e.Disk = func(context.Context) (string, error) { return "", fs.ErrPermission }
+			e.Registry = func(context.Context, string) ([]Link, error) { return nil, fs.ErrPermission }
+		}, "sidemirror: ok ok ok skipped; docker 1.2.3: ok ok; docker.io: skipped; ghcr.io: skipped", ""},
 		"a problem of the engine's": {func(e *Examination) { e.Plan.Engines[0].Problems = wrong("containerd-config-path-empty") },
 			"sidemirror: ok ok ok; docker 1.2.3: broken; docker.io: ok; ghcr.io: ok", "containerd-config-path-empty"},
 		"a missing file": {func(e *Examination) { e.Plan.Engines[0].Files[0].State = engine.Missing },
@@ -95,6 +107,8 @@ func TestEachChainEndsAtItsFirstBrokenLink(t *testing.T) {
 		"a daemon that cannot be asked": {func(e *Examination) {
 			e.Registry = func(context.Context, string) ([]Link, error) { return nil, errors.New("no socket") }
 		}, "sidemirror: ok ok ok; docker 1.2.3: ok ok; docker.io: skipped; ghcr.io: skipped", ""},
+		"a caller who is not root": {func(e *Examination) { e.Plan.Notes = wrong("not-root") },
+			"sidemirror: skipped ok ok ok; docker 1.2.3: ok skipped; docker.io: ok; ghcr.io: ok", ""},
 		"another root": {func(e *Examination) { e.Proxy, e.Try, e.Registry = nil, nil, nil },
 			"sidemirror: ok; docker 1.2.3: ok skipped", ""},
 	} {

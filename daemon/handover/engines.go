@@ -32,6 +32,10 @@ type Engine struct {
 
 	// HubOnly says that of all registries it can use a mirror for Docker Hub alone.
 	HubOnly bool `json:"hub_only,omitempty"`
+
+	// Repairs is how often the watching service, since it runs, has put sidemirror's entry back into
+	// files that other programs had changed. Of several engines of a name, the first has all.
+	Repairs int64 `json:"repairs,omitempty"`
 }
 
 // enginesDocument is the file.
@@ -107,6 +111,9 @@ func decodeEngines(data []byte) ([]Engine, error) {
 	for _, e := range d.Engines {
 		if e.Name == "" || len(e.Name)+len(e.Home) > maxEngineName {
 			return nil, errors.New("it has an engine without a name, or with one that is too long")
+		}
+		if e.Repairs < 0 {
+			return nil, errors.New("it has a number of repairs below zero")
 		}
 	}
 	return d.Engines, nil

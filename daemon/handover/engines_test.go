@@ -16,7 +16,7 @@ func TestEnginesAreReadAsTheyWereWrittenUntilTheyAreRemoved(t *testing.T) {
 	if _, err := ReadEngines(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("before the first one was written: %v", err)
 	}
-	for _, want := range [][]Engine{{{Name: "docker", Mirror: "active", HubOnly: true}, {Name: "containerd", Home: "k3s", Mirror: "partial"}}, nil} {
+	for _, want := range [][]Engine{{{Name: "docker", Mirror: "active", HubOnly: true, Repairs: 4}, {Name: "containerd", Home: "k3s", Mirror: "partial"}}, nil} {
 		if err := WriteEngines(dir, want); err != nil {
 			t.Fatal(err)
 		}
@@ -49,8 +49,9 @@ func TestEnginesThatCannotBeBelievedAreRefused(t *testing.T) {
 	many := `{"version":1,"engines":[` + strings.Repeat(`{"engine":"a"},`, maxEngines) + `{"engine":"a"}]}`
 	for name, text := range map[string]string{
 		"other version": `{"version":2}`, "no JSON": `docker`, "no name": `{"version":1,"engines":[{}]}`,
-		"long name": `{"version":1,"engines":[{"engine":"` + strings.Repeat("x", maxEngineName+1) + `"}]}`,
-		"too many":  many, "too long": strings.Repeat(" ", maxSize+1),
+		"long name":          `{"version":1,"engines":[{"engine":"` + strings.Repeat("x", maxEngineName+1) + `"}]}`,
+		"repairs below zero": `{"version":1,"engines":[{"engine":"a","repairs":-1}]}`, "repairs too large": `{"version":1,"engines":[{"engine":"a","repairs":9223372036854775808}]}`,
+		"too many": many, "too long": strings.Repeat(" ", maxSize+1),
 	} {
 		dir := t.TempDir()
 		file := filepath.Join(dir, enginesName)

@@ -27,14 +27,17 @@ func HandOver(folder string, plan hostconfig.Plan) error {
 	return handover.Write(folder, h, contents)
 }
 
-// enginesOf returns the engines that should pull through sidemirror, as they are handed over.
-func enginesOf(states []engine.State) []handover.Engine {
+// enginesOf returns the engines that should pull through sidemirror, as they are handed over. repairs
+// are of all engines of a name.
+func enginesOf(states []engine.State, repairs map[string]int64) []handover.Engine {
 	list := []handover.Engine{}
+	repairs = maps.Clone(repairs)
 	for _, s := range states {
 		if !s.Present || s.Mirror == "" {
 			continue
 		}
-		e := handover.Engine{Name: s.Engine, Home: s.Home, Mirror: string(s.Mirror), HubOnly: s.HubOnly}
+		e := handover.Engine{Name: s.Engine, Home: s.Home, Mirror: string(s.Mirror), HubOnly: s.HubOnly, Repairs: repairs[s.Engine]}
+		delete(repairs, s.Engine)
 		if s.Mirror == engine.Partial && s.HubOnly && len(s.Problems) == 0 {
 			e.Mirror = string(engine.Active) // it does what it can
 		}
@@ -49,7 +52,7 @@ func (k *keeper) handOverEngines(states []engine.State) error {
 	if k.handover == "" || k.engines.handOver == nil {
 		return nil
 	}
-	return handover.WriteEngines(k.handover, enginesOf(states))
+	return handover.WriteEngines(k.handover, enginesOf(states, k.engines.repairs.counts))
 }
 
 // forgetEngines makes them unknown, since a process that has ended learns of no change.

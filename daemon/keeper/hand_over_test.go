@@ -19,6 +19,11 @@ func TestPageKnowsTheEnginesAsLongAsTheWatcherRuns(t *testing.T) {
 		engines, err := handover.ReadEngines(folder)
 		return err == nil && len(engines) == 1 && engines[0].Name == "docker" && engines[0].Mirror == "active" && engines[0].HubOnly
 	})
+	write(t, w.path(daemonJSON), "{}")
+	w.until("the repair of Docker's file is handed over", func() bool {
+		engines, err := handover.ReadEngines(folder)
+		return err == nil && len(engines) == 1 && engines[0].Repairs == 1
+	})
 	if err := w.stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ type rounds struct {
 
 	want      engine.Desired
 	conflicts map[string]*conflict // of the files that were written, by path
+	repairs   repairs
 	failures  int
 	outdated  int // rounds in a row in which systemd had not read a unit again
 }
@@ -77,7 +78,9 @@ func (r *rounds) untilRead(outdated bool) time.Duration {
 func (r *rounds) once(ctx context.Context, want engine.Desired) (round, error) {
 	if !reflect.DeepEqual(want, r.want) || r.conflicts == nil {
 		r.want, r.conflicts = want, make(map[string]*conflict)
+		r.repairs.forget()
 	}
+	began := r.now()
 	plan, err := hostconfig.Make(ctx, r.host, want)
 	if err != nil {
 		return round{again: r.retry()}, err
@@ -87,6 +90,7 @@ func (r *rounds) once(ctx context.Context, want engine.Desired) (round, error) {
 	if r.handOver != nil {
 		unknown = r.handOver(plan)
 	}
+	r.repairs.see(plan.Engines, began)
 	held := r.hold(&out)
 	todo := plan.Only(func(c hostconfig.Change) bool { return !held[c.Path] })
 	if len(todo.Changes)+len(todo.Signals()) == 0 {
@@ -102,6 +106,11 @@ func (r *rounds) once(ctx context.Context, want engine.Desired) (round, error) {
 		}
 		f.rounds++
 		f.at = r.now()
+	}
+	for _, c := range todo.Changes {
+		if slices.Contains(out.Written, c.Path) {
+			r.repairs.wrote(c, r.now())
+		}
 	}
 	switch {
 	case err == nil:

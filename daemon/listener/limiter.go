@@ -41,6 +41,11 @@ type Limiter struct {
 	silent   map[*slot]bool // of the connections from which nothing was read yet
 	guests   int64
 	perGuest map[netip.Addr]int64
+
+	// Of a site:
+	share      Share
+	perVisitor map[netip.Prefix]int
+	outside    int
 }
 
 // NewLimiter returns a Limiter that calls trusted for each new connection. Connections that
@@ -163,7 +168,9 @@ type slot struct {
 	limiter         *Limiter
 	conn            net.Conn
 	untrusted       bool
-	guest           netip.Addr // not valid: it is no guest's
+	guest           netip.Addr   // not valid: it is no guest's
+	visitor         netip.Prefix // not valid: it is no visitor's
+	outside         bool         // the visitor's requests are refused
 	spoke, released atomic.Bool
 }
 
@@ -188,6 +195,11 @@ func (s *slot) release() {
 	if s.guest.IsValid() {
 		s.limiter.mu.Lock()
 		s.limiter.releaseGuest(s.guest)
+		s.limiter.mu.Unlock()
+	}
+	if s.visitor.IsValid() {
+		s.limiter.mu.Lock()
+		s.limiter.releaseVisitor(s)
 		s.limiter.mu.Unlock()
 	}
 	s.limiter.all.Add(-1)

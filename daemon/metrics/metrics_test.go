@@ -58,6 +58,7 @@ func TestEachEventHasItsMetric(t *testing.T) {
 		LastPulls: func() map[string]time.Time {
 			return map[string]time.Time{"containerd": time.UnixMilli(1_700_000_000_500)}
 		},
+		Repairs: func() map[string]int64 { return map[string]int64{"docker": 3, "podman": 0} },
 	})
 	m.Configured([]string{"docker.io"}, []string{"registry-1.docker.io"})
 	m.RequestEnded(request(nil))
@@ -104,6 +105,7 @@ func TestEachEventHasItsMetric(t *testing.T) {
 		`sidemirror_cache_evicted_bytes_total 5000`, `sidemirror_cache_evicted_files_total 2`, `sidemirror_cache_bytes 4711`,
 		`sidemirror_engine_last_pull_timestamp_seconds{engine="containerd"} 1.7000000005e+09`,
 		`sidemirror_problems{code="login-refused",severity="error"} 2`,
+		`sidemirror_config_repairs_total{engine="docker"} 3`, `sidemirror_config_repairs_total{engine="podman"} 0`,
 		`sidemirror_build_info{version="1.2.3"} 1`,
 	)
 	for _, line := range lines {

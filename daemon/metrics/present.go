@@ -13,6 +13,7 @@ import (
 var (
 	cacheBytesDesc = prometheus.NewDesc(namespace+"_cache_bytes", "Bytes of content that are stored.", nil, nil)
 	problemsDesc   = prometheus.NewDesc(namespace+"_problems", "Present problems, as \"sidemirror status\" shows them.", []string{"code", "severity"}, nil)
+	repairsDesc    = prometheus.NewDesc(namespace+"_config_repairs_total", "How often sidemirror put its entry back into an engine's files that other programs had changed, since the watching service runs.", []string{"engine"}, nil)
 	lastPullDesc   = prometheus.NewDesc(namespace+"_engine_last_pull_timestamp_seconds", "When an engine of this host got a manifest or a blob last.", []string{"engine"}, nil)
 )
 
@@ -24,6 +25,8 @@ func (c *presentCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- cacheBytesDesc
 	descs <- problemsDesc
 	descs <- lastPullDesc
+	describeShared(descs)
+	descs <- repairsDesc
 }
 
 // Collect implements [prometheus.Collector].
@@ -43,10 +46,26 @@ func (c *presentCollector) Collect(metrics chan<- prometheus.Metric) {
 			metrics <- prometheus.MustNewConstMetric(problemsDesc, prometheus.GaugeValue, float64(n), l.code, l.severity)
 		}
 	}
+	if c.Shared != nil {
+		if s, ok := c.Shared(); ok {
+			collectShared(metrics, s)
+		}
+	}
+	c.collectRepairs(metrics)
 	if c.LastPulls != nil {
 		for engine, at := range c.LastPulls() {
 			metrics <- prometheus.MustNewConstMetric(lastPullDesc, prometheus.GaugeValue, float64(at.UnixMilli())/1000, engine)
 		}
+	}
+}
+
+// collectRepairs collects nothing while the watching service does not run.
+func (c *presentCollector) collectRepairs(metrics chan<- prometheus.Metric) {
+	if c.Repairs == nil {
+		return
+	}
+	for engine, n := range c.Repairs() {
+		metrics <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(n), engine)
 	}
 }
 

@@ -23,6 +23,7 @@ const (
 // sidemirror's own units, as its packages name them.
 const (
 	SocketUnit  = "sidemirror.socket"        // holds the proxy's sockets open
+	SiteUnit    = "sidemirror-site.socket"   // holds those of the site open
 	ProxyUnit   = "sidemirror.service"       // runs "sidemirror serve"
 	WatcherUnit = "sidemirror-hosts.service" // runs "sidemirror watch"
 )

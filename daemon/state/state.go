@@ -80,6 +80,22 @@ type Login struct {
 	Source string `json:"source"`
 }
 
+// Site is the mirror on a domain of its own.
+type Site struct {
+	Names        []string      `json:"names"`        // its host names
+	Addresses    []string      `json:"addresses"`    // that are served
+	TLS          string        `json:"tls"`          // "acme", "files" or "off"
+	Certificates []Certificate `json:"certificates"` // one for each name, unless TLS is off
+}
+
+// Certificate is the certificate of a name of the site.
+type Certificate struct {
+	Name     string    `json:"name"`
+	Issuer   string    `json:"issuer,omitempty"`
+	NotAfter time.Time `json:"not_after,omitzero"` // zero: there is none
+	Problem  string    `json:"problem,omitempty"`
+}
+
 // Refused is a caller that was served without the daemon's logins, because it is not trusted.
 type Refused struct {
 	// UID is its user.

@@ -190,7 +190,7 @@ first_contact() {
 
 # stop_all comes before give_back: the watcher would write sidemirror's entries again.
 stop_all() {
-	quiet systemctl stop sidemirror-hosts.service sidemirror.socket sidemirror.service || :
+	quiet systemctl stop sidemirror-hosts.service sidemirror.socket sidemirror-site.socket sidemirror.service || :
 	rm -rf "$moved" "$runtime/sidemirror.socket.d/moved.conf" "$runtime/sidemirror.service.d/moved.conf" \
 		"$runtime/sidemirror-moved.socket" "$runtime/sidemirror-moved.service"
 	rmdir "$runtime/sidemirror.socket.d" "$runtime/sidemirror.service.d" 2>/dev/null || :

@@ -1,14 +1,17 @@
 case $1 in
 remove)
 	drop_own_listen
+	# "sidemirror site enable" has enabled it.
+	quiet rm -f /etc/systemd/system/sockets.target.wants/sidemirror-site.socket \
+		/etc/systemd/system/sidemirror.service.wants/sidemirror-site.socket || :
 	if systemd_runs; then
 		quiet systemctl --system daemon-reload || :
 	fi
 	;;
 purge)
 	if command -v deb-systemd-helper >/dev/null; then
-		quiet deb-systemd-helper purge sidemirror.socket sidemirror-hosts.service || :
-		quiet deb-systemd-helper unmask sidemirror.socket sidemirror-hosts.service || :
+		quiet deb-systemd-helper purge sidemirror.socket sidemirror-site.socket sidemirror-hosts.service || :
+		quiet deb-systemd-helper unmask sidemirror.socket sidemirror-site.socket sidemirror-hosts.service || :
 	fi
 	rm -rf /var/cache/sidemirror /var/lib/sidemirror /var/lib/sidemirror-logins /run/sidemirror /run/sidemirror-hosts
 	drop_journal

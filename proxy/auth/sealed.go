@@ -33,6 +33,8 @@ type sealed struct {
 	Upstream     string        `json:"upstream,omitempty"`
 	Repositories []string      `json:"repositories,omitempty"` // as the upstream names them
 	Login        string        `json:"login,omitempty"`        // the value of an Authorization header
+	Visitor      string        `json:"visitor,omitempty"`      // the name of a user of the site
+	Generation   string        `json:"generation,omitempty"`   // of the password of Visitor
 	End          time.Duration `json:"end"`                    // on the clock of the sealer
 }
 

@@ -93,25 +93,19 @@ func (s *Site) allows(settings *Settings, addr netip.Addr) bool {
 	return forwarded.Contains(s.private.list(), addr)
 }
 
-// Share says how many connections an address may have.
-type Share struct {
-	Of      netip.Prefix // the addresses that share them
-	Most    int          // 0: no limit of their own
-	Outside bool         // requests of the address are refused
-}
-
-// Share returns the share of the peer of a connection. A trusted proxy brings many visitors, each of
-// whom has limits of its own.
-func (s *Site) Share(peer netip.Addr) Share {
+// Share returns which addresses share connections with the peer of a connection, how many they may have
+// (0: no limit of their own), and whether their requests are refused. A trusted proxy brings many
+// visitors, each of whom has limits of its own.
+func (s *Site) Share(peer netip.Addr) (of netip.Prefix, most int, outside bool) {
 	peer = peer.Unmap().WithZone("")
 	settings := s.settings.Load()
 	switch {
 	case settings == nil:
-		return Share{Of: network(peer), Most: 1, Outside: true}
+		return network(peer), 1, true
 	case forwarded.Contains(settings.TrustedProxies, peer):
-		return Share{Of: network(peer)}
+		return network(peer), 0, false
 	}
-	return Share{Of: network(peer), Most: settings.Limits.Connections, Outside: !s.allows(settings, peer)}
+	return network(peer), settings.Limits.Connections, !s.allows(settings, peer)
 }
 
 // network returns the addresses that one visitor has: an IPv6 host chooses among those of its /64.

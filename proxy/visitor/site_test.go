@@ -87,7 +87,7 @@ func TestOnlyAllowedNetworksAreServed(t *testing.T) {
 		if got := status(s, from(tt.from)); got != tt.want {
 			t.Errorf("with %v allowed, %s gets %d, want %d", tt.allow, tt.from, got, tt.want)
 		}
-		if outside := s.Share(netip.MustParseAddr(tt.from)).Outside; outside != (tt.want == 403) {
+		if _, _, outside := s.Share(netip.MustParseAddr(tt.from)); outside != (tt.want == 403) {
 			t.Errorf("with %v allowed, connections of %s count as those from outside: %v", tt.allow, tt.from, outside)
 		}
 	}
@@ -163,8 +163,8 @@ func TestLimitsCountTheAddressThatAProxyNames(t *testing.T) {
 		t.Errorf("a second later: %d and %d", a, b)
 	}
 	// A proxy may have as many connections as it needs.
-	if share := s.Share(netip.MustParseAddr("::ffff:10.0.0.2")); share.Most != 0 || share.Outside {
-		t.Errorf("the proxy's connections: %+v", share)
+	if _, most, outside := s.Share(netip.MustParseAddr("::ffff:10.0.0.2")); most != 0 || outside {
+		t.Errorf("the proxy's connections: at most %d, from outside: %v", most, outside)
 	}
 }
 
@@ -182,8 +182,9 @@ func TestAnIPv6HostCannotEvadeLimitsWithItsManyAddresses(t *testing.T) {
 	if got := status(s, from("2001:db8:0:1::1")); got != 200 {
 		t.Errorf("another network: %d", got)
 	}
-	if a, b := s.Share(netip.MustParseAddr("2001:db8::1")), s.Share(netip.MustParseAddr("2001:db8::2")); a != b || a.Most != 5 {
-		t.Errorf("two addresses of a host have the shares %+v and %+v", a, b)
+	one, most, _ := s.Share(netip.MustParseAddr("2001:db8::1"))
+	if other, _, _ := s.Share(netip.MustParseAddr("2001:db8::2")); one != other || most != 5 {
+		t.Errorf("two addresses of a host have the shares of %v and %v, at most %d", one, other, most)
 	}
 }
 

@@ -48,6 +48,7 @@ type breakage struct {
 	do      string // a script that breaks the host
 	undo    string
 	network func(net *internet, broken bool) // what is wrong outside of the host
+	passing bool                             // the network is right again before doctor looks
 	ports   int                              // what every user may listen at, from here on
 	want    string                           // the broken link
 }
@@ -64,7 +65,14 @@ func emptyCache(options string) string {
 
 const unmounted = "systemctl stop sidemirror.service && umount " + cacheFolder + " && systemctl start sidemirror.service"
 
-const noConfiguration = "echo >/etc/sidemirror/config.toml"
+// stateFolder is where the last good configuration and plain logins are.
+const stateFolder = "/var/lib/sidemirror"
+
+// fullTemp makes a file system without room for a single folder of what services have for theirs.
+const fullTemp = "mount -t tmpfs -o mode=1777,nr_inodes=1 tmpfs /var/tmp; if mkdir /var/tmp/x 2>/dev/null; then exit 1; fi; "
+
+// noConfiguration leaves the defaults, except that a disk of this machine may be nearly full.
+const noConfiguration = "echo 'cache.min_free = \"1MiB\"' >/etc/sidemirror/config.toml"
 
 // breakages are of a host with Docker, and with containerd as the kubelet uses it.
 var breakages = []breakage{
@@ -120,12 +128,27 @@ var breakages = []breakage{
 			"systemctl daemon-reload; systemctl restart sidemirror",
 		undo: "rm -r /run/systemd/system/sidemirror.service.d; systemctl daemon-reload; systemctl restart sidemirror",
 		want: "registry docker.io/connection: proxy-unreachable"},
-	{name: "the cache is read-only", do: emptyCache("-o size=9m") + " && mount -o remount,ro " + cacheFolder, undo: unmounted, want: "service sidemirror/own report: cache-read-only"},
-	{name: "the disk is full", do: emptyCache("-o size=8m") + "; head -c 9m /dev/zero >" + cacheFolder + "/x || true", undo: unmounted, want: "service sidemirror/own report: cache-disk-full"},
+	{name: "the cache becomes read-only", do: emptyCache("-o size=9m") + " && mount -o remount,ro " + cacheFolder, undo: unmounted,
+		want: "service sidemirror/disk: cache-read-only"},
+	{name: "the cache is read-only at the start", do: emptyCache("-o size=9m") + " && mount -o remount,ro " + cacheFolder + " && systemctl restart sidemirror.service", undo: unmounted,
+		want: "service sidemirror/disk: cache-read-only"},
+	{name: "the folder of the cache cannot be created", do: "systemctl stop sidemirror.service; mount -t tmpfs -o ro tmpfs /var/cache; systemctl start sidemirror.service",
+		undo: "systemctl stop sidemirror.service; umount /var/cache; systemctl start sidemirror.service", want: "service sidemirror/disk: cache-missing"},
+	{name: "the folder of the state is read-only", do: "systemctl stop sidemirror.service; mount -t tmpfs -o ro tmpfs " + stateFolder + "; systemctl start sidemirror.service",
+		undo: "systemctl stop sidemirror.service; umount " + stateFolder + "; systemctl start sidemirror.service", want: "service sidemirror/own report: state-unwritable"},
+	{name: "the disk is full at the start", do: emptyCache("-o size=8m") + "; head -c 9m /dev/zero >" + cacheFolder + "/x || true; " + fullTemp + "systemctl restart sidemirror.service sidemirror-hosts.service",
+		undo: unmounted + "; umount /var/tmp", want: "service sidemirror/disk: cache-disk-full"},
+	{name: "the sandbox denies a link-local name server", do: "ip address replace 169.254.169.253/32 dev lo; systemctl stop sidemirror-hosts; echo nameserver 169.254.169.253 >/etc/resolv.conf; systemctl restart sidemirror",
+		undo: "ip address delete 169.254.169.253/32 dev lo; rm /etc/resolv.conf; systemctl start sidemirror-hosts; systemctl restart sidemirror", want: "service sidemirror/own report: name-server-denied"},
+	{name: "the sandbox denies a link-local name server of IPv6", do: "ip address replace fe80::1/64 dev lo; systemctl stop sidemirror-hosts; echo nameserver fe80::1%lo >/etc/resolv.conf; systemctl restart sidemirror",
+		undo: "ip address delete fe80::1/64 dev lo; rm /etc/resolv.conf; systemctl start sidemirror-hosts; systemctl restart sidemirror", want: "service sidemirror/own report: name-server-denied"},
 	{name: "the clock is wrong by a day", network: func(net *internet, broken bool) { net.pretend(broken, 0) },
 		want: "registry docker.io/clock: clock-wrong"},
 	{name: "the rate limit is used up", network: func(net *internet, broken bool) { net.pretend(false, map[bool]int{true: 429}[broken]) },
 		want: "registry docker.io/response: upstream-rate-limited"},
+	{name: "no pulls remain of the rate limit", network: func(net *internet, broken bool) { net.pretend(false, map[bool]int{true: 429}[broken]) },
+		do: "docker pull --quiet acme/limited 2>/dev/null || :", passing: true, undo: "systemctl restart sidemirror.service",
+		want: "registry docker.io/rate limit: rate-limit-used-up"},
 	{name: "the registry fails", network: func(net *internet, broken bool) { net.pretend(false, map[bool]int{true: 503}[broken]) },
 		want: "registry docker.io/response: upstream-failing"},
 	{name: "the registry cannot be reached", do: "iptables -I OUTPUT -p tcp -d " + outside + " -j REJECT --reject-with tcp-reset",
@@ -140,38 +163,41 @@ func TestDoctorNamesTheBrokenLink(t *testing.T) {
 	m, net := freshHost(t, trixie, p.deb)
 	m.run("dpkg --install " + inside(p.deb))
 	m.settled()
-	healthy := func(t testing.TB) {
-		t.Helper()
-		m.eventually("doctor finds no broken link", func() error {
-			e, err := m.doctor()
-			if err != nil || !e.OK || len(e.broken()) > 0 {
-				return fmt.Errorf("%q, %w", e.broken(), err)
-			}
-			return nil
-		})
-	}
-	healthy(t)
-	m.step("doctor leaves nothing behind", func(t testing.TB) {
-		out, _ := m.try("sidemirror doctor; docker images --quiet; ctr --namespace k8s.io images list --quiet; ls /tmp | grep -v ^systemd-private")
-		if !strings.Contains(out, "pulled sidemirror's test image as docker.io, ghcr.io, quay.io, registry.k8s.io") {
-			t.Errorf("containerd did not pull from all registries:\n%s", out)
+	m.run(noConfiguration)
+	m.healthy()
+	m.step("folders that are gone are created again", func(t testing.TB) {
+		m.run("systemctl stop sidemirror.service; rm -r " + cacheFolder + " " + stateFolder + "; systemctl start sidemirror.service")
+		m.healthy()
+		if made := m.run("stat --format=%a:%U:%G " + cacheFolder + " " + stateFolder); made != strings.Repeat("700:sidemirror:sidemirror\n", 2) {
+			t.Errorf("they are %s", made)
 		}
-		if !strings.HasSuffix(out, "no broken link found\n") {
-			t.Errorf("something is left:\n%s", out)
-		}
+	})
+	m.step("a folder of root's, as a new disk has", func(testing.TB) {
+		m.run("systemctl stop sidemirror.service; mount -t tmpfs -o size=9m tmpfs " + cacheFolder + "; systemctl start sidemirror.service")
+		defer m.run(unmounted)
+		m.healthy()
+	})
+	m.step("a link to another folder", func(testing.TB) {
+		m.run("systemctl stop sidemirror.service; mv " + cacheFolder + " /srv/cache; ln -s /srv/cache " + cacheFolder + "; systemctl start sidemirror.service")
+		defer m.run("systemctl stop sidemirror.service; rm " + cacheFolder + "; mv /srv/cache " + cacheFolder + "; systemctl start sidemirror.service")
+		m.healthy()
 	})
 	for _, b := range breakages {
 		m.step(b.name, func(t testing.TB) {
-			if b.network == nil {
+			if b.network != nil {
+				defer b.network(net, false)
+				b.network(net, true)
+			}
+			if b.do != "" {
 				defer m.run(b.undo)
 				if b.ports != 0 {
 					defer m.portsFrom(1024)
 					m.portsFrom(b.ports)
 				}
 				m.run(b.do)
-			} else {
-				defer b.network(net, false)
-				b.network(net, true)
+			}
+			if b.passing {
+				b.network(net, false)
 			}
 			m.eventually("doctor names it", func() error {
 				e, err := m.doctor()
@@ -186,5 +212,5 @@ func TestDoctorNamesTheBrokenLink(t *testing.T) {
 			})
 		})
 	}
-	m.step("all of it repaired", func(t testing.TB) { healthy(t) })
+	m.step("all of it repaired", func(testing.TB) { m.healthy() })
 }

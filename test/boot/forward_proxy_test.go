@@ -33,6 +33,7 @@ func TestForwardProxyOfTheEngines(t *testing.T) {
 			t.Logf("the engines' proxy is used %.2f s after the installation", took.Seconds())
 			m.login(net) // which asks through the proxy, too
 			m.through(net, "proxied")
+			m.healthy()
 			m.step("shown without the login", func(t testing.TB) { m.proxyIsSecret(t) })
 			m.step("a change is followed", func(t testing.TB) { m.proxyChanges(t) })
 			m.step("not adopted", func(t testing.TB) { m.proxyNotAdopted(t, net) })

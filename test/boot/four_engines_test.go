@@ -24,6 +24,10 @@ func TestDockerContainerdPodmanAndBuildKitPullThroughSidemirrorOnceItIsInstalled
 	for _, p := range []puller{docker, kubernetes, podman, rootless, buildkit} {
 		m.pullsBy(t, net, p, "installed-"+p.name, true)
 	}
+	m.login(net)
+	m.run(noConfiguration)
+	m.healthy()
+	m.leavesNothing(t, map[string][]string{"docker": {"docker.io"}, "containerd": mirrored, "podman": mirrored})
 	if now := m.failed(); fmt.Sprint(now) != fmt.Sprint(failed) {
 		t.Errorf("units have failed: %q, before the installation %q", now, failed)
 	}

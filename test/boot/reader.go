@@ -329,7 +329,7 @@ func printed(t testing.TB, deb string) []blocks.Block {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("SIDEMIRROR_BINARY", filepath.Join(tree, "usr/bin/sidemirror"))
+	harness.Use(filepath.Join(tree, "usr/bin/sidemirror"))
 	page := harness.Start(t, harness.Options{})
 	for _, language := range []string{"en", "zh"} {
 		answer := page.Get("/?lang="+language, http.Header{"Host": {"localhost:305"}})

@@ -96,7 +96,7 @@ func story(s *scene) {
 // demo` in $SIDEMIRROR_BINARY, else built now.
 func newSidemirror(s *scene, h *host, upstream *quirky.Server) *sidemirror {
 	binary := harness.Binary(s)
-	if os.Getenv("SIDEMIRROR_BINARY") == "" {
+	if !harness.Given() {
 		// The harness built it for a test process, at whose end it would be removed.
 		s.Cleanup(func() { s.must(os.Remove(binary), os.Remove(filepath.Dir(binary))) })
 	}

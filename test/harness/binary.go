@@ -25,14 +25,32 @@ var built struct {
 // is removed after the tests.
 const builtEnv = "SIDEMIRROR_TEST_BUILT"
 
+// given is $SIDEMIRROR_BINARY, which is taken out of the environment: sidemirror, which many programs
+// that a test starts run with this environment, does not know the variable.
+var given = take("SIDEMIRROR_BINARY")
+
+func take(name string) string {
+	value := os.Getenv(name)
+	if err := os.Unsetenv(name); err != nil {
+		panic(err) // the name is one
+	}
+	return value
+}
+
 // Build builds the binary for the program that this process will execute in its place.
 func Build() error {
 	path, dir, err := build()
-	if err != nil || dir == "" {
+	if err != nil {
 		return err
 	}
 	return errors.Join(os.Setenv("SIDEMIRROR_BINARY", path), os.Setenv(builtEnv, dir))
 }
+
+// Use makes path the binary under test. It must be called before the first call of [Binary].
+func Use(path string) { given = path }
+
+// Given reports whether the binary under test was not built by this process.
+func Given() bool { return given != "" }
 
 // Binary is the path of the sidemirror binary under test: $SIDEMIRROR_BINARY if
 // set, else one built from this checkout, once a test process. Any user may
@@ -60,8 +78,8 @@ func Main(m *testing.M) {
 }
 
 func build() (path, dir string, err error) {
-	if path := os.Getenv("SIDEMIRROR_BINARY"); path != "" {
-		return path, "", nil
+	if given != "" {
+		return given, "", nil
 	}
 	root, err := moduleRoot()
 	if err != nil {

@@ -18,6 +18,7 @@ var installed = map[string]string{
 	"/usr/lib/systemd/system/sidemirror-hosts.service":     "-rw-r--r--",
 	"/usr/lib/systemd/system/sidemirror.service":           "-rw-r--r--",
 	"/usr/lib/systemd/system/sidemirror.socket":            "-rw-r--r--",
+	"/usr/lib/systemd/system/sidemirror-site.socket":       "-rw-r--r--",
 	"/usr/lib/sysusers.d/sidemirror.conf":                  "-rw-r--r--",
 	"/usr/lib/tmpfiles.d/sidemirror.conf":                  "-rw-r--r--",
 	"/usr/share/bash-completion/completions/sidemirror":    "-rw-r--r--",
@@ -32,6 +33,7 @@ var installed = map[string]string{
 	"/usr/share/man/man5/sidemirror-config.toml.5.gz":      "-rw-r--r--",
 	"/usr/share/man/man8/sidemirror.service.8.gz":          "-rw-r--r--",
 	"/usr/share/man/man8/sidemirror.socket.8.gz":           "-rw-r--r--",
+	"/usr/share/man/man8/sidemirror-site.socket.8.gz":      "-rw-r--r--",
 	"/usr/share/man/man8/sidemirror-hosts.service.8.gz":    "-rw-r--r--",
 }
 
@@ -91,6 +93,7 @@ func contents(t *testing.T, debs, rpms []format) {
 			"etc/sidemirror/config.toml":                         "packaging/config.toml",
 			"usr/lib/systemd/system/sidemirror.service":          "systemd/sidemirror.service",
 			"usr/lib/systemd/system/sidemirror.socket":           "systemd/sidemirror.socket",
+			"usr/lib/systemd/system/sidemirror-site.socket":      "systemd/sidemirror-site.socket",
 			"usr/lib/systemd/system/sidemirror-hosts.service":    "systemd/sidemirror-hosts.service",
 			"usr/lib/sysusers.d/sidemirror.conf":                 "systemd/sidemirror.sysusers",
 			"usr/lib/tmpfiles.d/sidemirror.conf":                 "systemd/sidemirror.tmpfiles",

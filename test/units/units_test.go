@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { harness.Main(m) }
 
 const source = "../../systemd"
 
-var units = []string{"sidemirror.socket", "sidemirror.service", "sidemirror-hosts.service"}
+var units = []string{"sidemirror.socket", "sidemirror-site.socket", "sidemirror.service", "sidemirror-hosts.service"}
 
 // run returns a program's output. The program must exist: test/setup.sh installs systemd.
 func run(t *testing.T, name string, args ...string) (string, error) {
@@ -220,7 +220,7 @@ func TestUnitsAndProgramAgree(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "config.toml")
 	put(t, empty, nil, 0o644)
 	show := mustRun(t, harness.Binary(t), "config", "show", "--config", empty)
-	socket, service, watcher := read(t, units[0]), read(t, units[1]), read(t, units[2])
+	socket, service, watcher := read(t, "sidemirror.socket"), read(t, "sidemirror.service"), read(t, "sidemirror-hosts.service")
 
 	addresses := quoted.FindAllStringSubmatch(setting(t, show, "listen"), -1)
 	if len(addresses) == 0 {
@@ -241,13 +241,22 @@ func TestUnitsAndProgramAgree(t *testing.T) {
 			t.Errorf("%s may use %d bytes, and the kernel ends it at %d", name, high, most)
 		}
 	}
-	state := path.Join("/var/lib", last(t, service["StateDirectory"]))
-	if store := setting(t, show, "store"); path.Dir(strings.Trim(store, `"`)) != state {
-		t.Errorf("logins are kept in %s, and the unit may write to %s", store, state)
+	// With StateDirectory= and CacheDirectory= the proxy would not start where a folder is read-only.
+	writable := strings.Fields(last(t, service["ReadWritePaths"]))
+	if store := setting(t, show, "store"); !slices.Contains(writable, "-"+path.Dir(strings.Trim(store, `"`))) {
+		t.Errorf("logins are stored in %s, and the unit may write to %q", store, writable)
 	}
-	cache := path.Join("/var/cache", last(t, service["CacheDirectory"]))
-	if dir := setting(t, show, "dir"); strings.Trim(dir, `"`) != cache {
-		t.Errorf("the cache is %s, and the unit may write to %s", dir, cache)
+	if dir := setting(t, show, "dir"); !slices.Contains(writable, "-"+strings.Trim(dir, `"`)) {
+		t.Errorf("the cache is %s, and the unit may write to %q", dir, writable)
+	}
+	made, err := os.ReadFile(filepath.Join(source, "sidemirror.tmpfiles"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range writable {
+		if !strings.Contains(string(made), "\nd "+strings.TrimPrefix(folder, "-")+" 0700 sidemirror ") {
+			t.Errorf("the unit may write to %s, which systemd-tmpfiles does not create", folder)
+		}
 	}
 	drain, stop := duration(t, setting(t, show, "shutdown_timeout")), duration(t, last(t, service["TimeoutStopSec"]))
 	if stop < drain+5*time.Second {
