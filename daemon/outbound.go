@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"net/http"
+	"net/url"
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
@@ -16,6 +18,10 @@ import (
 type outbound struct {
 	proxy *upstream.ForwardProxy // nil if there is none
 	shown *state.Outbound        // nil if there is none
+
+	// choose returns the URL of the proxy for a request, as the Proxy of a transport does. It is nil if
+	// there is none.
+	choose func(*http.Request) (*url.URL, error)
 }
 
 // Outbound returns the forward proxy through which a proxy with that configuration reaches registries,
@@ -27,23 +33,29 @@ func Outbound(c *config.Config, found *handover.Proxy) *state.Outbound {
 // chooseOutbound returns the forward proxy of the configuration or, if that has none, of sidemirror's
 // environment or, if that has none either, of the engines, which is found.
 func chooseOutbound(c *config.Config, environment *httpproxy.Config, found *handover.Proxy) outbound {
-	var http, https secret.Secret
+	var plain, https secret.Secret
 	var from string
 	without := c.Outbound.NoProxy
 	switch {
 	case !c.Outbound.HTTPProxy.IsZero() || !c.Outbound.HTTPSProxy.IsZero():
-		http, https, from = c.Outbound.HTTPProxy, c.Outbound.HTTPSProxy, "[outbound] of sidemirror's configuration"
+		plain, https, from = c.Outbound.HTTPProxy, c.Outbound.HTTPSProxy, "[outbound] of sidemirror's configuration"
 	case environment.HTTPProxy != "" || environment.HTTPSProxy != "":
-		http, https, from = secret.New(environment.HTTPProxy), secret.New(environment.HTTPSProxy), "sidemirror's environment"
+		plain, https, from = secret.New(environment.HTTPProxy), secret.New(environment.HTTPSProxy), "sidemirror's environment"
 		without = append([]string{environment.NoProxy}, without...)
 	case c.Outbound.AdoptProxy && found != nil:
-		http, https, from = found.HTTP, found.HTTPS, found.From
+		plain, https, from = found.HTTP, found.HTTPS, found.From
 		without = append([]string{found.NoProxy, environment.NoProxy}, without...)
 	}
 	noProxy := strings.Trim(strings.Join(without, ","), ",")
-	proxy := upstream.NewForwardProxy(http, https, noProxy)
+	proxy := upstream.NewForwardProxy(plain, https, noProxy)
 	if proxy == nil {
 		return outbound{}
 	}
-	return outbound{proxy, &state.Outbound{HTTPProxy: secret.URL(http), HTTPSProxy: secret.URL(https), NoProxy: noProxy, From: from}}
+	settings := httpproxy.Config{HTTPProxy: plain.Reveal(), HTTPSProxy: https.Reveal(), NoProxy: noProxy}
+	proxyFor := settings.ProxyFunc()
+	return outbound{
+		proxy:  proxy,
+		shown:  &state.Outbound{HTTPProxy: secret.URL(plain), HTTPSProxy: secret.URL(https), NoProxy: noProxy, From: from},
+		choose: func(r *http.Request) (*url.URL, error) { return proxyFor(r.URL) },
+	}
 }
