@@ -19,10 +19,12 @@ type outbound struct {
 	proxy *upstream.ForwardProxy // nil if there is none
 	shown *state.Outbound        // nil if there is none
 
-	// choose returns the URL of the proxy for a request, as the Proxy of a transport does. It is nil if
-	// there is none.
-	choose func(*http.Request) (*url.URL, error)
+	// forRequest returns the proxy for a request that is not for a registry; nil if there is none.
+	forRequest func(*http.Request) (*url.URL, error)
 }
+
+// environmentProxy returns the forward proxy of sidemirror's environment.
+func environmentProxy() *httpproxy.Config { return httpproxy.FromEnvironment() }
 
 // Outbound returns the forward proxy through which a proxy with that configuration reaches registries,
 // unless its environment names one; nil if there is none. found is what was handed over.
@@ -33,29 +35,24 @@ func Outbound(c *config.Config, found *handover.Proxy) *state.Outbound {
 // chooseOutbound returns the forward proxy of the configuration or, if that has none, of sidemirror's
 // environment or, if that has none either, of the engines, which is found.
 func chooseOutbound(c *config.Config, environment *httpproxy.Config, found *handover.Proxy) outbound {
-	var plain, https secret.Secret
+	var plain, tls secret.Secret
 	var from string
 	without := c.Outbound.NoProxy
 	switch {
 	case !c.Outbound.HTTPProxy.IsZero() || !c.Outbound.HTTPSProxy.IsZero():
-		plain, https, from = c.Outbound.HTTPProxy, c.Outbound.HTTPSProxy, "[outbound] of sidemirror's configuration"
+		plain, tls, from = c.Outbound.HTTPProxy, c.Outbound.HTTPSProxy, "[outbound] of sidemirror's configuration"
 	case environment.HTTPProxy != "" || environment.HTTPSProxy != "":
-		plain, https, from = secret.New(environment.HTTPProxy), secret.New(environment.HTTPSProxy), "sidemirror's environment"
+		plain, tls, from = secret.New(environment.HTTPProxy), secret.New(environment.HTTPSProxy), "sidemirror's environment"
 		without = append([]string{environment.NoProxy}, without...)
 	case c.Outbound.AdoptProxy && found != nil:
-		plain, https, from = found.HTTP, found.HTTPS, found.From
+		plain, tls, from = found.HTTP, found.HTTPS, found.From
 		without = append([]string{found.NoProxy, environment.NoProxy}, without...)
 	}
 	noProxy := strings.Trim(strings.Join(without, ","), ",")
-	proxy := upstream.NewForwardProxy(plain, https, noProxy)
+	proxy := upstream.NewForwardProxy(plain, tls, noProxy)
 	if proxy == nil {
 		return outbound{}
 	}
-	settings := httpproxy.Config{HTTPProxy: plain.Reveal(), HTTPSProxy: https.Reveal(), NoProxy: noProxy}
-	proxyFor := settings.ProxyFunc()
-	return outbound{
-		proxy:  proxy,
-		shown:  &state.Outbound{HTTPProxy: secret.URL(plain), HTTPSProxy: secret.URL(https), NoProxy: noProxy, From: from},
-		choose: func(r *http.Request) (*url.URL, error) { return proxyFor(r.URL) },
-	}
+	choose := (&httpproxy.Config{HTTPProxy: plain.Reveal(), HTTPSProxy: tls.Reveal(), NoProxy: noProxy}).ProxyFunc()
+	return outbound{proxy, &state.Outbound{HTTPProxy: secret.URL(plain), HTTPSProxy: secret.URL(tls), NoProxy: noProxy, From: from}, func(r *http.Request) (*url.URL, error) { return choose(r.URL) }}
 }

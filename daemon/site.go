@@ -17,7 +17,6 @@ import (
 	"sync"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/net/http/httpproxy"
 
 	"github.com/sidemirror/sidemirror/daemon/certificate"
 	"github.com/sidemirror/sidemirror/daemon/config"
@@ -92,7 +91,7 @@ func (s *site) set(c *config.Config, found handover.Handover) {
 		return
 	}
 	s.settings, s.names = c.Site, c.SiteNames()
-	s.forward = chooseOutbound(c, httpproxy.FromEnvironment(), found.Proxy).choose
+	s.forward = chooseOutbound(c, environmentProxy(), found.Proxy).forRequest
 	if s.configured() {
 		s.start()
 	}

@@ -288,3 +288,26 @@ func waitUntil(t *testing.T, is func() bool) {
 	}
 	t.Fatal("it did not happen")
 }
+
+func TestA404DoesNotCountWhileAnotherUpstreamIsOutOfReachUnlessThatOneIsOptional(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	for _, optional := range []bool{false, true} {
+		p := Pool{
+			newUpstream(t, Config{URL: mustURL(gone.URL), Optional: optional}),
+			newUpstream(t, Config{URL: mustURL(newMirror(t, status(404)).URL)}),
+		}
+		for _, when := range []string{"it is asked", "it is known to be out of reach"} {
+			resp, _, err := p.Do(t.Context(), anonymous(manifestPath), nil)
+			switch {
+			case optional && (err != nil || resp.StatusCode != http.StatusNotFound):
+				t.Errorf("optional, when %s: %v", when, err)
+			case !optional && (!OutOfReach(err) || !Away(err, p[0].Name()) || Away(err, p[1].Name())):
+				t.Errorf("when %s: %v", when, err)
+			}
+			if err == nil {
+				drain(resp)
+			}
+		}
+	}
+}

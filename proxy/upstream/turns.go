@@ -72,3 +72,13 @@ func (t *turns) find() (*Upstream, func(), bool) {
 	}
 	return nil, nil, false
 }
+
+// left returns the upstreams that were not asked, except optional ones.
+func (t *turns) left() (left Pool) {
+	for _, u := range t.away {
+		if !u.optional {
+			left = append(left, u)
+		}
+	}
+	return left
+}
