@@ -26,12 +26,12 @@ const module = "github.com/sidemirror/sidemirror"
 // what it may import. Every folder may import internal/*, which imports nothing outside itself.
 var mayImport = map[string][]string{
 	"cmd/sidemirror/mirrorclient": {"proxy/oci"},
-	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/config", "daemon/doctor", "daemon/handover", "daemon/health", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/siteconfig", "daemon/state", "hostconfig", "hostconfig/buildx", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci"},
+	"cmd/sidemirror":              {"cmd/sidemirror/mirrorclient", "daemon", "daemon/activity", "daemon/admin", "daemon/config", "daemon/doctor", "daemon/handover", "daemon/health", "daemon/keeper", "daemon/listener", "daemon/proxycheck", "daemon/sdnotify", "daemon/siteconfig", "daemon/state", "hostconfig", "hostconfig/buildx", "hostconfig/engine", "hostconfig/live", "proxy/cache", "proxy/cache/inventory", "proxy/credential", "proxy/credential/sealed", "proxy/oci", "proxy/shared"},
 	"daemon": {
 		"daemon/activity", "daemon/admin", "daemon/certificate", "daemon/health", "daemon/metrics", "daemon/tracing",
 		"daemon/config", "daemon/filewatch", "daemon/handover", "daemon/listener", "daemon/logging", "daemon/sdnotify", "daemon/sdnotify/sdnotifytest", "daemon/state", "daemon/web",
 		"proxy", "proxy/access", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed",
-		"proxy/observe", "proxy/oci", "proxy/peer", "proxy/transfer", "proxy/upstream", "proxy/visitor",
+		"proxy/observe", "proxy/oci", "proxy/peer", "proxy/shared", "proxy/transfer", "proxy/upstream", "proxy/visitor",
 	},
 	"daemon/activity":              {"proxy/observe"},
 	"daemon/admin":                 {"daemon/activity", "daemon/health", "daemon/state"},
@@ -87,7 +87,7 @@ var mayImport = map[string][]string{
 	"hostconfig/unitfile":    {"hostconfig/hostfs"},
 	"hostconfig/version":     {},
 
-	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/forwarded", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/testimage", "proxy/transfer", "proxy/upstream", "proxy/visitor", "proxy/visitor/users"},
+	"proxy":                         {"daemon/config", "proxy/access", "proxy/auth", "proxy/cache", "proxy/credential", "proxy/forwarded", "proxy/observe", "proxy/oci", "proxy/peer", "proxy/prefetch", "proxy/shared", "proxy/testimage", "proxy/transfer", "proxy/upstream", "proxy/visitor", "proxy/visitor/users"},
 	"proxy/access":                  {"proxy/auth", "proxy/cache", "proxy/credential", "proxy/peer"},
 	"proxy/auth":                    {"proxy/credential", "proxy/observe", "proxy/oci"},
 	"proxy/cache":                   {"proxy/oci"},
@@ -104,6 +104,7 @@ var mayImport = map[string][]string{
 	"proxy/peer":                    {"proxy/peer/cgroup"},
 	"proxy/peer/cgroup":             {},
 	"proxy/prefetch":                {},
+	"proxy/shared":                  {"proxy/observe"},
 	"proxy/testimage":               {},
 	"proxy/transfer":                {"proxy/cache", "proxy/oci"},
 	"proxy/visitor":                 {"proxy/forwarded", "proxy/oci", "proxy/visitor/users"},
@@ -123,6 +124,7 @@ var mayUse = map[string][]string{
 	"go.opentelemetry.io/otel/sdk":   {"daemon/tracing/*.go"},
 	"go.opentelemetry.io/otel/trace": {"daemon/tracing/*.go"},
 	"github.com/sirupsen/logrus":     {"cmd/sidemirror/*.go", "daemon/*.go", "daemon/keeper/*.go", "daemon/logging/*.go", "proxy/*.go", "hostconfig/hostconfig.go"},
+	"github.com/minio/minio-go/v7":   {"proxy/shared/*.go"},
 	"github.com/spf13/cobra":         {"cmd/sidemirror/*.go"},
 	"github.com/spf13/pflag":         {"cmd/sidemirror/args.go", "cmd/sidemirror/complete.go", "cmd/sidemirror/man.go"},
 }

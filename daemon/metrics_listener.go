@@ -81,7 +81,7 @@ func (l *metricsListener) close() {
 // observe makes what observes the services of the daemon, which is of that version.
 func (d *daemon) observe(version string) {
 	d.version = version
-	d.metrics = metrics.New(version, metrics.Present{CacheBytes: d.caches.used, Problems: d.health.Problems, LastPulls: d.activity.LastPulls, Repairs: d.repairs})
+	d.metrics = metrics.New(version, metrics.Present{CacheBytes: d.caches.used, Problems: d.health.Problems, LastPulls: d.activity.LastPulls, Repairs: d.repairs, Shared: d.sharedStats})
 	d.caches.observer = observe.All{d.activity, d.metrics}
 	d.scraped.handler = admin.Public(d, d.metrics.Handler())
 }

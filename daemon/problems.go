@@ -35,6 +35,7 @@ func (d *daemon) examine(now time.Time) {
 	set("state", d.unsaved.Load())
 	set("addresses", d.line.wrongAddresses()...)
 	set("cache", d.caches.problem())
+	set("shared store", d.sharedProblems()...)
 	set("name servers", d.names.problem(d.log))
 	set("trust", d.trustProblem())
 	set("metrics", d.scraped.wrong()...)

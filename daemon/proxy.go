@@ -9,13 +9,13 @@ import (
 	"strings"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/net/http/httpproxy"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/daemon/web"
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy"
 	"github.com/sidemirror/sidemirror/proxy/access"
 	"github.com/sidemirror/sidemirror/proxy/cache"
@@ -23,6 +23,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 	"github.com/sidemirror/sidemirror/proxy/peer"
+	"github.com/sidemirror/sidemirror/proxy/shared"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/visitor"
 )
@@ -45,6 +46,17 @@ type registryProxy struct {
 	*proxy.Proxy
 	logins   *logins
 	outbound outbound
+
+	shared        *shared.Store    // nil: nothing is shared with other hosts
+	sharedMissing *problem.Problem // why, if the configuration names a store
+}
+
+// SharedProblems implements [sharing].
+func (p *registryProxy) SharedProblems() []*problem.Problem {
+	if p.sharedMissing != nil {
+		return []*problem.Problem{p.sharedMissing}
+	}
+	return p.Proxy.SharedProblems()
 }
 
 // Outbound returns the forward proxy through which registries are reached, nil if there is none.
@@ -53,6 +65,9 @@ func (p *registryProxy) Outbound() *state.Outbound { return p.outbound.shown }
 // Close implements service.
 func (p *registryProxy) Close() {
 	p.Proxy.Close()
+	if p.shared != nil {
+		p.shared.Close()
+	}
 	p.logins.close()
 }
 
@@ -82,7 +97,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		ShowImages: c.Page.ShowImages,
 		Live:       of.live,
 	}
-	out := chooseOutbound(c, httpproxy.FromEnvironment(), of.found.Proxy)
+	out := chooseOutbound(c, environmentProxy(), of.found.Proxy)
 	if of.log != nil && out.shown != nil {
 		of.log.WithFields(logrus.Fields{"http_proxy": out.shown.HTTPProxy, "https_proxy": out.shown.HTTPSProxy, "from": out.shown.From}).Info("registries are reached through a forward proxy")
 	}
@@ -110,12 +125,18 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		Observer:    of.observer,
 		Tracer:      of.tracer,
 	}
+	served := &registryProxy{logins: logins, outbound: out}
+	if of.store != nil {
+		served.shared, served.sharedMissing = openShared(c, out, of.log)
+		settings.Shared, settings.SharePrivate = served.shared, c.Cache.Shared.Private
+	}
 	p, err := proxy.New(settings)
 	if err != nil {
 		logins.close()
 		return nil, err
 	}
-	return &registryProxy{p, logins, out}, nil
+	served.Proxy = p
+	return served, nil
 }
 
 // ownHosts returns the names and addresses of this host by which other hosts reach it: those of

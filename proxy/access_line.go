@@ -41,6 +41,7 @@ type accessLine struct {
 	upstream   string        // the upstream that responded
 	cache      string        // how the cache served: hit, fill, miss, stale
 	ahead      bool          // the blob was fetched before a client asked for it
+	shared     bool          // the blob came from the shared store while the client waited
 
 	visit *visitor.Visit // nil: the request did not come in at the site
 	span  observe.Span   // nil if the request is not followed
@@ -121,6 +122,8 @@ func (l *accessLine) describe(r *observe.Request) {
 // source returns where the body came from.
 func (l *accessLine) source() observe.Source {
 	switch {
+	case l.shared:
+		return observe.SharedStore
 	case l.ahead:
 		return observe.Prefetch
 	case l.cache == "hit" || l.cache == "stale":

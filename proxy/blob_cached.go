@@ -16,14 +16,14 @@ var errUnproven = errors.New("the upstream's answer does not show that it has th
 // entitle makes sure that the caller may have r's blob of r's repository: by a live grant that
 // covers it, and otherwise by asking the upstream, which must describe the blob as it is stored:
 // size bytes (-1: unknown). While the upstream is away an older grant counts.
-func (p *Proxy) entitle(w *response, r *request, size int64) error {
+func (p *Proxy) entitle(ctx context.Context, l *accessLine, r *request, size int64) error {
 	known := p.cache.BlobHoldings(r.repository(), r.Digest)
 	if p.may(r, known) != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(r.http.Context(), p.freshness.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, p.freshness.Timeout)
 	defer cancel()
-	d, u, err := r.describeBlob(ctx, &w.line, !r.mirror && len(known) == 0)
+	d, u, err := r.describeBlob(ctx, l, !r.mirror && len(known) == 0)
 	switch {
 	case err != nil:
 		p.noteRefusal(r, u, err)
@@ -40,13 +40,15 @@ func (p *Proxy) entitle(w *response, r *request, size int64) error {
 
 // serveStored serves a blob that is whole on disk, by sendfile where the connection allows it.
 func (p *Proxy) serveStored(w *response, r *request, stored *cache.Blob) error {
-	switch err := p.entitle(w, r, stored.Size); {
+	switch err := p.entitle(r.http.Context(), &w.line, r, stored.Size); {
 	case errors.Is(err, errUnproven):
 		return p.fetchBlob(w, r, true)
 	case err != nil:
 		return err
 	}
-	w.line.cache = "hit"
+	if w.line.cache = "hit"; w.line.shared {
+		w.line.cache = "fill"
+	}
 	r.blobHeader(w.Header())
 	if stored.Size == 0 && parseRanges(r.http.Header, r.Digest) != nil {
 		// To a suffix range of nothing ServeContent answers "bytes 0--1/0".

@@ -36,18 +36,19 @@ func (p *Proxy) fetchBlob(w *response, r *request, alone bool) error {
 		want.Granted = p.may(r, p.cache.BlobHoldings(r.repository(), r.Digest)) != nil
 	}
 	for tries := len(r.registry.pool); ; tries-- {
-		reader, err := p.transfers.Open(r.http.Context(), want)
+		reader, fromShared, err := p.openBlob(r.http.Context(), r, want, f)
 		switch {
 		case errors.Is(err, transfer.ErrStored):
 			stored, err := p.cache.Blob(r.Digest, want.Untrusted)
 			if err == nil {
 				defer stored.Close()
+				w.line.shared = fromShared
 				return p.serveStored(w, r, stored)
 			}
 			want.Alone = true // it is gone again
 			continue
 		case errors.Is(err, transfer.ErrForeign):
-			err := p.entitle(w, r, -1)
+			err := p.entitle(r.http.Context(), &w.line, r, -1)
 			if err != nil && !errors.Is(err, errUnproven) {
 				return err
 			}

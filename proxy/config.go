@@ -12,6 +12,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/peer"
+	"github.com/sidemirror/sidemirror/proxy/shared"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 	"github.com/sidemirror/sidemirror/proxy/visitor"
@@ -69,6 +70,13 @@ type Config struct {
 	// Transfers are the transfers into Cache, which several proxies may share. If nil, the proxy has
 	// transfers of its own.
 	Transfers *transfer.Transfers
+
+	// Shared is the store that this host shares with others; nil for none. Without a Cache it is not
+	// used. The proxy does not close it.
+	Shared *shared.Store
+
+	// SharePrivate makes the proxy upload also what not everyone may read.
+	SharePrivate bool
 
 	// Prefetch makes the proxy fetch the layers that an engine will ask for next.
 	Prefetch bool

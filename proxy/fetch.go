@@ -21,7 +21,8 @@ type fetch struct {
 	ahead   *prefetch.Prefetcher // nil: a client waits for the blob
 
 	mu      sync.Mutex
-	last    *upstream.Upstream // the one that responded last
+	herd    func(context.Context, *upstream.Upstream, transfer.Part) bool // nil: it waits for no other host
+	last    *upstream.Upstream                                            // the one that responded last
 	targets map[*upstream.Upstream]*upstream.Target
 }
 
@@ -70,10 +71,28 @@ func (f *fetch) Open(ctx context.Context, r transfer.Range, o transfer.Options) 
 		return part, fmt.Errorf("%s sent %w", u.Host(), err)
 	}
 	part.From = u.Name()
+	if herd := f.getHerd(); herd != nil && !o.Resume && o.Only == "" && herd(ctx, u, part) {
+		_ = part.Body.Close()
+		return transfer.Part{}, errInSharedStore
+	}
 	if f.ahead != nil {
 		part.Body = f.ahead.Body(ctx, f.request.Digest, part.Body)
 	}
 	return part, nil
+}
+
+// setHerd sets what makes the fetch wait, with the response of an upstream open, for another host that
+// fetches the same blob. It reports whether the shared store has the blob then.
+func (f *fetch) setHerd(herd func(context.Context, *upstream.Upstream, transfer.Part) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.herd = herd
+}
+
+func (f *fetch) getHerd() func(context.Context, *upstream.Upstream, transfer.Part) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.herd
 }
 
 // pool returns the upstreams to ask.

@@ -104,15 +104,16 @@ func (i *prefetchedImage) Fetch(ctx context.Context, l v1.Descriptor) (err error
 		defer func() { r.span.End(observe.Result{Failed: err != nil}) }()
 	}
 	r.Kind, r.Digest, r.Tag = oci.Blob, l.Digest, ""
-	reader, err := p.transfers.Open(ctx, transfer.Want{
+	f := &fetch{request: &r, ahead: p.prefetch}
+	reader, _, err := p.openBlob(ctx, &r, transfer.Want{
 		Digest:   r.Digest,
-		Source:   &fetch{request: &r, ahead: p.prefetch},
+		Source:   f,
 		By:       r.fillName(),
 		Granted:  p.may(&r, p.cache.BlobHoldings(r.repository(), r.Digest)) != nil,
 		Parallel: 1,
 		Ahead:    true,
 		Verified: func(name string) { p.holdsBlob(&r, r.registry.upstream(name)) },
-	})
+	}, f)
 	switch {
 	case errors.Is(err, transfer.ErrStored):
 		return nil

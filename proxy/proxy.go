@@ -22,6 +22,7 @@ import (
 	"github.com/sidemirror/sidemirror/proxy/credential"
 	"github.com/sidemirror/sidemirror/proxy/observe"
 	"github.com/sidemirror/sidemirror/proxy/prefetch"
+	"github.com/sidemirror/sidemirror/proxy/shared"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
 	"github.com/sidemirror/sidemirror/proxy/upstream"
 	"github.com/sidemirror/sidemirror/proxy/visitor"
@@ -50,6 +51,8 @@ type Proxy struct {
 	inquiries *inquiries
 	refusals  *refusals
 	prefetch  *prefetch.Prefetcher // nil: off
+	shared    *shared.Store        // nil: nothing is shared with other hosts
+	public    public
 	log       *logrus.Logger
 	accessLog AccessLog // nil: none
 	observer  observe.Observer
@@ -61,6 +64,8 @@ type Proxy struct {
 	visitors       *visitor.Site
 	siteQuota      *access.Quota // nil: no login is lent to visitors
 	trustedProxies []netip.Prefix
+
+	sharePrivate bool
 }
 
 // New makes a Proxy. It dials nothing. It fails if a certificate that c names cannot be read.
@@ -115,6 +120,9 @@ func New(c Config) (*Proxy, error) {
 		p.grants = access.NewGrants(c.Cache, c.Freshness.MaxStale)
 	}
 	p.prefetch = p.newPrefetcher(c)
+	if c.Cache != nil {
+		p.shared, p.sharePrivate = c.Shared, c.SharePrivate
+	}
 	return p, nil
 }
 
@@ -124,6 +132,9 @@ func (p *Proxy) Probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	var wait sync.WaitGroup
+	if p.shared != nil {
+		wait.Go(func() { p.shared.Probe(ctx) })
+	}
 	for _, reg := range p.routes.registries {
 		if !reg.probe {
 			continue
@@ -140,6 +151,9 @@ func (p *Proxy) Probe(ctx context.Context) {
 func (p *Proxy) Recheck(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
+	if p.shared != nil {
+		p.shared.Ready() // asks again, if the time has come
+	}
 	var wait sync.WaitGroup
 	for _, u := range p.routes.upstreams() {
 		if !u.Reachable() {

@@ -28,6 +28,7 @@ type request struct {
 	quota    *access.Quota     // nil: no login is lent to the caller
 	memory   *access.Allowance // for bodies that are held until the response is out
 	mirror   bool              // the engine falls back to the registry if sidemirror fails
+	anew     bool              // no token from before is used
 	span     observe.Span      // nil if the request is not followed
 }
 
@@ -62,7 +63,7 @@ func (r *request) as(u *upstream.Upstream) upstream.Identity {
 		return upstream.Identity{Authorization: id.Authorization, Certificate: id.Certificate}
 	}
 	return upstream.Identity{
-		Access:      &auth.Access{Repository: r.Repository, Credential: id.Credential},
+		Access:      &auth.Access{Repository: r.Repository, Credential: id.Credential, Anew: r.anew},
 		Certificate: id.Certificate,
 	}
 }

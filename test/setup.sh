@@ -17,6 +17,7 @@ bin=${SIDEMIRROR_TEST_BIN:-${XDG_CACHE_HOME:-$HOME/.cache}/sidemirror-test/bin}
 # The same folder as in test/page/page_test.go.
 modules=${XDG_CACHE_HOME:-$HOME/.cache}/sidemirror-test/page
 
+minio=github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 crane=github.com/google/go-containerregistry/cmd/crane@v0.22.1
 regctl=github.com/regclient/regclient/cmd/regctl@v0.11.7
 oras=oras.land/oras/cmd/oras@v1.3.6
@@ -39,7 +40,7 @@ lacking() {
 		docker-registry:docker-registry skopeo:skopeo podman:podman buildah:buildah systemd:systemd-analyze \
 		rpm:rpm rpm2cpio:rpm2cpio cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc shellcheck:shellcheck \
 		mmdebstrap:mmdebstrap strace:strace systemd-container:systemd-nspawn tinyproxy-bin:tinyproxy \
-		golang-docker-credential-helpers:docker-credential-pass chromium:chromium prometheus:promtool nodejs:node npm:npm pass:pass gnupg:gpg gnome-keyring:gnome-keyring-daemon dbus-daemon:dbus-daemon reprepro:reprepro createrepo-c:createrepo_c dnf:dnf zsh:zsh fish:fish; do
+		golang-docker-credential-helpers:docker-credential-pass chromium:chromium prometheus:promtool nodejs:node npm:npm pass:pass gnupg:gpg gnome-keyring:gnome-keyring-daemon dbus-daemon:dbus-daemon reprepro:reprepro createrepo-c:createrepo_c dnf:dnf zsh:zsh fish:fish pebble:pebble nginx:nginx caddy:caddy; do
 		command -v "${pair#*:}" >/dev/null || printf '%s ' "${pair%%:*}"
 	done
 	[ -e /usr/share/bash-completion/bash_completion ] || printf 'bash-completion '
@@ -84,6 +85,9 @@ install_programs() {
 		installed "${path##*/}" "${program#*@}" && continue
 		CGO_ENABLED=0 GOBIN="$bin" GOFLAGS=-mod=mod go install "$program"
 	done
+	# MinIO is large: its program is smaller, and linked more quickly, without symbols.
+	installed minio "${minio#*@}" ||
+		CGO_ENABLED=0 GOBIN="$bin" GOFLAGS=-mod=mod go install -ldflags "-s -w" "$minio"
 	# The token server has no go.mod: ours pins what it is built from.
 	installed token-server v2.8.3+incompatible ||
 		CGO_ENABLED=0 go build -o "$bin/token-server" \
@@ -123,7 +127,7 @@ versions() {
 	skopeo --version
 	podman --version
 	buildah --version
-	for program in crane regctl oras conformance token-server; do
+	for program in crane regctl oras conformance token-server minio; do
 		go version -m "$bin/$program" | awk -v name=$program '$1 == "mod" { print name, $3 }'
 	done
 }
@@ -131,7 +135,7 @@ versions() {
 if [ "${1:-}" = --check ]; then
 	packages=$(lacking)
 	[ -z "$packages" ] || fail "missing: $packages"
-	for program in crane regctl oras conformance token-server; do
+	for program in crane regctl oras conformance token-server minio; do
 		[ -x "$bin/$program" ] || fail "missing: $bin/$program"
 	done
 	cmp -s page/package-lock.json "$modules/package-lock.json" || fail "missing: $modules"

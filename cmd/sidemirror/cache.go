@@ -28,7 +28,7 @@ func newCacheCommand(g *globals) *cobra.Command {
 	f := &cacheFlags{globals: g}
 	cmd := &cobra.Command{
 		Use:   "cache",
-		Short: "Show, prune, verify or remove what is stored",
+		Short: "Show, prune, verify, remove or share what is stored",
 		Long: `Show, prune, verify or remove what the daemon has stored. The daemon may be running:
 it finishes what it is sending, and fetches removed content again when an engine
 asks for it.`,
@@ -36,7 +36,7 @@ asks for it.`,
 	}
 	cmd.PersistentFlags().StringVar(&f.dir, "dir", "", "use the cache in this `folder` (default: cache.dir of the configuration)")
 	cmd.PersistentFlags().BoolVar(&f.asJSON, "json", false, "print JSON, for programs")
-	cmd.AddCommand(newCacheListCommand(f), newCachePruneCommand(f), newCacheVerifyCommand(f), newCacheRemoveCommand(f))
+	cmd.AddCommand(newCacheListCommand(f), newCachePruneCommand(f), newCacheVerifyCommand(f), newCacheRemoveCommand(f), newCacheSharedCommand(f))
 	return cmd
 }
 

@@ -36,6 +36,8 @@ link of each that is broken, with a hint. Each engine that runs is made to pull 
 sidemirror serves itself under the name of each registry, and the image is removed again: an engine
 that can pull it does reach sidemirror.
 
+Each problem has a code in brackets. docs/troubleshooting.md says what it means and what to do.
+
 With --bundle, a compressed tar file for a bug report is written too: the result, the status, the
 plan, the configuration and the last lines of the journal, without secrets. It names images that
 were pulled: look into it before you pass it on.

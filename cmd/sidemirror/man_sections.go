@@ -53,6 +53,11 @@ var exitStatus = map[string][]manItem{
 	"pull":         {{"0", "Every image is in the cache."}, {"1", "An image could not be pulled."}, exitUsageItem},
 	"cache rm":     {{"0", "The images are removed."}, {"1", "An image is not stored, or could not be removed."}, exitUsageItem},
 	"cache verify": {{"0", "Nothing is damaged."}, {"1", "Something was damaged, and is removed; or the cache could not be read."}, exitUsageItem},
+	"cache shared check": {
+		{"0", "The shared store can be used."},
+		{"1", "There is a problem, or no store is shared."},
+		exitUsageItem,
+	},
 	"config check": {
 		{"0", "The configuration can be used, with everything that it names."},
 		{"1", "sidemirror would serve without something that the configuration names, such as a credential file."},

@@ -143,6 +143,7 @@ func (l *loader) set(key string, field any, check func(string) error, v value, a
 			at.offset = f.offset
 		}
 		_, isSecret := field.(*secret.Secret)
+		isSecret = isSecret || key == sharedURL // keys may have been written into it
 		l.faults.add(fault{at: at, text: key + ": " + f.text, hint: f.hint, secret: isSecret})
 		return
 	}

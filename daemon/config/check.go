@@ -18,6 +18,7 @@ func (l *loader) check() {
 		l.complain("credentials.plugins", -1, "plugins and plugin_dir belong together", "set both, as the kubelet's two flags are, or neither")
 	}
 	l.checkGuests()
+	l.checkShared()
 	l.checkSite()
 	for key, proxy := range map[string]secret.Secret{"outbound.http_proxy": l.c.Outbound.HTTPProxy, "outbound.https_proxy": l.c.Outbound.HTTPSProxy} {
 		u, err := proxyURL(proxy.Reveal())

@@ -100,6 +100,9 @@ type Config struct {
 		// Prefetch (prefetch) makes sidemirror fetch the layers of an image that an engine will
 		// ask for next. Default true.
 		Prefetch bool
+
+		// Shared is [cache.shared].
+		Shared Shared
 	}
 
 	// Outbound is [outbound]: the forward proxy through which registries are reached.
@@ -301,6 +304,8 @@ func Default() *Config {
 	c.Cache.MaxStale = 7 * 24 * time.Hour
 	c.Cache.FreshnessTimeout = 5 * time.Second
 	c.Cache.Prefetch = true
+	c.Cache.Shared.Upload = true
+	c.Cache.Shared.Queue = 4 << 30
 	c.Outbound.AdoptProxy = true
 	c.Trust.UIDs = []uint32{0}
 	c.Trust.Units = []string{"default"}
@@ -343,7 +348,7 @@ func (c *Config) turnOff() {
 // Contents returns the text of the file that c was read from; "" if there was none.
 func (c *Config) Contents() string { return c.source.data }
 
-// Files returns the certificates and keys that c names.
+// Files returns the certificates, keys and credentials of a shared store that c names.
 func (c *Config) Files() []string {
 	var files []string
 	for _, file := range []string{c.Site.Cert, c.Site.Key, c.Site.ACMECA, c.Site.Users} {
@@ -356,6 +361,11 @@ func (c *Config) Files() []string {
 			if file != "" {
 				files = append(files, file)
 			}
+		}
+	}
+	for _, file := range []string{c.Cache.Shared.CA, c.Cache.Shared.Credentials} {
+		if file != "" {
+			files = append(files, file)
 		}
 	}
 	return files

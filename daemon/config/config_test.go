@@ -105,6 +105,14 @@ tag_ttl = "90s"
 freshness_timeout = "2s"
 prefetch = false
 
+[cache.shared]
+url = "s3://layers/sidemirror/?endpoint=https://s3.corp.example:3900&region=garage"
+private = true
+credentials = "/srv/keys"
+ca = "/etc/ssl/s3.pem"
+upload = false
+queue = "1GiB"
+
 [trust]
 uids = [0, 1_000, 0x3e9]
 units = ["default", "ci-*.service", "/a/b"]
@@ -168,6 +176,7 @@ func TestEveryKeyIsSet(t *testing.T) {
 		"realms":       corp.Realms[0] == "https://sso.corp.example",
 		"timeouts":     corp.DialTimeout == 2*time.Second && corp.HeaderTimeout == 500*time.Millisecond,
 		"parallel":     corp.Parallel == 3 && hub.Parallel == 8,
+		"shared":       c.Cache.Shared.Private && c.Cache.Shared.Credentials == "/srv/keys" && c.Cache.Shared.CA == "/etc/ssl/s3.pem" && !c.Cache.Shared.Upload && c.Cache.Shared.Queue == 1<<30,
 		"site": reflect.DeepEqual(c.Site, Site{
 			Listen:     []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:443"), netip.MustParseAddrPort("[::]:443")},
 			HTTPListen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:80")},

@@ -128,10 +128,8 @@ func (e *Examination) Examine(ctx context.Context, show func(Chain)) []Chain {
 // service looks at sidemirror itself.
 func (e *Examination) service(ctx context.Context) Chain {
 	c := Chain{Kind: "service", Name: "sidemirror"}
-	for _, note := range e.Plan.Notes {
-		if note.Code == "not-root" {
-			c.add(Link{Name: "rights", State: Skipped, Text: note.Text + "; " + note.Hint})
-		}
+	if note := e.withoutRoot(); note != nil {
+		c.add(Link{Name: "rights", State: Skipped, Text: note.Text + "; " + note.Hint})
 	}
 	c.check("configuration", e.File, e.Configuration)
 	if e.Proxy == nil {
@@ -146,6 +144,16 @@ func (e *Examination) service(ctx context.Context) Chain {
 		e.disk(ctx, &c, slices.DeleteFunc(slices.Clone(e.Reported), func(p *problem.Problem) bool { return !ofDisk(p) }))
 	}
 	return c
+}
+
+// withoutRoot returns the note that the caller is not root, nil if it is or need not be.
+func (e *Examination) withoutRoot() *problem.Problem {
+	for _, note := range e.Plan.Notes {
+		if note.Code == "not-root" {
+			return note
+		}
+	}
+	return nil
 }
 
 // disk adds what is known of the cache's disk, and what the daemon reports of it.
@@ -190,6 +198,8 @@ func (e *Examination) engine(ctx context.Context, state engine.State, served boo
 		c.add(Link{Name: "test pull", State: Skipped, Text: "the engine is stopped"})
 	case state.Mirror == engine.Inactive || state.Mirror == "":
 		c.add(Link{Name: "test pull", State: Skipped, Text: "its pulls are not meant to go through sidemirror"})
+	case e.withoutRoot() != nil:
+		c.add(Link{Name: "test pull", State: Skipped, Text: "only root may ask an engine to pull"})
 	case !served:
 		c.add(Link{Name: "test pull", State: Skipped, Text: "sidemirror does not serve"})
 	case e.Try == nil:

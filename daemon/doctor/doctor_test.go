@@ -108,7 +108,7 @@ func TestEachChainEndsAtItsFirstBrokenLink(t *testing.T) {
 			e.Registry = func(context.Context, string) ([]Link, error) { return nil, errors.New("no socket") }
 		}, "sidemirror: ok ok ok; docker 1.2.3: ok ok; docker.io: skipped; ghcr.io: skipped", ""},
 		"a caller who is not root": {func(e *Examination) { e.Plan.Notes = wrong("not-root") },
-			"sidemirror: skipped ok ok ok; docker 1.2.3: ok ok; docker.io: ok; ghcr.io: ok", ""},
+			"sidemirror: skipped ok ok ok; docker 1.2.3: ok skipped; docker.io: ok; ghcr.io: ok", ""},
 		"another root": {func(e *Examination) { e.Proxy, e.Try, e.Registry = nil, nil, nil },
 			"sidemirror: ok; docker 1.2.3: ok skipped", ""},
 	} {

@@ -24,7 +24,8 @@ type Present struct {
 	CacheBytes func() (n int64, known bool)
 	Problems   func(now time.Time) []health.Problem
 	LastPulls  func() map[string]time.Time // by engine, see [observe.Engine]
-	Repairs    func() map[string]int64     // of the engines' files, by engine
+	Shared     func() (s observe.Shared, ok bool)
+	Repairs    func() map[string]int64 // of the engines' files, by engine
 }
 
 // Metrics are the metrics of the daemon. It implements [observe.Observer].
@@ -75,7 +76,7 @@ func New(version string, present Present) *Metrics {
 	}, []string{"kind", "cache"})
 	m.registry.MustRegister(m.served.seconds)
 	sent := counters("bytes_sent_total", "Bytes of content that clients were sent, by where it came from.", "source")
-	for _, s := range []observe.Source{observe.Cache, observe.Upstream, observe.Prefetch} {
+	for _, s := range []observe.Source{observe.Cache, observe.Upstream, observe.Prefetch, observe.SharedStore} {
 		m.bytes[s] = sent.WithLabelValues(s.String())
 	}
 	m.upstream = counters("upstream_requests_total", "Requests to upstreams, by the status of the response (error: none).", "upstream", "code")

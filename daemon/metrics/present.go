@@ -25,6 +25,7 @@ func (c *presentCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- cacheBytesDesc
 	descs <- problemsDesc
 	descs <- lastPullDesc
+	describeShared(descs)
 	descs <- repairsDesc
 }
 
@@ -43,6 +44,11 @@ func (c *presentCollector) Collect(metrics chan<- prometheus.Metric) {
 		}
 		for l, n := range count {
 			metrics <- prometheus.MustNewConstMetric(problemsDesc, prometheus.GaugeValue, float64(n), l.code, l.severity)
+		}
+	}
+	if c.Shared != nil {
+		if s, ok := c.Shared(); ok {
+			collectShared(metrics, s)
 		}
 	}
 	c.collectRepairs(metrics)

@@ -44,6 +44,12 @@ type Identity struct {
 	until  time.Time // when a bearer's token ends, if the token says so
 }
 
+// Anonymous reports whether an upstream that is asked in this identity learns nothing that not everyone
+// could show it.
+func (id Identity) Anonymous() bool {
+	return id.Credential.IsZero() && id.Authorization.IsZero() && !id.Certificate
+}
+
 // Recorded returns the name under which the cache records what this identity learns. It is
 // empty for a caller's own token, which is never written to disk in any form.
 func (id Identity) Recorded() string {

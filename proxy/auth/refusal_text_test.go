@@ -38,7 +38,7 @@ func refusing(t *testing.T, scheme string, status int, body string) (*Transport,
 // ask asks for a repository with the login of "a" and returns what the person gets to read.
 func ask(t *testing.T, transport *Transport, repository string) string {
 	t.Helper()
-	ctx := WithAccess(t.Context(), Access{repository, login("a")})
+	ctx := WithAccess(t.Context(), Access{Repository: repository, Credential: login("a")})
 	url := transport.Realms.Upstream.String() + "/v2/" + repository + "/tags/list"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -51,6 +51,9 @@ type Transport struct {
 type Access struct {
 	Repository string // empty for the registry as a whole
 	Credential credential.Credential
+
+	// Anew means that no token from before is used: what it allows may be over.
+	Anew bool
 }
 
 type accessKey struct{}
@@ -273,7 +276,7 @@ func basic(c credential.Credential) sent {
 func (t *Transport) token(ctx context.Context, a Access, known *remembered, replaces bool) (*token, error) {
 	key := t.key(a)
 	asking := observe.SpanOf(ctx)
-	return t.tokens.get(ctx, key, func(ctx context.Context) (tok *token, err error) {
+	fetch := func(ctx context.Context) (tok *token, err error) {
 		ctx, span := observe.Begin(observe.WithSpan(ctx, asking), observe.Step{Kind: observe.StepToken, Host: t.Realms.Upstream.Host})
 		if span != nil {
 			defer func() { span.End(observe.Result{Failed: err != nil}) }()
@@ -298,7 +301,13 @@ func (t *Transport) token(ctx context.Context, a Access, known *remembered, repl
 			t.refusals.refuse(a.Credential.Generation, key.scope, oci.AsError(err).Message)
 		}
 		return tok, err
-	})
+	}
+	if a.Anew {
+		ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
+		defer cancel()
+		return fetch(ctx)
+	}
+	return t.tokens.get(ctx, key, fetch)
 }
 
 // heldBack returns the error for a credential that was refused a short while ago.

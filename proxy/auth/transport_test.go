@@ -81,7 +81,7 @@ func (g *registry) revoke() {
 
 // get asks for a repository's content as cred.
 func (g *registry) get(repository string, cred credential.Credential) (int, error) {
-	ctx := WithAccess(context.Background(), Access{repository, cred})
+	ctx := WithAccess(context.Background(), Access{Repository: repository, Credential: cred})
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.URL+"/v2/"+repository+"/tags/list", nil)
 	if err != nil {
 		return 0, err
@@ -156,6 +156,35 @@ func TestTokensAreKeptByIdentityAndScope(t *testing.T) {
 	want := "a repository:o/i:pull|b repository:o/i:pull| repository:o/i:pull|a repository:o/j:pull"
 	if got := strings.Join(asked, "|"); got != want {
 		t.Errorf("asked for %s, want %s", got, want)
+	}
+}
+
+// A token that a registry made while a repository was public serves after it has become private.
+func TestATokenFromBeforeIsNotUsedForARequestAnew(t *testing.T) {
+	g := newRegistry(t)
+	for range 2 {
+		if status, err := g.get("a", credential.Credential{}); status != http.StatusOK || err != nil {
+			t.Fatal(status, err)
+		}
+	}
+	if n := g.fetches.Load(); n != 1 {
+		t.Fatalf("%d tokens for two requests", n)
+	}
+	g.token = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }
+	ctx := WithAccess(context.Background(), Access{Repository: "a", Anew: true})
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.URL+"/v2/a/tags/list", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := g.transport.RoundTrip(req)
+	if err == nil {
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			t.Error("the token from before was used")
+		}
+	}
+	if n := g.fetches.Load(); n != 2 {
+		t.Errorf("%d tokens were asked for", n)
 	}
 }
 
@@ -325,7 +354,7 @@ func TestACallersLeavingHarmsNoOther(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	first, second := make(chan error, 1), make(chan error, 1)
 	ask := func(ctx context.Context, done chan error) {
-		req, _ := http.NewRequestWithContext(WithAccess(ctx, Access{"o/i", login("a")}), http.MethodGet, g.URL+"/v2/o/i/tags/list", nil)
+		req, _ := http.NewRequestWithContext(WithAccess(ctx, Access{Repository: "o/i", Credential: login("a")}), http.MethodGet, g.URL+"/v2/o/i/tags/list", nil)
 		resp, err := g.transport.RoundTrip(req)
 		if err == nil {
 			resp.Body.Close()

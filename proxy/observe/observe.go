@@ -80,18 +80,21 @@ type Source uint8
 
 // The sources.
 const (
-	Nowhere  Source = iota // sidemirror itself, such as an error
-	Cache                  // the cache
-	Upstream               // an upstream, while the client waited
-	Prefetch               // an upstream, before a client asked
+	Nowhere     Source = iota // sidemirror itself, such as an error
+	Cache                     // the cache
+	Upstream                  // an upstream, while the client waited
+	Prefetch                  // an upstream, before a client asked
+	SharedStore               // the store that hosts share, while the client waited
 	sources
 )
 
 // Sources is the number of sources.
 const Sources = int(sources)
 
-// String returns "cache", "upstream" or "prefetch", and "none" for Nowhere.
-func (s Source) String() string { return [...]string{"none", "cache", "upstream", "prefetch"}[s] }
+// String returns "cache", "upstream", "prefetch" or "shared", and "none" for Nowhere.
+func (s Source) String() string {
+	return [...]string{"none", "cache", "upstream", "prefetch", "shared"}[s]
+}
 
 // Exchange is one request to an upstream, and its response.
 type Exchange struct {

@@ -153,6 +153,16 @@ func (r *Reader) Upstream() string { return r.from }
 // nil if nothing should be stored.
 func (r *Reader) Stored() (ok bool, err error) { return r.stream == nil, r.why }
 
+// Present returns how many bytes of the blob are in the cache.
+func (r *Reader) Present() int64 {
+	if r.t == nil {
+		return 0
+	}
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	return r.t.have.Bytes()
+}
+
 // isWhole reports whether the reader wants the whole.
 func (r *Reader) isWhole() bool { return len(r.want.Ranges) == 0 }
 
@@ -207,6 +217,19 @@ func (r *Reader) Wait(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// WaitStored waits until the whole blob is verified and has been stored, or could not be.
+func (r *Reader) WaitStored(ctx context.Context) error {
+	if err := r.Wait(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-r.t.gone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -295,7 +295,9 @@ func (t *transfer) close(commit bool) {
 	if t.partial != nil {
 		switch {
 		case commit:
-			_ = t.partial.Commit() // what cannot be stored is fetched again
+			if t.partial.Commit() == nil && t.want.Stored != nil { // what cannot be stored is fetched again
+				t.want.Stored(t.from)
+			}
 		case errors.Is(err, ErrMismatch), t.size < 0:
 			t.partial.Discard()
 		default:

@@ -63,6 +63,10 @@ type Want struct {
 	// Verified, if not nil, is called with the upstream's name when the source has sent the blob or
 	// a part of it and the whole has the digest, before the last byte is given to anyone.
 	Verified func(upstream string)
+
+	// Stored, if not nil, is called with the upstream's name when the blob is stored, if the transfer
+	// was begun for this caller.
+	Stored func(upstream string)
 }
 
 // Stats are counters since the start.

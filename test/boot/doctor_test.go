@@ -48,6 +48,7 @@ type breakage struct {
 	do      string // a script that breaks the host
 	undo    string
 	network func(net *internet, broken bool) // what is wrong outside of the host
+	passing bool                             // the network is right again before doctor looks
 	ports   int                              // what every user may listen at, from here on
 	want    string                           // the broken link
 }
@@ -68,7 +69,7 @@ const unmounted = "systemctl stop sidemirror.service && umount " + cacheFolder +
 const stateFolder = "/var/lib/sidemirror"
 
 // fullTemp makes a file system without room for a single folder of what services have for theirs.
-const fullTemp = "mount -t tmpfs -o mode=1777,nr_inodes=1 tmpfs /var/tmp; ! mkdir /var/tmp/x 2>/dev/null; "
+const fullTemp = "mount -t tmpfs -o mode=1777,nr_inodes=1 tmpfs /var/tmp; if mkdir /var/tmp/x 2>/dev/null; then exit 1; fi; "
 
 // noConfiguration leaves the defaults, except that a disk of this machine may be nearly full.
 const noConfiguration = "echo 'cache.min_free = \"1MiB\"' >/etc/sidemirror/config.toml"
@@ -145,6 +146,9 @@ var breakages = []breakage{
 		want: "registry docker.io/clock: clock-wrong"},
 	{name: "the rate limit is used up", network: func(net *internet, broken bool) { net.pretend(false, map[bool]int{true: 429}[broken]) },
 		want: "registry docker.io/response: upstream-rate-limited"},
+	{name: "no pulls remain of the rate limit", network: func(net *internet, broken bool) { net.pretend(false, map[bool]int{true: 429}[broken]) },
+		do: "docker pull --quiet acme/limited 2>/dev/null || :", passing: true, undo: "systemctl restart sidemirror.service",
+		want: "registry docker.io/rate limit: rate-limit-used-up"},
 	{name: "the registry fails", network: func(net *internet, broken bool) { net.pretend(false, map[bool]int{true: 503}[broken]) },
 		want: "registry docker.io/response: upstream-failing"},
 	{name: "the registry cannot be reached", do: "iptables -I OUTPUT -p tcp -d " + outside + " -j REJECT --reject-with tcp-reset",
@@ -180,16 +184,20 @@ func TestDoctorNamesTheBrokenLink(t *testing.T) {
 	})
 	for _, b := range breakages {
 		m.step(b.name, func(t testing.TB) {
-			if b.network == nil {
+			if b.network != nil {
+				defer b.network(net, false)
+				b.network(net, true)
+			}
+			if b.do != "" {
 				defer m.run(b.undo)
 				if b.ports != 0 {
 					defer m.portsFrom(1024)
 					m.portsFrom(b.ports)
 				}
 				m.run(b.do)
-			} else {
-				defer b.network(net, false)
-				b.network(net, true)
+			}
+			if b.passing {
+				b.network(net, false)
 			}
 			m.eventually("doctor names it", func() error {
 				e, err := m.doctor()

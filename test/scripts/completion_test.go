@@ -82,6 +82,7 @@ func TestShellsCompleteNames(t *testing.T) {
 				{"sidemirror cache pru", "sidemirror cache prune "},
 				{"sidemirror status --js", "sidemirror status --json "},
 				{"sidemirror help cache ver", "sidemirror help cache verify "},
+				{"sidemirror cache shared ch", "sidemirror cache shared check "},
 				{"sidemirror completion fi", "sidemirror completion fish "},
 				{"sidemirror apply --engine con", "sidemirror apply --engine containerd "},
 				{"sidemirror apply --engine docker,co", "sidemirror apply --engine docker,containerd "},

@@ -71,6 +71,8 @@ func start(t *testing.T, site string) *rig {
 			{Name: "ghcr.io", Upstreams: []string{r.ghcr.URL()}, Hosts: []string{ghcrName}},
 			{Name: "corp.example", Upstreams: []string{r.ghcr.URL()}}, // for this host alone
 		},
+		// The state is published there, with the problems.
+		Env:   []string{"RUNTIME_DIRECTORY=" + t.TempDir()},
 		Extra: "\n[site]\nallow = [\"172.30.8.0/24\", \"127.0.0.0/8\"]\n" + site,
 	}
 	r.Sidemirror = harness.Start(t, r.options)
