@@ -61,7 +61,8 @@ type query struct {
 // requestTo returns the request as u gets it.
 func (q *query) requestTo(u *Upstream) Request {
 	r := q.Request
-	r.others, r.elapsed = q.turns.more(), time.Since(q.started)
+	// One that did not respond lately gets no more time than if others were still to be asked.
+	r.others, r.elapsed = q.turns.more() || u.pace.skipped() == skipSilent, time.Since(q.started)
 	if q.as != nil {
 		r.Identity = q.as(u)
 	}
