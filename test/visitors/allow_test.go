@@ -2,10 +2,13 @@ package visitors
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"net/http"
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/test/harness"
@@ -224,4 +227,73 @@ func TestRequestsBeyondTheLimitAreRefusedForAWhile(t *testing.T) {
 		t.Errorf("another host gets %d", got.Status)
 	}
 	r.Eventually("the first host is served again", func() bool { return r.get("/").Status == http.StatusOK })
+}
+
+func TestLayersAtATimeAreLimitedForEachHost(t *testing.T) {
+	r := start(t, "max_fills = 1\n")
+	first, second := image.Blobs[1], image.Blobs[2]
+	began, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	r.hub.Set(func(o *quirky.Options) {
+		o.Intercept = func(_ quirky.Part, _ http.ResponseWriter, q *http.Request) bool {
+			if q.Method == http.MethodGet && strings.HasSuffix(q.URL.Path, first.Digest.String()) {
+				once.Do(func() { close(began) })
+				<-goOn
+			}
+			return false
+		}
+	})
+	path := func(b quirky.Blob) string { return "/v2/" + public + "/blobs/" + b.Digest.String() }
+	results := make(chan harness.Answer, 2)
+	go func() { results <- r.get(path(first)) }()
+	<-began
+	go func() { results <- r.get(path(second)) }()
+	neighbour := r.bridge.NewGuest("172.30.9.3")
+	if got := r.ask(neighbour, http.MethodGet, path(image.Blobs[0])); got.Status != http.StatusOK {
+		t.Errorf("another host gets %d meanwhile: %s", got.Status, got.Says())
+	}
+	r.engineIsServed("meanwhile")
+	if n := r.hub.Count(quirky.Registry, http.MethodGet, path(second)); n != 0 {
+		t.Errorf("the second layer was asked for while the first one was fetched")
+	}
+	close(goOn)
+	for range 2 {
+		// On a very busy machine the second request may have waited for too long.
+		if got := <-results; got.Status != http.StatusOK && got.Status != http.StatusTooManyRequests {
+			t.Errorf("%d: %s", got.Status, got.Says())
+		}
+	}
+	if got := r.get(path(second)); !bytes.Equal(got.Body, second.Bytes) {
+		t.Errorf("afterwards: %d %s", got.Status, got.Says())
+	}
+}
+
+func TestBytesInASecondAreLimitedForEachHost(t *testing.T) {
+	r := start(t, "rate = \"64KiB\"\n")
+	large := quirky.NewImage(true, "large", 8<<20, 50<<10)
+	r.hub.Add("library/large", "v1", large)
+	path := func(i int) string { return "/v2/library/large/blobs/" + large.Blobs[i].Digest.String() }
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+siteName+path(1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := (&http.Client{Transport: r.transport(r.guest)}).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	// The other host has a rate of its own, and needs less than that.
+	neighbour := r.bridge.NewGuest("172.30.9.3")
+	if got := r.ask(neighbour, http.MethodGet, path(2)); !bytes.Equal(got.Body, large.Blobs[2].Bytes) {
+		t.Errorf("another host gets %d: %s", got.Status, got.Says())
+	}
+	r.engineIsServed("meanwhile")
+	cancel()
+	// The whole layer would take two minutes.
+	got, err := io.ReadAll(response.Body)
+	if err == nil || len(got) == len(large.Blobs[1].Bytes) || !bytes.HasPrefix(large.Blobs[1].Bytes, got) {
+		t.Errorf("8 MiB at 64 KiB/s: %d bytes came, %v", len(got), err)
+	}
 }
