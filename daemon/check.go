@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/daemon/certificate"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -34,6 +35,11 @@ func Check(c *config.Config, version string) ([]*problem.Problem, error) {
 	}
 	if p := checkCache(c.Cache.Dir); p != nil {
 		list = append(list, p)
+	}
+	if s := c.Site; s.Cert != "" {
+		if p := certificate.Check(s.Cert, s.Key); p != nil {
+			list = append(list, p)
+		}
 	}
 	return list, nil
 }

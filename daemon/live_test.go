@@ -3,6 +3,7 @@ package daemon
 import (
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,5 +46,22 @@ func TestEveryKindOfProblemHasAChineseTitle(t *testing.T) {
 		if body := w.Body.String(); !strings.Contains(body, string(kind.Code)) || strings.Contains(body, "TITLE") {
 			t.Errorf("%s has no Chinese title: add it to daemon/web/words.go", kind.Code)
 		}
+	}
+}
+
+func TestDownloadsOfOneImageAreShownAsOne(t *testing.T) {
+	size := func(n int64) *int64 { return &n }
+	got := downloadsShown([]activity.Download{
+		{Image: "a", Engine: "docker", From: "r", Sent: 1, Size: size(10)},
+		{Image: "a", Engine: "docker", From: "r", Sent: 2, Size: size(20)},
+		{Image: "a", Engine: "docker", Sent: 4},
+		{Image: "a", Engine: "docker", Sent: 8, Size: size(20)},
+		{Image: "a", Engine: "podman", From: "r", Sent: 3, Size: size(30)},
+	})
+	want := []web.Download{
+		{Image: "a", Engine: "docker", From: "r", Sent: 3, Size: 30}, {Image: "a", Engine: "docker", Sent: 12}, {Image: "a", Engine: "podman", From: "r", Sent: 3, Size: 30},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
