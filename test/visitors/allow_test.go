@@ -131,22 +131,24 @@ func TestVisitorsAreNeverTrusted(t *testing.T) {
 	t.Error("the engine has not used the login, so that the test shows nothing")
 }
 
+// logins returns how many tokens were fetched with the daemon's login.
+func (r *rig) logins() (n int) {
+	for _, request := range r.hub.Requests(quirky.Token, "", "") {
+		if request.Authorization() != "" {
+			n++
+		}
+	}
+	return n
+}
+
 func TestPrivateImageNeverComesOutThroughTheQuota(t *testing.T) {
 	r := start(t, "logins = [\"docker.io\"]\n")
-	logins := func() (n int) {
-		for _, request := range r.hub.Requests(quirky.Token, "", "") {
-			if request.Authorization() != "" {
-				n++
-			}
-		}
-		return n
-	}
-	if got := r.get(appManifest); got.Status != http.StatusOK || logins() != 1 {
-		t.Fatalf("a public image: %d, and the login was used %d times", got.Status, logins())
+	if got := r.get(appManifest); got.Status != http.StatusOK || r.logins() != 1 {
+		t.Fatalf("a public image: %d, and the login was used %d times", got.Status, r.logins())
 	}
 	everything := func(repository string, of quirky.Image) {
 		t.Helper()
-		before := logins()
+		before := r.logins()
 		for range 2 {
 			for _, what := range []string{"manifests/v1", "manifests/" + of.Digest.String(), "blobs/" + of.Blobs[1].Digest.String(), "tags/list", "referrers/" + of.Digest.String()} {
 				for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -156,7 +158,7 @@ func TestPrivateImageNeverComesOutThroughTheQuota(t *testing.T) {
 				}
 			}
 		}
-		if n := logins() - before; n != 0 {
+		if n := r.logins() - before; n != 0 {
 			t.Errorf("the login was used %d times for %s", n, repository)
 		}
 	}
@@ -167,6 +169,32 @@ func TestPrivateImageNeverComesOutThroughTheQuota(t *testing.T) {
 	moved := quirky.NewImage(true, "pushed later", 1000)
 	r.hub.Add(public, "v1", moved)
 	everything(public, moved)
+	r.engineIsServed("meanwhile")
+}
+
+func TestLoginIsNotLentWhenLittleOfItsRateLimitRemains(t *testing.T) {
+	r := start(t, "logins = [\"docker.io\"]\n")
+	spent := func(repository string) int {
+		t.Helper()
+		r.hub.Add(repository, "v1", image)
+		before := r.logins()
+		if got := r.get("/v2/" + repository + "/manifests/v1"); got.Status != http.StatusOK || !bytes.Equal(got.Body, image.Bytes) {
+			t.Fatalf("%s: %d %s", repository, got.Status, got.Says())
+		}
+		return r.logins() - before
+	}
+	if n := spent("library/one"); n != 1 {
+		t.Fatalf("with the whole limit, the login was used %d times", n)
+	}
+	r.hub.Set(func(o *quirky.Options) {
+		o.Limit.Header = http.Header{"Ratelimit-Limit": {"200;w=21600"}, "Ratelimit-Remaining": {"40;w=21600"}}
+	})
+	if n := spent("library/two"); n != 1 {
+		t.Fatalf("before it is known that little remains, the login was used %d times", n)
+	}
+	if n := spent("library/three"); n != 0 {
+		t.Errorf("when a fifth remains, the login was used %d times", n)
+	}
 	r.engineIsServed("meanwhile")
 }
 
