@@ -27,7 +27,7 @@ the ports. If nothing else has changed, the file is as it was before, to the byt
 certificates stay in /var/lib/sidemirror/site.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s := siteEdit{source: config.Source{Path: g.configPath, Environ: os.Environ()}, out: cmd.OutOrStdout(), json: asJSON, systemd: systemdRuns}
+			s := siteEdit{source: config.Source{Path: g.configPath, Environ: os.Environ()}, out: cmd.OutOrStdout(), json: asJSON, systemd: servedBySystemd}
 			return s.disable(cmd.Context())
 		},
 	}

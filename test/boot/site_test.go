@@ -65,7 +65,7 @@ func TestMirrorOnADomainIsServedInFiveCommands(t *testing.T) {
 			t.Errorf("the response is\n%s", out)
 		}
 	})
-	m.step("a restart refuses no connection", func(t testing.TB) {
+	m.step("the site is there after a restart", func(t testing.TB) {
 		m.run("systemctl restart sidemirror")
 		m.siteServes(t, ca)
 	})

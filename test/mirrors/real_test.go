@@ -2,10 +2,13 @@ package mirrors
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/process"
@@ -89,7 +92,8 @@ func TestEnginesPullThroughASidemirrorBehindTLSForSeveralRegistries(t *testing.T
 	}
 }
 
-// A site knows the registry from its name.
+// A site knows the registry from its name. This one wants a login, which the outer sidemirror has
+// under that name.
 func TestEnginesPullThroughTheSiteOfAnotherSidemirror(t *testing.T) {
 	hub := quirky.New(t, quirky.Options{})
 	image := quirky.NewImage(true, "site", 200_000, 1000)
@@ -97,14 +101,26 @@ func TestEnginesPullThroughTheSiteOfAnotherSidemirror(t *testing.T) {
 	ca, certificate, key := registry.Certificate(t, "docker.mirror.test")
 	address := harness.FreeAddress(t)
 	_, port, _ := strings.Cut(address, ":")
+	const password = "canary-of-the-site"
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.DefaultCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := filepath.Join(t.TempDir(), "site.htpasswd")
+	if err := os.WriteFile(users, fmt.Appendf(nil, "robot:%s\n", hash), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	harness.Start(t, harness.Options{
 		Registries: []harness.Registry{{Name: "docker.io", Upstreams: []string{hub.URL()}, Hosts: []string{"docker.mirror.test"}}},
-		Extra:      fmt.Sprintf("\n[site]\nlisten = [%q]\ncert = %q\nkey = %q\nallow = [\"127.0.0.0/8\"]\n", address, certificate, key),
+		Extra:      fmt.Sprintf("\n[site]\nlisten = [%q]\ncert = %q\nkey = %q\nallow = [\"127.0.0.0/8\"]\nusers = %q\n", address, certificate, key, users),
+		Secrets:    []string{password},
 	})
 	s := harness.Start(t, harness.Options{
 		Hosts:      "127.0.0.1 localhost docker.mirror.test\n",
 		Registries: []harness.Registry{{Name: "docker.io", Upstreams: []string{"https://docker.mirror.test:" + port}, CA: ca}},
+		Logins:     map[string]string{"docker.mirror.test:" + port: "robot:" + password},
 	})
+	s.DoWith(harness.ClientAs(t, harness.Untrusted), "GET", "/v2/library/app/manifests/v1?ns=docker.io", nil).Is(t, "a caller for whom no login is used", 401)
 	newEngines(t, s).pull("library/app", "v1")
 }
 
