@@ -90,7 +90,7 @@ func TestGuessesMustWaitLongerAndLonger(t *testing.T) {
 	waits := []time.Duration{0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60}
 	for i, want := range waits {
 		err := try(t, u, home, "ann", fmt.Sprint("guess", i))
-		if w, waits := errors.AsType[*WaitError](err); want == 0 && err != ErrWrong || want > 0 && (!waits || w.After != want*time.Second) {
+		if w, waits := errors.AsType[*WaitError](err); want == 0 && !errors.Is(err, ErrWrong) || want > 0 && (!waits || w.After != want*time.Second) {
 			t.Fatalf("guess %d: %v, want a wait of %d s", i, err, want)
 		}
 		if want == 0 {
@@ -101,7 +101,7 @@ func TestGuessesMustWaitLongerAndLonger(t *testing.T) {
 			t.Fatalf("guess %d: the right password is accepted during the wait", i)
 		}
 		c.pass(want * time.Second)
-		if err := try(t, u, home, "ann", fmt.Sprint("another guess", i)); err != ErrWrong {
+		if err := try(t, u, home, "ann", fmt.Sprint("another guess", i)); !errors.Is(err, ErrWrong) {
 			t.Fatalf("after the wait of guess %d: %v", i, err)
 		}
 	}
@@ -127,7 +127,7 @@ func TestGuessesForManyUsersMustWait(t *testing.T) {
 		if err := try(t, u, home, "bob", "bob's"); err != nil {
 			t.Fatalf("%d: %v", i, err)
 		}
-		if err := try(t, u, home, fmt.Sprint("user", i), "guess"); err != ErrWrong {
+		if err := try(t, u, home, fmt.Sprint("user", i), "guess"); !errors.Is(err, ErrWrong) {
 			t.Fatalf("%d: %v", i, err)
 		}
 	}
@@ -221,13 +221,13 @@ func TestChangesOfTheFile(t *testing.T) {
 	}
 	write(t, path, "ann:"+hashOf(t, "new")+"\nbob:"+hashOf(t, "bob's"))
 	u.Read(path)
-	if u.Problem() != nil || u.Current(ann) || try(t, u, home, "ann", "right") != ErrWrong || try(t, u, home, "ann", "new") != nil {
+	if u.Problem() != nil || u.Current(ann) || !errors.Is(try(t, u, home, "ann", "right"), ErrWrong) || try(t, u, home, "ann", "new") != nil {
 		t.Error("the old password is accepted, or the new one is not")
 	}
 	write(t, path, "bob:"+hashOf(t, "bob's"))
 	u.Read(path)
 	c.pass(longestWait)
-	if try(t, u, home, "ann", "new") != ErrWrong {
+	if !errors.Is(try(t, u, home, "ann", "new"), ErrWrong) {
 		t.Error("a user who was removed is accepted")
 	}
 	u.Read(path + ".missing")
