@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -52,7 +53,7 @@ func open(all []net.Conn) (n int) {
 	for _, c := range all {
 		_ = c.SetReadDeadline(time.Now().Add(time.Millisecond)) // fails if it is closed, and so does Read
 		if _, err := c.Read(make([]byte, 1)); err != nil {
-			if e, ok := err.(net.Error); ok && e.Timeout() {
+			if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
 				n++
 			}
 		}
