@@ -126,38 +126,6 @@ func TestPullsAreAsWithoutTheStoreWhateverIsWrongWithIt(t *testing.T) {
 	}
 }
 
-func TestAStoreThatIsKilledIsNotAskedAndOneThatReturnsIs(t *testing.T) {
-	f := startFaulty(t)
-	var blobs []blob
-	for i := range 8 {
-		blobs = append(blobs, newBlob(fmt.Sprint("killed", i), 100000))
-	}
-	u := newUpstream(t, quirky.Options{}, map[string][]blob{repo: blobs})
-	h := watchedHost(t, u.URL(), f.store)
-	pull(t, h.Sidemirror, blobs[0])
-	eventually(t, "the blob is uploaded", func() bool { return f.has(blobs[0]) })
-	f.set(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { cut(w) })
-	for _, b := range blobs[1:4] {
-		pull(t, h.Sidemirror, b)
-	}
-	h.reports("shared-store-unreachable")
-	for _, b := range blobs[4:7] {
-		f.watch(b)
-		pull(t, h.Sidemirror, b)
-	}
-	if n := f.requests.Load(); n != 0 {
-		t.Errorf("a store that has failed was asked %d times for blobs", n)
-	}
-	f.set(nil) // for those of the test too
-	f.put(blobs[7], blobs[7].Bytes)
-	u.hold()
-	eventually(t, "the store is asked again", func() bool {
-		// Any request makes the daemon look whether the time has come.
-		a := h.Get("/v2/"+repo+"/blobs/"+blobs[7].Digest.String()+"?ns="+name, http.Header{"Range": nil})
-		return a.Status == http.StatusOK && bytes.Equal(a.Body, blobs[7].Bytes)
-	})
-}
-
 func TestAStoreThatIsFullServesWhatItHas(t *testing.T) {
 	for code, status := range map[string]int{"XMinioStorageFull": http.StatusInsufficientStorage, "AccessDenied": http.StatusForbidden} {
 		t.Run(code, func(t *testing.T) {

@@ -8,10 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -160,11 +158,8 @@ func (w watched) shows(line string) bool {
 // faulty is a proxy in front of a store that fails as it is set to.
 type faulty struct {
 	*store
-	requests atomic.Int64 // for blobs that are watched
-
-	mu       sync.Mutex
-	watching []string
-	fault    func(w http.ResponseWriter, r *http.Request, pass http.Handler)
+	mu    sync.Mutex
+	fault func(w http.ResponseWriter, r *http.Request, pass http.Handler)
 }
 
 func (f *faulty) set(fault func(w http.ResponseWriter, r *http.Request, pass http.Handler)) {
@@ -173,21 +168,11 @@ func (f *faulty) set(fault func(w http.ResponseWriter, r *http.Request, pass htt
 	f.fault = fault
 }
 
-// watch counts the requests for a blob.
-func (f *faulty) watch(b blob) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.watching = append(f.watching, b.Digest.Encoded())
-}
-
 // serve passes requests on, unless there is a fault.
 func (f *faulty) serve(pass http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		fault := f.fault
-		if slices.ContainsFunc(f.watching, func(object string) bool { return strings.HasSuffix(r.URL.Path, object) }) {
-			f.requests.Add(1)
-		}
 		f.mu.Unlock()
 		if fault == nil {
 			pass.ServeHTTP(w, r)
