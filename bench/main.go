@@ -59,6 +59,7 @@ var sideBySide = suite{
 		{"pull", (*bench).pull},
 		{"cold-blob", (*bench).coldBlob},
 		{"lazy", (*bench).lazy},
+		{"hung-mirror", (*bench).hungMirror},
 	},
 	limit: 15 * time.Minute,
 }

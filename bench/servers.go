@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -162,6 +163,10 @@ func (b *bench) sidemirrorWith(store, dir, address string, upstream *upstream) (
 	if upstream.ca != "" {
 		ca = fmt.Sprintf("ca = %q\n", upstream.ca)
 	}
+	var upstreams strings.Builder
+	for _, u := range append(slices.Clone(upstream.mirrors), upstream.scheme+"://"+upstream.address) {
+		fmt.Fprintf(&upstreams, "%q, ", u)
+	}
 	config := fmt.Sprintf(`listen = [%q]
 shutdown_timeout = "5s"
 [cache]
@@ -172,10 +177,10 @@ store = %q
 [trust]
 uids = [%d]
 [registry.%q]
-upstreams = ["%s://%s"]
+upstreams = [%s]
 %s[log]
 level = "info"
-`, address, store, minFree, filepath.Join(dir, "store.json"), os.Getuid(), namespace, upstream.scheme, upstream.address, ca)
+`, address, store, minFree, filepath.Join(dir, "store.json"), os.Getuid(), namespace, &upstreams, ca)
 	path := filepath.Join(dir, "config.toml")
 	return []string{b.binary, "serve", "--config", path}, os.WriteFile(path, []byte(config), 0o600)
 }

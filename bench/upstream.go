@@ -24,8 +24,9 @@ import (
 // sends goes through its network.
 type upstream struct {
 	address string
-	scheme  string // "http" or "https"
-	ca      string // of https: the path of the authority to trust
+	scheme  string   // "http" or "https"
+	ca      string   // of https: the path of the authority to trust
+	mirrors []string // URLs of what sidemirror asks before it
 	server  *http.Server
 	done    chan struct{}
 

@@ -34,8 +34,7 @@ func (d *daemon) Status(now time.Time) admin.Status {
 	}
 	s.Configuration.InForce = s.Configuration.Reason == ""
 	more := d.state()
-	s.Logins, s.Outbound, s.Guests, s.Refused = more.Logins, more.Outbound, more.Guests, more.Refused
-	s.Site = d.site.report()
+	s.Logins, s.Outbound, s.Guests, s.Site, s.Refused = more.Logins, more.Outbound, more.Guests, more.Site, more.Refused
 	return s
 }
 

@@ -30,10 +30,11 @@ import (
 type caches struct {
 	access   proxy.AccessLog // of the services that it makes
 	observer observe.Observer
-	tracer   observe.Tracer  // nil: no request is followed
-	live     func() web.Live // what the page shows
-	refused  peer.Refusals   // by any of them
-	visitors *visitor.Site   // nil: none is admitted
+	tracer   observe.Tracer                 // nil: no request is followed
+	notices  func(registry string) []string // for the person who pulls
+	live     func() web.Live                // what the page shows
+	refused  peer.Refusals                  // by any of them
+	visitors *visitor.Site                  // nil: none is admitted
 
 	mu   sync.Mutex
 	open []*cacheFolder
@@ -83,7 +84,7 @@ func (s *caches) newService(c *config.Config, found handover.Handover, at []neti
 // serve makes a proxy that stores content in f, or nowhere if f is nil.
 func (f *cacheFolder) serve(s *caches, c *config.Config, found handover.Handover, at []netip.AddrPort, version string, log *logrus.Logger) (service, error) {
 	parts := proxyParts{
-		version: version, log: log, access: s.access, observer: s.observer, tracer: s.tracer, found: found, live: s.live,
+		version: version, log: log, access: s.access, observer: s.observer, tracer: s.tracer, found: found, live: s.live, notices: s.notices,
 		visitors: s.visitors,
 		trust:    peer.NewTrust(c.Trust.UIDs, c.Trust.Units, &s.refused),
 	}

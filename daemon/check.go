@@ -8,8 +8,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemirror/sidemirror/daemon/certificate"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/internal/problem"
+	"github.com/sidemirror/sidemirror/proxy/visitor/users"
 )
 
 // Check finds out whether the calling thread could serve with c, and changes nothing. The error is
@@ -34,6 +36,16 @@ func Check(c *config.Config, version string) ([]*problem.Problem, error) {
 	}
 	if p := checkCache(c.Cache.Dir); p != nil {
 		list = append(list, p)
+	}
+	if s := c.Site; s.Cert != "" {
+		if p := certificate.Check(s.Cert, s.Key); p != nil {
+			list = append(list, p)
+		}
+	}
+	if file := c.Site.Users; file != "" {
+		if p := users.CheckFile(file); p != nil {
+			list = append(list, p)
+		}
 	}
 	return list, nil
 }

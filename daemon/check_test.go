@@ -28,6 +28,7 @@ func TestCheckFindsWhatServeNeeds(t *testing.T) {
 	broken := file("broken.json", `{`, 0o600)
 	pem := file("ca.pem", newCertificate(t), 0o644)
 	noPEM := file("no.pem", "nothing", 0o644)
+	people := file("site.htpasswd", "ann:$2y$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe\n", 0o640)
 	ghcr := "[registry.'ghcr.io']\n"
 	for name, tt := range map[string]struct {
 		text    string
@@ -47,6 +48,9 @@ func TestCheckFindsWhatServeNeeds(t *testing.T) {
 		"a broken store":                    {"[credentials]\nstore = '" + broken + "'\n", []string{"credentials-unreadable"}, ""},
 		"a cache in a new folder":           {"[cache]\ndir = '" + dir + "/a/b'\n", nil, ""},
 		"a cache in a file":                 {"[cache]\ndir = '" + logins + "/b'\n", []string{"cache-unwritable"}, ""},
+		"users of the site":                 {"[site]\nusers = '" + people + "'\n", nil, ""},
+		"users of the site that are none":   {"[site]\nusers = '" + noPEM + "'\n", []string{"site-users-unreadable"}, ""},
+		"users of the site that are gone":   {"[site]\nusers = '/etc/nonexistent/users'\n", []string{"site-users-unreadable"}, ""},
 		"no cache":                          {"[cache]\ndir = ''\n", nil, ""},
 	} {
 		if !strings.Contains(tt.text, "[cache]") {

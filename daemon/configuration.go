@@ -146,13 +146,14 @@ func (d *daemon) replace(next *config.Config) error {
 	if err != nil {
 		return listenError{err}
 	}
-	s, err := d.build(next, d.readHandover(next), sockets.addrs, d.log)
+	found := d.readHandover(next)
+	s, err := d.build(next, found, sockets.addrs, d.log)
 	if err != nil {
 		sockets.cancel()
 		return err
 	}
 	d.refusing = false
-	d.commit(next, s, sockets)
+	d.commit(next, found, s, sockets)
 	return nil
 }
 
@@ -163,11 +164,11 @@ func (d *daemon) refuse(addrs []netip.AddrPort) error {
 		return listenError{err}
 	}
 	d.refusing = true
-	d.commit(config.Default(), refusal{}, sockets)
+	d.commit(config.Default(), handover.Handover{}, refusal{}, sockets)
 	return nil
 }
 
-func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
+func (d *daemon) commit(c *config.Config, found handover.Handover, s service, sockets *socketChange) {
 	d.configureLog(c)
 	d.config = c
 	upstreams := upstreamsOf(c)
@@ -183,7 +184,7 @@ func (d *daemon) commit(c *config.Config, s service, sockets *socketChange) {
 	sockets.commit(d.serve)
 	d.line.puts(served{file: c.File, addresses: texts(d.sockets.addresses()), registries: registriesOf(c)})
 	d.guests.set(c.Guests)
-	d.site.set(c)
+	d.site.set(c, found)
 	d.watchdog.url.Store(new(d.ownURL()))
 }
 

@@ -82,6 +82,7 @@ type daemon struct {
 	metrics   *metrics.Metrics
 	scraped   metricsListener
 	traces    traces
+	notices   atomic.Pointer[map[string][]string] // for people who pull, by registry; nil: none
 	version   string
 	started   time.Time
 	rechecked time.Time // upstreams that are out of reach
@@ -108,6 +109,7 @@ func newDaemon(source config.Source, stderr io.Writer) *daemon {
 	d.health = health.New(d.logProblem)
 	d.observe("")
 	d.caches.live = d.live
+	d.caches.notices = d.noticesFor
 	return d
 }
 

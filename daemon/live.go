@@ -35,6 +35,7 @@ func (d *daemon) live() web.Live {
 			Stored: p.Bytes.Cache, Fetched: p.Bytes.Upstream + p.Bytes.Prefetch,
 		})
 	}
+	l.Downloads = downloadsShown(a.Downloads)
 	c := d.shown.Load()
 	for _, u := range a.Upstreams {
 		shown := web.Upstream{Registry: registryOf(c, u.Name), Host: u.Name, Away: !u.Reachable, Why: u.Reason}
@@ -77,6 +78,33 @@ func enginesShown(engines []handover.Engine) (list []web.Engine) {
 	}
 	return list
 }
+
+// downloadsShown sums what is being sent of each image to each engine from one server.
+func downloadsShown(all []activity.Download) (list []web.Download) {
+	for _, d := range all {
+		i := slices.IndexFunc(list, func(l web.Download) bool {
+			return l.Image == d.Image && l.Engine == d.Engine && l.From == d.From
+		})
+		if i < 0 {
+			list = append(list, web.Download{Image: d.Image, Engine: d.Engine, From: d.From})
+			i = len(list) - 1
+		}
+		list[i].Sent += d.Sent
+		switch {
+		case d.Size == nil:
+			list[i].Size = unknownSize
+		case list[i].Size != unknownSize:
+			list[i].Size += *d.Size
+		}
+	}
+	for i := range list {
+		list[i].Size = max(list[i].Size, 0)
+	}
+	return list
+}
+
+// unknownSize is the size of downloads of which one has no known size.
+const unknownSize = -1
 
 // trafficOf sums the traffic of minutes over slices of sliceLength, the last of which ends now.
 func trafficOf(minutes []activity.Traffic) []web.Traffic {

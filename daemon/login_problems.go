@@ -22,12 +22,20 @@ func (p *registryProxy) Problems() []*problem.Problem {
 	for _, s := range p.logins.sources {
 		list = append(list, s.problems()...)
 	}
+	for _, r := range p.RefusedLogins() {
+		list = append(list, refusedProblem(r))
+	}
+	return list
+}
+
+// RefusedLogins returns the logins in use that a registry refused.
+func (p *registryProxy) RefusedLogins() (list []upstream.RefusedLogin) {
 	_, refused := p.Logins()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	for _, r := range refused {
 		if p.logins.inUse(ctx, r) {
-			list = append(list, refusedProblem(r))
+			list = append(list, r)
 		}
 	}
 	return list

@@ -51,6 +51,7 @@ func (d *daemon) examine(now time.Time) {
 	set("logins", logins...)
 	set("upstreams", d.upstreamProblems(now)...)
 	set("rate limits", d.rateLimitProblems(now)...)
+	d.setNotices(now)
 }
 
 // logProblem logs a problem that is new or over.

@@ -79,8 +79,9 @@ type proxyParts struct {
 	access    proxy.AccessLog
 	observer  observe.Observer
 	tracer    observe.Tracer // nil: no request is followed
-	trust     *peer.Trust    // nil: no caller is trusted
-	store     *cache.Dir     // nil: nothing is stored
+	notices   func(registry string) []string
+	trust     *peer.Trust // nil: no caller is trusted
+	store     *cache.Dir  // nil: nothing is stored
 	transfers *transfer.Transfers
 	live      func() web.Live
 	visitors  *visitor.Site // nil: none is admitted
@@ -124,6 +125,7 @@ func newProxy(c *config.Config, at []netip.AddrPort, of proxyParts) (*registryPr
 		AccessLog:   of.access,
 		Observer:    of.observer,
 		Tracer:      of.tracer,
+		Notices:     of.notices,
 	}
 	served := &registryProxy{logins: logins, outbound: out}
 	if of.store != nil {

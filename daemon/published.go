@@ -64,6 +64,7 @@ func (d *daemon) state() state.State {
 		}
 	}
 	s.Guests, _ = d.guests.report()
+	s.Site = d.site.report()
 	if p, ok := d.handler.get().service.(interface{ Outbound() *state.Outbound }); ok {
 		s.Outbound = p.Outbound()
 	}

@@ -36,7 +36,7 @@ func serving(t *testing.T, text string, log *bytes.Buffer) (d *daemon, c *config
 		t.Fatal(err)
 	}
 	d.server = d.newServer()
-	d.commit(c, svc, change)
+	d.commit(c, handover.Handover{}, svc, change)
 	t.Cleanup(func() {
 		_ = d.server.Close()
 		d.accepting.Wait()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/certificate"
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/logging"
 	"github.com/sidemirror/sidemirror/daemon/state"
@@ -39,6 +41,7 @@ type site struct {
 	mu       sync.Mutex
 	settings config.Site
 	names    []string
+	forward  func(*http.Request) (*url.URL, error) // through which the ACME server is asked; nil: none
 	secure   *http.Server
 	plain    *http.Server // redirects
 	faults   io.Closer    // of the servers
@@ -81,13 +84,14 @@ func stateFolder() string {
 }
 
 // set puts the site of c in force.
-func (s *site) set(c *config.Config) {
+func (s *site) set(c *config.Config, found handover.Handover) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
 	s.settings, s.names = c.Site, c.SiteNames()
+	s.forward = chooseOutbound(c, environmentProxy(), found.Proxy).forRequest
 	if s.configured() {
 		s.start()
 	}
@@ -128,7 +132,7 @@ func (s *site) certify() {
 		Folder: filepath.Join(stateFolder(), "site"),
 		ACME: certificate.Server{
 			Directory: s.settings.ACMEDirectory, CA: s.settings.ACMECA, Email: s.settings.ACMEEmail,
-			AcceptTerms: s.settings.ACMEAcceptTerms, HTTP01: s.redirects(),
+			AcceptTerms: s.settings.ACMEAcceptTerms, HTTP01: s.redirects(), Proxy: s.forward,
 		},
 	})
 	switch acme := s.settings.TLS == "acme"; {

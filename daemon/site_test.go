@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/handover"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/proxy/access"
 )
@@ -140,7 +141,7 @@ func TestSiteAddressThatIsTakenIsOpenedWhenItIsFree(t *testing.T) {
 	d.work = t.Context()
 	d.server = d.newServer()
 	d.handler.swap(newGeneration(t.Context(), &fake{name: "site", closed: make(chan struct{})}))
-	d.site.set(mustLoad(t, siteConfig("127.0.0.1:305", taken.Addr().String(), "tls = 'off'\n")))
+	d.site.set(mustLoad(t, siteConfig("127.0.0.1:305", taken.Addr().String(), "tls = 'off'\n")), handover.Handover{})
 	defer func() { d.site.close(); d.site.drain(t.Context()) }()
 	if list := d.site.problems(); len(list) != 1 || list[0].Code != "site-not-served" || list[0].Hint == "" {
 		t.Errorf("got %v", list)
@@ -194,11 +195,11 @@ func TestSocketsOfSystemdsServeTheSiteUntilItsSettingsChange(t *testing.T) {
 	d.server = d.newServer()
 	d.handler.swap(newGeneration(t.Context(), &fake{name: "site", closed: make(chan struct{})}))
 	d.site.handedOver = []*net.TCPListener{l}
-	d.site.set(mustLoad(t, text+"tls = 'off'\n"))
+	d.site.set(mustLoad(t, text+"tls = 'off'\n"), handover.Handover{})
 	defer func() { d.site.close(); d.site.drain(t.Context()) }()
 	at := l.Addr().String()
 	wantAnswer(t, at, "site")
-	d.site.set(mustLoad(t, text+fmt.Sprintf("cert = %q\nkey = %q\n", cert, key)))
+	d.site.set(mustLoad(t, text+fmt.Sprintf("cert = %q\nkey = %q\n", cert, key)), handover.Handover{})
 	waitFor(t, func() bool {
 		resp, err := siteClient(t, at, pool).Get("https://" + siteName + "/")
 		if err != nil {

@@ -41,7 +41,7 @@ func TestStatusLineShowsPresentProblemsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.server = d.newServer()
-	d.commit(c, svc, change)
+	d.commit(c, handover.Handover{}, svc, change)
 	d.inForce("the test")
 	defer func() {
 		_ = d.server.Close()

@@ -58,7 +58,13 @@ func (d *daemon) shut(ctx context.Context, patience time.Duration) {
 	d.accepting.Wait() // from here on the limiter counts every connection
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	d.site.drain(ctx)
+	// Other hosts may take all of that time, and the engines do not have less of it for that.
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		d.site.drain(ctx)
+	}()
+	defer func() { <-drained }()
 	if !d.limiter.Drain(ctx) {
 		d.log.Warn("cutting what did not finish in time")
 	}

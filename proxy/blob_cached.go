@@ -55,6 +55,11 @@ func (p *Proxy) serveStored(w *response, r *request, stored *cache.Blob) error {
 		unsatisfiable(w, 0)
 		return nil
 	}
+	size := stored.Size
+	if ranges := parseRanges(r.http.Header, r.Digest); ranges != nil {
+		size = sizeOf(partsOf(ranges, stored.Size))
+	}
+	defer p.downloading(w, size)()
 	http.ServeContent(w, r.http, "", time.Time{}, stored.File)
 	if errors.Is(w.failure, syscall.EIO) { // a socket has no such error
 		p.dropUnreadable(r)

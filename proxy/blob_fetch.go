@@ -105,6 +105,7 @@ func (p *Proxy) sendBlob(w *response, r *request, reader *transfer.Reader) error
 		return err
 	}
 	var err error
+	defer p.downloading(w, sizeOf(parts))()
 	if len(parts) == 1 {
 		if status == http.StatusPartialContent {
 			h.Set("Content-Range", contentRange(parts[0], reader.Size))
@@ -123,6 +124,17 @@ func (p *Proxy) sendBlob(w *response, r *request, reader *transfer.Reader) error
 		p.noteStorage(w, r, reader)
 	}
 	return err
+}
+
+// sizeOf returns how many bytes parts have; -1 if that is unknown.
+func sizeOf(parts []extent.Extent) (n int64) {
+	for _, part := range parts {
+		if part.End < 0 {
+			return -1
+		}
+		n += part.Len()
+	}
+	return n
 }
 
 // noteStorage records whether what is read is stored, and logs what prevents that.

@@ -96,6 +96,11 @@ type Config struct {
 	// Observer, if not nil, is notified of what the proxy does.
 	Observer observe.Observer
 
+	// Notices, if not nil, returns what a person who pulls from a registry can do something about, such
+	// as a login that was refused. It is called for each manifest that a trusted caller gets, and must
+	// be quick.
+	Notices func(registry string) []string
+
 	// Tracer, if not nil, follows the requests.
 	Tracer observe.Tracer
 }

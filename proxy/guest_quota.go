@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -56,10 +57,16 @@ func (r *request) fetchLent(ctx context.Context, l *accessLine, how manifestQuer
 	resp, _, err := upstream.Pool{u}.Do(ctx, q, func(*upstream.Upstream) upstream.Identity {
 		return upstream.Identity{Access: &auth.Access{Repository: r.Repository, Credential: login}}
 	})
+	if errors.Is(err, &oci.Error{Code: oci.TooManyRequests}) {
+		r.quota.Spent(r.registry.access(u), 0, 0)
+	}
 	if err != nil {
 		return nil, nil, nil, false
 	}
 	defer resp.Body.Close()
+	if limit, ok := upstream.RateLimitOf(resp, time.Now()); ok {
+		r.quota.Spent(r.registry.access(u), limit.Remaining, limit.Limit)
+	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, nil, nil, false
 	}

@@ -43,6 +43,7 @@ func (p *Proxy) serveManifest(w *response, r *request) error {
 	if m.stale {
 		h.Add("Warning", staleWarning)
 	}
+	p.addOwnWarnings(h, r, m)
 	if r.Digest == "" {
 		w.line.digest = m.digest
 	}

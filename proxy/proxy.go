@@ -57,6 +57,7 @@ type Proxy struct {
 	accessLog AccessLog // nil: none
 	observer  observe.Observer
 	tracer    observe.Tracer // nil: no request is followed
+	notices   func(registry string) []string
 
 	guestQuota *access.Quota // nil: no login is lent to guests
 
@@ -83,6 +84,9 @@ func New(c Config) (*Proxy, error) {
 	if c.Freshness.Timeout == 0 {
 		c.Freshness.Timeout = defaultFreshness
 	}
+	if c.Notices == nil {
+		c.Notices = func(string) []string { return nil }
+	}
 	if c.Observer == nil {
 		c.Observer = observe.Nothing{}
 	}
@@ -104,6 +108,7 @@ func New(c Config) (*Proxy, error) {
 		accessLog: c.AccessLog,
 		observer:  c.Observer,
 		tracer:    c.Tracer,
+		notices:   c.Notices,
 
 		guestQuota: access.NewQuota(c.Credentials, c.GuestLogins),
 

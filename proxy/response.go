@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"io"
+	"math"
 	"net/http"
 	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/access"
+	"github.com/sidemirror/sidemirror/proxy/observe"
 )
 
 // response is a ResponseWriter that records what has been sent, for the access line.
@@ -18,6 +20,8 @@ type response struct {
 	used   int       // of values
 
 	failure error // of the last copy of a file
+
+	download *observe.Download // nil: the body is not reported while it is sent
 }
 
 func newResponse(w http.ResponseWriter, r *http.Request) *response {
@@ -43,6 +47,9 @@ func (w *response) Write(b []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(b)
 	if w.line.http.Method != http.MethodHead { // to that, net/http sends no body
 		w.line.bytes += int64(n)
+		if w.download != nil {
+			w.download.Add(int64(n))
+		}
 	}
 	return n, err
 }
@@ -52,10 +59,37 @@ func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	if w.line.status == 0 {
 		w.line.status = http.StatusOK
 	}
-	n, err := io.Copy(w.ResponseWriter, r)
+	n, err := w.copy(r)
 	w.line.bytes += n
 	w.failure = err
 	return n, err
+}
+
+// copyStep is after how many bytes it is reported how much of a body was sent.
+const copyStep = 4 << 20
+
+// copy sends r. If the body is reported while it is sent, it does so in steps: how much of one step was
+// sent is not known before its end.
+func (w *response) copy(r io.Reader) (sent int64, err error) {
+	if w.download == nil {
+		return io.Copy(w.ResponseWriter, r)
+	}
+	all, ok := r.(*io.LimitedReader)
+	if !ok {
+		all = &io.LimitedReader{R: r, N: math.MaxInt64}
+	}
+	for all.N > 0 {
+		// net/http uses sendfile for a file behind one LimitedReader, and not behind two.
+		step := io.LimitedReader{R: all.R, N: min(all.N, copyStep)}
+		size := step.N
+		n, err := io.Copy(w.ResponseWriter, &step)
+		sent, all.N = sent+n, all.N-n
+		w.download.Add(n)
+		if err != nil || n < size {
+			return sent, err
+		}
+	}
+	return sent, nil
 }
 
 // Unwrap serves [http.ResponseController].

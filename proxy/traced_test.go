@@ -250,7 +250,7 @@ func warmManifest(tb testing.TB) func() {
 }
 
 // storing returns a proxy that stores what the upstream at a URL has.
-func storing(tb testing.TB, upstream string) *Proxy {
+func storing(tb testing.TB, upstream string, change ...func(*Config)) *Proxy {
 	tb.Helper()
 	u, err := url.Parse(upstream)
 	if err != nil {
@@ -263,6 +263,9 @@ func storing(tb testing.TB, upstream string) *Proxy {
 	reg := config.NewRegistry("docker.io")
 	reg.Upstreams = []config.Upstream{config.NewUpstream(u)}
 	c := Config{Registries: []config.Registry{reg}, Default: "docker.io", Cache: dir}
+	for _, f := range change {
+		f(&c)
+	}
 	p, err := New(c)
 	if err != nil {
 		tb.Fatal(err)

@@ -45,7 +45,7 @@ type siteFlags struct {
 }
 
 func newSiteEnableCommand(g *globals) *cobra.Command {
-	s := siteEdit{systemd: systemdRuns}
+	s := siteEdit{systemd: servedBySystemd}
 	var f siteFlags
 	cmd := f.command(&s)
 	cmd.PreRun = func(cmd *cobra.Command, _ []string) {
@@ -75,7 +75,12 @@ run the command again with all names and flags.`,
 		Example: `  sudo sidemirror site enable docker.example.com --accept-terms
   sudo sidemirror site enable docker.example.com ghcr.example.com=ghcr.io \
     --accept-terms --allow 10.0.0.0/8`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return misused(cmd, errors.New("name the domain, as docker.example.com"))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			settings, err := f.settings(args)
 			if err != nil {
@@ -146,7 +151,7 @@ type siteEdit struct {
 	source  config.Source
 	out     io.Writer
 	json    bool
-	systemd func() bool // reports whether it runs here
+	systemd func(file string) bool // reports whether it runs the proxy with that file
 }
 
 // siteChange is what "sidemirror site enable --json" and "site disable --json" print. docs/json.md
@@ -165,7 +170,7 @@ func (s siteEdit) enable(ctx context.Context, settings []siteconfig.Setting) err
 		return err
 	}
 	done.Names = c.SiteNames()
-	if s.systemd() {
+	if s.systemd(done.File) {
 		switch err := (sdnotify.Units{}).EnableSite(ctx); {
 		case errors.Is(err, sdnotify.ErrNoSiteUnit):
 			done.Notes = append(done.Notes, &problem.Problem{
@@ -193,7 +198,7 @@ func (s siteEdit) disable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.systemd() {
+	if s.systemd(done.File) {
 		changed, err := sdnotify.Units{}.DisableSite(ctx)
 		if err != nil {
 			return &problem.Problem{
@@ -290,8 +295,9 @@ func replaceConfig(name string, data []byte, create bool) error {
 	}})
 }
 
-// systemdRuns is sd_booted(3).
-func systemdRuns() bool {
+// servedBySystemd reports whether systemd runs here (sd_booted(3)), and a configuration file is that of
+// its service. Another file is for a proxy that is run by hand.
+func servedBySystemd(file string) bool {
 	_, err := os.Stat("/run/systemd/system")
-	return err == nil
+	return err == nil && file == config.DefaultFile
 }

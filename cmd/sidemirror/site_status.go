@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,7 +27,7 @@ the ports. If nothing else has changed, the file is as it was before, to the byt
 certificates stay in /var/lib/sidemirror/site.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s := siteEdit{source: config.Source{Path: g.configPath, Environ: os.Environ()}, out: cmd.OutOrStdout(), json: asJSON, systemd: systemdRuns}
+			s := siteEdit{source: config.Source{Path: g.configPath, Environ: os.Environ()}, out: cmd.OutOrStdout(), json: asJSON, systemd: servedBySystemd}
 			return s.disable(cmd.Context())
 		},
 	}
@@ -44,7 +46,12 @@ problems, or if no site is served.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status, err := adminClient().Status(cmd.Context())
-			if err != nil {
+			switch {
+			case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+				return &problem.Problem{Code: "not-root", Text: "asking the daemon", Err: err, Hint: "run as root"}
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+				return &problem.Problem{Code: "proxy-not-running", Text: "the daemon does not run", Err: err, Hint: "systemctl start sidemirror"}
+			case err != nil:
 				return err
 			}
 			report := siteReport{Site: status.Site, Problems: []health.Problem{}}

@@ -16,7 +16,7 @@ import (
 func editSite(t *testing.T, file string, args ...string) (siteChange, error) {
 	t.Helper()
 	var out bytes.Buffer
-	s := siteEdit{source: config.Source{Path: file}, out: &out, json: true, systemd: func() bool { return false }}
+	s := siteEdit{source: config.Source{Path: file}, out: &out, json: true, systemd: func(string) bool { return false }}
 	if len(args) == 0 {
 		if err := s.disable(t.Context()); err != nil {
 			return siteChange{}, err

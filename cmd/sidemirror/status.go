@@ -41,6 +41,7 @@ type status struct {
 	Logins         []state.Login   `json:"logins,omitempty"`          // and those
 	Outbound       *state.Outbound `json:"outbound,omitempty"`        // and the forward proxy
 	Guests         []string        `json:"guests,omitempty"`          // and those
+	Site           *state.Site     `json:"site,omitempty"`            // and that
 
 	Cache    *admin.Cache       `json:"cache,omitempty"`    // members of the daemon's group see it
 	Activity *activity.Activity `json:"activity,omitempty"` // and that
@@ -224,6 +225,9 @@ func (s *status) print(p *printer) error {
 	p.outbound(s.Outbound)
 	if len(s.Guests) > 0 {
 		p.printf("%-10s  served at %s\n", "guests", printable(strings.Join(s.Guests, ", ")))
+	}
+	if s.Site != nil {
+		p.printf("%-10s  served at %s as %s\n", "site", printable(strings.Join(s.Site.Addresses, ", ")), printable(strings.Join(s.Site.Names, ", ")))
 	}
 	p.activity(s.Cache, s.Activity, time.Now())
 	for _, e := range s.Engines {

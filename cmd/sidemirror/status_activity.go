@@ -33,7 +33,7 @@ func readDaemon(ctx context.Context, c admin.Client) daemonReport {
 	if err != nil {
 		return daemonReport{State: readState()}
 	}
-	r := daemonReport{cache: s.Cache, State: state.State{Logins: s.Logins, Outbound: s.Outbound, Guests: s.Guests, Refused: s.Refused}}
+	r := daemonReport{cache: s.Cache, State: state.State{Logins: s.Logins, Outbound: s.Outbound, Guests: s.Guests, Site: s.Site, Refused: s.Refused}}
 	for _, p := range s.Problems {
 		if p.Severity == health.Error {
 			r.Problems = append(r.Problems, p.Problem)

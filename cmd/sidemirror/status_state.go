@@ -41,7 +41,7 @@ func readState() state.State {
 // addState adds what the daemon knows of itself, except its problems, which addProxy has. c is the configuration that it uses.
 func (s *status) addState(daemon state.State, c *config.Config) {
 	s.Notes = append(s.Notes, daemon.Notes...)
-	s.Logins, s.Outbound, s.Guests = daemon.Logins, daemon.Outbound, daemon.Guests
+	s.Logins, s.Outbound, s.Guests, s.Site = daemon.Logins, daemon.Outbound, daemon.Guests, daemon.Site
 	for _, r := range daemon.Refused {
 		s.RefusedCallers = append(s.RefusedCallers, refusedCaller{r, trustHint(r, c)})
 	}

@@ -17,6 +17,9 @@ type Activity struct {
 	// Pulls are those of the last hour, the one that began last first.
 	Pulls []Pull `json:"pulls"`
 
+	// Downloads are the large blobs that are being sent now, the one that began first first.
+	Downloads []Download `json:"downloads"`
+
 	// Minutes is the traffic of each of the last 60 minutes, the oldest first.
 	Minutes []Traffic `json:"minutes"`
 
@@ -33,10 +36,10 @@ type Activity struct {
 	Engines []Engine `json:"engines"`
 }
 
-// WithoutImages returns the activity without what tells which images this host runs: its pulls, and
-// the upstreams that no configuration names.
+// WithoutImages returns the activity without what tells which images this host runs: its pulls and
+// downloads, and the upstreams that no configuration names.
 func (a Activity) WithoutImages() Activity {
-	a.Pulls = []Pull{}
+	a.Pulls, a.Downloads = []Pull{}, []Download{}
 	a.Upstreams = slices.DeleteFunc(slices.Clone(a.Upstreams), func(u Upstream) bool { return !u.Configured })
 	a.RateLimits = slices.DeleteFunc(slices.Clone(a.RateLimits), func(l RateLimit) bool {
 		return !slices.ContainsFunc(a.Upstreams, func(u Upstream) bool { return u.Name == l.Upstream })

@@ -31,6 +31,7 @@ type Recorder struct {
 	// Other locks, since these are not on the path of what the cache serves.
 	limits    limits
 	upstreams upstreams
+	downloads downloads
 }
 
 // New returns a Recorder that knows nothing yet.
@@ -65,6 +66,12 @@ func (r *Recorder) RequestEnded(q *observe.Request) {
 	}
 }
 
+// DownloadBegan implements [observe.Observer].
+func (r *Recorder) DownloadBegan(d *observe.Download) { r.downloads.add(d) }
+
+// DownloadEnded implements [observe.Observer].
+func (r *Recorder) DownloadEnded(d *observe.Download) { r.downloads.remove(d) }
+
 // RateLimited implements [observe.Observer].
 func (r *Recorder) RateLimited(l observe.RateLimit) { r.limits.add(l) }
 
@@ -91,6 +98,7 @@ func (r *Recorder) Activity(now time.Time) Activity {
 	defer r.mu.Unlock()
 	a := Activity{
 		Since: r.since.UTC(), Pulls: r.pulls.list(now), Minutes: r.minutes.list(now), Day: r.hours.sum(now),
+		Downloads:  r.downloads.list(r.pulls.imageOf),
 		RateLimits: r.limits.list(now), Upstreams: r.upstreams.list(), Engines: []Engine{},
 	}
 	for name, last := range r.engines {

@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -46,6 +48,10 @@ type Server struct {
 
 	// AcceptTerms says that the administrator agrees to its terms. Without that it is not asked.
 	AcceptTerms bool
+
+	// Proxy returns the forward proxy through which a request to it is sent, as the Proxy of a transport
+	// does. If it is nil, there is none.
+	Proxy func(*http.Request) (*url.URL, error)
 
 	// HTTP01 says that [Provider.Challenge] sees the requests that arrive at port 80 of the names.
 	HTTP01 bool

@@ -28,16 +28,28 @@ const accountFile = "account.key"
 func (p *Provider) loadFiles() {
 	cert, err := readPair(p.settings.Cert, p.settings.Key)
 	if err != nil {
-		hint := "correct the file; sidemirror reads it again when it changes"
-		if errors.Is(err, fs.ErrPermission) {
-			hint = "let the user that sidemirror runs as read it, as with: setfacl -m u:sidemirror:r " + p.settings.Key
-		}
-		p.unreadable = &problem.Problem{Code: "site-certificate-unreadable", Text: "the certificate of the site cannot be read", Err: err, Hint: hint}
+		p.unreadable = unreadable(err, p.settings.Key)
 		return
 	}
 	for _, e := range p.names {
 		e.cert, e.err = cert, nil
 	}
+}
+
+// Check returns what is wrong with a certificate and its key as files of a site; nil if nothing is.
+func Check(cert, key string) *problem.Problem {
+	if _, err := readPair(cert, key); err != nil {
+		return unreadable(err, key)
+	}
+	return nil
+}
+
+func unreadable(err error, key string) *problem.Problem {
+	hint := "correct the file; sidemirror reads it again when it changes"
+	if errors.Is(err, fs.ErrPermission) {
+		hint = "let the user that sidemirror runs as read it, as with: setfacl -m u:sidemirror:r " + key
+	}
+	return &problem.Problem{Code: "site-certificate-unreadable", Text: "the certificate of the site cannot be read", Err: err, Hint: hint}
 }
 
 func readPair(certFile, keyFile string) (*tls.Certificate, error) {

@@ -64,7 +64,7 @@ func newClient(s Settings) (*acme.Client, error) {
 		return nil, fmt.Errorf("the key of the account at the ACME server: %w", err)
 	}
 	transport := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
+		Proxy:                 s.ACME.Proxy,
 		DialContext:           (&net.Dialer{Timeout: requestTimeout}).DialContext,
 		TLSHandshakeTimeout:   requestTimeout,
 		ResponseHeaderTimeout: requestTimeout,

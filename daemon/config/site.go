@@ -73,7 +73,8 @@ type Site struct {
 	// MaxRequests (max_requests) is how many requests an address may send in a second. Default 100.
 	MaxRequests int
 
-	// MaxFills (max_fills) is how many requests of one address may wait for registries. Default 32.
+	// MaxFills (max_fills) is how many blobs are fetched from registries for one address at a time.
+	// Default 32.
 	MaxFills int
 
 	// Rate (rate, a size) is how many bytes an address gets in a second. Default 0.

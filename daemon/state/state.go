@@ -50,6 +50,9 @@ type State struct {
 	// Guests are the addresses at which guests are served, as "172.17.0.1:305 (docker0)".
 	Guests []string `json:"guests,omitempty"`
 
+	// Site is the mirror on a domain of its own; nil if there is none.
+	Site *Site `json:"site,omitempty"`
+
 	// Outbound is the forward proxy through which registries are reached; nil if there is none.
 	Outbound *Outbound `json:"outbound,omitempty"`
 

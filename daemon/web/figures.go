@@ -22,7 +22,9 @@ type liveView struct {
 	Traffic  trafficChart
 	Pulls    []pullRow
 	Earlier  int // pulls that are not in Pulls
-	Servers  []serverRow
+
+	Downloads []downloadRow
+	Servers   []serverRow
 }
 
 // figure is a tile: a large number and what explains it.
@@ -54,6 +56,13 @@ type pullRow struct {
 	Kind string // of the sign before Source
 }
 
+type downloadRow struct {
+	Registry, Name, Engine, Progress, Source string
+
+	Kind  string // of the sign before the name
+	Share int    // percent; less than 0 if it is not known
+}
+
 type problemRow struct {
 	Problem
 	Tone  tone
@@ -67,9 +76,10 @@ type serverRow struct {
 
 // most bounds what lists of the page show.
 const (
-	mostPulls    = 25
-	mostServers  = 24
-	mostProblems = 12
+	mostPulls     = 25
+	mostDownloads = 8
+	mostServers   = 24
+	mostProblems  = 12
 )
 
 func newLiveView(l Live, detailed bool, w words) liveView {
@@ -90,6 +100,9 @@ func newLiveView(l Live, detailed bool, w words) liveView {
 	}
 	for _, p := range l.Pulls[:min(len(l.Pulls), mostPulls)] {
 		v.Pulls = append(v.Pulls, newPullRow(p, l.At, w))
+	}
+	for _, d := range l.Downloads[:min(len(l.Downloads), mostDownloads)] {
+		v.Downloads = append(v.Downloads, newDownloadRow(d, w))
 	}
 	for _, u := range l.Upstreams[:min(len(l.Upstreams), mostServers)] {
 		row := serverRow{Registry: u.Registry, Host: u.Host, State: w.say("reachable"), Why: u.Why, Away: u.Away}
@@ -258,13 +271,10 @@ var imagePrefix = lazyregexp.New(`^(docker\.io/library|[^/]*[.:][^/]*)/`)
 func newPullRow(p Pull, now time.Time, w words) pullRow {
 	total := p.Stored + p.Fetched
 	r := pullRow{
-		Name: p.Image, Engine: p.Engine, Size: size(total), Speed: "–",
+		Engine: p.Engine, Size: size(total), Speed: "–",
 		When: w.ago(now, p.Start), Exact: p.Start.UTC().Format(time.RFC3339), Time: seconds(p.Took, w),
 	}
-	// The registry, and "library/" of Docker Hub, matter less than the rest of the name.
-	if i := len(imagePrefix().FindString(p.Image)); i > 0 {
-		r.Registry, r.Name = p.Image[:i], p.Image[i:]
-	}
+	r.Registry, r.Name = splitImage(p.Image)
 	switch {
 	case p.Failed:
 		r.Kind, r.Source = "bad", w.say("failed")
@@ -279,6 +289,25 @@ func newPullRow(p Pull, now time.Time, w words) pullRow {
 	}
 	if !p.Failed && !p.Checked && p.Took > 0 {
 		r.Speed = size(int64(float64(total)/p.Took.Seconds())) + "/s"
+	}
+	return r
+}
+
+// splitImage returns what of an image's name matters less, the registry and "library/" of Docker Hub,
+// and the rest.
+func splitImage(image string) (registry, name string) {
+	i := len(imagePrefix().FindString(image))
+	return image[:i], image[i:]
+}
+
+func newDownloadRow(d Download, w words) downloadRow {
+	r := downloadRow{Engine: d.Engine, Kind: "hit", Source: w.say("from cache"), Progress: size(d.Sent), Share: -1}
+	r.Registry, r.Name = splitImage(d.Image)
+	if d.From != "" {
+		r.Kind, r.Source = "miss", w.say("from server", d.From)
+	}
+	if d.Size > 0 {
+		r.Progress, r.Share = w.say("progress", size(d.Sent), size(d.Size)), percent(d.Sent, d.Size)
 	}
 	return r
 }

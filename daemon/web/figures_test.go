@@ -1,6 +1,7 @@
 package web
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -79,5 +80,30 @@ func TestDockerHubsBudgetComesFirst(t *testing.T) {
 	f := budgets(l, vocabulary[english])
 	if len(f) != 2 || f[0].Title != "Docker Hub pulls left" || f[0].Big != "9" || !f[0].Low || f[0].Note != "of 100 · without a login · more in 1 h 30 min" {
 		t.Errorf("%+v", f)
+	}
+}
+
+func TestDownloadsUnderWayAreShownInBothLanguages(t *testing.T) {
+	l := Live{Downloads: []Download{
+		{Image: "docker.io/library/redis:7", Engine: "docker", From: "registry-1.docker.io", Sent: 12e6, Size: 48e6},
+		{Image: "ghcr.io/a/b", Engine: "podman", Sent: 3e6},
+	}}
+	for lang, want := range map[language][2]string{
+		english: {"docker · 12 MB of 48 MB · from registry-1.docker.io", "podman · 3.0 MB · from the cache"},
+		chinese: {"docker · 12 MB / 48 MB · 来自 registry-1.docker.io", "podman · 3.0 MB · 来自缓存"},
+	} {
+		rows := newLiveView(l, true, vocabulary[lang]).Downloads
+		for i, w := range want {
+			r := rows[i]
+			if got := r.Engine + " · " + r.Progress + " · " + r.Source; !strings.EqualFold(got, w) {
+				t.Errorf("%v: %q, want %q", lang, got, w)
+			}
+		}
+		if rows[0].Registry != "docker.io/library/" || rows[0].Name != "redis:7" || rows[0].Share != 25 || rows[1].Share != -1 {
+			t.Errorf("%v: %+v", lang, rows)
+		}
+	}
+	if c := coarse(l, nil); len(c.Downloads) != 0 {
+		t.Errorf("other users see %+v", c.Downloads)
 	}
 }

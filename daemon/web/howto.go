@@ -29,7 +29,7 @@ type view struct {
 	Host, URL string
 
 	// Plain says that Docker would insist on TLS here, which is not served. Insecure says that other
-	// clients must be told to do without TLS.
+	// clients need a flag to do without TLS.
 	Plain, Insecure bool
 
 	// Visitor says that the reader is at another host.

@@ -21,6 +21,9 @@ type Live struct {
 	// Pulls are those of the last hour, the latest first.
 	Pulls []Pull
 
+	// Downloads are what is being sent to engines now, the one that began first first.
+	Downloads []Download
+
 	// Traffic is the last hour in slices of the same length, the oldest first.
 	Traffic []Traffic
 
@@ -85,6 +88,13 @@ type Pull struct {
 
 	// Stored and Fetched are the bytes that came from the cache and from a registry.
 	Stored, Fetched int64
+}
+
+// Download is what is being sent of one image to one engine.
+type Download struct {
+	Image, Engine string // as of Pull
+	From          string // the server that it is fetched from; empty if it is in the cache
+	Sent, Size    int64  // bytes; Size is 0 if it is not known
 }
 
 // Traffic is what was sent to engines in a slice of time.

@@ -146,6 +146,9 @@ var vocabulary = map[language]words{
 		"budget reset":   "more in %s",
 		"budget hub":     "Docker Hub reports it with the next pull",
 
+		"under way":   "Being pulled now",
+		"progress":    "%s of %s",
+		"from server": "from %s",
 		"pulls":       "Pulls",
 		"image":       "Image",
 		"engine":      "Engine",
@@ -243,6 +246,9 @@ var vocabulary = map[language]words{
 		"budget reset":   "%s后恢复",
 		"budget hub":     "下次拉取时 Docker Hub 会告知",
 
+		"under way":   "正在拉取",
+		"progress":    "%s / %s",
+		"from server": "来自 %s",
 		"pulls":       "拉取记录",
 		"image":       "镜像",
 		"engine":      "引擎",

@@ -15,6 +15,11 @@ const (
 	// proofLife is how long a manifest counts as readable by anyone after it was so.
 	proofLife = 10 * time.Minute
 	maxProofs = 16384
+
+	// reserve is the part of a login's rate limit that is not lent: one of so many. The engines of this
+	// host need it. pause is for how long nothing is lent once only the reserve remains.
+	reserve = 5
+	pause   = 15 * time.Minute
 )
 
 // Quota lends the daemon's logins to anonymous callers, for the sake of the rate limit that a login
@@ -30,7 +35,8 @@ type Quota struct {
 	now         func() time.Time
 
 	mu     sync.Mutex
-	proofs map[proof]time.Time // when they were made
+	proofs map[proof]time.Time  // when they were made
+	paused map[string]time.Time // by upstream, until when
 }
 
 type proof struct {
@@ -43,7 +49,7 @@ func NewQuota(credentials credential.Source, registries []string) *Quota {
 	if credentials == nil || len(registries) == 0 {
 		return nil
 	}
-	return &Quota{registries: registries, credentials: credentials, now: time.Now, proofs: make(map[proof]time.Time)}
+	return &Quota{registries: registries, credentials: credentials, now: time.Now, proofs: make(map[proof]time.Time), paused: make(map[string]time.Time)}
 }
 
 // Lends reports whether the login for a registry may be lent to a caller: one that is not trusted, and
@@ -93,10 +99,28 @@ func (q *Quota) Proved(u Upstream, repository string, manifest digest.Digest) bo
 	return ok && q.now().Sub(made) < proofLife
 }
 
+// Spent records how many requests with the login an upstream still serves, and of how many; limit is
+// negative if that is unknown.
+func (q *Quota) Spent(u Upstream, remaining, limit int64) {
+	if remaining > max(limit, 0)/reserve {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.paused[u.Name] = q.now().Add(pause)
+}
+
+// lendsAt reports whether more than the reserve remains at an upstream, as far as is known.
+func (q *Quota) lendsAt(u Upstream) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !q.now().Before(q.paused[u.Name])
+}
+
 // Login returns the daemon's login for a manifest at an upstream; zero if there is none, or if the
-// manifest was not proved to be readable by anyone.
+// manifest was not proved to be readable by anyone, or if only the reserve of its rate limit remains.
 func (q *Quota) Login(ctx context.Context, u Upstream, repository string, manifest digest.Digest) credential.Credential {
-	if !q.Proved(u, repository, manifest) {
+	if !q.Proved(u, repository, manifest) || !q.lendsAt(u) {
 		return credential.Credential{}
 	}
 	login, err := credential.LookupFor(ctx, q.credentials, u.URL, repository)

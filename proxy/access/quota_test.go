@@ -72,3 +72,34 @@ func TestProofsAreBounded(t *testing.T) {
 		t.Error("the last proof is lost")
 	}
 }
+
+// The engines of this host need the login's rate limit too.
+func TestAFifthOfTheRateLimitIsNotLent(t *testing.T) {
+	t.Parallel()
+	d := digest.FromString("one")
+	for _, tt := range []struct {
+		remaining, limit int64
+		lent             bool
+	}{
+		{200, 200, true}, {41, 200, true}, {40, 200, false}, {0, 200, false}, {1, -1, true}, {0, -1, false}, {0, 0, false}, {3, 0, true},
+	} {
+		c := &clock{time.Unix(1e9, 0)}
+		q := NewQuota(everywhere(login("daemon")), []string{"docker.io"})
+		q.now = c.now
+		lent := func(u Upstream) bool {
+			q.Prove(u, "a/b", d)
+			return !q.Login(t.Context(), u, "a/b", d).IsZero()
+		}
+		q.Spent(upstreams[0], tt.remaining, tt.limit)
+		if got := lent(upstreams[0]); got != tt.lent {
+			t.Errorf("when %d of %d requests remain, the login is lent: %v", tt.remaining, tt.limit, got)
+		}
+		if !lent(upstreams[1]) {
+			t.Error("the limit of another upstream counts")
+		}
+		c.at = c.at.Add(pause)
+		if !lent(upstreams[0]) {
+			t.Error("the login is never lent again")
+		}
+	}
+}

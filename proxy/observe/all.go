@@ -10,6 +10,20 @@ func (a All) RequestEnded(r *Request) {
 	}
 }
 
+// DownloadBegan implements [Observer].
+func (a All) DownloadBegan(d *Download) {
+	for _, o := range a {
+		o.DownloadBegan(d)
+	}
+}
+
+// DownloadEnded implements [Observer].
+func (a All) DownloadEnded(d *Download) {
+	for _, o := range a {
+		o.DownloadEnded(d)
+	}
+}
+
 // UpstreamResponded implements [Observer].
 func (a All) UpstreamResponded(e Exchange) {
 	for _, o := range a {

@@ -6,10 +6,17 @@ package observe
 import "time"
 
 // Observer is notified of what the proxy does. Its methods are called while requests are served, by
-// many goroutines: they must be quick, must not block, and must not retain a pointer that they get.
+// many goroutines: they must be quick, must not block, and must not retain a pointer that they get,
+// except that of a download until it ends.
 type Observer interface {
 	// RequestEnded reports a request of a client, when its response is out.
 	RequestEnded(r *Request)
+
+	// DownloadBegan reports that a blob is being sent to a client. Small ones are not reported.
+	DownloadBegan(d *Download)
+
+	// DownloadEnded reports that it is sent, or that sending broke off.
+	DownloadEnded(d *Download)
 
 	// UpstreamResponded reports an exchange with an upstream, also one that failed.
 	UpstreamResponded(e Exchange)
@@ -114,6 +121,12 @@ type Nothing struct{}
 
 // RequestEnded implements [Observer].
 func (Nothing) RequestEnded(*Request) {}
+
+// DownloadBegan implements [Observer].
+func (Nothing) DownloadBegan(*Download) {}
+
+// DownloadEnded implements [Observer].
+func (Nothing) DownloadEnded(*Download) {}
 
 // UpstreamResponded implements [Observer].
 func (Nothing) UpstreamResponded(Exchange) {}

@@ -25,7 +25,7 @@ type attempt struct {
 
 // run asks the upstream. What it responds is an error if it is passed over for another upstream.
 func (a *attempt) run(ctx context.Context, r Request) {
-	a.resp, a.err = a.upstream.Do(ctx, r)
+	a.resp, a.err = a.upstream.Do(ctx, r) //nolint:bodyclose // the caller of Pool.Do or discard closes it
 	a.took = time.Since(a.started)
 	if a.err == nil {
 		if passed := a.upstream.passedOver(a.resp); passed != nil {

@@ -20,7 +20,7 @@ const (
 
 // noteRateLimit reports what resp, the response to r, says about the upstream's rate limit.
 func (u *Upstream) noteRateLimit(r Request, resp *http.Response) {
-	l, ok := readRateLimit(resp, time.Now())
+	l, ok := RateLimitOf(resp, time.Now())
 	if !ok {
 		return
 	}
@@ -39,9 +39,9 @@ func (r Request) whose() string {
 	return "anonymous"
 }
 
-// readRateLimit reads the header fields by which Docker Hub ("100;w=21600") and GitLab (plain numbers, and
+// RateLimitOf reads the header fields by which Docker Hub ("100;w=21600") and GitLab (plain numbers, and
 // RateLimit-Reset) report their limits. A 429 without them means that nothing remains.
-func readRateLimit(resp *http.Response, now time.Time) (l observe.RateLimit, ok bool) {
+func RateLimitOf(resp *http.Response, now time.Time) (l observe.RateLimit, ok bool) {
 	l = observe.RateLimit{Limit: -1, Seen: now}
 	refused := resp.StatusCode == http.StatusTooManyRequests
 	if l.Remaining, _, ok = readQuota(resp.Header.Get("Ratelimit-Remaining")); !ok && !refused {

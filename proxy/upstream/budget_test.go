@@ -36,7 +36,7 @@ func TestRateLimitsAreReadAsRegistriesSendThem(t *testing.T) {
 			for i := 0; i < len(test.header); i += 2 {
 				resp.Header.Set(test.header[i], test.header[i+1])
 			}
-			got, ok := readRateLimit(resp, now)
+			got, ok := RateLimitOf(resp, now)
 			test.want.Seen = now
 			if ok == test.none || ok && got != test.want {
 				t.Errorf("got %+v, %v, want %+v", got, ok, test.want)

@@ -211,6 +211,23 @@ func TestEachMirrorIsAskedInItsOwnIdentityAlsoWhenTwoAreAskedAtOnce(t *testing.T
 	}
 }
 
+func TestASilentMirrorIsStillAskedForWhatTheOthersDoNotHave(t *testing.T) {
+	for _, optional := range []bool{false, true} {
+		mirror, home := newMirror(t, nil), newMirror(t, status(404))
+		p := Pool{newUpstream(t, Config{URL: mustURL(mirror.URL), Optional: optional}), newUpstream(t, Config{URL: mustURL(home.URL)})}
+		p[0].pace.base = time.Hour
+		p[0].pace.skip(skipSilent)
+		resp, _, err := p.Do(t.Context(), anonymous(manifestPath), nil)
+		if want := map[bool]int{false: 200, true: 404}[optional]; err != nil || resp.StatusCode != want {
+			t.Fatalf("optional %v: %v, %v", optional, resp, err)
+		}
+		drain(resp)
+		if len(home.requests()) != 1 {
+			t.Errorf("the registry was asked %q", home.requests())
+		}
+	}
+}
+
 // skips collects what an upstream reports of being skipped.
 type skips struct {
 	mu   sync.Mutex
@@ -287,4 +304,27 @@ func waitUntil(t *testing.T, is func() bool) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatal("it did not happen")
+}
+
+func TestA404DoesNotCountWhileAnotherUpstreamIsOutOfReachUnlessThatOneIsOptional(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	for _, optional := range []bool{false, true} {
+		p := Pool{
+			newUpstream(t, Config{URL: mustURL(gone.URL), Optional: optional}),
+			newUpstream(t, Config{URL: mustURL(newMirror(t, status(404)).URL)}),
+		}
+		for _, when := range []string{"it is asked", "it is known to be out of reach"} {
+			resp, _, err := p.Do(t.Context(), anonymous(manifestPath), nil)
+			switch {
+			case optional && (err != nil || resp.StatusCode != http.StatusNotFound):
+				t.Errorf("optional, when %s: %v", when, err)
+			case !optional && (!OutOfReach(err) || !Away(err, p[0].Name()) || Away(err, p[1].Name())):
+				t.Errorf("when %s: %v", when, err)
+			}
+			if err == nil {
+				drain(resp)
+			}
+		}
+	}
 }

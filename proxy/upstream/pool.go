@@ -61,7 +61,8 @@ type query struct {
 // requestTo returns the request as u gets it.
 func (q *query) requestTo(u *Upstream) Request {
 	r := q.Request
-	r.others, r.elapsed = q.turns.more(), time.Since(q.started)
+	// One that did not respond lately gets no more time than if others were still to be asked.
+	r.others, r.elapsed = q.turns.more() || u.pace.skipped() == skipSilent, time.Since(q.started)
 	if q.as != nil {
 		r.Identity = q.as(u)
 	}
@@ -83,15 +84,19 @@ func (q *query) settle(a *attempt) (final bool) {
 	return false
 }
 
-// result returns what is known when all upstreams were asked and none has what is wanted.
+// result returns what is known when all upstreams that may be asked were asked and none has what is
+// wanted. What one of the others has is not known, so that a 404 does not count then.
 func (q *query) result() (*http.Response, *Upstream, error) {
-	if q.failed.last == nil && q.missing != nil {
+	failed := &q.failed
+	if left := q.turns.left(); failed.last == nil && len(left) > 0 {
+		failed.last = left.notTried()
+	}
+	if failed.last == nil && q.missing != nil {
 		return q.missing, q.missedBy, nil
 	}
 	discardMissing(q.missing)
-	failed := q.failed.whole()
-	if failed.last == nil {
-		failed.last = &oci.Error{Code: oci.Unavailable, Message: q.turns.pool.hosts() + " could not be reached a moment ago and is not tried again yet"}
+	if failed.whole().last == nil {
+		failed.last = q.turns.pool.notTried()
 	}
 	return nil, failed.from, failed
 }
@@ -116,6 +121,11 @@ func (p Pool) Relay(ctx context.Context, in auth.TokenRequest, as func(*Upstream
 		}
 	}
 	return nil, nil, err
+}
+
+// notTried returns the error for upstreams that were not asked.
+func (p Pool) notTried() error {
+	return &oci.Error{Code: oci.Unavailable, Message: p.hosts() + " could not be reached a moment ago and is not tried again yet"}
 }
 
 func (p Pool) hosts() string {

@@ -5,10 +5,10 @@ import "context"
 // turns yields the upstreams of a pool in the order in which a request asks them:
 //
 //  1. those that can be reached and are not skipped, as the configuration has them;
-//  2. those that are skipped because they are slow;
-//  3. those that are skipped because they do not respond, and those that could not be reached a moment
-//     ago. An engine that can fall back to the registry gets to them only if no other was asked. A
-//     patient client, which cannot, gets to all of them.
+//  2. those that are skipped, for what none of the others has. An optional one that does not respond
+//     is left out if another one was asked;
+//  3. those that could not be reached a moment ago. An engine that can fall back to the registry gets
+//     to them only if no other was asked. A patient client, which cannot, gets to all of them.
 //
 // An upstream that is alone is asked unless it could not be reached a moment ago.
 type turns struct {
@@ -16,9 +16,9 @@ type turns struct {
 	pool    Pool
 	patient bool
 
-	at         int // the next one of pool
-	slow, away Pool
-	asked      bool
+	at            int // the next one of pool
+	skipped, away Pool
+	asked         bool
 }
 
 func newTurns(ctx context.Context, p Pool, patient bool) *turns {
@@ -27,7 +27,7 @@ func newTurns(ctx context.Context, p Pool, patient bool) *turns {
 
 // more reports whether another upstream may be asked after the last one that next returned.
 func (t *turns) more() bool {
-	return t.at < len(t.pool) || len(t.slow) > 0 || t.patient && len(t.away) > 0
+	return t.at < len(t.pool) || len(t.skipped) > 0 || t.patient && len(t.away) > 0
 }
 
 // next returns the next upstream, and a function to call when it has been asked.
@@ -46,22 +46,22 @@ func (t *turns) find() (*Upstream, func(), bool) {
 	for t.at < len(t.pool) {
 		u := t.pool[t.at]
 		t.at++
-		switch skipped := u.pace.skipped(); {
+		switch {
 		case u.health.isDown():
 			u.revive()
 			t.away = append(t.away, u)
-		case skipped == skipSilent:
-			t.away = append(t.away, u)
-		case skipped == skipSlow:
-			t.slow = append(t.slow, u)
+		case u.pace.skipped() != skipNot:
+			t.skipped = append(t.skipped, u)
 		default:
 			return u, func() {}, true
 		}
 	}
-	if len(t.slow) > 0 {
-		u := t.slow[0]
-		t.slow = t.slow[1:]
-		return u, func() {}, true
+	for len(t.skipped) > 0 {
+		u := t.skipped[0]
+		t.skipped = t.skipped[1:]
+		if !t.asked || !u.optional || u.pace.skipped() != skipSilent {
+			return u, func() {}, true
+		}
 	}
 	for len(t.away) > 0 && (t.patient || !t.asked) {
 		u := t.away[0]
@@ -71,4 +71,14 @@ func (t *turns) find() (*Upstream, func(), bool) {
 		}
 	}
 	return nil, nil, false
+}
+
+// left returns the upstreams that were not asked, except optional ones.
+func (t *turns) left() (left Pool) {
+	for _, u := range t.away {
+		if !u.optional {
+			left = append(left, u)
+		}
+	}
+	return left
 }

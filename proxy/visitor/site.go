@@ -56,7 +56,7 @@ type Site struct {
 	addresses map[netip.Prefix]*address
 }
 
-// New returns a Site that admits nobody until Configure is called.
+// New returns a Site that admits no visitor until Configure is called.
 func New() *Site {
 	return &Site{Users: users.New(), private: newPrivateNetworks(), now: time.Now, addresses: make(map[netip.Prefix]*address)}
 }

@@ -36,7 +36,7 @@ const (
 // have what Docker Hub and ghcr.io have, a company's registry, and one of Amazon's.
 var names = []string{
 	hub, "auth.docker.io", ghcr, "quay.io", "registry.k8s.io", "docker.example.com", "ghcr.example.com",
-	"hub-mirror.corp.example", "registry.corp.example", "sso.corp.example", ecr,
+	"hub-mirror.corp.example", "harbor.corp.example", "registry.corp.example", "sso.corp.example", ecr,
 }
 
 // ports are those that every host of the internet has open.

@@ -133,6 +133,12 @@ func TestTheRegistrysWarningReachesThePerson(t *testing.T) {
 			t.Errorf("%s: regctl printed\n%s", which, out)
 		}
 	}
+	s.output("regctl", "manifest", "get", s.byPrefix("alice/app:v1")) // which is stored
+	s.up.Set(func(o *quirky.Options) { o.Limit.Status = 503 })
+	out := s.output("regctl", "manifest", "head", s.byPrefix("alice/app:v1"))
+	if !strings.Contains(out, "sidemirror: this may not be the latest") {
+		t.Errorf("while the registry is away regctl printed\n%s", out)
+	}
 }
 
 // output returns all that a program prints.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -40,7 +41,10 @@ type play struct {
 	own   *quirky.Server
 	image quirky.Image
 	token string // the last of the pod's
+	site  string // the address of the site, which may lend the daemon's login
 }
+
+const siteName = "site.example"
 
 func TestTheCacheGivesACallerNoMoreThanTheRegistryWould(t *testing.T) {
 	data, err := os.ReadFile("testdata/grants.json")
@@ -65,7 +69,7 @@ func TestTheCacheGivesACallerNoMoreThanTheRegistryWould(t *testing.T) {
 					p.getsAll(i, x.As)
 				case "nothing":
 					refusals++
-					n := p.leak(x.As)
+					n := p.leak(x.As) + p.leakToVisitor()
 					leaked += n
 					if n != 0 {
 						t.Errorf("step %d: %s gets %d bytes", i+1, x.As, n)
@@ -84,14 +88,16 @@ func begin(t *testing.T, s sequence) *play {
 	p := &play{t: t, image: image, own: quirky.New(t, quirky.Options{Auth: quirky.Auth{
 		Scheme: s.Scheme, Users: map[string]string{"daemon": "canary-of-the-daemon-41c7", "engine": "canary-of-the-engine-9e02"}, Private: []string{"team/"},
 	}})}
+	p.site = harness.FreeAddress(t)
 	p.own.Add(repo, "v1", image)
 	p.own.Add("open/app", "v1", image)
 	o := harness.Options{
 		Registries: []harness.Registry{
-			{Name: p.own.Host(), Upstreams: []string{p.own.URL()}, ClientAuth: s.ClientAuth},
+			{Name: p.own.Host(), Upstreams: []string{p.own.URL()}, ClientAuth: s.ClientAuth, Hosts: []string{siteName}},
 			{Name: "other.test", Upstreams: []string{p.own.URL()}, ClientAuth: "relay"},
 		},
 		Secrets: []string{"canary-of-the-engine-9e02"},
+		Extra:   fmt.Sprintf("\n[site]\ntls = \"off\"\nlisten = [%q]\nallow = [\"127.0.0.0/8\"]\nlogins = [%q]\nmax_requests = 0\n", p.site, p.own.Host()),
 	}
 	if s.DaemonLogin {
 		o.Logins = map[string]string{p.own.Host(): daemon}
@@ -200,24 +206,54 @@ func (p *play) getsAll(i int, who string) {
 		if a.Status != http.StatusOK || !bytes.Equal(a.Body, want) {
 			p.t.Errorf("step %d: %s gets %d and %d of %d bytes of %s: %.200s", i+1, who, a.Status, len(a.Body), len(want), what, a.Body)
 		}
+		if who != "anonymous" {
+			continue
+		}
+		if a := p.visit(client, http.MethodGet, what); a.Status != http.StatusOK || !bytes.Equal(a.Body, want) {
+			p.t.Errorf("step %d: a visitor of the site gets %d and %d of %d bytes of %s: %.200s", i+1, a.Status, len(a.Body), len(want), what, a.Body)
+		}
 	}
 }
 
 // leak returns how many bytes of the image a caller gets, each description of content counted as one.
-func (p *play) leak(who string) int {
+func (p *play) leak(who string) (n int) {
 	p.t.Helper()
 	client, authorization := p.caller(who)
-	n := 0
 	for what, want := range p.requests() {
 		for _, path := range []string{p.path(what), "/v2/" + p.own.Host() + "/" + repo + "/" + what} {
-			a := p.side.DoWith(client, http.MethodGet, path, header(authorization))
-			if a.Status < 300 && len(a.Body) > 0 && bytes.Contains(want, a.Body) {
-				n += len(a.Body)
-			}
-			if head := p.side.DoWith(client, http.MethodHead, path, header(authorization)); head.Status < 300 && p.describes(head) {
-				n++
-			}
+			n += p.gets(want, func(method string) harness.Answer {
+				return p.side.DoWith(client, method, path, header(authorization))
+			})
 		}
+	}
+	return n
+}
+
+// leakToVisitor is leak for a visitor of the site, who is anonymous and may have the quota of the
+// daemon's login.
+func (p *play) leakToVisitor() (n int) {
+	p.t.Helper()
+	client := harness.ClientAs(p.t, harness.Untrusted)
+	for what, want := range p.requests() {
+		n += p.gets(want, func(method string) harness.Answer { return p.visit(client, method, what) })
+	}
+	return n
+}
+
+// visit asks the site for something.
+func (p *play) visit(client *http.Client, method, what string) harness.Answer {
+	return harness.Fetch(client, method, "http://"+p.site+"/v2/"+repo+"/"+what, http.Header{"Host": {siteName}})
+}
+
+// gets returns how many bytes of want there are in the responses to GET and HEAD.
+func (p *play) gets(want []byte, ask func(method string) harness.Answer) (n int) {
+	p.t.Helper()
+	a := ask(http.MethodGet)
+	if a.Status < 300 && len(a.Body) > 0 && bytes.Contains(want, a.Body) {
+		n += len(a.Body)
+	}
+	if head := ask(http.MethodHead); head.Status < 300 && p.describes(head) {
+		n++
 	}
 	return n
 }

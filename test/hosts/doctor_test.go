@@ -80,9 +80,10 @@ func TestDoctorReportsNothingOnAHealthyHostWithoutSystemd(t *testing.T) {
 			}
 		}
 		// Only a service has the socket by which the daemon is asked, and doctor says so.
-		want := []string{"sidemirror/disk", hubName + "/connection", otherName + "/connection"}
-		if !slices.Equal(skipped, want) {
-			t.Errorf("skipped are %q, want %q", skipped, want)
+		for _, link := range []string{"sidemirror/disk", hubName + "/connection", otherName + "/connection"} {
+			if !slices.Contains(skipped, link) {
+				t.Errorf("%s is not among the skipped links %q", link, skipped)
+			}
 		}
 		for _, c := range e.Chains {
 			for _, l := range c.Links {

@@ -41,6 +41,9 @@ type Options struct {
 	// its authority's, such as the one in [Registry.ClientCert].
 	ClientCertificates bool
 
+	// CacheOf, if not nil, makes it a pull-through cache of that open registry.
+	CacheOf *Registry
+
 	// Address to listen on, "127.0.0.1:0" if empty.
 	Address string
 }
@@ -93,6 +96,10 @@ http:
     clientcas: [{{.CA}}]
 {{- end}}
 {{- end}}
+{{- if .CacheOf}}
+proxy:
+  remoteurl: {{.CacheOf}}
+{{- end}}
 {{- if .Realm}}
 auth:
   token:
@@ -128,10 +135,14 @@ func Start(t testing.TB, o Options) *Registry {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cacheOf := ""
+	if o.CacheOf != nil {
+		cacheOf = o.CacheOf.URL.String()
+	}
 	err = config.Execute(file, struct {
-		Folder, Address, CA, Realm string
-		ClientCertificates         bool
-	}{folder, o.Address, r.CA, r.Realm, o.ClientCertificates})
+		Folder, Address, CA, Realm, CacheOf string
+		ClientCertificates                  bool
+	}{folder, o.Address, r.CA, r.Realm, cacheOf, o.ClientCertificates})
 	if err := errors.Join(err, file.Close()); err != nil {
 		t.Fatalf("writing %s: %v", path, err)
 	}

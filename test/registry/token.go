@@ -157,6 +157,15 @@ func issue(t testing.TB, folder string, names []string) http.RoundTripper {
 	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}}, ForceAttemptHTTP2: true}
 }
 
+// Certificate issues a certificate for names. It returns the paths of the PEM authority, of the
+// certificate and of its key.
+func Certificate(t testing.TB, names ...string) (ca, certificate, key string) {
+	t.Helper()
+	folder := t.TempDir()
+	issue(t, folder, names)
+	return filepath.Join(folder, "ca.pem"), filepath.Join(folder, "tls.pem"), filepath.Join(folder, "tls.key")
+}
+
 func template509(name string) *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber:          big.NewInt(time.Now().UnixNano()),

@@ -62,7 +62,7 @@ func TestCommandsAndFlagsThatTheProseNamesExist(t *testing.T) {
 }
 
 // groups are the commands that have commands.
-var groups = []string{"cache", "config"}
+var groups = []string{"cache", "config", "site"}
 
 // split returns a command with its subcommands, and the flags of a line.
 func split(words []string) (command, flags []string) {

@@ -220,7 +220,7 @@ func TestUnitsAndProgramAgree(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "config.toml")
 	put(t, empty, nil, 0o644)
 	show := mustRun(t, harness.Binary(t), "config", "show", "--config", empty)
-	socket, service, watcher := read(t, units[0]), read(t, units[1]), read(t, units[2])
+	socket, service, watcher := read(t, "sidemirror.socket"), read(t, "sidemirror.service"), read(t, "sidemirror-hosts.service")
 
 	addresses := quoted.FindAllStringSubmatch(setting(t, show, "listen"), -1)
 	if len(addresses) == 0 {

@@ -2,10 +2,13 @@ package visitors
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"net/http"
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/test/harness"
@@ -131,22 +134,24 @@ func TestVisitorsAreNeverTrusted(t *testing.T) {
 	t.Error("the engine has not used the login, so that the test shows nothing")
 }
 
+// logins returns how many tokens were fetched with the daemon's login.
+func (r *rig) logins() (n int) {
+	for _, request := range r.hub.Requests(quirky.Token, "", "") {
+		if request.Authorization() != "" {
+			n++
+		}
+	}
+	return n
+}
+
 func TestPrivateImageNeverComesOutThroughTheQuota(t *testing.T) {
 	r := start(t, "logins = [\"docker.io\"]\n")
-	logins := func() (n int) {
-		for _, request := range r.hub.Requests(quirky.Token, "", "") {
-			if request.Authorization() != "" {
-				n++
-			}
-		}
-		return n
-	}
-	if got := r.get(appManifest); got.Status != http.StatusOK || logins() != 1 {
-		t.Fatalf("a public image: %d, and the login was used %d times", got.Status, logins())
+	if got := r.get(appManifest); got.Status != http.StatusOK || r.logins() != 1 {
+		t.Fatalf("a public image: %d, and the login was used %d times", got.Status, r.logins())
 	}
 	everything := func(repository string, of quirky.Image) {
 		t.Helper()
-		before := logins()
+		before := r.logins()
 		for range 2 {
 			for _, what := range []string{"manifests/v1", "manifests/" + of.Digest.String(), "blobs/" + of.Blobs[1].Digest.String(), "tags/list", "referrers/" + of.Digest.String()} {
 				for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -156,7 +161,7 @@ func TestPrivateImageNeverComesOutThroughTheQuota(t *testing.T) {
 				}
 			}
 		}
-		if n := logins() - before; n != 0 {
+		if n := r.logins() - before; n != 0 {
 			t.Errorf("the login was used %d times for %s", n, repository)
 		}
 	}
@@ -167,6 +172,32 @@ func TestPrivateImageNeverComesOutThroughTheQuota(t *testing.T) {
 	moved := quirky.NewImage(true, "pushed later", 1000)
 	r.hub.Add(public, "v1", moved)
 	everything(public, moved)
+	r.engineIsServed("meanwhile")
+}
+
+func TestLoginIsNotLentWhenLittleOfItsRateLimitRemains(t *testing.T) {
+	r := start(t, "logins = [\"docker.io\"]\n")
+	spent := func(repository string) int {
+		t.Helper()
+		r.hub.Add(repository, "v1", image)
+		before := r.logins()
+		if got := r.get("/v2/" + repository + "/manifests/v1"); got.Status != http.StatusOK || !bytes.Equal(got.Body, image.Bytes) {
+			t.Fatalf("%s: %d %s", repository, got.Status, got.Says())
+		}
+		return r.logins() - before
+	}
+	if n := spent("library/one"); n != 1 {
+		t.Fatalf("with the whole limit, the login was used %d times", n)
+	}
+	r.hub.Set(func(o *quirky.Options) {
+		o.Limit.Header = http.Header{"Ratelimit-Limit": {"200;w=21600"}, "Ratelimit-Remaining": {"40;w=21600"}}
+	})
+	if n := spent("library/two"); n != 1 {
+		t.Fatalf("before it is known that little remains, the login was used %d times", n)
+	}
+	if n := spent("library/three"); n != 0 {
+		t.Errorf("when a fifth remains, the login was used %d times", n)
+	}
 	r.engineIsServed("meanwhile")
 }
 
@@ -196,4 +227,73 @@ func TestRequestsBeyondTheLimitAreRefusedForAWhile(t *testing.T) {
 		t.Errorf("another host gets %d", got.Status)
 	}
 	r.Eventually("the first host is served again", func() bool { return r.get("/").Status == http.StatusOK })
+}
+
+func TestLayersAtATimeAreLimitedForEachHost(t *testing.T) {
+	r := start(t, "max_fills = 1\n")
+	first, second := image.Blobs[1], image.Blobs[2]
+	began, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	r.hub.Set(func(o *quirky.Options) {
+		o.Intercept = func(_ quirky.Part, _ http.ResponseWriter, q *http.Request) bool {
+			if q.Method == http.MethodGet && strings.HasSuffix(q.URL.Path, first.Digest.String()) {
+				once.Do(func() { close(began) })
+				<-goOn
+			}
+			return false
+		}
+	})
+	path := func(b quirky.Blob) string { return "/v2/" + public + "/blobs/" + b.Digest.String() }
+	results := make(chan harness.Answer, 2)
+	go func() { results <- r.get(path(first)) }()
+	<-began
+	go func() { results <- r.get(path(second)) }()
+	neighbour := r.bridge.NewGuest("172.30.9.3")
+	if got := r.ask(neighbour, http.MethodGet, path(image.Blobs[0])); got.Status != http.StatusOK {
+		t.Errorf("another host gets %d meanwhile: %s", got.Status, got.Says())
+	}
+	r.engineIsServed("meanwhile")
+	if n := r.hub.Count(quirky.Registry, http.MethodGet, path(second)); n != 0 {
+		t.Errorf("the second layer was asked for while the first one was fetched")
+	}
+	close(goOn)
+	for range 2 {
+		// On a very busy machine the second request may have waited for too long.
+		if got := <-results; got.Status != http.StatusOK && got.Status != http.StatusTooManyRequests {
+			t.Errorf("%d: %s", got.Status, got.Says())
+		}
+	}
+	if got := r.get(path(second)); !bytes.Equal(got.Body, second.Bytes) {
+		t.Errorf("afterwards: %d %s", got.Status, got.Says())
+	}
+}
+
+func TestBytesInASecondAreLimitedForEachHost(t *testing.T) {
+	r := start(t, "rate = \"64KiB\"\n")
+	large := quirky.NewImage(true, "large", 8<<20, 50<<10)
+	r.hub.Add("library/large", "v1", large)
+	path := func(i int) string { return "/v2/library/large/blobs/" + large.Blobs[i].Digest.String() }
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+siteName+path(1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := (&http.Client{Transport: r.transport(r.guest)}).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	// The other host has a rate of its own, and needs less than that.
+	neighbour := r.bridge.NewGuest("172.30.9.3")
+	if got := r.ask(neighbour, http.MethodGet, path(2)); !bytes.Equal(got.Body, large.Blobs[2].Bytes) {
+		t.Errorf("another host gets %d: %s", got.Status, got.Says())
+	}
+	r.engineIsServed("meanwhile")
+	cancel()
+	// The whole layer would take two minutes.
+	got, err := io.ReadAll(response.Body)
+	if err == nil || len(got) == len(large.Blobs[1].Bytes) || !bytes.HasPrefix(large.Blobs[1].Bytes, got) {
+		t.Errorf("8 MiB at 64 KiB/s: %d bytes came, %v", len(got), err)
+	}
 }

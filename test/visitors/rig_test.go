@@ -64,6 +64,7 @@ type rig struct {
 	guest  *network.Guest // in a private network of this host
 	hub    *quirky.Server
 	ca     string // the file of the certificate
+	key    string // and of its key
 	pool   *x509.CertPool
 	users  string // the file of users
 }
@@ -84,8 +85,12 @@ func start(t *testing.T, site string) *rig {
 	}
 	r.ca = filepath.Join(dir, "site.pem")
 	r.users = filepath.Join(dir, "site.htpasswd")
-	key := r.certify(filepath.Join(dir, "site.key"))
-	certificate := fmt.Sprintf("cert = %q\nkey = %q\n", r.ca, key)
+	r.key = r.certify(filepath.Join(dir, "site.key"))
+	listen := fmt.Sprintf("listen = [%q]\n", gateway+":443")
+	if strings.Contains(site, "listen =") {
+		listen = ""
+	}
+	certificate := fmt.Sprintf("cert = %q\nkey = %q\n", r.ca, r.key)
 	if strings.Contains(site, "tls =") {
 		certificate = ""
 	}
@@ -97,7 +102,7 @@ func start(t *testing.T, site string) *rig {
 		},
 		Logins:  map[string]string{"docker.io": robot + ":" + robotPassword},
 		Secrets: []string{annPassword, "canary-guess"},
-		Extra:   fmt.Sprintf("\n[site]\nlisten = [%q]\n", gateway+":443") + certificate + strings.ReplaceAll(site, "USERS", r.users),
+		Extra:   "\n[site]\n" + listen + certificate + strings.ReplaceAll(site, "USERS", r.users),
 	})
 	return r
 }

@@ -69,9 +69,12 @@ func printed(uses []use) string {
 		if u.text == "" && u.hint == "" {
 			continue
 		}
-		line := quote(u.text)
+		line := ""
+		if u.text != "" {
+			line = "“" + plain(u.text) + "”"
+		}
 		if u.hint != "" {
-			line += "\nhint: " + quote(u.hint)
+			line += "\nhint: " + plain(u.hint)
 		}
 		if line = strings.TrimSpace(line); !slices.Contains(lines, line) {
 			lines = append(lines, line)
@@ -91,12 +94,12 @@ func printed(uses []use) string {
 	return out.String()
 }
 
-// quote makes a text of the program's one code span.
-func quote(text string) string {
-	if text == "" {
-		return ""
-	}
-	return "`" + strings.Join(strings.Fields(strings.ReplaceAll(text, "`", "'")), " ") + "`"
+// markup escapes what Markdown takes for markup.
+var markup = strings.NewReplacer(`\`, `\\`, "`", "\\`", "*", `\*`, "_", `\_`, "<", `\<`, "[", `\[`)
+
+// plain makes a text of the program's one line without markup.
+func plain(text string) string {
+	return markup.Replace(strings.Join(strings.Fields(text), " "))
 }
 
 // wrap breaks a text into lines that begin with mark or, after the first, with blanks.

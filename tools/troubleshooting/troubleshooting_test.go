@@ -102,7 +102,7 @@ func TestEachCodeHasOneWholeEntry(t *testing.T) {
 		if test.wrong == "" && err != nil || test.wrong != "" && (err == nil || !strings.Contains(err.Error(), test.wrong)) {
 			t.Errorf("%s: %v, want %q", name, err, test.wrong)
 		}
-		if test.wrong == "" && (!strings.Contains(made, "### `a`\n\n**It is broken.**\nRepair it.\n\n- `word word") || !strings.Contains(made, "\n  hint: `do 'it'`\n")) {
+		if test.wrong == "" && (!strings.Contains(made, "### `a`\n\n**It is broken.**\nRepair it.\n\n- “word word") || !strings.Contains(made, "\n  hint: do \\`it\\`\n")) {
 			t.Errorf("the page is\n%s", made)
 		}
 		for line := range strings.Lines(made) {

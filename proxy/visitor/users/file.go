@@ -37,16 +37,11 @@ type list struct {
 
 // readFile reads a file of htpasswd. The file is whole or is not used.
 func readFile(path string) (*list, *problem.Problem) {
-	data, err := contents(path)
+	data, hint, err := contents(path)
 	if err != nil {
-		p := &problem.Problem{Code: "site-users-unreadable", Path: path, Text: "the users of the site cannot be read", Err: err}
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			p.Hint = fmt.Sprintf("create it: htpasswd -B -c %s NAME", path)
-		case errors.Is(err, fs.ErrPermission):
-			p.Hint = fmt.Sprintf("let the user that sidemirror runs as read it: chgrp sidemirror %s && chmod 0640 %[1]s", path)
+		return nil, &problem.Problem{
+			Code: "site-users-unreadable", Path: path, Text: "the users of the site cannot be read", Hint: hint, Err: err,
 		}
-		return nil, p
 	}
 	l, p := parse(data)
 	if p != nil {
@@ -56,31 +51,44 @@ func readFile(path string) (*list, *problem.Problem) {
 	return l, nil
 }
 
-// contents reads the file at path, if it is one that no other user can write.
-func contents(path string) ([]byte, error) {
+// CheckFile returns why the file at path cannot be used; nil if it can.
+func CheckFile(path string) *problem.Problem {
+	_, wrong := readFile(path)
+	return wrong
+}
+
+// contents reads the file at path, if it is one that no other user can write. hint says what to do
+// about an error.
+func contents(path string) (data []byte, hint string, err error) {
 	// O_NONBLOCK: opening a pipe must not wait for its writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, "create it: htpasswd -B -c " + path + " NAME", err
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Sprintf("let the user that sidemirror runs as read it: chgrp sidemirror %s && chmod 0640 %[1]s", path), err
+	case err != nil:
+		return nil, "set users in [site] to a file of htpasswd", err
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, errors.New("it is not a regular file")
-	case info.Mode().Perm()&0o022 != 0:
-		return nil, fmt.Errorf("others may write to it (mode %04o): chmod go-w %s", info.Mode().Perm(), path)
+	if err != nil {
+		return nil, "", err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, "set users in [site] to a file of htpasswd", errors.New("it is not a regular file")
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return nil, "chmod go-w " + path, fmt.Errorf("others may write to it (mode %04o)", mode)
 	}
 	if uid := info.Sys().(*syscall.Stat_t).Uid; uid != 0 && int(uid) != os.Geteuid() {
-		return nil, fmt.Errorf("it belongs to uid %d, who is neither root nor the user that sidemirror runs as: chown root %s", uid, path)
+		return nil, "chown root " + path, fmt.Errorf("it belongs to uid %d, who is neither root nor the user that sidemirror runs as", uid)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err = io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("it is longer than %d bytes", maxFile)
+		return nil, "let a reverse proxy check the logins of so many users", fmt.Errorf("it is longer than %d bytes", maxFile)
 	}
-	return data, err
+	return data, "", err
 }
 
 // parse reads lines of NAME:HASH. Empty lines and those that begin with "#" are ignored.

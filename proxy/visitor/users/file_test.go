@@ -93,7 +93,7 @@ func TestFileThatOthersCanChangeIsRefused(t *testing.T) {
 		if err := spoil(path); err != nil {
 			t.Fatal(err)
 		}
-		if l, p := readFile(path); p == nil || l != nil || p.Code != "site-users-unreadable" {
+		if l, p := readFile(path); p == nil || l != nil || p.Code != "site-users-unreadable" || p.Hint == "" {
 			t.Errorf("%s: %v, %v", name, l, p)
 		}
 	}
