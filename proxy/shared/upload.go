@@ -148,7 +148,8 @@ func (s *Store) drop(b Upload) {
 
 // upload uploads a blob, if it may leave this host and the store does not have it.
 func (s *Store) upload(b Upload) {
-	if s.breaker.fault() != nil || s.uploads.fault() != nil {
+	replace := s.bad.has(b.Digest, time.Now())
+	if s.breaker.fault() != nil && !replace || s.uploads.fault() != nil {
 		s.drop(b)
 		return
 	}
@@ -170,7 +171,6 @@ func (s *Store) upload(b Upload) {
 		s.counts.private.Add(1)
 		return
 	}
-	replace := s.bad.has(b.Digest, time.Now())
 	if !replace && s.has(ctx, b.Digest) {
 		s.counts.present.Add(1)
 		return

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -74,17 +73,22 @@ func newUpstream(t *testing.T, o quirky.Options, blobs map[string][]blob) *upstr
 	}
 	u.Server = quirky.New(t, o)
 	for repo, list := range blobs {
-		text := "{"
-		image := quirky.Image{}
-		for _, b := range list {
-			text += b.Digest.String()
-			image.Blobs = append(image.Blobs, b.Blob)
-		}
-		manifest := quirky.Raw(v1.MediaTypeImageManifest, []byte(text))
-		manifest.Blobs = image.Blobs
-		u.Add(repo, "v1", manifest)
+		u.add(repo, list...)
 	}
 	return u
+}
+
+// add makes a repository have blobs.
+func (u *upstream) add(repo string, blobs ...blob) {
+	text := "{"
+	var list []quirky.Blob
+	for _, b := range blobs {
+		text += b.Digest.String()
+		list = append(list, b.Blob)
+	}
+	manifest := quirky.Raw(v1.MediaTypeImageManifest, []byte(text))
+	manifest.Blobs = list
+	u.Add(repo, "v1", manifest)
 }
 
 // hold makes the registry respond to no request for the content of a blob from now on. What hosts get
@@ -124,12 +128,38 @@ func pull(t *testing.T, h *harness.Sidemirror, b blob) {
 	h.Get(b.path(repo), nil).Whole(t, b.Digest.String(), b.Bytes)
 }
 
+// watched is a host whose metrics show which problems it reports.
+type watched struct {
+	*harness.Sidemirror
+	t       *testing.T
+	metrics string
+}
+
+func watchedHost(t *testing.T, u string, s *store, change ...func(o *harness.Options)) watched {
+	t.Helper()
+	metrics := harness.FreeAddress(t)
+	add := func(o *harness.Options) { o.Extra += "\n[metrics]\nlisten = [\"" + metrics + "\"]\n" }
+	return watched{host(t, u, s, append(change, add)...), t, "http://" + metrics + "/metrics"}
+}
+
+// reports waits until the host reports a problem of a code, or of one that begins so.
+func (w watched) reports(code string) {
+	w.t.Helper()
+	eventually(w.t, "the problem "+code+" is reported", func() bool { return w.shows(`sidemirror_problems{code="` + code) })
+}
+
+// shows reports whether the metrics have a line that begins so.
+func (w watched) shows(line string) bool {
+	w.t.Helper()
+	a := harness.Fetch(harness.Client(w.t), http.MethodGet, w.metrics, nil)
+	return strings.Contains(string(a.Body), "\n"+line)
+}
+
 // faulty is a proxy in front of a store that fails as it is set to.
 type faulty struct {
 	*store
-	requests atomic.Int64
-	mu       sync.Mutex
-	fault    func(w http.ResponseWriter, r *http.Request, pass http.Handler)
+	mu    sync.Mutex
+	fault func(w http.ResponseWriter, r *http.Request, pass http.Handler)
 }
 
 func (f *faulty) set(fault func(w http.ResponseWriter, r *http.Request, pass http.Handler)) {
@@ -138,10 +168,9 @@ func (f *faulty) set(fault func(w http.ResponseWriter, r *http.Request, pass htt
 	f.fault = fault
 }
 
-// ServeHTTP implements [http.Handler].
+// serve passes requests on, unless there is a fault.
 func (f *faulty) serve(pass http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		f.requests.Add(1)
 		f.mu.Lock()
 		fault := f.fault
 		f.mu.Unlock()

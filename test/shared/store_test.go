@@ -173,7 +173,7 @@ func environment(secret string) []string {
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for range 600 {
+	for range 300 {
 		if condition() {
 			return
 		}
