@@ -13,7 +13,7 @@ import (
 // never responds. It goes on for long enough for the mirror to be tried again in the background.
 func (b *bench) hungMirror(ctx context.Context) (err error) {
 	const count, every = 30, 500 * time.Millisecond
-	hung, err := net.Listen("tcp", "127.0.0.1:0") // whose connections nothing reads
+	hung, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0") // whose connections nothing reads
 	if err != nil {
 		return err
 	}

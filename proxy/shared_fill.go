@@ -149,25 +149,26 @@ func (p *Proxy) beginFill(ctx context.Context, r *request, want transfer.Want) *
 func (p *Proxy) bring(ctx context.Context, r *request, reader *transfer.Reader) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	entitled := make(chan error, 1)
+	var refusal error
+	decided := make(chan struct{})
 	go func() {
-		err := p.entitle(ctx, &accessLine{}, r, reader.Size)
-		if err != nil {
-			cancel(err)
+		defer close(decided)
+		if refusal = p.entitle(ctx, &accessLine{}, r, reader.Size); refusal != nil {
+			cancel(refusal)
 		}
-		entitled <- err
 	}()
 	go p.watchPace(ctx, reader, cancel)
 	err := reader.WaitStored(ctx)
 	switch {
 	case err == nil:
 		p.shared.Verified()
-		return <-entitled
+		<-decided
+		return refusal
 	case errors.Is(err, transfer.ErrMismatch):
 		p.shared.Wrong(r.Digest)
 	}
 	cancel(err)
-	<-entitled
+	<-decided
 	return err
 }
 

@@ -15,7 +15,7 @@ type Network interface {
 
 // OpenGuests listens on addr, this host's address on the network of the guests of a bridge. Who is a
 // guest [GuestListener.Accept] decides by the sender's address, to which the kernel sends over the
-// bridge alone, so that nobody elsewhere can complete a connection with it. The listener is not bound
+// bridge alone, so that no host elsewhere can complete a connection with it. The listener is not bound
 // to the bridge: its connections would be too, for ever, and end with it when it is made anew. The
 // error is fs.ErrPermission if the port needs a capability that the process lacks.
 func OpenGuests(ctx context.Context, name string, addr netip.AddrPort) (*net.TCPListener, error) {

@@ -8,7 +8,7 @@ func TestAnExpressionIsCompiledWhenItIsFirstUsed(t *testing.T) {
 	if !digits().MatchString("305") || digits().MatchString("port") {
 		t.Error("the expression does not match what it should")
 	}
-	if digits() != digits() {
+	if first, second := digits(), digits(); first != second {
 		t.Error("the expression is compiled more than once")
 	}
 	wrong := New(`(`)
