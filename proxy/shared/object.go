@@ -20,6 +20,9 @@ var (
 	ErrAway = errors.New("the shared store has failed lately")
 )
 
+// hangsAfter is how long a store may take to respond after a registry has.
+const hangsAfter = 2 * time.Second
+
 // Object is what the store sends for a range of a blob.
 type Object struct {
 	Body  io.ReadCloser
@@ -38,31 +41,81 @@ func (s *Store) Open(ctx context.Context, d digest.Digest, start, end int64) (Ob
 	if s.bad.has(d, time.Now()) {
 		return Object{}, fmt.Errorf("%w: it had wrong content", ErrMissing)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	late := time.AfterFunc(shortTimeout, cancel)
-	o, err := s.get(ctx, d, start, end)
-	inTime := late.Stop()
-	if err == nil && inTime {
-		o.Body = &body{o.Body, s, ctx, cancel}
-		return o, nil
+	asked := s.ask(ctx, d, start, end)
+	select {
+	case <-asked.done:
+	case <-ctx.Done():
+		s.work.Go(asked.abandon)
+		return Object{}, context.Canceled
 	}
+	o, err := asked.result()
 	if err == nil {
-		_ = o.Body.Close()
+		context.AfterFunc(ctx, asked.cancel)
+		o.Body = &body{o.Body, s, asked.ctx, asked.cancel}
 	}
-	cancelled := inTime && ctx.Err() != nil
-	cancel()
+	return o, err
+}
+
+// question is a request for a range of a blob, until the header of its response is there.
+type question struct {
+	store  *Store
+	ctx    context.Context // outlives that of who asks
+	cancel context.CancelFunc
+	late   *time.Timer // ends it if no header comes
+	done   chan struct{}
+	object Object // these are set before done is closed
+	err    error
+}
+
+func (s *Store) ask(ctx context.Context, d digest.Digest, start, end int64) *question {
+	q := &question{store: s, done: make(chan struct{})}
+	var cancel context.CancelFunc
+	q.ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(s.life, cancel)
+	q.cancel = func() { forget(); cancel() }
+	q.late = time.AfterFunc(shortTimeout, q.cancel)
+	s.work.Go(func() {
+		defer close(q.done)
+		q.object, q.err = s.get(q.ctx, d, start, end)
+	})
+	return q
+}
+
+// result returns the response when done is closed, and records whether it is as it should be.
+func (q *question) result() (Object, error) {
+	s, inTime := q.store, q.late.Stop()
+	if q.err == nil && inTime {
+		return q.object, nil
+	}
+	if q.err == nil {
+		_ = q.object.Body.Close()
+	}
+	ended := inTime && q.ctx.Err() != nil
+	q.cancel()
+	err := q.err
 	switch {
 	case isMissing(err):
 		s.counts.misses.Add(1)
 		s.result(context.Background(), nil)
 		return Object{}, ErrMissing
-	case cancelled:
+	case ended:
 		return Object{}, context.Canceled
 	case !inTime:
 		err = errNoResponse
 	}
 	s.result(context.Background(), err)
 	return Object{}, fmt.Errorf("the shared store: %w", err)
+}
+
+// abandon waits for a response that no pull waits for any more, since a registry was quicker: a store
+// that is only slow is told in this way from one that hangs, for which each pull would wait.
+func (q *question) abandon() {
+	q.late.Reset(hangsAfter)
+	<-q.done
+	if o, err := q.result(); err == nil {
+		_ = o.Body.Close()
+		q.cancel()
+	}
 }
 
 // get sends the request for a range, and reads the header of the response.

@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -122,6 +123,75 @@ func TestPullsAreAsWithoutTheStoreWhateverIsWrongWithIt(t *testing.T) {
 				pull(t, h.Sidemirror, b)
 			}
 			h.reports(c.code)
+		})
+	}
+}
+
+// asked counts the requests for the content of some blobs.
+type asked struct {
+	mu    sync.Mutex
+	paths []string
+}
+
+func (a *asked) add(r *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.paths = append(a.paths, r.Method+" "+r.URL.Path)
+}
+
+func (a *asked) of(b blob) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := 0
+	for _, p := range a.paths {
+		if strings.HasSuffix(p, b.object()) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestAStoreThatFailsIsLeftAloneAndIsAskedAgainWhenItServes(t *testing.T) {
+	for name, fault := range map[string]func(http.ResponseWriter, *http.Request, http.Handler){
+		"resets connections": func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { cut(w) },
+		"hangs":              hang,
+		"fails":              refuse(http.StatusInternalServerError, "InternalError"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, a := startFaulty(t), &asked{}
+			var blobs []blob
+			for i := range 650 { // more than are asked for
+				b := newBlob(fmt.Sprint(name, i), 512)
+				f.put(b, b.Bytes)
+				blobs = append(blobs, b)
+			}
+			u := newUpstream(t, quirky.Options{}, map[string][]blob{repo: blobs})
+			h := watchedHost(t, u.URL(), f.store)
+			f.set(func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+				a.add(r)
+				fault(w, r, pass)
+			})
+			next := func() blob {
+				b := blobs[0]
+				blobs = blobs[1:]
+				pull(t, h.Sidemirror, b)
+				return b
+			}
+			eventually(t, "the store is left alone", func() bool {
+				next()
+				return h.shows("sidemirror_shared_store_asked 0")
+			})
+			for range 5 {
+				if b := next(); a.of(b) != 0 {
+					t.Errorf("a store that %s is asked %d times for a blob", name, a.of(b))
+				}
+			}
+			f.set(nil)
+			eventually(t, "the store is asked again", func() bool {
+				next()
+				return h.shows("sidemirror_shared_store_asked 1")
+			})
 		})
 	}
 }
