@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+
 	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/process"
 	"github.com/sidemirror/sidemirror/test/quirky"
@@ -133,12 +135,50 @@ func TestTheRegistrysWarningReachesThePerson(t *testing.T) {
 			t.Errorf("%s: regctl printed\n%s", which, out)
 		}
 	}
-	s.output("regctl", "manifest", "get", s.byPrefix("alice/app:v1")) // which is stored
-	s.up.Set(func(o *quirky.Options) { o.Limit.Status = 503 })
-	out := s.output("regctl", "manifest", "head", s.byPrefix("alice/app:v1"))
-	if !strings.Contains(out, "sidemirror: this may not be the latest") {
-		t.Errorf("while the registry is away regctl printed\n%s", out)
+}
+
+// containerd's resolver has it since 2.4; no program of containerd 2.4.2 sets a handler.
+func TestThatAManifestMayBeOldReachesThePerson(t *testing.T) {
+	s := newStage(t, engines{}, quirky.Options{}, nil)
+	s.up.Add("alice/app", "v1", quirky.NewImage(false, "old", 1000))
+	reference := s.byPrefix("alice/app:v1")
+	shown := map[string]func() string{
+		"regctl":     func() string { return s.output("regctl", "manifest", "head", reference) },
+		"oras":       func() string { return s.output("oras", "manifest", "fetch", "--plain-http", reference) },
+		"containerd": func() string { return resolverWarnings(t, reference) },
 	}
+	s.output("crane", "manifest", "--insecure", reference) // which is stored
+	for _, away := range []bool{false, true} {
+		if away {
+			s.up.Set(func(o *quirky.Options) { o.Limit.Status = 503 })
+		}
+		for client, show := range shown {
+			out := show()
+			if strings.Contains(out, "sidemirror: this may not be the latest "+name+"/alice/app:v1") != away {
+				t.Errorf("the registry is away %v: %s shows\n%s", away, client, out)
+			}
+		}
+	}
+}
+
+// resolverWarnings returns what containerd's resolver hands to its handler of warnings.
+func resolverWarnings(t *testing.T, reference string) string {
+	t.Helper()
+	var handler warnings
+	resolver := docker.NewResolver(docker.ResolverOptions{
+		Hosts:          docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchAllHosts)),
+		WarningHandler: &handler,
+	})
+	if _, _, err := resolver.Resolve(t.Context(), reference); err != nil {
+		t.Errorf("containerd's resolver: %v", err)
+	}
+	return strings.Join(handler, "\n")
+}
+
+type warnings []string
+
+func (w *warnings) Warn(_ context.Context, _ docker.WarningSource, warning string) {
+	*w = append(*w, warning)
 }
 
 // output returns all that a program prints.
