@@ -60,6 +60,7 @@ var sideBySide = suite{
 		{"cold-blob", (*bench).coldBlob},
 		{"lazy", (*bench).lazy},
 		{"hung-mirror", (*bench).hungMirror},
+		{"herd", (*bench).herd},
 	},
 	limit: 15 * time.Minute,
 }

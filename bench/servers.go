@@ -87,7 +87,7 @@ func (b *bench) start(ctx context.Context, name string, upstream *upstream, imag
 	var env, argv []string
 	switch name {
 	case sidemirror, withoutACache:
-		env = append([]string{"HOME=" + dir}, b.environment...)
+		env = append([]string{"HOME=" + dir, "AWS_ACCESS_KEY_ID=bench", "AWS_SECRET_ACCESS_KEY=bench"}, b.environment...)
 		store := filepath.Join(dir, "cache")
 		if name == withoutACache {
 			store = ""
@@ -163,6 +163,10 @@ func (b *bench) sidemirrorWith(store, dir, address string, upstream *upstream) (
 	if upstream.ca != "" {
 		ca = fmt.Sprintf("ca = %q\n", upstream.ca)
 	}
+	shared := ""
+	if upstream.store != "" {
+		shared = fmt.Sprintf("[cache.shared]\nurl = %q\n", upstream.store)
+	}
 	var upstreams strings.Builder
 	for _, u := range append(slices.Clone(upstream.mirrors), upstream.scheme+"://"+upstream.address) {
 		fmt.Fprintf(&upstreams, "%q, ", u)
@@ -172,7 +176,7 @@ shutdown_timeout = "5s"
 [cache]
 dir = %q
 min_free = "%dB"
-[credentials]
+%s[credentials]
 store = %q
 [trust]
 uids = [%d]
@@ -180,7 +184,7 @@ uids = [%d]
 upstreams = [%s]
 %s[log]
 level = "info"
-`, address, store, minFree, filepath.Join(dir, "store.json"), os.Getuid(), namespace, &upstreams, ca)
+`, address, store, minFree, shared, filepath.Join(dir, "store.json"), os.Getuid(), namespace, &upstreams, ca)
 	path := filepath.Join(dir, "config.toml")
 	return []string{b.binary, "serve", "--config", path}, os.WriteFile(path, []byte(config), 0o600)
 }

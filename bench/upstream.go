@@ -27,6 +27,7 @@ type upstream struct {
 	scheme  string   // "http" or "https"
 	ca      string   // of https: the path of the authority to trust
 	mirrors []string // URLs of what sidemirror asks before it
+	store   string   // URL of the store that hosts in front of it share
 	server  *http.Server
 	done    chan struct{}
 
