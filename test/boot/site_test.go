@@ -57,7 +57,8 @@ func TestMirrorOnADomainIsServedInFiveCommands(t *testing.T) {
 	m.settled()
 	const configuration = "cat /etc/sidemirror/config.toml"
 	before := m.run(configuration)
-	m.run("sidemirror site enable docker.example.com --accept-terms --acme-directory " + ca.Directory() + " --acme-ca /srv/acme.pem")
+	enable := "sidemirror site enable docker.example.com --accept-terms --acme-directory " + ca.Directory() + " --acme-ca /srv/acme.pem"
+	m.run(enable)
 	m.siteServes(t, ca)
 	m.step("plain HTTP is redirected", func(t testing.TB) {
 		out := m.run(`bash -c 'exec 3<>/dev/tcp/docker.example.com/80; printf "GET /v2/ HTTP/1.0\r\nHost: docker.example.com\r\n\r\n" >&3; cat <&3'`)
@@ -79,9 +80,7 @@ func TestMirrorOnADomainIsServedInFiveCommands(t *testing.T) {
 		if after := m.run(configuration); after != before {
 			t.Errorf("the configuration is\n%s\nand was\n%s", after, before)
 		}
-		if out, err := m.try(`bash -c 'exec 3<>/dev/tcp/docker.example.com/443'`); err == nil {
-			t.Errorf("port 443 is open: %s", out)
-		}
+		m.siteIsClosed(t)
 		if out, err := m.try("sidemirror site status"); err == nil {
 			t.Errorf("site status prints\n%s", out)
 		}
@@ -90,6 +89,23 @@ func TestMirrorOnADomainIsServedInFiveCommands(t *testing.T) {
 		}
 		m.run("docker pull --quiet library/alpine") // through sidemirror, as the engines of this host do
 	})
+	m.step("a purge removes a site that is enabled", func(t testing.TB) {
+		m.run(enable)
+		m.run("apt-get purge --yes sidemirror")
+		m.siteIsClosed(t)
+		// The drop-in is this test's.
+		if left := m.run("find /etc/systemd /etc/sidemirror /var/lib/systemd /var/lib/sidemirror -name '*sidemirror*' ! -path '*/sidemirror-site.socket.d' 2>/dev/null || :"); left != "" {
+			t.Errorf("left are\n%s", left)
+		}
+	})
+}
+
+// siteIsClosed fails the test if the site's port is open.
+func (m *machine) siteIsClosed(t testing.TB) {
+	t.Helper()
+	if out, err := m.try(`bash -c 'exec 3<>/dev/tcp/docker.example.com/443'`); err == nil {
+		t.Errorf("port 443 is open: %s", out)
+	}
 }
 
 // siteServes waits until the site has its certificate, and pulls from it as another host does that
