@@ -32,6 +32,9 @@ type step struct {
 	Registry string
 }
 
+// public is an image that everyone may read, so that it comes into the shared store.
+var public = quirky.NewImage(false, "corpus, public", 2000)
+
 var moved = quirky.NewImage(false, "corpus, moved", 3000)
 
 // play is one sequence under way.
@@ -42,6 +45,8 @@ type play struct {
 	image quirky.Image
 	token string // the last of the pod's
 	site  string // the address of the site, which may lend the daemon's login
+	store *store // what hosts share
+	open  bool   // the repository is or was public
 }
 
 const siteName = "site.example"
@@ -57,7 +62,7 @@ func TestTheCacheGivesACallerNoMoreThanTheRegistryWould(t *testing.T) {
 	if err := dec.Decode(&all); err != nil || len(all) == 0 {
 		t.Fatalf("%d sequences, %v", len(all), err)
 	}
-	refusals, leaked := 0, 0
+	refusals, leaked, shared, sharedPrivate := 0, 0, 0, 0
 	for _, s := range all {
 		t.Run(s.Name, func(t *testing.T) {
 			p := begin(t, s)
@@ -78,9 +83,15 @@ func TestTheCacheGivesACallerNoMoreThanTheRegistryWould(t *testing.T) {
 					t.Fatalf("step %d: gets %q", i+1, x.Gets)
 				}
 			}
+			shared += len(public.Blobs)
+			n := p.store.objects() - len(public.Blobs)
+			if !p.open && n != 0 {
+				sharedPrivate += n
+				t.Errorf("%d blobs of a private repository are in the shared store", n)
+			}
 		})
 	}
-	t.Logf("%d sequences: %d callers were refused, and got %d bytes", len(all), refusals, leaked)
+	t.Logf("%d sequences: %d callers were refused, and got %d bytes; %d public blobs were shared, and %d private ones", len(all), refusals, leaked, shared, sharedPrivate)
 }
 
 func begin(t *testing.T, s sequence) *play {
@@ -88,7 +99,7 @@ func begin(t *testing.T, s sequence) *play {
 	p := &play{t: t, image: image, own: quirky.New(t, quirky.Options{Auth: quirky.Auth{
 		Scheme: s.Scheme, Users: map[string]string{"daemon": "canary-of-the-daemon-41c7", "engine": "canary-of-the-engine-9e02"}, Private: []string{"team/"},
 	}})}
-	p.site = harness.FreeAddress(t)
+	p.site, p.store = harness.FreeAddress(t), startStore(t)
 	p.own.Add(repo, "v1", image)
 	p.own.Add("open/app", "v1", image)
 	o := harness.Options{
@@ -97,13 +108,28 @@ func begin(t *testing.T, s sequence) *play {
 			{Name: "other.test", Upstreams: []string{p.own.URL()}, ClientAuth: "relay"},
 		},
 		Secrets: []string{"canary-of-the-engine-9e02"},
-		Extra:   fmt.Sprintf("\n[site]\ntls = \"off\"\nlisten = [%q]\nallow = [\"127.0.0.0/8\"]\nlogins = [%q]\nmax_requests = 0\n", p.site, p.own.Host()),
+		Env:     []string{"AWS_ACCESS_KEY_ID=corpus", "AWS_SECRET_ACCESS_KEY=canary-of-the-store-77b1"},
+		Extra:   p.store.config() + fmt.Sprintf("\n[site]\ntls = \"off\"\nlisten = [%q]\nallow = [\"127.0.0.0/8\"]\nlogins = [%q]\nmax_requests = 0\n", p.site, p.own.Host()),
 	}
 	if s.DaemonLogin {
 		o.Logins = map[string]string{p.own.Host(): daemon}
 	}
 	p.side = harness.Start(t, o)
+	p.share()
 	return p
+}
+
+// share lets an engine pull the public image, and waits until it is in the shared store. What is pulled
+// later would be there soon too.
+func (p *play) share() {
+	p.t.Helper()
+	p.own.Add("open/shared", "v1", public)
+	client := harness.Client(p.t)
+	anonymous := header(p.login(client, p.own.Host(), "open/shared", ""))
+	for _, b := range public.Blobs {
+		p.side.DoWith(client, http.MethodGet, "/v2/open/shared/blobs/"+b.Digest.String()+"?ns="+p.own.Host(), anonymous).Whole(p.t, b.Digest.String(), b.Bytes)
+	}
+	p.side.Eventually("what is public is shared", func() bool { return p.store.objects() == len(public.Blobs) })
 }
 
 // change changes the registry.
@@ -112,6 +138,7 @@ func (p *play) change(what string) {
 	status := func(code int) func(*quirky.Options) { return func(o *quirky.Options) { o.Limit.Status = code } }
 	switch what {
 	case "public":
+		p.open = true
 		p.own.Set(func(o *quirky.Options) { o.Auth.Private = nil })
 	case "private":
 		p.own.Set(func(o *quirky.Options) { o.Auth.Private = []string{"team/"} })
