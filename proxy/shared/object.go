@@ -107,8 +107,8 @@ func (q *question) result() (Object, error) {
 	return Object{}, fmt.Errorf("the shared store: %w", err)
 }
 
-// abandon waits for a response that no pull waits for any more, since a registry was quicker: a store
-// that is only slow is told in this way from one that hangs, for which each pull would wait.
+// abandon waits for a response that no pull waits for any more, since a registry was quicker. It finds
+// out whether the store is only slow, or hangs: then each pull would wait for it.
 func (q *question) abandon() {
 	q.late.Reset(hangsAfter)
 	<-q.done
