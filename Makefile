@@ -1,7 +1,7 @@
 # make help lists what there is.
 VERSION ?= $(shell packaging/version.sh)
 PREFIX ?= /usr/local
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 
 # Go finds itself by /proc, which a chroot may lack.
 ifeq ($(wildcard /proc/self/exe),)

@@ -9,13 +9,13 @@
 #	tools/test.sh boot    runs the tests on booted systems alone, of every suite,
 #	                      where the first has trixie
 #
-#	FUZZTIME=5s     how long each fuzz target is run; 0 leaves fuzzing out
+#	FUZZTIME=3s     how long each fuzz target is run; 0 leaves fuzzing out
 #	NOSKIP=1        a skipped test, or one that cannot be run here, is a failure
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 
 only=${1:-}
-fuzztime=${FUZZTIME:-5s}
+fuzztime=${FUZZTIME:-3s}
 noskip=${NOSKIP:-}
 say() { printf '\n== %s\n' "$*" >&2; }
 
