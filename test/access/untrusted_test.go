@@ -220,8 +220,8 @@ func TestABlobWithoutLengthDoesNotFillTheDisk(t *testing.T) {
 func TestErrorsTellUntrustedCallersNothingOfTheUpstreams(t *testing.T) {
 	away := harness.FreeAddress(t)
 	s := harness.Start(t, harness.Options{Registries: []harness.Registry{
-		{Name: "one.example", Upstreams: []string{"http://" + away + "/internal"}},
-		{Name: "two.example", Upstreams: []string{"http://" + away + "/internal"}, Relay: true},
+		{Name: "one.example", Upstreams: []string{"http://" + away + "/v2/internal"}},
+		{Name: "two.example", Upstreams: []string{"http://" + away + "/v2/internal"}, Relay: true},
 	}})
 	paths := []string{
 		"/v2/a/b/manifests/v1?ns=unknown.example", "/v2/nothing", "/v2/unknown.example/a/manifests/v1",

@@ -143,9 +143,11 @@ func (l *Link) delay(near, far net.Conn) {
 		if early := time.Until(free); early > time.Millisecond {
 			time.Sleep(early)
 		}
+		// A reader that has a byte finds it counted.
+		l.sent.Add(int64(len(p.data)))
 		var n int
 		n, fault = near.Write(p.data)
-		l.sent.Add(int64(n))
+		l.sent.Add(int64(n - len(p.data)))
 		if fault != nil {
 			fault = errors.Join(fault, far.Close()) // which ends the reading
 		}
