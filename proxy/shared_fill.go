@@ -35,8 +35,9 @@ func (p *Proxy) openBlob(ctx context.Context, r *request, want transfer.Want, f 
 		return reader, false, err
 	}
 	want.Stored = func(name string) { p.share(r, name) }
-	f.setHerd(p.herdOf(r))
-	reader, shared, err = p.openQuickest(ctx, r, want)
+	store := p.beginFill(ctx, r, want)
+	f.setHerd(p.herdOf(r, store))
+	reader, shared, err = p.openQuickest(ctx, store, want)
 	if errors.Is(err, errInSharedStore) { // another host has uploaded it while this one waited
 		f.setHerd(nil)
 		if p.beginFill(ctx, r, want).wait() == nil {
@@ -48,10 +49,9 @@ func (p *Proxy) openBlob(ctx context.Context, r *request, want transfer.Want, f 
 	return reader, shared, err
 }
 
-// openQuickest asks the shared store, and the upstreams too if it does not respond quickly or does not
-// have the blob.
-func (p *Proxy) openQuickest(ctx context.Context, r *request, want transfer.Want) (reader *transfer.Reader, shared bool, err error) {
-	f := p.beginFill(ctx, r, want)
+// openQuickest waits for the shared store, which f asks, and asks the upstreams too if it does not
+// respond quickly or does not have the blob.
+func (p *Proxy) openQuickest(ctx context.Context, f *fill, want transfer.Want) (reader *transfer.Reader, shared bool, err error) {
 	late := time.NewTimer(sharedPatience)
 	defer late.Stop()
 	select {
@@ -106,6 +106,18 @@ type fill struct {
 	found     bool          // the store has the blob; set before responded is closed
 	ended     chan struct{}
 	err       error // set before ended is closed
+}
+
+// respondsWithin reports whether the store responds, or has failed, within a time from now.
+func (f *fill) respondsWithin(d time.Duration) bool {
+	late := time.NewTimer(d)
+	defer late.Stop()
+	select {
+	case <-f.responded:
+		return true
+	case <-late.C:
+		return false
+	}
 }
 
 // wait waits until the blob is in the cache, or cannot come from the store.

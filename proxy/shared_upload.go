@@ -24,6 +24,10 @@ const (
 	// claimPatience is how long a host waits for another one that has claimed a blob.
 	claimPatience = 5 * time.Second
 
+	// claimGrace is how long the store may take to respond after a registry has, if the blob is to be
+	// claimed.
+	claimGrace = 200 * time.Millisecond
+
 	// proofPatience is how long a claim may wait for the proof that everyone may read a blob.
 	proofPatience = 250 * time.Millisecond
 
@@ -67,13 +71,14 @@ func (p *Proxy) mayShare(ctx context.Context, r *request, u *upstream.Upstream) 
 }
 
 // herdOf returns what makes r's fetch wait for another host that fetches the same blob; nil if it should
-// not.
-func (p *Proxy) herdOf(r *request) func(ctx context.Context, u *upstream.Upstream, part transfer.Part) bool {
+// not. A store that has not responded to the question for the blob, which store asks, is not asked for a
+// claim.
+func (p *Proxy) herdOf(r *request, store *fill) func(ctx context.Context, u *upstream.Upstream, part transfer.Part) bool {
 	if !r.caller.Trusted || !p.shared.Uploads() {
 		return nil
 	}
 	return func(ctx context.Context, u *upstream.Upstream, part transfer.Part) bool {
-		if part.Start != 0 || part.Total < claimFrom {
+		if part.Start != 0 || part.Total < claimFrom || !store.respondsWithin(claimGrace) {
 			return false
 		}
 		soon, cancel := context.WithTimeout(ctx, proofPatience)
