@@ -24,8 +24,8 @@ const (
 	// claimPatience is how long a host waits for another one that has claimed a blob.
 	claimPatience = 5 * time.Second
 
-	// claimGrace is how long the store may take to respond after a registry has, if the blob is to be
-	// claimed.
+	// claimGrace is how long the store may take to respond after a registry has; a blob of a store that
+	// takes longer is not claimed.
 	claimGrace = 200 * time.Millisecond
 
 	// proofPatience is how long a claim may wait for the proof that everyone may read a blob.

@@ -104,7 +104,20 @@ func start(t *testing.T, site string) *rig {
 		Secrets: []string{annPassword, "canary-guess"},
 		Extra:   "\n[site]\n" + listen + certificate + strings.ReplaceAll(site, "USERS", r.users),
 	})
+	if certificate != "" {
+		r.Eventually("the site has its certificate", r.handshakes)
+	}
 	return r
+}
+
+// handshakes reports whether the guest comes to a connection with the site.
+func (r *rig) handshakes() bool {
+	conn, err := r.guest.Dial(r.t.Context(), "tcp4", gateway+":443")
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	return tls.Client(conn, &tls.Config{RootCAs: r.pool, ServerName: siteName}).HandshakeContext(r.t.Context()) == nil
 }
 
 // certify writes a certificate for the site's name and its key.
