@@ -53,17 +53,6 @@ func Start(tb testing.TB, o Options) *Sidemirror {
 	return s
 }
 
-// FreeAddress returns a free 127.0.0.1:PORT.
-func FreeAddress(tb testing.TB) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // Address is the host:port of its first listener; URL is http:// and that.
 func (s *Sidemirror) Address() string { return s.listen[0] }
 

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,18 +56,6 @@ func Find(name string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("finding %s: %w", name, exec.ErrNotFound)
-}
-
-// FreePort returns a TCP port that is free at 127.0.0.1, for programs that cannot choose a port and
-// report it.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
 }
 
 // Run runs a program to its end and returns its standard output. Its environment

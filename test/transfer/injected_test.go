@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/process"
@@ -21,12 +23,19 @@ func inject(r *rig, fault string) (stop func() int) {
 	call, _, _ := strings.Cut(fault, ":")
 	out := filepath.Join(r.t.TempDir(), "calls")
 	ctx, cancel := context.WithCancel(r.t.Context())
-	r.t.Cleanup(cancel)
 	trace := exec.CommandContext(ctx, process.Path(r.t, "strace"), "-f", "-o", out, "-e", "trace="+call, "-e", "inject="+fault, "-p", fmt.Sprint(r.PID()))
 	trace.Cancel = func() error { return trace.Process.Signal(os.Interrupt) } // so that it detaches
+	trace.WaitDelay = 10 * time.Second
 	if err := trace.Start(); err != nil {
+		cancel()
 		r.t.Fatal(err)
 	}
+	// A daemon that is still traced might not end.
+	detach := sync.OnceFunc(func() {
+		cancel()
+		_ = trace.Wait() // it ends by the signal
+	})
+	r.t.Cleanup(detach)
 	r.Eventually("all threads are traced", func() bool {
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", r.PID()))
 		for _, thread := range threads {
@@ -39,8 +48,7 @@ func inject(r *rig, fault string) (stop func() int) {
 	})
 	return func() int {
 		r.t.Helper()
-		cancel()
-		_ = trace.Wait() // it ends by the signal
+		detach()
 		calls, err := os.ReadFile(out)
 		if err != nil {
 			r.t.Fatal(err)
