@@ -103,7 +103,7 @@ fuzz_one() {
 
 # -count=1: what engines do depends on programs that Go's test cache does not see.
 # Without the race detector: sidemirror's own code runs in processes of its own here,
-# and compiling the engines' clients for it takes minutes.
+# and the engines' clients would be compiled a second time for it.
 real() {
 	[ -n "$engines" ] || return 0
 	product
