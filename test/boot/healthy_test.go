@@ -22,10 +22,12 @@ func (m *machine) healthy() {
 // are engines that must have pulled the test image from all of these registries.
 func (m *machine) leavesNothing(t testing.TB, pulls map[string][]string) {
 	t.Helper()
-	// Engines write into their databases, and services into their folders, at any time.
-	changing := append([]string{"/var/lib/containers/storage", "/var/lib/containers/cache", "/run", "/var/cache/sidemirror", "/var/lib/sidemirror"}, others...)
+	// Engines write into their databases, and services into their folders, at any time: buildkitd
+	// writes the history of a build some seconds after it.
+	changing := append([]string{"/var/lib/buildkit", "/var/lib/containers/storage", "/var/lib/containers/cache", "/run", "/var/cache/sidemirror", "/var/lib/sidemirror"}, others...)
 	const images = "for c in 'docker images --quiet' 'ctr --namespace k8s.io images list --quiet' 'ctr --namespace default images list --quiet' 'ctr --namespace moby images list --quiet' 'podman images --quiet'; do " +
 		"! command -v ${c%% *} >/dev/null || $c 2>/dev/null; done; " +
+		"! command -v buildctl >/dev/null || buildctl du | awk '{ print $1 }'; " +
 		"ls /tmp /var/tmp | grep -v ^systemd-private || :"
 	stored, files := m.run(images), m.disk()
 	out, err := m.try("sidemirror doctor")
