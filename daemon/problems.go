@@ -99,7 +99,7 @@ func (d *daemon) upstreamProblems(now time.Time) (list []*problem.Problem) {
 				Hint: "sidemirror tries it again in the background; if it is always slow, put it behind the others in upstreams",
 			})
 		}
-		if u.Configured && !u.Reachable && now.Sub(u.LastAsked) < lastAsked {
+		if u.Configured && !u.Reachable && u.Reason != "" && now.Sub(u.LastAsked) < lastAsked {
 			list = append(list, &problem.Problem{
 				Code: "upstream-unreachable", Text: fmt.Sprintf("%s cannot be reached: %s", u.Name, u.Reason),
 				Hint: "until it is, engines get what is stored; check this host's network and its proxy settings",

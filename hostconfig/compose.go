@@ -85,6 +85,7 @@ func (c *composer) look(ctx context.Context, e engine.Engine) {
 
 // compose turns the engines' plans into one.
 func (c *composer) compose() Plan {
+	engine.LeaveUnverified(c.plans)
 	for _, p := range c.plans {
 		c.out.restart[p.State.Engine] = c.out.restart[p.State.Engine] || p.Restart
 		if p.Hold != nil {

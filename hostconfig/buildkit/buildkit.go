@@ -123,9 +123,12 @@ func (b *buildkit) Plan(_ context.Context, s engine.State, want engine.Desired) 
 	}
 	p.State.Through = []engine.Kind{engine.BuildkitdTOML}
 	p.Edits = append(p.Edits, engine.Edit{
-		Path: b.config, Entry: entry{splice.BuildKit{Mirror: host, Registries: want.Registries}},
+		Path: b.config, Entry: entry{splice.BuildKit{Mirror: host, Registries: want.Registries}}, Registries: want.Registries,
 		Why: "BuildKit asks sidemirror first, and the registry itself if sidemirror does not answer",
 	})
+	if f, err := b.Tree.Read(b.config); err == nil {
+		p.Unverified = splice.UnverifiedByBuildKit(b.config, f.Data)
+	}
 	b.addPending(&p)
 	return p
 }

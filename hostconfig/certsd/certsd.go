@@ -172,7 +172,7 @@ func (f Folder) planFile(plan *engine.Plan, registry, folder string, hosts splic
 		hosts.CA, hosts.Clients, _ = Certificates(tree, folder)
 	}
 	plan.Edits = append(plan.Edits, engine.Edit{
-		Path: name, Entry: Entry{hosts},
+		Path: name, Entry: Entry{hosts}, Registries: []string{registry}, Others: registry == defaultName,
 		Why: what + ": ask sidemirror first, and the registry itself if sidemirror does not answer",
 	})
 }

@@ -29,6 +29,20 @@ func (f Folder) PlanDefault(plan *engine.Plan, url string, named []string) {
 	f.planFile(plan, defaultName, at, splice.Hosts{URL: url, Library: f.Library}, "registries without a folder of their own")
 	f.planOthers(plan, url, named)
 	f.planLater(plan, url, named)
+	f.setApart(plan)
+}
+
+// setApart notes which registries have a folder of their own, which _default does not serve.
+func (f Folder) setApart(plan *engine.Plan) {
+	list, err := f.Host.Tree.Names(f.Path)
+	if err != nil {
+		return // planOthers has reported it
+	}
+	for _, item := range list {
+		if registry := registryOf(item.Name()); f.Host.Tree.IsDir(f.Registry(registry)) {
+			plan.Apart = append(plan.Apart, registry)
+		}
+	}
 }
 
 // planLater plans folders for the registries that _default would hide.

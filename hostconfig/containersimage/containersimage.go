@@ -148,8 +148,10 @@ func plan(ctx context.Context, h *engine.Host, s engine.State, want engine.Desir
 		return p
 	}
 	p.State.Through = []engine.Kind{engine.RegistriesConf}
+	registries, unverified := c.reached()
+	p.Unverified = unverified
 	p.Edits = append(p.Edits, engine.Edit{
-		Path: File, Entry: entry{entries: c.entries},
+		Path: File, Entry: entry{entries: c.entries}, Registries: registries,
 		Why: "podman, buildah, skopeo and CRI-O ask sidemirror first, and the registry itself if sidemirror does not answer",
 	})
 	return p

@@ -140,6 +140,23 @@ func (c *composition) add(e origin) {
 	c.entries = append(c.entries, e.RegistryEntry)
 }
 
+// reached returns the registries that the entries send to sidemirror, and those of them that the library
+// may itself reach without verification or by plain HTTP, whatever the prefix.
+func (c *composition) reached() (registries, unverified []string) {
+	verified := make(map[string]bool)
+	for _, e := range c.entries {
+		registry, _, _ := strings.Cut(e.Location, "/")
+		verified[registry] = verified[registry] || !e.Insecure
+	}
+	for _, registry := range slices.Sorted(maps.Keys(verified)) {
+		registries = append(registries, registry)
+		if !verified[registry] {
+			unverified = append(unverified, registry)
+		}
+	}
+	return registries, unverified
+}
+
 // pathOf returns a location as a path below sidemirror's address. A path cannot have a colon, so that
 // a port is written as proxy/oci reads it: "registry.example__5000".
 func pathOf(location string) string {

@@ -303,7 +303,7 @@ func (d *docker) wantsMirrors(p *engine.Plan, want engine.Desired) bool {
 // planMirrors plans registry-mirrors.
 func (d *docker) planMirrors(p *engine.Plan, hubFile string, want engine.Desired) {
 	edit := engine.Edit{
-		Path: d.json, Entry: mirrorEntry{url: want.Mirror, version: d.version},
+		Path: d.json, Entry: mirrorEntry{url: want.Mirror, version: d.version}, Registries: []string{hub},
 		Why: "Docker asks the first of registry-mirrors for what is on Docker Hub",
 	}
 	if d.readsHosts() {

@@ -39,8 +39,9 @@ type KeyPair struct {
 }
 
 // MergeAdopted returns one entry for each registry, in their order. If two say different things about
-// one registry, it is reached with the certificates of both, and verified unless both say otherwise.
-// Of two files with the same contents one is enough.
+// one registry, it is reached with the certificates of both, and verified unless both say otherwise;
+// [LeaveUnverified] has looked at the engines that say nothing. Of two files with the same contents one
+// is enough.
 func MergeAdopted(list []Adopted) []Adopted {
 	var merged []Adopted
 	for _, a := range list {

@@ -36,6 +36,14 @@ type Plan struct {
 	// problem or a note of State says why.
 	Skipped []string
 
+	// Apart are registries that an edit for all others does not reach, because they have folders of
+	// their own.
+	Apart []string
+
+	// Unverified are registries that the engine reaches without verifying a certificate, or by plain
+	// HTTP, by settings that sidemirror does not adopt.
+	Unverified []string
+
 	// Folders have one folder for each registry. A hosts.toml below them that is marked as
 	// sidemirror's, and that no plan asks for, is restored even if the journal is lost.
 	Folders []string
@@ -87,6 +95,11 @@ type Edit struct {
 	Path  string
 	Why   string // for a person
 	Entry Entry
+
+	// Registries are those whose pulls the entry sends to sidemirror. Others says that it sends those
+	// of all registries that the plan does not name otherwise.
+	Registries []string
+	Others     bool
 
 	// Needs is the path of another edit without which this one must not be made.
 	Needs string

@@ -179,6 +179,55 @@ func TestSidemirrorReachesARegistryAsTheEnginesDo(t *testing.T) {
 	})
 }
 
+// The certificate of the registry is of an authority that the host does not trust.
+func TestWhatContainerdDoesNotVerifyDoesNotReachADockerThatDoes(t *testing.T) {
+	engine.NeedRoot(t)
+	each(t, readers, func(t *testing.T, g engine.Generation) {
+		from := secured(t, "skip.test", network.Address4(t, 443), false)
+		const unverified = "[host.\"https://skip.test\"]\n  capabilities = [\"pull\", \"resolve\"]\n  skip_verify = true\n"
+		a := newAdopting(t, g, map[string]*registry.Registry{"skip.test": from}, map[string]string{"skip.test/hosts.toml": unverified})
+		ofContainerd, ofDocker := perRegistry("skip.test", "hosts.toml")[0], perRegistry("skip.test", "hosts.toml")[1]
+
+		before := a.reloads()
+		a.do(t, 0, "apply")
+		a.handedOver(t, before+1)
+		a.reach(t, "if both do not verify it", map[string]by{"skip.test": viaSidemirror})
+
+		if err := os.RemoveAll(filepath.Dir(filepath.Join(a.host.Root, ofDocker))); err != nil {
+			t.Fatal(err)
+		}
+		before = a.reloads()
+		out, _ := a.do(t, 0, "apply")
+		a.handedOver(t, before+1)
+		if strings.Contains(out, "adopted    skip.test") || strings.Contains(a.read(t, ofContainerd), "127.0.0.1") {
+			t.Errorf("containerd's setting still counts for sidemirror:\n%s\n%s", out, a.read(t, ofContainerd))
+		}
+		for _, command := range []string{"plan", "status"} {
+			if out, errs, _ := a.run(t, command); !strings.Contains(out+errs, "containerd pulls from it directly") {
+				t.Errorf("%s does not say why:\n%s%s", command, out, errs)
+			}
+		}
+		if got := a.pulledFrom(t, from, func(repository, digest string) error {
+			return a.host.PullCRI(t.Context(), "skip.test/"+repository+":v1", digest)
+		}); got != direct {
+			t.Errorf("CRI pulls %s", got)
+		}
+		image := from.Push(t, "alice/refused", "v1", registry.Shape{Size: 1 << 12})
+		all, _ := from.Requests("/v2/alice/refused/")
+		if err := a.host.PullDocker(t.Context(), "skip.test/alice/refused", "v1", image.Digest); err == nil {
+			t.Error("Docker has an image of a registry whose certificate it would refuse")
+		}
+		if now, _ := from.Requests("/v2/alice/refused/"); now != all {
+			t.Errorf("the registry had %d requests for it", now-all)
+		}
+
+		a.do(t, 0, "revert")
+		if text := a.read(t, ofContainerd); text != unverified {
+			t.Errorf("revert leaves\n%s", text)
+		}
+	})
+}
+
 // handover lists what is handed over.
 func (a *adopting) handover(t *testing.T) []os.DirEntry {
 	t.Helper()

@@ -147,8 +147,9 @@ func readFile(t *testing.T, name string) string {
 }
 
 // newHost makes a host of some engines, which have the settings that they need for the registries with
-// an authority of their own and without TLS, and for no private one. Docker has none for plain HTTP:
-// with insecure-registries it would pull from all registries but the named ones directly.
+// an authority of their own and without TLS, and for no private one. Docker's for plain HTTP is a
+// hosts.toml, which it reads from 28 on: with insecure-registries it would pull from all registries but
+// the named ones directly.
 func (r *registries) newHost(t *testing.T, age engine.Generation) *engine.Host {
 	t.Helper()
 	files := map[string]string{
@@ -175,7 +176,9 @@ func (r *registries) newHost(t *testing.T, age engine.Generation) *engine.Host {
 		fmt.Fprintf(&buildkit, "[registry.%q]\n  ca = [%q]\n", host, authorityFile)
 	}
 	for _, host := range []string{namedPlainHost, anyPlainHost} {
-		files["/etc/containerd/certs.d/"+host+"/hosts.toml"] = fmt.Sprintf("server = \"http://%s\"\n\n[host.\"http://%[1]s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", host)
+		for _, folder := range []string{"containerd", "docker"} {
+			files["/etc/"+folder+"/certs.d/"+host+"/hosts.toml"] = fmt.Sprintf("server = \"http://%s\"\n\n[host.\"http://%[1]s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", host)
+		}
 		fmt.Fprintf(&insecure, "[[registry]]\nprefix = %q\nlocation = %[1]q\ninsecure = true\n", host)
 		fmt.Fprintf(&buildkit, "[registry.%q]\n  http = true\n", host)
 	}
