@@ -157,7 +157,7 @@ func TestAQueueThatIsFullDropsAndNoCallerWaits(t *testing.T) {
 		s.Upload(Upload{
 			Digest: digestOf(i), Size: 40,
 			Allowed: func(context.Context) bool { <-release; return i != 1 },
-			Open:    func() (*os.File, error) { return os.Open(content) },
+			Open:    func() (File, error) { return os.Open(content) },
 		})
 	}
 	close(release)
