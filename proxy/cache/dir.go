@@ -83,8 +83,9 @@ type Dir struct {
 	mu      sync.Mutex
 	reading map[digest.Digest]int // open blobs, whole and partial
 
-	granting sync.Mutex // of the records of grants
-	recent   recent     // manifests
+	granting   sync.Mutex // of the records of grants
+	recent     recent     // manifests
+	recentTags recentTags
 }
 
 // Open opens the cache in the folder at path and makes what is missing of it. It fails if the
