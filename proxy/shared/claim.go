@@ -154,7 +154,7 @@ func (s *Store) put(ctx context.Context, key, text string) error {
 	defer cancel()
 	opts := minio.PutObjectOptions{DisableMultipart: true, ContentType: "text/plain", DisableContentSha256: true}
 	opts.SetMatchETagExcept("*")
-	_, err := s.client.Client.PutObject(ctx, s.config.Bucket, key, strings.NewReader(text), int64(len(text)), opts)
+	err := s.bucket.put(ctx, key, strings.NewReader(text), int64(len(text)), opts)
 	return err
 }
 
@@ -162,7 +162,7 @@ func (s *Store) put(ctx context.Context, key, text string) error {
 func (s *Store) claimed(ctx context.Context, d digest.Digest) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
-	body, info, header, err := s.client.GetObject(ctx, s.config.Bucket, s.claimKey(d), minio.GetObjectOptions{})
+	body, info, header, err := s.bucket.get(ctx, s.claimKey(d), minio.GetObjectOptions{})
 	if isMissing(err) {
 		return false, nil
 	}
@@ -182,7 +182,7 @@ func (s *Store) claimed(ctx context.Context, d digest.Digest) (bool, error) {
 func (s *Store) unclaim(d digest.Digest) {
 	ctx, cancel := context.WithTimeout(context.Background(), claimTimeout)
 	defer cancel()
-	_ = s.client.RemoveObject(ctx, s.config.Bucket, s.claimKey(d), minio.RemoveObjectOptions{}) // it expires
+	_ = s.bucket.remove(ctx, s.claimKey(d)) // it expires
 }
 
 // await waits until the store has a blob, the claim for it is gone, or ctx is done.
@@ -204,6 +204,6 @@ func (s *Store) await(ctx context.Context, d digest.Digest) bool {
 
 // has reports whether the store has a blob.
 func (s *Store) has(ctx context.Context, d digest.Digest) bool {
-	_, err := s.client.StatObject(ctx, s.config.Bucket, s.blobKey(d), minio.StatObjectOptions{})
+	err := s.bucket.stat(ctx, s.blobKey(d))
 	return err == nil
 }

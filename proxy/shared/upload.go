@@ -220,7 +220,7 @@ func (s *Store) send(ctx context.Context, b Upload, f File, replace, claimed boo
 	if conditional {
 		opts.SetMatchETagExcept("*")
 	}
-	_, err := s.client.Client.PutObject(ctx, s.config.Bucket, s.blobKey(b.Digest), f, b.Size, opts)
+	err := s.bucket.put(ctx, s.blobKey(b.Digest), f, b.Size, opts)
 	if conditional && lacksConditions(err) {
 		s.uploads.mu.Lock()
 		s.uploads.unconditional = true
