@@ -217,7 +217,7 @@ func (s *Store) Problems() []*problem.Problem {
 	var list []*problem.Problem
 	for _, f := range []*fault{s.breaker.fault(), s.uploads.fault()} {
 		if f != nil {
-			list = append(list, s.describe(f))
+			list = append(list, s.report(f))
 		}
 	}
 	return list
