@@ -13,7 +13,7 @@ export GOTOOLCHAIN ?= $(shell packaging/toolchain.sh)
 
 LINT = go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run
 
-.PHONY: troubleshooting build files install uninstall packages release demo test test-engines test-boot test-kills test-credentials lint fuzz bench bench-growth bench-engines pgo bench-boot clean help
+.PHONY: troubleshooting build files install uninstall packages release demo test test-engines test-boot test-race test-kills test-credentials lint fuzz bench bench-growth bench-engines pgo bench-boot clean help
 
 build: ## Build the one static binary, bin/sidemirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidemirror ./cmd/sidemirror
@@ -46,6 +46,9 @@ test-engines: ## Run the tests on whole hosts with the engines of every age, not
 
 test-boot: ## Install the packages on booted systems of every suite, not only trixie
 	tools/test.sh boot
+
+test-race: ## Run the daemon itself with the race detector, under the tests that load it
+	tools/test.sh race
 
 test-kills: ## Kill the daemon at 200 instants of transfers, not only at some
 	cd test && SIDEMIRROR_TEST_KILLS=200 go test -count=1 -timeout 30m -run Killed ./cache ./transfer

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sidemirror/sidemirror/daemon/activity"
 	"github.com/sidemirror/sidemirror/daemon/config"
@@ -48,6 +49,8 @@ func TestEveryKindOfProblemHasAChineseTitle(t *testing.T) {
 		page.ServeHTTP(w, httptest.NewRequest("GET", "/?part=live&lang=zh", nil))
 		if body := w.Body.String(); !strings.Contains(body, string(kind.Code)) || strings.Contains(body, "TITLE") {
 			t.Errorf("%s has no Chinese title: add it to daemon/web/words.go", kind.Code)
+		} else if strings.ContainsRune(body, utf8.RuneError) {
+			t.Errorf("the Chinese title of %s has a letter that was cut in two", kind.Code)
 		}
 	}
 }

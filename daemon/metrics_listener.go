@@ -81,7 +81,10 @@ func (l *metricsListener) close() {
 // observe makes what observes the services of the daemon, which is of that version.
 func (d *daemon) observe(version string) {
 	d.version = version
-	d.metrics = metrics.New(version, metrics.Present{CacheBytes: d.caches.used, Problems: d.health.Problems, LastPulls: d.activity.LastPulls, Repairs: d.repairs, Shared: d.sharedStats})
+	d.metrics = metrics.New(version, metrics.Present{
+		CacheBytes: d.caches.used, Problems: d.health.Problems, LastPulls: d.activity.LastPulls, Repairs: d.repairs, Shared: d.sharedStats,
+		Reachable: d.activity.Reachable,
+	})
 	d.caches.observer = observe.All{d.activity, d.metrics}
 	d.scraped.handler = admin.Public(d, d.metrics.Handler())
 }

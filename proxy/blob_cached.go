@@ -23,6 +23,7 @@ func (p *Proxy) entitle(ctx context.Context, l *accessLine, r *request, size int
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.freshness.Timeout)
 	defer cancel()
+	asked := time.Now()
 	d, u, err := r.describeBlob(ctx, l, !r.mirror && len(known) == 0)
 	switch {
 	case err != nil:
@@ -34,7 +35,7 @@ func (p *Proxy) entitle(ctx context.Context, l *accessLine, r *request, size int
 	case !d.proves(r.Digest, size):
 		return errUnproven
 	}
-	p.holdsBlob(r, u)
+	p.holdsBlob(r, u, asked)
 	return nil
 }
 

@@ -30,7 +30,7 @@ func (p *Proxy) fetchBlob(w *response, r *request, alone bool) error {
 		Untrusted: !r.caller.Trusted,
 		Alone:     alone,
 		Parallel:  r.registry.parallel,
-		Verified:  func(name string) { p.holdsBlob(r, r.registry.upstream(name)) },
+		Verified:  func(name string) { p.holdsBlob(r, r.registry.upstream(name), f.askedAt()) },
 	}
 	if p.cache != nil {
 		want.Granted = p.may(r, p.cache.BlobHoldings(r.repository(), r.Digest)) != nil

@@ -4,8 +4,10 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -46,6 +48,27 @@ func ownTokenOf(t *testing.T, body []byte) string {
 		t.Fatalf("no token of sidemirror's own: %s", body)
 	}
 	return "Bearer " + answer.Token
+}
+
+// Which registries this host has logins for is the administrator's business.
+func TestAnUntrustedCallerCannotTellForWhichRegistriesThereAreLogins(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, func(c *Config) {
+		c.Trust = trusting(uint32(os.Getuid()) + 1)
+		c.LoggedIn = func(registry string) bool { return registry == "private.example" }
+	}, manifestHandler)
+	for _, path := range []string{
+		"/v2/NAME/a/manifests/v1", "/v2/a/manifests/v1?ns=NAME", "/v2/?ns=NAME", "/v2/auth?ns=NAME", "/v2/auth?scope=repository:NAME/a:pull",
+	} {
+		about := func(registry string) string {
+			got := g.do(t, http.MethodGet, strings.ReplaceAll(path, "NAME", registry))
+			said := fmt.Sprint(got.StatusCode, got.Header["Oci-Namespace"], string(got.body))
+			return strings.ReplaceAll(said, registry, "NAME")
+		}
+		if known, unknown := about("private.example"), about("another.example"); known != unknown {
+			t.Errorf("%s: of a registry with a login it gets %s, of another one %s", path, known, unknown)
+		}
+	}
 }
 
 func TestTheBaseWithoutARegistryDependsOnNoRegistryAndAsksNone(t *testing.T) {

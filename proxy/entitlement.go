@@ -19,22 +19,22 @@ func (r *request) learned(u *upstream.Upstream, at time.Time) cache.Learned {
 	}
 }
 
-// allow records that an upstream has given the caller validated content.
-func (p *Proxy) allow(r *request, u *upstream.Upstream) {
+// allow records that an upstream has given the caller validated content, for which it was asked at that
+// time.
+func (p *Proxy) allow(r *request, u *upstream.Upstream, asked time.Time) {
 	if p.cache != nil {
-		p.grants.Allow(r.caller, r.repository(), u.Name())
+		p.grants.Allow(r.caller, r.repository(), u.Name(), asked)
 	}
 }
 
 // holdsBlob records that an upstream has given the caller the blob, to the last byte, or has
-// described it as it is stored.
-func (p *Proxy) holdsBlob(r *request, u *upstream.Upstream) {
+// described it as it is stored. asked is when the upstream was asked.
+func (p *Proxy) holdsBlob(r *request, u *upstream.Upstream, asked time.Time) {
 	if p.cache == nil {
 		return
 	}
-	at := time.Now()
-	p.allow(r, u)
-	_ = p.cache.HoldBlob(r.repository(), r.Digest, r.learned(u, at)) // a lost record is asked for again
+	p.allow(r, u, asked)
+	_ = p.cache.HoldBlob(r.repository(), r.Digest, r.learned(u, asked)) // a lost record is asked for again
 }
 
 // noteRefusal takes away the caller's grants at those upstreams that have refused it.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/prefetch"
 	"github.com/sidemirror/sidemirror/proxy/transfer"
@@ -23,6 +24,7 @@ type fetch struct {
 	mu      sync.Mutex
 	herd    func(context.Context, *upstream.Upstream, transfer.Part) bool // nil: it waits for no other host
 	last    *upstream.Upstream                                            // the one that responded last
+	asked   time.Time                                                     // when the last request was sent to which it sent some of the blob
 	targets map[*upstream.Upstream]*upstream.Target
 }
 
@@ -50,10 +52,14 @@ func (f *fetch) Open(ctx context.Context, r transfer.Range, o transfer.Options) 
 	if len(pool) == 1 {
 		q.Target = f.target(pool[0], !o.Separate)
 	}
+	asked := time.Now()
 	resp, u, err := f.request.send(ctx, pool, q)
 	f.mu.Lock()
 	if u != nil {
 		f.last = u
+	}
+	if err == nil && asked.After(f.asked) {
+		f.asked = asked
 	}
 	f.mu.Unlock()
 	if errors.Is(err, upstream.ErrNoSlot) {
@@ -134,6 +140,14 @@ func (f *fetch) responded() *upstream.Upstream {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.last
+}
+
+// askedAt returns when the last request was sent to which an upstream has sent some of the blob; zero
+// if none has.
+func (f *fetch) askedAt() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
 }
 
 // partOf says what part of a blob a response is, in answer to a request for r. An upstream may send

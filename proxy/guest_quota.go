@@ -35,17 +35,18 @@ func (r *request) fetchLent(ctx context.Context, l *accessLine, how manifestQuer
 	anonymous := *r
 	anonymous.quota = nil
 	dgst := r.Digest
-	if u = r.provedAt(); u == nil {
+	u, proved := r.provedAt()
+	if u == nil {
 		m, u, err = anonymous.fetchManifest(ctx, l, manifestQuery{method: http.MethodHead, impatient: how.impatient})
 		if err != nil {
 			r.refute(u, err)
 			return nil, u, err, true
 		}
-		r.prove(u, m)
+		r.prove(m)
 		if m.body != nil {
 			return m, u, nil, true
 		}
-		dgst = m.digest
+		dgst, proved = m.digest, m.at
 	}
 	login := r.quota.Login(ctx, r.registry.access(u), r.Repository, dgst)
 	if login.IsZero() {
@@ -80,28 +81,30 @@ func (r *request) fetchLent(ctx context.Context, l *accessLine, how manifestQuer
 	}
 	l.answeredBy(u)
 	l.credential = login.Generation
-	found.from, found.at = u, time.Now()
+	// What the login may have says nothing about the caller, who has only the proof.
+	found.from, found.at = u, proved
 	return found, u, nil, true
 }
 
-// provedAt returns the upstream that has shown r's manifest to a caller without a login; nil if it is
-// not known to have done so, or if r asks for a tag, which may mean another one now.
-func (r *request) provedAt() *upstream.Upstream {
+// provedAt returns the upstream that has shown r's manifest to a caller without a login, and when it
+// was asked; nil if it is not known to have done so, or if r asks for a tag, which may mean another
+// one now.
+func (r *request) provedAt() (*upstream.Upstream, time.Time) {
 	if r.Digest == "" {
-		return nil
+		return nil, time.Time{}
 	}
 	for i, u := range r.registry.upstreams {
-		if r.quota.Proved(u, r.Repository, r.Digest) {
-			return r.registry.pool[i]
+		if asked, ok := r.quota.Proved(u, r.Repository, r.Digest); ok {
+			return r.registry.pool[i], asked
 		}
 	}
-	return nil
+	return nil, time.Time{}
 }
 
 // prove records that an upstream has shown m to r's caller, who has no login.
-func (r *request) prove(u *upstream.Upstream, m *manifest) {
+func (r *request) prove(m *manifest) {
 	if r.quota != nil {
-		r.quota.Prove(r.registry.access(u), r.Repository, m.digest)
+		r.quota.Prove(r.registry.access(m.from), r.Repository, m.digest, m.at)
 	}
 }
 

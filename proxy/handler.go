@@ -64,6 +64,10 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 		return p.withRoutes(r, err)
 	}
 	w.line.asked = asked
+	reg, err := p.find(r, asked.Registry, w.line.trusted)
+	if err != nil {
+		return p.withRoutes(r, err)
+	}
 	if done, err := p.logIn(w, r, asked); done || err != nil {
 		return err
 	}
@@ -73,10 +77,7 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 		return nil
 	}
 	p.follow(&w.line)
-	req, err := p.admit(r, asked, w.line.trusted)
-	if err != nil {
-		return p.withRoutes(r, err)
-	}
+	req := p.admit(r, asked, reg, w.line.trusted)
 	req.span = w.line.span
 	w.memory = req.memory
 	w.line.credential = req.generation()
@@ -121,12 +122,8 @@ func withQuery(path, query string) string {
 	return path + "?" + query
 }
 
-// admit finds the registry that is asked for and identifies the caller, once per request.
-func (p *Proxy) admit(r *http.Request, asked oci.Request, trusted bool) (*request, error) {
-	reg, err := p.find(r, asked.Registry, trusted)
-	if err != nil {
-		return nil, err
-	}
+// admit identifies the caller of a request to a registry, once per request.
+func (p *Proxy) admit(r *http.Request, asked oci.Request, reg *registry, trusted bool) *request {
 	var presented auth.Presented
 	if asked.Kind != oci.Token { // there the client sends its login itself
 		presented = auth.Present(r.Header.Get("Authorization"), asked.Registry, asked.Repository)
@@ -141,19 +138,23 @@ func (p *Proxy) admit(r *http.Request, asked oci.Request, trusted bool) (*reques
 		quota:    p.quotaFor(r, asked.Registry, caller),
 		memory:   p.memory.Allowance(caller),
 		mirror:   mirrorForm(asked) || choosesMirror(r, asked),
-	}, nil
+	}
 }
 
 // find returns the registry of that name, for the sender of r.
 func (p *Proxy) find(r *http.Request, name string, trusted bool) (*registry, error) {
 	reg := p.routes.registries[name]
 	if access.IsSite(r.Context()) && !p.routes.onSite(name) {
-		return nil, &oci.Error{Code: oci.RegistryUnknown, Message: "this registry is not served here"}
+		return nil, oci.NotServed(name)
 	}
 	if reg == nil && trusted {
 		reg = p.routes.lookup(name)
 	}
-	if reg == nil {
+	switch {
+	case reg == nil && p.routes.any == nil:
+		// Another error would tell for which registries this host has logins.
+		return nil, oci.NotServed(name)
+	case reg == nil:
 		return nil, &oci.Error{Code: oci.RegistryUnknown, Message: "this registry is not configured, and others are served to trusted engines only"}
 	}
 	return reg, nil

@@ -114,7 +114,7 @@ func (p *Proxy) askForManifest(ctx context.Context, r *request, l *accessLine, q
 	if err != nil {
 		p.noteRefusal(r, u, err)
 	} else {
-		p.allow(r, u)
+		p.allow(r, u, m.at)
 	}
 	return answer{m, u, err}
 }

@@ -75,6 +75,7 @@ func (r *request) fetchManifest(ctx context.Context, l *accessLine, how manifest
 	get := manifestQuery{method: http.MethodGet, impatient: how.impatient}
 	pool := r.registry.pool
 	for {
+		asked := time.Now()
 		resp, u, err := r.ask(ctx, l, pool, q)
 		if how.method == http.MethodHead && r.headFailed(err) {
 			return r.fetchManifest(ctx, l, get)
@@ -92,8 +93,8 @@ func (r *request) fetchManifest(ctx context.Context, l *accessLine, how manifest
 			return r.fetchManifest(ctx, l, get)
 		}
 		if err == nil {
-			m.from, m.at = u, time.Now()
-			r.prove(u, m)
+			m.from, m.at = u, asked
+			r.prove(m)
 			return m, u, nil
 		}
 		if pool = pool.Without(u); len(pool) == 0 {

@@ -26,7 +26,7 @@ type manifest struct {
 	mediaType string             // the Content-Type as it came
 	warning   string             // of the upstream for the client, see readWarnings
 	from      *upstream.Upstream // nil for a stored one
-	at        time.Time          // when it came
+	at        time.Time          // when the upstream was asked in the identity of the caller
 	stale     bool               // no upstream could say whether the tag still means it
 }
 

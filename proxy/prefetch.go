@@ -112,7 +112,7 @@ func (i *prefetchedImage) Fetch(ctx context.Context, l v1.Descriptor) (err error
 		Granted:  p.may(&r, p.cache.BlobHoldings(r.repository(), r.Digest)) != nil,
 		Parallel: 1,
 		Ahead:    true,
-		Verified: func(name string) { p.holdsBlob(&r, r.registry.upstream(name)) },
+		Verified: func(name string) { p.holdsBlob(&r, r.registry.upstream(name), f.askedAt()) },
 	}, f)
 	switch {
 	case errors.Is(err, transfer.ErrStored):

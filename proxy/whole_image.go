@@ -114,6 +114,7 @@ func (p *Proxy) checkBlob(ctx context.Context, w *response, r *request, blob v1.
 		}
 	}
 	line := w.line // several blobs are asked for at once
+	asked := time.Now()
 	d, u, err := of.describeBlob(ctx, &line, false)
 	if err != nil {
 		p.noteRefusal(&of, u, err)
@@ -123,7 +124,7 @@ func (p *Proxy) checkBlob(ctx context.Context, w *response, r *request, blob v1.
 		return err
 	}
 	if d.proves(blob.Digest, blob.Size) {
-		p.holdsBlob(&of, u)
+		p.holdsBlob(&of, u, asked)
 	}
 	return nil
 }

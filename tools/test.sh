@@ -8,6 +8,8 @@
 #	                      there is, where the first has the oldest and the newest
 #	tools/test.sh boot    runs the tests on booted systems alone, of every suite,
 #	                      where the first has trixie
+#	tools/test.sh race    runs the daemon itself with the race detector, under the tests
+#	                      that load it
 #
 #	FUZZTIME=3s     how long each fuzz target is run; 0 leaves fuzzing out
 #	NOSKIP=1        a skipped test, or one that cannot be run here, is a failure
@@ -20,14 +22,14 @@ noskip=${NOSKIP:-}
 say() { printf '\n== %s\n' "$*" >&2; }
 
 case $only in
-'' | fuzz | hosts | boot) ;;
+'' | fuzz | hosts | boot | race) ;;
 *)
 	say "there are no tests called $only; see the head of $0"
 	exit 2
 	;;
 esac
 
-race=-race engines=yes
+race=-race engines=yes raced=
 
 prepare() {
 	# The race detector needs a C compiler; the product itself is built without one.
@@ -111,16 +113,25 @@ real() {
 	(cd test && go test -json -count=1 -timeout 30m "$@") || true
 }
 
-# One program for all of these tests, which other users run too.
+# One program for all of these tests, which other users run too. A program with the race
+# detector exits with 66 if it has seen a race, which fails the test that stops it.
 product() {
 	[ -z "${SIDEMIRROR_BINARY:-}" ] || return 0
 	say "the program that they test"
 	chmod 755 "$report"
-	if CGO_ENABLED=0 go build -trimpath -o "$report/sidemirror" ./cmd/sidemirror; then
+	if CGO_ENABLED=$((${raced:+1}+0)) go build ${raced:+-race} -trimpath -o "$report/sidemirror" ./cmd/sidemirror; then
 		export SIDEMIRROR_BINARY=$report/sidemirror
 	else
 		echo '{"Action":"fail","Package":"go build of sidemirror"}'
 	fi
+}
+
+races() {
+	raced=yes
+	[ -n "$race" ] || echo '{"Action":"fail","Package":"the race detector needs a C compiler"}'
+	# Not those that measure memory, of which the detector takes much.
+	real -skip 'BoundedMemory' ./access ./cache ./corpus ./credentials ./distant ./guests ./metrics ./mirrors ./pull ./shared \
+		./site ./traces ./transfer ./traps ./visitors ./worker
 }
 
 # The booted systems come last and alone: how long a boot takes is among what is tested.
@@ -141,5 +152,6 @@ case $only in
 '') everything ;;
 fuzz) fuzz ;;
 hosts) ENGINES=all real ./hosts ./engine ;;
+race) races ;;
 boot) SIDEMIRROR_TEST_SUITES="bookworm trixie sid" real ./boot ;;
 esac | "$report/testreport" ${noskip:+-noskip}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/cache/inventory"
+	"github.com/sidemirror/sidemirror/proxy/visitor/users"
 )
 
 // completeTimeout limits how long a person waits after the tabulator key for names from the cache.
@@ -30,14 +32,16 @@ type completer struct{ globals *globals }
 // complete registers the completions of all commands below root.
 func (c completer) complete(root *cobra.Command) {
 	arguments := map[string]cobra.CompletionFunc{
-		"login":        c.loginNames,
-		"logout":       c.logins,
-		"pull":         c.pullable,
-		"cache ls":     c.stored,
-		"cache prune":  c.stored,
-		"cache rm":     c.stored,
-		"config check": oneFile("toml"),
-		"man":          oneFolder,
+		"login":            c.loginNames,
+		"logout":           c.logins,
+		"pull":             c.pullable,
+		"cache ls":         c.stored,
+		"cache prune":      c.stored,
+		"cache rm":         c.stored,
+		"config check":     oneFile("toml"),
+		"man":              oneFolder,
+		"site user add":    c.siteUsers,
+		"site user remove": c.siteUsers,
 	}
 	flags := map[string]cobra.CompletionFunc{
 		"engine":     listOf(func(*cobra.Command) []string { return engineNames }),
@@ -108,6 +112,19 @@ func (c completer) configuration() *config.Config {
 		return nil
 	}
 	return loaded
+}
+
+// siteUsers offers the users of the site.
+func (c completer) siteUsers(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	loaded := c.configuration()
+	if loaded == nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	names, err := users.Names(cmp.Or(loaded.Site.Users, defaultUsersFile))
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // loginNames offers the hosts that a login can be for.

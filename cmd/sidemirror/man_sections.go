@@ -47,12 +47,13 @@ var exitStatus = map[string][]manItem{
 		{"1", "The registry refused the login or could not be asked, or the login could not be stored. An earlier login stays."},
 		exitUsageItem,
 	},
-	"setup-buildx": {{"0", "The file is as it should be."}, {"1", "There is no such bridge, guests.networks does not name it, or the file cannot be edited."}, exitUsageItem},
-	"site status":  {{"0", "A site is served, and there is no problem."}, {"1", "There are problems, or no site is served."}, exitUsageItem},
-	"logout":       {{"0", "There is no such login any more."}, {"1", "The login could not be deleted."}, exitUsageItem},
-	"pull":         {{"0", "Every image is in the cache."}, {"1", "An image could not be pulled."}, exitUsageItem},
-	"cache rm":     {{"0", "The images are removed."}, {"1", "An image is not stored, or could not be removed."}, exitUsageItem},
-	"cache verify": {{"0", "Nothing is damaged."}, {"1", "Something was damaged, and is removed; or the cache could not be read."}, exitUsageItem},
+	"setup-buildx":     {{"0", "The file is as it should be."}, {"1", "There is no such bridge, guests.networks does not name it, or the file cannot be edited."}, exitUsageItem},
+	"site status":      {{"0", "A site is served, and there is no problem."}, {"1", "There are problems, or no site is served."}, exitUsageItem},
+	"site user remove": {{"0", "The user is removed."}, {"1", "There is no such user, or the file could not be changed."}, exitUsageItem},
+	"logout":           {{"0", "There is no such login any more."}, {"1", "The login could not be deleted."}, exitUsageItem},
+	"pull":             {{"0", "Every image is in the cache."}, {"1", "An image could not be pulled."}, exitUsageItem},
+	"cache rm":         {{"0", "The images are removed."}, {"1", "An image is not stored, or could not be removed."}, exitUsageItem},
+	"cache verify":     {{"0", "Nothing is damaged."}, {"1", "Something was damaged, and is removed; or the cache could not be read."}, exitUsageItem},
 	"cache shared check": {
 		{"0", "The shared store can be used."},
 		{"1", "There is a problem, or no store is shared."},
@@ -124,6 +125,9 @@ func usedFiles(cmd *cobra.Command) (items []manItem) {
 	}
 	if uses(cmd, []string{"serve", "site enable", "site status"}) {
 		items = append(items, manItem{"/var/lib/sidemirror/site/", "The certificates of the site that an ACME server has issued."})
+	}
+	if uses(cmd, []string{"serve", "site user", "site user add", "site user remove", "site user list"}) {
+		items = append(items, manItem{"/etc/sidemirror/site.htpasswd", "The users of the site, unless site.users names another file."})
 	}
 	if uses(cmd, []string{"serve", "status"}) {
 		items = append(items, manItem{"/var/lib/sidemirror/", "The last valid configuration is in it."})

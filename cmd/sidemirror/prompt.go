@@ -70,7 +70,7 @@ func (p prompt) password(fromStdin bool) (credential.Secret, error) {
 	case fromStdin:
 		text, err = io.ReadAll(io.LimitReader(p.in, maxPassword+1))
 	case terminal != nil:
-		text, err = p.hidden(terminal)
+		text, err = p.hidden(terminal, "password: ")
 	default:
 		return credential.Secret{}, errors.New("standard input is not a terminal, so the password cannot be typed; pipe it in with --password-stdin")
 	}
@@ -88,6 +88,24 @@ func (p prompt) password(fromStdin bool) (credential.Secret, error) {
 	return credential.NewSecret(password), nil
 }
 
+// newPassword asks for a password that does not exist yet: on a terminal twice, because it does not
+// show.
+func (p prompt) newPassword(fromStdin bool) (credential.Secret, error) {
+	first, err := p.password(fromStdin)
+	terminal := p.terminal()
+	if err != nil || fromStdin || terminal == nil {
+		return first, err
+	}
+	second, err := p.hidden(terminal, "the same password again: ")
+	if err != nil {
+		return credential.Secret{}, fmt.Errorf("reading the password: %w", err)
+	}
+	if !first.Equal(credential.NewSecret(string(second))) {
+		return credential.Secret{}, errors.New("the two passwords differ")
+	}
+	return first, nil
+}
+
 // terminal returns the terminal that p reads from, or nil.
 func (p prompt) terminal() *os.File {
 	if f, ok := p.in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
@@ -98,7 +116,7 @@ func (p prompt) terminal() *os.File {
 
 // hidden reads a line without echo. If a signal ends the process meanwhile, it restores the
 // terminal first, so that the person sees what they type again.
-func (p prompt) hidden(terminal *os.File) ([]byte, error) {
+func (p prompt) hidden(terminal *os.File, label string) ([]byte, error) {
 	fd := int(terminal.Fd())
 	before, err := term.GetState(fd)
 	if err != nil {
@@ -123,7 +141,7 @@ func (p prompt) hidden(terminal *os.File) ([]byte, error) {
 		case <-done:
 		}
 	}()
-	fmt.Fprint(p.out, "password: ")
+	fmt.Fprint(p.out, label)
 	text, err := term.ReadPassword(fd)
 	fmt.Fprintln(p.out)
 	signal.Stop(signals)

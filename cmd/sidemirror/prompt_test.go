@@ -93,6 +93,36 @@ func TestPasswordThatIsTypedDoesNotShow(t *testing.T) {
 	}
 }
 
+func TestNewPasswordIsTypedTwice(t *testing.T) {
+	for second, want := range map[string]string{"c4n4ry typed": "", "c4n4ry tiped": "the two passwords differ", "": "the two passwords differ"} {
+		person, terminal := newTerminal(t)
+		// A person may type the second one before the prompt shows: nothing of it is lost or echoed.
+		done := make(chan error, 1)
+		var prompts bytes.Buffer
+		go func() {
+			password, err := prompt{in: terminal, out: &prompts}.newPassword(false)
+			if err == nil && password.Reveal() != "c4n4ry typed" {
+				err = fmt.Errorf("read %q", password.Reveal())
+			}
+			done <- err
+		}()
+		waitForHidden(t, terminal)
+		if _, err := person.WriteString("c4n4ry typed\n" + second + "\n"); err != nil {
+			t.Fatal(err)
+		}
+		err := <-done
+		if (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("%q: %v, want %q", second, err, want)
+		}
+		if got := prompts.String(); got != "password: \nthe same password again: \n" {
+			t.Errorf("prompts %q", got)
+		}
+		if !echoes(t, terminal) {
+			t.Error("the terminal is left without echo")
+		}
+	}
+}
+
 func TestInterruptedPromptGivesTheTerminalItsEchoBack(t *testing.T) {
 	h := newHost(t, "http://127.0.0.1:1", "")
 	for _, number := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {

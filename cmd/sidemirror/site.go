@@ -1,24 +1,15 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
-	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/daemon/siteconfig"
-	"github.com/sidemirror/sidemirror/internal/durable"
-	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -31,7 +22,7 @@ pull through it over https, as in "docker pull docker.example.com/library/alpine
 are never trusted: they get no image that the registry does not show to everyone, unless
 they log in to the registry themselves.`,
 	}
-	cmd.AddCommand(newSiteEnableCommand(g), newSiteDisableCommand(g), newSiteStatusCommand())
+	cmd.AddCommand(newSiteEnableCommand(g), newSiteDisableCommand(g), newSiteStatusCommand(), newSiteUserCommand(g))
 	return cmd
 }
 
@@ -71,7 +62,7 @@ the certificate; its address must be in --trusted-proxy.
 
 Without --allow, hosts in the private networks of this host may ask. Every line that this
 command writes is marked, and "site disable" removes exactly these. To change something,
-run the command again with all names and flags.`,
+run the command again with all names and flags. Users that "site user" has added stay.`,
 		Example: `  sudo sidemirror site enable docker.example.com --accept-terms
   sudo sidemirror site enable docker.example.com ghcr.example.com=ghcr.io \
     --accept-terms --allow 10.0.0.0/8`,
@@ -144,160 +135,4 @@ func (f siteFlags) settings(args []string) ([]siteconfig.Setting, error) {
 	first := len(registries)
 	slices.SortStableFunc(list[first:], func(a, b siteconfig.Setting) int { return strings.Compare(a.Key, b.Key) })
 	return list, nil
-}
-
-// siteEdit is one run of "site enable" or "site disable".
-type siteEdit struct {
-	source  config.Source
-	out     io.Writer
-	json    bool
-	systemd func(file string) bool // reports whether it runs the proxy with that file
-}
-
-// siteChange is what "sidemirror site enable --json" and "site disable --json" print. docs/json.md
-// describes it.
-type siteChange struct {
-	File    string             `json:"file"`
-	Changed bool               `json:"changed"` // the file was
-	Names   []string           `json:"names"`
-	Unit    string             `json:"unit,omitempty"` // that systemd has opened or closed
-	Notes   []*problem.Problem `json:"notes"`
-}
-
-func (s siteEdit) enable(ctx context.Context, settings []siteconfig.Setting) error {
-	done, c, err := s.write(func(data []byte) ([]byte, error) { return siteconfig.Add(siteconfig.Remove(data), settings) })
-	if err != nil {
-		return err
-	}
-	done.Names = c.SiteNames()
-	if s.systemd(done.File) {
-		switch err := (sdnotify.Units{}).EnableSite(ctx); {
-		case errors.Is(err, sdnotify.ErrNoSiteUnit):
-			done.Notes = append(done.Notes, &problem.Problem{
-				Code: "site-unit-missing", Text: "the file is written, and no unit opens the ports", Err: err,
-				Hint: "set listen in [site] of " + done.File,
-			})
-		case err != nil:
-			return &problem.Problem{
-				Code: "site-unit-failed", Text: done.File + " is written, and the ports could not be opened", Err: err,
-				Hint: "systemctl status " + sdnotify.SiteUnit + "; to use other ports: systemctl edit " + sdnotify.SiteUnit,
-			}
-		default:
-			done.Unit = sdnotify.SiteUnit
-		}
-	}
-	lines := []string{done.File + " is written: " + strings.Join(done.Names, ", ")}
-	if done.Unit != "" {
-		lines = append(lines, "systemd has opened the ports of "+done.Unit)
-	}
-	return s.print(done, append(lines, "to see the certificates: sudo sidemirror site status", "to undo it: sudo sidemirror site disable"))
-}
-
-func (s siteEdit) disable(ctx context.Context) error {
-	done, _, err := s.write(func(data []byte) ([]byte, error) { return siteconfig.Remove(data), nil })
-	if err != nil {
-		return err
-	}
-	if s.systemd(done.File) {
-		changed, err := sdnotify.Units{}.DisableSite(ctx)
-		if err != nil {
-			return &problem.Problem{
-				Code: "site-unit-failed", Text: done.File + " is as it was before, and the ports could not be closed", Err: err,
-				Hint: "systemctl disable --now " + sdnotify.SiteUnit,
-			}
-		}
-		if changed {
-			done.Unit = sdnotify.SiteUnit
-		}
-	}
-	lines := []string{"there is nothing of \"site enable\" in " + done.File}
-	if done.Changed {
-		lines[0] = done.File + " is without what \"site enable\" wrote"
-	}
-	if done.Unit != "" {
-		lines = append(lines, "systemd has closed the ports of "+done.Unit)
-	}
-	return s.print(done, lines)
-}
-
-func (s siteEdit) print(done siteChange, lines []string) error {
-	if s.json {
-		return writeJSON(s.out, done)
-	}
-	p := newPrinter(s.out)
-	for _, line := range lines {
-		p.printf("%s\n", line)
-	}
-	if p.err != nil {
-		return p.err
-	}
-	return writeNotes(s.out, done.Notes)
-}
-
-// write changes the configuration file, if what it becomes can be used.
-func (s siteEdit) write(change func([]byte) ([]byte, error)) (siteChange, *config.Config, error) {
-	done := siteChange{File: s.source.File(), Names: []string{}, Notes: []*problem.Problem{}}
-	before, err := os.ReadFile(done.File)
-	missing := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !missing {
-		return done, nil, explainSite(err)
-	}
-	after, err := change(before)
-	if p, ok := errors.AsType[*problem.Problem](err); ok {
-		p.Path = done.File
-	}
-	if err != nil {
-		return done, nil, err
-	}
-	c, err := s.source.Parse(after)
-	if err != nil {
-		return done, nil, fmt.Errorf("nothing was written, because the result could not be used: %w", err)
-	}
-	if done.Changed = string(before) != string(after); !done.Changed {
-		return done, c, nil
-	}
-	return done, c, explainSite(replaceConfig(done.File, after, missing))
-}
-
-func explainSite(err error) error {
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
-		return &problem.Problem{Code: "not-root", Text: "changing the configuration", Err: err, Hint: "run as root"}
-	}
-	return err
-}
-
-// replaceConfig writes a configuration file, with the mode and the owner that it has.
-func replaceConfig(name string, data []byte, create bool) error {
-	if create {
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-	}
-	folder, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	return durable.Replace(folder, filepath.Base(name), data, durable.Options{New: create, Prepare: func(f *os.File) error {
-		if create {
-			return f.Chmod(0o644)
-		}
-		info, err := os.Stat(name)
-		if err != nil {
-			return err
-		}
-		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-			if err := f.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
-				return err
-			}
-		}
-		return f.Chmod(info.Mode().Perm())
-	}})
-}
-
-// servedBySystemd reports whether systemd runs here (sd_booted(3)), and a configuration file is that of
-// its service. Another file is for a proxy that is run by hand.
-func servedBySystemd(file string) bool {
-	_, err := os.Stat("/run/systemd/system")
-	return err == nil && file == config.DefaultFile
 }

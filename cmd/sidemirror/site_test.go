@@ -3,13 +3,19 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/siteconfig"
+	"github.com/sidemirror/sidemirror/internal/problem"
+	"github.com/sidemirror/sidemirror/proxy/credential"
+	"github.com/sidemirror/sidemirror/proxy/visitor/users"
 )
 
 // editSite runs "site enable" with args, or "site disable" without any, without systemd.
@@ -78,6 +84,139 @@ func TestSiteIsEnabledAndDisabled(t *testing.T) {
 	}
 	if done, err := editSite(t, file); err != nil || done.Changed {
 		t.Errorf("there was nothing to do: %+v, %v", done, err)
+	}
+}
+
+// editUsers runs a "site user" command for a configuration file, with input.
+func editUsers(t *testing.T, file, input string, args ...string) (out, notes string, code int) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	root := newRootCommand()
+	root.SetArgs(append([]string{"--config", file, "site", "user"}, args...))
+	root.SetIn(strings.NewReader(input))
+	root.SetOut(&stdout)
+	root.SetErr(&stderr)
+	if err := root.ExecuteContext(t.Context()); err != nil {
+		return stdout.String(), err.Error(), exitCode(err)
+	}
+	return stdout.String(), stderr.String(), 0
+}
+
+// siteFiles returns the paths of a configuration and of a file of users, in a folder that only this
+// user can write.
+func siteFiles(t *testing.T) (config, users string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "config.toml"), filepath.Join(dir, "site.htpasswd")
+}
+
+func TestUsersOfTheSiteAreAddedListedAndRemoved(t *testing.T) {
+	config, file := siteFiles(t)
+	if err := os.WriteFile(config, fmt.Appendf(nil, "[registry.\"docker.io\"]\nhosts = [\"docker.example.com\"]\n[site]\nusers = %q\n", file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		input string
+		args  []string
+		code  int
+		want  string // in the output or the error
+	}{
+		{"", []string{"list"}, exitFailed, "no such file"},
+		{"one\n", []string{"add", "ann", "--password-stdin"}, 0, "ann is added to " + file},
+		{"two\n", []string{"add", "bo b", "--password-stdin"}, 0, "docker login docker.example.com"},
+		{"three", []string{"add", "ann", "--password-stdin"}, 0, "ann was there already, and has a new password"},
+		{"", []string{"list"}, 0, "ann\nbo b\n"},
+		{"", []string{"list", "--json"}, 0, `"required": true`},
+		{"x", []string{"add", "a:b", "--password-stdin"}, exitUsage, "has a colon"},
+		{"", []string{"add", "eve", "--password-stdin"}, exitUsage, "the password is empty"},
+		{strings.Repeat("x", 73), []string{"add", "eve", "--password-stdin"}, exitUsage, "73 bytes, and bcrypt uses only the first 72"},
+		{"x", []string{"add", "eve"}, exitUsage, "not a terminal"},
+		{"x", []string{"add", "eve", "secret"}, exitUsage, ""},
+		{"", []string{"remove", "eve"}, exitFailed, `there is no user "eve"`},
+		{"", []string{"remove", "ann"}, 0, "ann is removed"},
+		{"", []string{"remove", "bo b", "--json"}, 0, `"users": 0`},
+		{"", []string{"list"}, 0, ""},
+		{"one", []string{"add", "ann", "--password-stdin"}, 0, "is added"},
+		{"", []string{"remove", "ann"}, 0, "no visitor can log in"},
+	} {
+		out, notes, code := editUsers(t, config, step.input, step.args...)
+		if code != step.code || !strings.Contains(out+notes, step.want) || strings.Contains(out+notes, "secret") {
+			t.Errorf("%q: exit %d, %q, %q; want %d and %q", step.args, code, out, notes, step.code, step.want)
+		}
+	}
+}
+
+// The first user makes the login required, and "site enable" does not make the site open again.
+func TestFirstUserMakesTheLoginRequired(t *testing.T) {
+	const before = "[site]\nmax_fills = 5\n"
+	file, list := siteFiles(t)
+	if err := os.WriteFile(file, []byte(before), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	required := func() string {
+		t.Helper()
+		c, err := config.Load(file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Site.Users
+	}
+	u := siteUsers{edit: siteEdit{source: config.Source{Path: file}, out: io.Discard}, file: list, notes: io.Discard}
+	if err := u.add(t.Context(), "ann", credential.NewSecret("a")); err != nil || required() != list {
+		t.Fatalf("users is %q, %v", required(), err)
+	}
+	if err := u.add(t.Context(), "bob", credential.NewSecret("b")); err != nil {
+		t.Fatal(err) // as if another process had added ann meanwhile
+	}
+	for range 2 {
+		if _, err := editSite(t, file, "docker.example.com", "--accept-terms"); err != nil || required() != list {
+			t.Fatalf("after enable users is %q, %v", required(), err)
+		}
+	}
+	if _, err := editSite(t, file); err != nil || required() != "" {
+		t.Errorf("after disable users is %q, %v", required(), err)
+	}
+	if after, err := os.ReadFile(file); err != nil || string(after) != before {
+		t.Errorf("the file came back as %q, %v", after, err)
+	}
+	if names, err := users.Names(list); err != nil || len(names) != 2 {
+		t.Errorf("the users are %q, %v", names, err)
+	}
+}
+
+func TestUsersThatAPersonHasSwitchedOffAreNotRequired(t *testing.T) {
+	file, list := siteFiles(t)
+	if err := os.WriteFile(file, []byte("[site]\nusers = \"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u := siteUsers{edit: siteEdit{source: config.Source{Path: file}, out: io.Discard}, file: list, notes: io.Discard}
+	err := u.add(t.Context(), "ann", credential.NewSecret("a"))
+	if err == nil || !strings.Contains(err.Error(), "visitors need no login yet") || !strings.Contains(problem.Hint(err), "users = ") {
+		t.Errorf("%v, hint %q", err, problem.Hint(err))
+	}
+}
+
+func TestSettingsOfTheSiteThatAreWrittenAtOnceAreAllWritten(t *testing.T) {
+	file, _ := siteFiles(t)
+	var all sync.WaitGroup
+	const writers = 8
+	for i := range writers {
+		all.Go(func() {
+			s := siteEdit{source: config.Source{Path: file}, out: io.Discard}
+			_, _, err := s.write(t.Context(), func(data []byte) ([]byte, error) {
+				return siteconfig.Add(data, []siteconfig.Setting{{Table: []string{"registry", fmt.Sprintf("r%d.example", i)}, Key: "hosts", Value: []string{fmt.Sprintf("h%d.example", i)}}})
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if c, err := config.Load(file, nil); err != nil || len(c.SiteNames()) != writers {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package activity
 
 import (
 	"cmp"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/observe"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const (
@@ -88,8 +90,9 @@ func (r *Recorder) ReachChanged(upstream string, err error) { r.upstreams.reach(
 // SkipChanged implements [observe.Observer].
 func (r *Recorder) SkipChanged(upstream string, err error) { r.upstreams.skip(upstream, err) }
 
-// Configured sets which upstreams the configuration in force names. What is known of others is
-// forgotten if they are out of reach: the configuration may have removed them for that.
+// Configured sets which upstreams the configuration in force names. It forgets those that the one
+// before named and this one does not, and those that are out of reach: the new configuration may be
+// the repair, and what it does is found out anew.
 func (r *Recorder) Configured(names []string) { r.upstreams.configure(names) }
 
 // Activity returns what happened until now.
@@ -114,6 +117,10 @@ func (r *Recorder) LastPulls() map[string]time.Time {
 	defer r.mu.Unlock()
 	return maps.Clone(r.engines)
 }
+
+// Reachable returns, for each upstream of the configuration that was asked, whether it could be reached
+// when it was asked last.
+func (r *Recorder) Reachable() map[string]bool { return r.upstreams.reachable() }
 
 // limits are the rate limits that upstreams reported last.
 type limits struct {
@@ -221,6 +228,12 @@ func (s *upstreams) responded(name string, status int) {
 	if status == 0 || status >= 500 {
 		u.Failures++
 	}
+	switch {
+	case status != 0 && !u.Reachable:
+		u.Reachable, u.Reason, u.Changed = true, "", new(u.LastAsked)
+	case status == 0 && u.Requests == u.Failures: // it has never responded
+		u.Reachable = false
+	}
 }
 
 func (s *upstreams) reach(name string, err error) {
@@ -231,8 +244,12 @@ func (s *upstreams) reach(name string, err error) {
 		return
 	}
 	u.Reachable, u.Reason, u.Changed = err == nil, "", new(time.Now().UTC())
-	if err != nil {
-		u.Reason = err.Error()
+	if err == nil {
+		return
+	}
+	u.Reason = err.Error()
+	if e, ok := errors.AsType[*oci.Error](err); ok {
+		u.Reason = e.Text()
 	}
 }
 
@@ -257,10 +274,24 @@ func (s *upstreams) configure(names []string) {
 	}
 	for name, u := range s.known {
 		u.Skipped = "" // it is found out anew
-		if u.Configured = s.configured[name]; !u.Configured && !u.Reachable {
+		removed := u.Configured && !s.configured[name]
+		if u.Configured = s.configured[name]; removed || !u.Reachable {
 			delete(s.known, name)
 		}
 	}
+}
+
+// reachable returns which of the configured upstreams that were asked could be reached then.
+func (s *upstreams) reachable() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reachable := map[string]bool{}
+	for name, u := range s.known {
+		if u.Configured && u.Requests > 0 {
+			reachable[name] = u.Reachable
+		}
+	}
+	return reachable
 }
 
 func (s *upstreams) list() []Upstream {

@@ -3,6 +3,7 @@ package activity
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 	"sync"
@@ -189,6 +190,60 @@ func TestUpstreamsAreBoundedAndThoseOfTheConfigurationStay(t *testing.T) {
 	r.ReachChanged("hub.example", nil)
 	if u := r.Activity(time.Now()).Upstreams[maxUpstreams-1]; !u.Reachable || u.Reason != "" {
 		t.Errorf("within reach again: %+v", u)
+	}
+}
+
+func TestAnUpstreamIsReachableOnlyIfItResponded(t *testing.T) {
+	r := New()
+	r.Configured([]string{"a.example", "b.example", "c.example"})
+	respond := func(name string, status int) { r.UpstreamResponded(observe.Exchange{Upstream: name, Status: status}) }
+	respond("a.example", 0)
+	respond("b.example", 401)
+	respond("b.example", 0) // one request that failed says nothing of the next
+	respond("d.example", 0)
+	shown := func() string {
+		var list []string
+		for _, u := range r.Activity(time.Now()).Upstreams {
+			list = append(list, fmt.Sprint(u.Name[:1], " ", u.Reachable))
+		}
+		return strings.Join(list, ", ")
+	}
+	if got := shown(); got != "a false, b true, d false" {
+		t.Errorf("%s", got)
+	}
+	if got := r.Reachable(); !maps.Equal(got, map[string]bool{"a.example": false, "b.example": true}) {
+		t.Errorf("for the metrics: %v", got)
+	}
+	r.ReachChanged("b.example", errors.New("connection refused"))
+	respond("a.example", 200)
+	respond("b.example", 0)
+	respond("d.example", 404)
+	if got := shown(); got != "a true, b false, d true" {
+		t.Errorf("%s", got)
+	}
+	respond("b.example", 503)
+	if u := r.Activity(time.Now()).Upstreams[1]; !u.Reachable || u.Reason != "" {
+		t.Errorf("after its response: %+v", u)
+	}
+}
+
+func TestAnotherConfigurationForgetsWhatItDoesNotNameAndWhatIsOutOfReach(t *testing.T) {
+	r := New()
+	r.Configured([]string{"removed.example", "away.example", "stays.example"})
+	for _, name := range []string{"removed.example", "away.example", "stays.example", "other.example"} {
+		r.UpstreamResponded(observe.Exchange{Upstream: name, Status: 200})
+	}
+	r.ReachChanged("away.example", errors.New("connection refused"))
+	r.Configured([]string{"away.example", "stays.example"})
+	var names []string
+	for _, u := range r.Activity(time.Now()).Upstreams {
+		names = append(names, u.Name)
+	}
+	if got := strings.Join(names, " "); got != "other.example stays.example" {
+		t.Errorf("known are %s", got)
+	}
+	if got := r.Reachable(); !maps.Equal(got, map[string]bool{"stays.example": true}) {
+		t.Errorf("for the metrics: %v", got)
 	}
 }
 

@@ -43,7 +43,7 @@ var kinds = []Kind{
 	{Code: "credentials-unreadable", Title: "logins cannot be read", Severity: Error, Logged: true},
 	{Code: "login-refused", Title: "a login was refused", Severity: Error},
 	{
-		Code: "upstream-unreachable", Title: "a registry cannot be reached", Severity: Warning, Logged: true,
+		Code: "upstream-unreachable", Title: "a registry or its mirror cannot be reached", Severity: Warning, Logged: true,
 		Visible: 20 * time.Second, DependsOn: []problem.Code{"name-server-denied"},
 	},
 	{

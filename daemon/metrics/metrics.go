@@ -26,6 +26,7 @@ type Present struct {
 	LastPulls  func() map[string]time.Time // by engine, see [observe.Engine]
 	Shared     func() (s observe.Shared, ok bool)
 	Repairs    func() map[string]int64 // of the engines' files, by engine
+	Reachable  func() map[string]bool  // by upstream of the configuration
 }
 
 // Metrics are the metrics of the daemon. It implements [observe.Observer].
@@ -41,7 +42,6 @@ type Metrics struct {
 	redirected  *prometheus.CounterVec
 	tokens      *prometheus.CounterVec
 	connections *prometheus.GaugeVec
-	reachable   *prometheus.GaugeVec
 	skipped     *prometheus.GaugeVec
 	hedged      *prometheus.CounterVec
 	prefetched  prometheus.Counter
@@ -83,7 +83,6 @@ func New(version string, present Present) *Metrics {
 	m.redirected = counters("upstream_redirected_requests_total", "Requests to where upstreams redirect.", "upstream", "code")
 	m.tokens = counters("token_exchanges_total", "Requests for tokens.", "upstream", "code")
 	m.connections = gauges("upstream_connections", "Connections that are open for an upstream: to itself, to its token server, and to where it redirects.", "upstream")
-	m.reachable = gauges("upstream_reachable", "1 if the upstream could be reached when it was asked last, else 0.", "upstream")
 	m.skipped = gauges("upstream_skipped", "1 if the upstream is skipped for a while because another one of its registry is faster, else 0.", "upstream")
 	m.hedged = counters("hedged_requests_total", "Requests for which the next upstream was asked as well, because this one was late.", "upstream")
 	m.prefetched = counter("prefetched_bytes_total", "Bytes that were fetched before a client asked for them.")
@@ -134,15 +133,6 @@ func (m *Metrics) UpstreamResponded(e observe.Exchange) {
 // TokenExchanged implements [observe.Observer].
 func (m *Metrics) TokenExchanged(upstream string, status int) {
 	m.tokens.WithLabelValues(m.names.upstream(upstream), codeOf(status)).Inc()
-}
-
-// ReachChanged implements [observe.Observer].
-func (m *Metrics) ReachChanged(upstream string, err error) {
-	reachable := 1.0
-	if err != nil {
-		reachable = 0
-	}
-	m.reachable.WithLabelValues(m.names.upstream(upstream)).Set(reachable)
 }
 
 // SkipChanged implements [observe.Observer].

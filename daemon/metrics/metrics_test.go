@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"errors"
 	"fmt"
 	"net/http/httptest"
 	"strings"
@@ -58,7 +57,8 @@ func TestEachEventHasItsMetric(t *testing.T) {
 		LastPulls: func() map[string]time.Time {
 			return map[string]time.Time{"containerd": time.UnixMilli(1_700_000_000_500)}
 		},
-		Repairs: func() map[string]int64 { return map[string]int64{"docker": 3, "podman": 0} },
+		Repairs:   func() map[string]int64 { return map[string]int64{"docker": 3, "podman": 0} },
+		Reachable: func() map[string]bool { return map[string]bool{"registry-1.docker.io": false, "ghcr.io": true} },
 	})
 	m.Configured([]string{"docker.io"}, []string{"registry-1.docker.io"})
 	m.RequestEnded(request(nil))
@@ -77,7 +77,6 @@ func TestEachEventHasItsMetric(t *testing.T) {
 	m.ConnectionsChanged("registry-1.docker.io", +1)
 	m.ConnectionsChanged("registry-1.docker.io", +1)
 	m.ConnectionsChanged("registry-1.docker.io", -1)
-	m.ReachChanged("registry-1.docker.io", errors.New("refused"))
 	m.RateLimited(observe.RateLimit{Registry: "docker.io", Identity: "anonymous", Limit: 100, Remaining: 42, Seen: time.Now()})
 	m.RateLimited(observe.RateLimit{Registry: "docker.io", Identity: "login", Limit: 200, Remaining: 1, Seen: time.Now().Add(-time.Hour), Reset: time.Now().Add(-time.Minute)})
 	m.Prefetched(1000, 400)
@@ -98,7 +97,7 @@ func TestEachEventHasItsMetric(t *testing.T) {
 		`sidemirror_upstream_redirected_requests_total{code="206",upstream="registry-1.docker.io"} 1`,
 		`sidemirror_token_exchanges_total{code="200",upstream="registry-1.docker.io"} 1`,
 		`sidemirror_upstream_connections{upstream="registry-1.docker.io"} 1`,
-		`sidemirror_upstream_reachable{upstream="registry-1.docker.io"} 0`,
+		`sidemirror_upstream_reachable{upstream="registry-1.docker.io"} 0`, `sidemirror_upstream_reachable{upstream="ghcr.io"} 1`,
 		`sidemirror_rate_limit_remaining{identity="anonymous",registry="docker.io"} 42`,
 		`sidemirror_rate_limit{identity="anonymous",registry="docker.io"} 100`,
 		`sidemirror_prefetched_bytes_total 1000`, `sidemirror_prefetched_unused_bytes_total 400`,
@@ -125,7 +124,6 @@ func TestLabelsAreBounded(t *testing.T) {
 		m.UpstreamResponded(observe.Exchange{Upstream: name, Status: i})
 		m.TokenExchanged(name, i)
 		m.ConnectionsChanged(name, +1)
-		m.ReachChanged(name, nil)
 		m.RateLimited(observe.RateLimit{Registry: "l" + name, Identity: "anonymous", Seen: time.Now()})
 	}
 	lines := scrape(t, m)

@@ -14,6 +14,7 @@ var (
 	cacheBytesDesc = prometheus.NewDesc(namespace+"_cache_bytes", "Bytes of content that are stored.", nil, nil)
 	problemsDesc   = prometheus.NewDesc(namespace+"_problems", "Present problems, as \"sidemirror status\" shows them.", []string{"code", "severity"}, nil)
 	repairsDesc    = prometheus.NewDesc(namespace+"_config_repairs_total", "How often sidemirror put its entry back into an engine's files that other programs had changed, since the watching service runs.", []string{"engine"}, nil)
+	reachableDesc  = prometheus.NewDesc(namespace+"_upstream_reachable", "1 if the upstream could be reached when it was asked last, else 0.", []string{"upstream"}, nil)
 	lastPullDesc   = prometheus.NewDesc(namespace+"_engine_last_pull_timestamp_seconds", "When an engine of this host got a manifest or a blob last.", []string{"engine"}, nil)
 )
 
@@ -27,6 +28,7 @@ func (c *presentCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- lastPullDesc
 	describeShared(descs)
 	descs <- repairsDesc
+	descs <- reachableDesc
 }
 
 // Collect implements [prometheus.Collector].
@@ -52,6 +54,7 @@ func (c *presentCollector) Collect(metrics chan<- prometheus.Metric) {
 		}
 	}
 	c.collectRepairs(metrics)
+	c.collectReachable(metrics)
 	if c.LastPulls != nil {
 		for engine, at := range c.LastPulls() {
 			metrics <- prometheus.MustNewConstMetric(lastPullDesc, prometheus.GaugeValue, float64(at.UnixMilli())/1000, engine)
@@ -66,6 +69,19 @@ func (c *presentCollector) collectRepairs(metrics chan<- prometheus.Metric) {
 	}
 	for engine, n := range c.Repairs() {
 		metrics <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(n), engine)
+	}
+}
+
+func (c *presentCollector) collectReachable(metrics chan<- prometheus.Metric) {
+	if c.Reachable == nil {
+		return
+	}
+	for upstream, reachable := range c.Reachable() {
+		value := 0.0
+		if reachable {
+			value = 1
+		}
+		metrics <- prometheus.MustNewConstMetric(reachableDesc, prometheus.GaugeValue, value, upstream)
 	}
 }
 

@@ -16,10 +16,14 @@ import (
 
 // Marks are at the end of the lines that Add adds.
 const (
-	mark = `# by "sidemirror site enable"`
+	mark = `# by "sidemirror site"`
 
 	// unended is the mark of a line before which a line end was missing.
 	unended = mark + ", which ended the line above"
+
+	// Former versions had these.
+	formerMark    = `# by "sidemirror site enable"`
+	formerUnended = formerMark + ", which ended the line above"
 )
 
 // Setting is a key of a table with its value.
@@ -126,14 +130,36 @@ func Remove(data []byte) []byte {
 	for line := range bytes.Lines(data) {
 		text := bytes.TrimRight(line, "\r\n")
 		switch {
-		case bytes.HasSuffix(text, []byte(unended)):
+		case bytes.HasSuffix(text, []byte(unended)), bytes.HasSuffix(text, []byte(formerUnended)):
 			out = bytes.TrimSuffix(out, []byte("\n"))
-		case bytes.HasSuffix(text, []byte(mark)):
+		case bytes.HasSuffix(text, []byte(mark)), bytes.HasSuffix(text, []byte(formerMark)):
 		default:
 			out = append(out, line...)
 		}
 	}
 	return out
+}
+
+// Users returns the setting of users that Add has added to a file, if there is one. It is found also in a
+// file that is otherwise faulty.
+func Users(data []byte) (s Setting, found bool) {
+	const key = "users"
+	for line := range bytes.Lines(data) {
+		text := strings.TrimRight(string(line), "\r\n")
+		for _, end := range []string{mark, unended} {
+			value, isOne := strings.CutPrefix(text, key+" = ")
+			value, marked := strings.CutSuffix(value, " "+end)
+			if path, err := strconv.Unquote(value); isOne && marked && err == nil {
+				return UsersAre(path), true
+			}
+		}
+	}
+	return Setting{}, false
+}
+
+// UsersAre returns the setting with which only the users in the file at path may ask.
+func UsersAre(path string) Setting {
+	return Setting{Table: []string{"site"}, Key: "users", Value: path}
 }
 
 // name returns the name of a table as TOML has it.

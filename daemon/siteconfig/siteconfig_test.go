@@ -82,6 +82,45 @@ func TestKeyThatIsSetIsNotSetAgain(t *testing.T) {
 	}
 }
 
+func TestUsersThatWereAddedAreFoundInAnyFile(t *testing.T) {
+	for _, before := range files {
+		if s, found := Users([]byte(before)); found {
+			t.Errorf("%q: found %+v", before, s)
+		}
+		for _, path := range []string{"/etc/sidemirror/site.htpasswd", `/srv/a "b"\c # d/ü`} {
+			added, err := Add([]byte(before), []Setting{UsersAre(path)})
+			if err != nil {
+				t.Errorf("%q: %v", before, err)
+				continue
+			}
+			for _, file := range [][]byte{added, append([]byte("[[ faulty\n"), added...), bytes.ReplaceAll(added, []byte("\n"), []byte("\r\n"))} {
+				if s, found := Users(file); !found || s.Value != path {
+					t.Errorf("%q: %+v, %v", file, s, found)
+				}
+			}
+			if after := Remove(added); string(after) != before {
+				t.Errorf("%q came back as %q", before, after)
+			}
+		}
+	}
+	if s, found := Users([]byte("[site]\nusers = \"/srv/mine\"\n")); found {
+		t.Errorf("a person's own setting is taken for an added one: %+v", s)
+	}
+}
+
+func TestLinesOfAFormerVersionAreRemoved(t *testing.T) {
+	for _, before := range files {
+		added, err := Add([]byte(before), wanted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		former := bytes.ReplaceAll(added, []byte(mark), []byte(formerMark))
+		if after := Remove(former); string(after) != before {
+			t.Errorf("%q came back as %q", before, after)
+		}
+	}
+}
+
 func FuzzRemove(f *testing.F) {
 	for _, file := range files {
 		f.Add([]byte(file))

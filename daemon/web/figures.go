@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 )
@@ -130,8 +132,14 @@ func newProblemRow(p Problem, w words) problemRow {
 		r.Title = title
 	}
 	r.Title = cmp.Or(r.Title, p.Code)
-	r.Title = strings.ToUpper(r.Title[:1]) + r.Title[1:]
+	r.Title = capitalized(r.Title)
 	return r
+}
+
+// capitalized returns text with a capital as its first letter, if that letter has one.
+func capitalized(text string) string {
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + text[size:]
 }
 
 func hitRate(l Live, w words) figure {

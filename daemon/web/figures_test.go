@@ -83,6 +83,19 @@ func TestDockerHubsBudgetComesFirst(t *testing.T) {
 	}
 }
 
+func TestTitlesOfProblemsBeginWithTheirFirstLetter(t *testing.T) {
+	for title, want := range map[string]string{
+		"a disk is full": "A disk is full", "Docker is old": "Docker is old", "無法存取": "無法存取", "été": "Été", "9 disks": "9 disks",
+	} {
+		if got := newProblemRow(Problem{Code: "c", Title: title}, vocabulary[english]).Title; got != want {
+			t.Errorf("%q is shown as %q, want %q", title, got, want)
+		}
+	}
+	if got := newProblemRow(Problem{Code: "disk-full"}, words{"warning": "Warning"}).Title; got != "Disk-full" {
+		t.Errorf("a problem without a title is shown as %q", got)
+	}
+}
+
 func TestDownloadsUnderWayAreShownInBothLanguages(t *testing.T) {
 	l := Live{Downloads: []Download{
 		{Image: "docker.io/library/redis:7", Engine: "docker", From: "registry-1.docker.io", Sent: 12e6, Size: 48e6},

@@ -297,7 +297,7 @@ var vocabulary = map[language]words{
 		"title shared-store-read-only":      "共享存储不接受上传",
 		"title credentials-unreadable":      "无法读取登录凭据",
 		"title login-refused":               "登录被拒绝",
-		"title upstream-unreachable":        "无法访问镜像仓库",
+		"title upstream-unreachable":        "无法访问镜像仓库或其镜像站",
 		"title upstream-skipped":            "镜像源响应较慢，暂时跳过",
 		"title rate-limit-used-up":          "镜像仓库暂时不再响应请求",
 		"title metrics-unavailable":         "无法提供监控指标",

@@ -167,24 +167,24 @@ const (
 	lockRetry  = 20 * time.Millisecond
 )
 
-// Lock waits until no other process has folder locked, and locks it until folder is closed. The
-// folder itself is locked, since a file that is replaced cannot be.
-func Lock(ctx context.Context, folder *os.File) error {
+// Lock waits until no other process has f locked, and locks it until f is closed. It is mostly a
+// folder: who locks a file that is replaced must see afterwards whether it still has its name.
+func Lock(ctx context.Context, f *os.File) error {
 	ctx, cancel := context.WithTimeout(ctx, lockWithin)
 	defer cancel()
 	tick := time.NewTicker(lockRetry)
 	defer tick.Stop()
 	for {
-		err := unix.Flock(int(folder.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("locking the folder: %w", err)
+			return fmt.Errorf("locking: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("another process has the folder locked: %w", ctx.Err())
+			return fmt.Errorf("another process has the lock: %w", ctx.Err())
 		case <-tick.C:
 		}
 	}

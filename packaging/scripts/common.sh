@@ -220,3 +220,12 @@ drop_journal() {
 	fi
 	rm -rf "$journal"
 }
+
+# drop_users removes the file of the site's users, if sidemirror has made it. The first line says so.
+drop_users() {
+	users=/etc/sidemirror/site.htpasswd
+	if [ -f "$users" ] && [ ! -L "$users" ] &&
+		head -n 1 "$users" | grep -qxF '# By "sidemirror site user". The lines are those of htpasswd -B.'; then
+		rm -f "$users"
+	fi
+}

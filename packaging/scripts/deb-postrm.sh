@@ -15,6 +15,7 @@ purge)
 	fi
 	rm -rf /var/cache/sidemirror /var/lib/sidemirror /var/lib/sidemirror-logins /run/sidemirror /run/sidemirror-hosts
 	drop_journal
+	drop_users
 	rmdir /etc/sidemirror 2>/dev/null || :
 	# userdel removes the group of the same name as well.
 	if getent passwd sidemirror >/dev/null && command -v userdel >/dev/null; then

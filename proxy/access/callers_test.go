@@ -41,8 +41,8 @@ func recordKey(r cache.Repository, upstream, who string) string {
 	return r.Registry + "/" + r.Name + " " + upstream + " " + who
 }
 
-func (m *records) Grant(r cache.Repository, upstream, who string, _ bool) error {
-	m.at[recordKey(r, upstream, who)] = m.clock.at
+func (m *records) Grant(r cache.Repository, upstream, who string, at time.Time, _ bool) error {
+	m.at[recordKey(r, upstream, who)] = at
 	return nil
 }
 func (m *records) Granted(r cache.Repository, upstream, who string) time.Time {

@@ -20,7 +20,7 @@ const (
 // Records are grants on disk, which count while an upstream is away. [cache.Dir] implements
 // it.
 type Records interface {
-	Grant(r cache.Repository, upstream, who string, untrusted bool) error
+	Grant(r cache.Repository, upstream, who string, at time.Time, untrusted bool) error
 	Granted(r cache.Repository, upstream, who string) time.Time
 	Ungrant(r cache.Repository, upstream, who string)
 }
@@ -29,7 +29,7 @@ type Records interface {
 //
 // A grant names an upstream, a repository and an identity. Only a validated answer for
 // content makes one. It lives for five minutes, and no longer than the token of a bearer. It
-// covers what the repository was known to hold when it was made and what the same identity
+// covers what the repository was known to hold when the upstream was asked and what the same identity
 // has learned: content that another identity learns later needs another word of the
 // upstream, since the repository may have become private in between.
 type Grants struct {
@@ -46,7 +46,10 @@ type grantKey struct {
 	upstream, identity string
 }
 
-type grant struct{ made, until, recorded time.Time }
+type grant struct {
+	made, until, recorded time.Time
+	refused               time.Time // the upstream has refused the identity since; zero if it has not
+}
 
 // NewGrants returns an empty set of grants. records stores them for when an upstream is away,
 // up to maxStale.
@@ -54,28 +57,37 @@ func NewGrants(records Records, maxStale time.Duration) *Grants {
 	return &Grants{records: records, maxStale: maxStale, now: time.Now, live: map[grantKey]grant{}}
 }
 
-// Allow records that the upstream has just given content of r to the caller.
-func (g *Grants) Allow(c Caller, r cache.Repository, upstream string) {
+// Allow records that the upstream has given content of r to the caller, which it was asked for at that
+// time. What it has said since then counts for more: a response that takes long is no newer for it.
+func (g *Grants) Allow(c Caller, r cache.Repository, upstream string, asked time.Time) {
 	id := c.At(upstream)
 	key := grantKey{r, upstream, id.name}
 	now := g.now()
-	until := now.Add(grantLife)
+	if asked.After(now) { // the clock was set back
+		asked = now
+	}
+	until := asked.Add(grantLife)
 	if id.bearer && id.until.IsZero() {
-		until = now.Add(opaqueGrantLife)
+		until = asked.Add(opaqueGrantLife)
 	} else if id.bearer && id.until.Before(until) {
 		until = id.until
 	}
 	g.mu.Lock()
 	g.makeRoom(now)
-	recorded := g.live[key].recorded
-	due := !id.bearer && now.Sub(recorded) >= recordEvery
-	if due {
-		recorded = now
+	old := g.live[key]
+	if asked.Before(old.refused) || asked.Before(old.made) && now.Before(old.until) {
+		g.mu.Unlock()
+		return
 	}
-	g.live[key] = grant{now, until, recorded}
+	recorded := old.recorded
+	due := !id.bearer && asked.Sub(recorded) >= recordEvery
+	if due {
+		recorded = asked
+	}
+	g.live[key] = grant{made: asked, until: until, recorded: recorded}
 	g.mu.Unlock()
 	if due {
-		_ = g.records.Grant(r, upstream, id.name, !c.Trusted) // a lost record is asked for again
+		_ = g.records.Grant(r, upstream, id.name, asked, !c.Trusted) // a lost record is asked for again
 	}
 }
 
@@ -97,8 +109,11 @@ func (g *Grants) makeRoom(now time.Time) {
 // Revoke records that the upstream has just refused the caller r.
 func (g *Grants) Revoke(c Caller, r cache.Repository, upstream string) {
 	id := c.At(upstream)
+	now := g.now()
 	g.mu.Lock()
-	delete(g.live, grantKey{r, upstream, id.name})
+	g.makeRoom(now)
+	// Until then a request that was sent before may still be responded to.
+	g.live[grantKey{r, upstream, id.name}] = grant{refused: now, until: now.Add(grantLife)}
 	g.mu.Unlock()
 	if !id.bearer {
 		g.records.Ungrant(r, upstream, id.name)
@@ -113,7 +128,7 @@ const forLists = " lists"
 // for content: a mirror may answer anything to a request for a list.
 func (g *Grants) AllowList(c Caller, r cache.Repository, upstream string) {
 	if id := c.At(upstream); !id.bearer {
-		_ = g.records.Grant(r, upstream, id.name+forLists, !c.Trusted)
+		_ = g.records.Grant(r, upstream, id.name+forLists, g.now(), !c.Trusted)
 	}
 }
 
@@ -138,7 +153,7 @@ func (g *Grants) May(c Caller, r cache.Repository, known cache.Learned) bool {
 	g.mu.Lock()
 	live, ok := g.live[grantKey{r, known.Upstream, id.name}]
 	g.mu.Unlock()
-	return ok && g.now().Before(live.until) && covers(id, live.made, known)
+	return ok && live.refused.IsZero() && g.now().Before(live.until) && covers(id, live.made, known)
 }
 
 // MayWhileAway reports whether the caller may have content of r although its upstream cannot
@@ -163,7 +178,7 @@ func (g *Grants) MayWhileAway(c Caller, r cache.Repository, known cache.Learned)
 	defer g.mu.Unlock()
 	if old, ok := g.live[key]; !ok || !now.Before(old.until) {
 		g.makeRoom(now)
-		g.live[key] = grant{made, now.Add(awayLife), old.recorded}
+		g.live[key] = grant{made: made, until: now.Add(awayLife), recorded: old.recorded}
 	}
 	return true
 }

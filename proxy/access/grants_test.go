@@ -17,10 +17,10 @@ func before(upstream string) cache.Learned {
 
 func TestAGrantNamesUpstreamRepositoryAndIdentity(t *testing.T) {
 	t.Parallel()
-	g, _, _ := newGrants(t)
-	g.Allow(engine(t, "a"), repo, hub)
+	g, _, c := newGrants(t)
+	g.Allow(engine(t, "a"), repo, hub, c.at)
 	other := cache.Repository{Registry: "docker.io", Name: "library/other"}
-	for name, c := range map[string]struct {
+	for name, v := range map[string]struct {
 		caller   Caller
 		r        cache.Repository
 		upstream string
@@ -35,10 +35,10 @@ func TestAGrantNamesUpstreamRepositoryAndIdentity(t *testing.T) {
 		"an untrusted caller":  {stranger(t), repo, hub, false},
 		"a client's own token": {client(t, "Bearer x"), repo, hub, false},
 	} {
-		if got := g.May(c.caller, c.r, before(c.upstream)); got != c.want {
+		if got := g.May(v.caller, v.r, before(v.upstream)); got != v.want {
 			t.Errorf("%s: may have it without asking: %v", name, got)
 		}
-		if got := g.MayWhileAway(c.caller, c.r, before(c.upstream)); got != c.want {
+		if got := g.MayWhileAway(v.caller, v.r, before(v.upstream)); got != v.want {
 			t.Errorf("%s: may have it while the upstream is away: %v", name, got)
 		}
 	}
@@ -47,13 +47,13 @@ func TestAGrantNamesUpstreamRepositoryAndIdentity(t *testing.T) {
 // A registry's upstreams change with the configuration. What a former one said does not count.
 func TestAGrantOfAnUpstreamThatIsNoLongerConfiguredIsVoid(t *testing.T) {
 	t.Parallel()
-	g, _, _ := newGrants(t)
+	g, _, c := newGrants(t)
 	r, _ := http.NewRequest(http.MethodGet, "http://localhost/v2/", nil)
 	identify := func(u ...Upstream) Caller {
 		c := (Policy{}).Identify(r, Target{Upstreams: u}, false)
 		return c
 	}
-	g.Allow(identify(upstreams...), repo, mirror)
+	g.Allow(identify(upstreams...), repo, mirror, c.at)
 	g.AllowList(identify(upstreams...), repo, mirror)
 	now := identify(upstreams[0])
 	known := before(mirror)
@@ -67,7 +67,7 @@ func TestAGrantLivesFiveMinutes(t *testing.T) {
 	t.Parallel()
 	g, _, c := newGrants(t)
 	e := engine(t, "a")
-	g.Allow(e, repo, hub)
+	g.Allow(e, repo, hub, c.at)
 	for after, want := range map[time.Duration]bool{0: true, grantLife - time.Second: true, grantLife: false, time.Hour: false} {
 		at := c.at
 		c.at = at.Add(after)
@@ -102,7 +102,7 @@ func TestABearersGrantEndsWithItsToken(t *testing.T) {
 	} {
 		c.at = start
 		who := client(t, v.authorization)
-		g.Allow(who, repo, hub)
+		g.Allow(who, repo, hub, c.at)
 		c.at = start.Add(v.alive)
 		if !g.May(who, repo, before(hub)) {
 			t.Errorf("%s: the grant has ended after %v", name, v.alive)
@@ -114,7 +114,7 @@ func TestABearersGrantEndsWithItsToken(t *testing.T) {
 	}
 	expired := client(t, jwt(fmt.Sprintf(`{"exp":%d}`, start.Add(-time.Minute).Unix())))
 	c.at = start
-	if g.Allow(expired, repo, hub); g.May(expired, repo, before(hub)) {
+	if g.Allow(expired, repo, hub, c.at); g.May(expired, repo, before(hub)) {
 		t.Error("a token that has ended has a grant")
 	}
 }
@@ -123,7 +123,7 @@ func TestOnlyTheUpstreamCanCheckAClientsOwnToken(t *testing.T) {
 	t.Parallel()
 	g, kept, c := newGrants(t)
 	who := client(t, "Bearer x")
-	g.Allow(who, repo, hub)
+	g.Allow(who, repo, hub, c.at)
 	if len(kept.at) != 0 {
 		t.Errorf("a client's token has left a record: %v", kept.at)
 	}
@@ -183,7 +183,7 @@ func TestAnUpstreamThatIsAwayIsNotAskedForEachLayerOfAnImage(t *testing.T) {
 		t.Error("the upstream is not asked again after a while")
 	}
 	// A live grant is not made shorter or older.
-	g.Allow(e, repo, hub)
+	g.Allow(e, repo, hub, c.at)
 	g.MayWhileAway(e, repo, layer)
 	c.at = c.at.Add(2 * awayLife)
 	if !g.May(e, repo, later) {
@@ -195,7 +195,7 @@ func TestAGrantCoversWhatWasKnownBeforeOrLearnedByTheSameIdentity(t *testing.T) 
 	t.Parallel()
 	g, _, c := newGrants(t)
 	e, other := engine(t, "a"), engine(t, "b")
-	g.Allow(e, repo, hub)
+	g.Allow(e, repo, hub, c.at)
 	made := c.at
 	for name, v := range map[string]struct {
 		known cache.Learned
@@ -216,18 +216,18 @@ func TestAGrantCoversWhatWasKnownBeforeOrLearnedByTheSameIdentity(t *testing.T) 
 	// Another word of the upstream covers it.
 	later := cache.Learned{Upstream: hub, By: other.At(hub).Recorded(), Since: made.Add(time.Minute)}
 	c.at = made.Add(2 * time.Minute)
-	if g.Allow(e, repo, hub); !g.May(e, repo, later) {
+	if g.Allow(e, repo, hub, c.at); !g.May(e, repo, later) {
 		t.Error("a renewed grant does not cover it")
 	}
 }
 
 func TestARefusalEndsTheGrantAtThatUpstreamForThatIdentity(t *testing.T) {
 	t.Parallel()
-	g, kept, _ := newGrants(t)
+	g, kept, c := newGrants(t)
 	a, b := engine(t, "a"), engine(t, "b")
-	g.Allow(a, repo, hub)
-	g.Allow(a, repo, mirror)
-	g.Allow(b, repo, hub)
+	g.Allow(a, repo, hub, c.at)
+	g.Allow(a, repo, mirror, c.at)
+	g.Allow(b, repo, hub, c.at)
 	g.Revoke(a, repo, hub)
 	if g.May(a, repo, before(hub)) || g.MayWhileAway(a, repo, before(hub)) {
 		t.Error("the refused identity has its grant still")
@@ -236,9 +236,46 @@ func TestARefusalEndsTheGrantAtThatUpstreamForThatIdentity(t *testing.T) {
 		t.Error("another upstream's grant, or another identity's, ended too")
 	}
 	// A new grant is written to disk at once, however recent the old one was.
-	g.Allow(a, repo, hub)
+	g.Allow(a, repo, hub, c.at)
 	if kept.at[recordKey(repo, hub, a.At(hub).name)].IsZero() {
 		t.Error("a grant after a refusal is not on record")
+	}
+}
+
+// A response may take minutes, and the repository may become private meanwhile.
+func TestAGrantIsAsOldAsTheRequestThatWasRespondedTo(t *testing.T) {
+	t.Parallel()
+	g, kept, c := newGrants(t)
+	anyone, login := stranger(t), engine(t, "a")
+	asked := c.at
+	private := cache.Learned{Upstream: hub, By: login.At(hub).Recorded(), Since: asked.Add(time.Minute)}
+	c.at = asked.Add(2 * time.Minute)
+	g.Allow(anyone, repo, hub, asked)
+	if g.May(anyone, repo, private) || g.MayWhileAway(anyone, repo, private) {
+		t.Error("a slow response covers what another identity has learned meanwhile")
+	}
+	if !g.May(anyone, repo, before(hub)) {
+		t.Error("it does not cover what was known before")
+	}
+	// One that was sent later, and responded to earlier, counts.
+	g.Allow(login, repo, hub, c.at)
+	g.Allow(login, repo, hub, asked)
+	if !g.May(login, repo, cache.Learned{Upstream: hub, By: "someone", Since: c.at}) {
+		t.Error("a slow response makes a newer grant older")
+	}
+	c.at = asked.Add(grantLife)
+	if g.May(anyone, repo, before(hub)) {
+		t.Error("the grant lives on after five minutes from the request")
+	}
+	c.at = asked.Add(time.Hour)
+	g.Revoke(anyone, repo, hub)
+	g.Allow(anyone, repo, hub, c.at.Add(-time.Second))
+	if g.May(anyone, repo, before(hub)) || g.MayWhileAway(anyone, repo, before(hub)) || len(kept.at) != 1 {
+		t.Errorf("the response to a request from before a refusal undoes the refusal: %v", kept.at)
+	}
+	g.Allow(anyone, repo, hub, c.at.Add(time.Hour))
+	if kept.at[recordKey(repo, hub, anonymous)].After(c.at) {
+		t.Error("a request from the future is on record")
 	}
 }
 
@@ -258,7 +295,7 @@ func TestAListIsGivenWhileAwayToTheIdentityItWasSentToOnly(t *testing.T) {
 		t.Error("a list makes a grant for content")
 	}
 	for _, other := range []Caller{engine(t, "b"), stranger(t)} {
-		g.Allow(other, repo, hub)
+		g.Allow(other, repo, hub, c.at)
 		g.AllowList(other, repo, hub) // of another state of the list
 	}
 	for name, other := range map[string]Caller{"another login": engine(t, "b"), "an untrusted caller": stranger(t), "a token": client(t, "Bearer x")} {
@@ -286,7 +323,7 @@ func TestGrantsInMemoryAreBounded(t *testing.T) {
 	who := client(t, "Bearer x")
 	for i := range maxGrants + 100 {
 		c.at = c.at.Add(time.Millisecond)
-		g.Allow(who, cache.Repository{Registry: "docker.io", Name: fmt.Sprint("r", i)}, hub)
+		g.Allow(who, cache.Repository{Registry: "docker.io", Name: fmt.Sprint("r", i)}, hub, c.at)
 	}
 	if len(g.live) > maxGrants {
 		t.Errorf("%d grants", len(g.live))

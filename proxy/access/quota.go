@@ -59,8 +59,9 @@ func (q *Quota) Lends(c Caller, registry string) bool {
 		!slices.ContainsFunc(c.identities, func(n named) bool { return n.identity.name != anonymous || n.identity.Relay })
 }
 
-// Prove records that an upstream has just shown a manifest of a repository to a caller without a login.
-func (q *Quota) Prove(u Upstream, repository string, manifest digest.Digest) {
+// Prove records that an upstream, which was asked at that time, has shown a manifest of a repository to a
+// caller without a login.
+func (q *Quota) Prove(u Upstream, repository string, manifest digest.Digest, asked time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := q.now()
@@ -77,7 +78,7 @@ func (q *Quota) Prove(u Upstream, repository string, manifest digest.Digest) {
 		}
 		delete(q.proofs, p)
 	}
-	q.proofs[proof{u.Name, repository, manifest}] = now
+	q.proofs[proof{u.Name, repository, manifest}] = asked
 }
 
 // Refute forgets what is known of a repository: the upstream has refused it to a caller without a login.
@@ -91,12 +92,13 @@ func (q *Quota) Refute(u Upstream, repository string) {
 	}
 }
 
-// Proved reports whether the manifest was proved to be readable by anyone, not long ago.
-func (q *Quota) Proved(u Upstream, repository string, manifest digest.Digest) bool {
+// Proved reports whether the manifest was proved to be readable by anyone, not long ago, and when the
+// upstream was asked for that.
+func (q *Quota) Proved(u Upstream, repository string, manifest digest.Digest) (asked time.Time, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	made, ok := q.proofs[proof{u.Name, repository, manifest}]
-	return ok && q.now().Sub(made) < proofLife
+	asked, ok = q.proofs[proof{u.Name, repository, manifest}]
+	return asked, ok && q.now().Sub(asked) < proofLife
 }
 
 // Spent records how many requests with the login an upstream still serves, and of how many; limit is
@@ -120,7 +122,7 @@ func (q *Quota) lendsAt(u Upstream) bool {
 // Login returns the daemon's login for a manifest at an upstream; zero if there is none, or if the
 // manifest was not proved to be readable by anyone, or if only the reserve of its rate limit remains.
 func (q *Quota) Login(ctx context.Context, u Upstream, repository string, manifest digest.Digest) credential.Credential {
-	if !q.Proved(u, repository, manifest) || !q.lendsAt(u) {
+	if _, proved := q.Proved(u, repository, manifest); !proved || !q.lendsAt(u) {
 		return credential.Credential{}
 	}
 	login, err := credential.LookupFor(ctx, q.credentials, u.URL, repository)

@@ -21,7 +21,7 @@ func TestALoginIsLentForWhatWasProvedAlone(t *testing.T) {
 	if lent(home, "a/b", one) {
 		t.Error("a login is lent without a proof")
 	}
-	q.Prove(home, "a/b", one)
+	q.Prove(home, "a/b", one, c.at)
 	if !lent(home, "a/b", one) {
 		t.Error("no login is lent after a proof")
 	}
@@ -36,8 +36,8 @@ func TestALoginIsLentForWhatWasProvedAlone(t *testing.T) {
 	if lent(home, "a/b", one) {
 		t.Error("the proof counts for too long")
 	}
-	q.Prove(home, "a/b", one)
-	q.Prove(home, "a/c", one)
+	q.Prove(home, "a/b", one, c.at)
+	q.Prove(home, "a/c", one, c.at)
 	q.Refute(home, "a/b")
 	if lent(home, "a/b", one) || !lent(home, "a/c", one) {
 		t.Error("a refusal does not count for its repository alone")
@@ -63,12 +63,12 @@ func TestProofsAreBounded(t *testing.T) {
 	q := NewQuota(everywhere(login("daemon")), []string{"docker.io"})
 	d := digest.FromString("one")
 	for i := range maxProofs + 10 {
-		q.Prove(upstreams[0], fmt.Sprint(i), d)
+		q.Prove(upstreams[0], fmt.Sprint(i), d, time.Now())
 	}
 	if len(q.proofs) > maxProofs {
 		t.Errorf("%d proofs", len(q.proofs))
 	}
-	if !q.Proved(upstreams[0], fmt.Sprint(maxProofs+9), d) {
+	if _, ok := q.Proved(upstreams[0], fmt.Sprint(maxProofs+9), d); !ok {
 		t.Error("the last proof is lost")
 	}
 }
@@ -87,7 +87,7 @@ func TestAFifthOfTheRateLimitIsNotLent(t *testing.T) {
 		q := NewQuota(everywhere(login("daemon")), []string{"docker.io"})
 		q.now = c.now
 		lent := func(u Upstream) bool {
-			q.Prove(u, "a/b", d)
+			q.Prove(u, "a/b", d, c.at)
 			return !q.Login(t.Context(), u, "a/b", d).IsZero()
 		}
 		q.Spent(upstreams[0], tt.remaining, tt.limit)

@@ -49,7 +49,7 @@ func CompleteScopes(registry string, scopes []string, names oci.Registries, pref
 		}
 		if of, repository := oci.SplitPrefix(name); prefixed && of != "" {
 			if !names.Serves(of) {
-				return "", nil, &oci.Error{Code: oci.RegistryUnknown, Message: "a scope names a registry that is not served here"}
+				return "", nil, oci.NotServed(of)
 			}
 			if prefix != "" && prefix != of {
 				return "", nil, scopeError("the scopes name two registries")

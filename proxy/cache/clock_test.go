@@ -51,7 +51,7 @@ func TestRecordsFromTheFutureExpire(t *testing.T) {
 	for _, err := range []error{
 		d.HoldBlob(alpine, dgst, Learned{}),
 		d.SetAnswer(alpine, "page", Answer{Body: []byte("{}")}),
-		d.Grant(alpine, "u", "anonymous", false),
+		d.Grant(alpine, "u", "anonymous", time.Now(), false),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -101,7 +101,7 @@ func TestWhatWasLearnedInTheFutureIsLearnedAgain(t *testing.T) {
 		for _, err := range []error{
 			d.SetTag(alpine, "1", Meaning{Digest: dgst, MediaType: manifestType, Seen: since, Learned: learned}),
 			d.HoldBlob(alpine, dgst, learned),
-			d.Grant(alpine, "u", "me", false),
+			d.Grant(alpine, "u", "me", time.Now(), false),
 		} {
 			if err != nil {
 				t.Fatal(err)

@@ -38,9 +38,10 @@ func (d *Dir) Granted(r Repository, upstream, who string) time.Time {
 	return time.Time{}
 }
 
-// Grant records that the upstream has let who have content of the repository. The time is
-// exact to ten minutes. untrusted says on whose behalf it is recorded. who is "anonymous" or what [Dir.Identity] returns.
-func (d *Dir) Grant(r Repository, upstream, who string, untrusted bool) error {
+// Grant records that the upstream has let who have content of the repository, as it was asked for at
+// that time. The time is exact to ten minutes. untrusted says on whose behalf it is recorded. who is
+// "anonymous" or what [Dir.Identity] returns.
+func (d *Dir) Grant(r Repository, upstream, who string, at time.Time, untrusted bool) error {
 	d.granting.Lock()
 	defer d.granting.Unlock()
 	now := time.Now()
@@ -49,13 +50,13 @@ func (d *Dir) Grant(r Repository, upstream, who string, untrusted bool) error {
 		if g.Upstream != upstream || g.Who != who {
 			continue
 		}
-		if age := now.Sub(g.At); age >= 0 && age < useResolution {
+		if !g.At.After(now) && at.Sub(g.At) < useResolution { // of another clock it may be in the future
 			return nil
 		}
 		all = slices.Delete(all, i, i+1)
 		break
 	}
-	all = slices.Insert(all, 0, granted{upstream, who, now})
+	all = slices.Insert(all, 0, granted{upstream, who, at})
 	return d.writeRecord(grantsPath(r), all[:min(len(all), maxGranted)], untrusted)
 }
 

@@ -18,7 +18,13 @@ import (
 
 func open(t *testing.T, limits Limits) *Dir {
 	t.Helper()
-	d, err := Open(t.TempDir(), limits)
+	return openAt(t, t.TempDir(), limits)
+}
+
+// openAt opens a cache that another one may have open too.
+func openAt(t *testing.T, path string, limits Limits) *Dir {
+	t.Helper()
+	d, err := Open(path, limits)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ const (
 // checks both against their grammars: they become folders.
 type Repository struct{ Registry, Name string }
 
-func (r Repository) folder() string { return path.Join("repositories", r.Registry, r.Name) }
+func (r Repository) folder() string { return "repositories/" + r.Registry + "/" + r.Name }
 
 // Learned says how something about a repository is known.
 type Learned struct {
@@ -52,10 +52,27 @@ type Meaning struct {
 
 // Tag returns what is known of a tag: the same name may mean an index to one client and a
 // single manifest to another, and each identity has its own. The latest comes first; nil if
-// nothing is known.
+// nothing is known. The slice is shared and must not be changed.
 func (d *Dir) Tag(r Repository, tag string) []Meaning {
+	name := tagPath(r, tag)
+	file, err := d.versionOf(name)
+	if err != nil {
+		return d.readTag(name)
+	}
+	if all, ok := d.recentTags.get(name, file); ok {
+		return all
+	}
+	all := d.readTag(name)
+	if len(all) > 0 && file.settled() {
+		d.recentTags.put(name, file, all)
+	}
+	return all
+}
+
+// readTag returns what the record of a tag says.
+func (d *Dir) readTag(name string) []Meaning {
 	var all []Meaning
-	if err := d.readRecord(tagPath(r, tag), &all); err != nil {
+	if err := d.readRecord(name, &all); err != nil {
 		return nil
 	}
 	return slices.DeleteFunc(all, func(m Meaning) bool { return m.Digest.Validate() != nil })
@@ -64,7 +81,7 @@ func (d *Dir) Tag(r Repository, tag string) []Meaning {
 // SetTag records what a tag means. It replaces what the tag meant to the same identity as
 // the same media type before.
 func (d *Dir) SetTag(r Repository, tag string, m Meaning) error {
-	all := d.Tag(r, tag)
+	all := d.readTag(tagPath(r, tag))
 	for i, old := range all {
 		if oci.MediaType(old.MediaType) != oci.MediaType(m.MediaType) || old.By != m.By {
 			continue
@@ -83,7 +100,7 @@ func (d *Dir) SetTag(r Repository, tag string, m Meaning) error {
 // leaves times that are still to come.
 func isPast(t time.Time) bool { return !t.IsZero() && !t.After(time.Now()) }
 
-func tagPath(r Repository, tag string) string { return path.Join(r.folder(), string(KindTag), tag) }
+func tagPath(r Repository, tag string) string { return r.folder() + "/" + string(KindTag) + "/" + tag }
 
 // Holding says how it is known that a repository holds some content.
 type Holding struct {
@@ -191,7 +208,7 @@ func (d *Dir) Forget(r Repository, kind RecordKind, dgst digest.Digest) error {
 
 // Untag takes from a tag its meaning of that manifest, or the tag if it means nothing else.
 func (d *Dir) Untag(r Repository, tag string, dgst digest.Digest) error {
-	left := slices.DeleteFunc(d.Tag(r, tag), func(m Meaning) bool { return m.Digest == dgst })
+	left := slices.DeleteFunc(d.readTag(tagPath(r, tag)), func(m Meaning) bool { return m.Digest == dgst })
 	if len(left) > 0 {
 		return d.writeRecord(tagPath(r, tag), left, true)
 	}

@@ -64,7 +64,7 @@ func TestAChangedLoginLeavesNoFileInEachRepository(t *testing.T) {
 	t.Parallel()
 	d := open(t, Limits{})
 	for i := range 60 {
-		if err := d.Grant(alpine, "https://registry-1.docker.io", d.Identity("user", fmt.Sprint(i)), false); err != nil {
+		if err := d.Grant(alpine, "https://registry-1.docker.io", d.Identity("user", fmt.Sprint(i)), time.Now(), false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -89,7 +89,7 @@ func TestRecordsOfUntrustedCallersAreBounded(t *testing.T) {
 		r := Repository{"docker.io", fmt.Sprint("library/r", i)}
 		learned := Learned{Upstream: "https://registry-1.docker.io", By: "anonymous", Since: time.Now(), Untrusted: true}
 		for _, err := range []error{
-			d.Grant(r, learned.Upstream, learned.By, true),
+			d.Grant(r, learned.Upstream, learned.By, time.Now(), true),
 			d.SetAnswer(r, "page", Answer{Body: []byte("{}"), Learned: learned}),
 			d.SetTag(r, "latest", Meaning{Digest: digest.FromString("x"), Learned: learned}),
 			d.HoldBlob(r, digest.FromString("x"), learned),
@@ -130,7 +130,7 @@ func TestRecordsAboutNothingStoredGoWithTheirRepository(t *testing.T) {
 		for _, err := range []error{
 			d.HoldBlob(r, held, Learned{}),
 			d.SetTag(r, "1", Meaning{Digest: meant}),
-			d.Grant(r, "u", "anonymous", false),
+			d.Grant(r, "u", "anonymous", time.Now(), false),
 		} {
 			if err != nil {
 				t.Fatal(err)
@@ -193,7 +193,7 @@ func TestListsAndGrantsEndWithMaxAge(t *testing.T) {
 	for _, err := range []error{
 		d.HoldBlob(alpine, dgst, Learned{}),
 		d.SetAnswer(alpine, "page", Answer{Body: []byte("{}")}),
-		d.Grant(alpine, "u", "anonymous", false),
+		d.Grant(alpine, "u", "anonymous", time.Now(), false),
 	} {
 		if err != nil {
 			t.Fatal(err)

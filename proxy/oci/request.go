@@ -168,9 +168,15 @@ func (req *Request) chooseRegistry(path, host string, names Registries) (rest st
 		req.Form, req.Registry, rest = ByDefault, names.Default(), path
 	}
 	if !ValidRegistry(req.Registry) || !names.Serves(req.Registry) {
-		return "", &Error{Code: RegistryUnknown, Message: "registry " + quote(req.Registry) + " is not served here"}
+		return "", NotServed(req.Registry)
 	}
 	return rest, nil
+}
+
+// NotServed returns the error for a registry that is not served to the caller. It is the same whether
+// it is served to others or not.
+func NotServed(registry string) *Error {
+	return &Error{Code: RegistryUnknown, Message: "registry " + quote(registry) + " is not served here"}
 }
 
 // parsePath reads the path after the name of the registry.

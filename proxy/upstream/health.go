@@ -2,6 +2,9 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -32,7 +35,7 @@ const (
 // others wait for the outcome. The back-off ends early if the addresses of the host
 // change: the network has come up.
 type health struct {
-	changed func(error)   // may be nil
+	changed func(error)   // called when down changes, and when its reason does; may be nil
 	longest time.Duration // of the back-off
 
 	// shortest is how long the back-off lasts at least, after a failure that took time.
@@ -40,8 +43,9 @@ type health struct {
 
 	mu       sync.Mutex
 	down     bool
-	silent   bool // it accepts connections and does not answer: only a response ends that
-	failures int  // in a row
+	silent   bool   // it accepts connections and does not answer: only a response ends that
+	why      string // the kind of the last failure
+	failures int    // in a row
 	last     time.Time
 	until    time.Time // of the back-off
 	network  string    // the host's addresses when it failed
@@ -116,12 +120,25 @@ func (h *health) failed(err error, started time.Time, silent bool) {
 			h.until = now.Add(max(min(cost*factor, h.longest), h.shortest))
 		}
 	}
-	first := !h.down
-	h.down, h.silent = true, silent
+	why := kindOfFailure(err)
+	news := !h.down || why != h.why
+	h.down, h.silent, h.why = true, silent, why
 	h.mu.Unlock()
-	if first && h.changed != nil {
+	if news && h.changed != nil {
 		h.changed(err)
 	}
+}
+
+// kindOfFailure returns what is the same for failures with the same cause. The reason of an expired
+// certificate, for example, has the time of the attempt.
+func kindOfFailure(err error) string {
+	if isTimeout(err) {
+		return "timeout"
+	}
+	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Sprintf("%T", e.Err)
+	}
+	return reason(err)
 }
 
 // connected records that a connection was made.

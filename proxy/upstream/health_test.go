@@ -12,8 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"crypto/tls"
+	"crypto/x509"
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/proxy/oci"
+	"slices"
+	"syscall"
 )
 
 // reach records what an upstream reports about its reach.
@@ -329,5 +333,24 @@ func TestARegistryWithoutATableIsLeftAloneForAMinuteAfterASlowFailure(t *testing
 	u.health.connected()
 	if !admitted() {
 		t.Error("one that can be reached again is left alone")
+	}
+}
+
+func TestAnotherReasonOfBeingOutOfReachIsReported(t *testing.T) {
+	expired := func() error {
+		return unreachable("r.example", &tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired, Detail: time.Now().String()}})
+	}
+	refused := unreachable("r.example", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})
+	lookup := unreachable("r.example", &net.DNSError{Err: "refused", Name: "r.example"})
+	var reported []error
+	h := &health{longest: longestBackoff, changed: func(err error) { reported = append(reported, err) }}
+	first := expired()
+	for _, err := range []error{refused, refused, lookup, lookup, first, expired(), refused} {
+		h.failed(err, time.Now(), false)
+	}
+	h.connected()
+	want := []error{refused, lookup, first, refused, nil}
+	if !slices.Equal(reported, want) {
+		t.Errorf("reported are %v, want %v", reported, want)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/quirky"
 )
 
@@ -91,6 +92,33 @@ func TestImageThatTurnsPrivateDoesNotComeOutThroughTheQuota(t *testing.T) {
 	}
 	if own := r.sidemirror.Get(r.of(public, "manifests/v2"), nil); own.Status != http.StatusOK {
 		t.Errorf("the host's engine gets %d", own.Status)
+	}
+}
+
+// The guest has been shown one manifest, and fetches that with the login later. That the registry gives it
+// to the login says nothing about what else the guest may have.
+func TestManifestThatALoginFetchesOpensNothingElse(t *testing.T) {
+	r := newRig(t, true)
+	if got := harness.Fetch(r.client, http.MethodHead, "http://"+at+r.of(public, "manifests/"+image.Digest.String()), nil); got.Status != http.StatusOK {
+		t.Fatalf("while it is public: %d", got.Status)
+	}
+	r.registry.Set(func(o *quirky.Options) { o.Auth.Private = []string{""} })
+	r.registry.RevokeTokens()
+	secret := quirky.NewImage(false, "pushed later", 1000)
+	r.registry.Add(public, "v2", secret)
+	later := []string{"manifests/" + secret.Digest.String(), "blobs/" + secret.Blobs[1].Digest.String()}
+	for _, what := range append(later, "manifests/v2") {
+		if own := r.sidemirror.Get(r.of(public, what), nil); own.Status != http.StatusOK {
+			t.Fatalf("the host's engine gets %d for %s", own.Status, what)
+		}
+	}
+	for _, what := range later {
+		if got := r.get(r.of(public, "manifests/"+image.Digest.String()), ""); what == later[0] && (got.Status != http.StatusOK || r.logins() == 0) {
+			t.Fatalf("what was shown is not fetched with the login: %d", got.Status)
+		}
+		if got := r.get(r.of(public, what), ""); got.Status == http.StatusOK {
+			t.Errorf("a guest gets %s, which was pushed after the repository had become private", what)
+		}
 	}
 }
 

@@ -48,8 +48,8 @@ func TestEnginesPullThroughAPullThroughCacheAndWithoutItWhenItIsGone(t *testing.
 	}})
 	e := newEngines(t, s)
 	e.pull("library/app", "v1")
-	if _, ours := origin.Requests("/v2/library/app/manifests/v1"); ours != 0 {
-		t.Errorf("sidemirror asked the registry for the tag %d times", ours)
+	if _, ours := cache.Requests("/v2/library/app/manifests/v1"); ours == 0 {
+		t.Error("sidemirror did not ask the mirror for the tag")
 	}
 	if all, ours := cache.Requests("/v2/library/app/"); all == 0 || all != ours {
 		t.Errorf("of %d requests to the mirror, %d are sidemirror's", all, ours)

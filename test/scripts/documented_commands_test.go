@@ -69,6 +69,9 @@ func split(words []string) (command, flags []string) {
 	depth := 2
 	if len(words) > 2 && slices.Contains(groups, words[1]) {
 		depth = 3
+		if words[1] == "site" && words[2] == "user" {
+			depth = 4
+		}
 	}
 	for _, word := range words[min(depth, len(words)):] {
 		if f := flag.FindString(word); f != "" {

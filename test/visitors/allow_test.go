@@ -3,6 +3,7 @@ package visitors
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"os/exec"
@@ -111,7 +112,7 @@ func TestVisitorsAreNeverTrusted(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/v2/" + hostOnly + "/" + public + "/manifests/v1", appManifest + "?ns=" + hostOnly} {
-		if got := r.get(path); got.Status == http.StatusOK || bytes.Contains(got.Body, []byte(hostOnly)) {
+		if got := r.get(path); got.Status == http.StatusOK {
 			t.Errorf("a registry of this host alone: %d %s", got.Status, got.Body)
 		}
 	}
@@ -132,6 +133,39 @@ func TestVisitorsAreNeverTrusted(t *testing.T) {
 		}
 	}
 	t.Error("the engine has not used the login, so that the test shows nothing")
+}
+
+func TestVisitorsCannotTellWhichRegistriesThisHostServes(t *testing.T) {
+	for name, site := range map[string]string{"without users": "", "with users": "users = \"USERS\"\n"} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, site)
+			for _, path := range []string{
+				appManifest + "?ns=%s", "/v2/?ns=%s", "/v2/auth?ns=%s", "/v2/auth?ns=%s&scope=repository:a/b:pull",
+				"/v2/auth?scope=repository:%s/a:pull", "/v2/%s/a/manifests/v1",
+			} {
+				for _, login := range []string{"", basic(ann, annPassword), basic(ann, "canary-guess")} {
+					known, unknown := r.about(path, hostOnly, login), r.about(path, "no.example", login)
+					if known != unknown {
+						t.Errorf("%s with %q: of a registry that this host serves a visitor gets %s, of another one %s", path, login, known, unknown)
+					}
+				}
+			}
+		})
+	}
+}
+
+// about returns the response to a request that names a registry, without that name.
+func (r *rig) about(path, registry, authorization string) string {
+	var login []string
+	if authorization != "" {
+		login = []string{"Authorization", authorization}
+	}
+	got := r.get(fmt.Sprintf(path, registry), login...)
+	said := fmt.Sprintf("%d %q %q", got.Status, got.Header["Www-Authenticate"], got.Header["Oci-Namespace"])
+	if got.Status != http.StatusOK { // each token is another one
+		said += " " + string(got.Body)
+	}
+	return strings.ReplaceAll(said, registry, "NAME")
 }
 
 // logins returns how many tokens were fetched with the daemon's login.

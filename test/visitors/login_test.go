@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/sidemirror/sidemirror/test/engine"
+	"github.com/sidemirror/sidemirror/test/harness"
 	"github.com/sidemirror/sidemirror/test/process"
 	"github.com/sidemirror/sidemirror/test/quirky"
 )
@@ -326,4 +327,61 @@ func TestFileOfUsersIsReadAgainWhenItChanges(t *testing.T) {
 		t.Errorf("with the old password: %d; with a token that it got: %d", a, b)
 	}
 	r.engineIsServed("meanwhile")
+}
+
+// siteUser runs "sidemirror site user" for the site, as its administrator does.
+func (r *rig) siteUser(input string, args ...string) string {
+	r.t.Helper()
+	cmd := exec.CommandContext(r.t.Context(), harness.Binary(r.t), append([]string{"--config", filepath.Join(r.Dir(), "config.toml"), "site", "user"}, args...)...)
+	cmd.Stdin, cmd.Env = strings.NewReader(input), []string{} // without the variables of the tests
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		r.t.Fatalf("site user %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// The daemon runs all the time, and the visitor is a real docker at another host.
+func TestUsersThatTheCommandAddsAndRemovesLogInWithDocker(t *testing.T) {
+	r := start(t, "users = \"USERS\"\n")
+	if err := os.Remove(r.users); err != nil {
+		t.Fatal(err)
+	}
+	const password = "canary-of-carol-19e0"
+	m := r.newMachine()
+	m.startDocker()
+	logIn := func() error { return m.run(password, "docker", "login", "-u", "carol", "--password-stdin", siteName) }
+	pull := func() error { return m.run("", "docker", "pull", "--quiet", siteName+"/"+public+":v1") }
+	carol := func() int { return r.get(appManifest, "Authorization", basic("carol", password)).Status }
+
+	if out := r.siteUser(password, "add", "carol", "--password-stdin"); !strings.Contains(out, "docker login "+siteName) || strings.Contains(out, password) {
+		t.Errorf("add prints %q", out)
+	}
+	r.Eventually("the daemon has read the file", func() bool { return carol() == http.StatusOK })
+	if err := m.run("canary-guess", "docker", "login", "-u", "carol", "--password-stdin", siteName); err == nil {
+		t.Error("a wrong password is accepted")
+	}
+	if err := pull(); err == nil {
+		t.Error("it pulls without a login")
+	}
+	if err := errors.Join(logIn(), pull(), m.run("", "docker", "rmi", siteName+"/"+public+":v1")); err != nil {
+		t.Fatal(err)
+	}
+	if out := r.siteUser("", "list"); out != "carol\n" {
+		t.Errorf("list prints %q", out)
+	}
+	if out := r.siteUser("", "remove", "carol"); !strings.Contains(out, "no visitor can log in") {
+		t.Errorf("remove prints %q", out)
+	}
+	r.Eventually("the login is refused", func() bool { return carol() == http.StatusUnauthorized })
+	if err := pull(); err == nil {
+		t.Error("a user who is removed pulls with the login that docker has stored")
+	}
+	if err := logIn(); err == nil {
+		t.Error("a user who is removed can log in")
+	}
+	if got := r.get(appManifest); got.Status != http.StatusUnauthorized {
+		t.Errorf("without users and a login: %d", got.Status)
+	}
+	r.engineIsServed("without users")
 }

@@ -31,6 +31,7 @@ const (
 
 // list is what a file of htpasswd says.
 type list struct {
+	names  []string // in the order of the lines
 	hashes map[string]secret.Secret
 	decoy  secret.Secret // checked for a user who does not exist
 }
@@ -64,13 +65,18 @@ func contents(path string) (data []byte, hint string, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, "create it: htpasswd -B -c " + path + " NAME", err
+		return nil, "create it: sudo sidemirror site user add NAME", err
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Sprintf("let the user that sidemirror runs as read it: chgrp sidemirror %s && chmod 0640 %[1]s", path), err
 	case err != nil:
 		return nil, "set users in [site] to a file of htpasswd", err
 	}
 	defer f.Close()
+	return readTrusted(f, path)
+}
+
+// readTrusted reads the file f, which is at path, if no other user can write it.
+func readTrusted(f *os.File, path string) (data []byte, hint string, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, "", err
@@ -78,17 +84,25 @@ func contents(path string) (data []byte, hint string, err error) {
 	if !info.Mode().IsRegular() {
 		return nil, "set users in [site] to a file of htpasswd", errors.New("it is not a regular file")
 	}
-	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return nil, "chmod go-w " + path, fmt.Errorf("others may write to it (mode %04o)", mode)
-	}
-	if uid := info.Sys().(*syscall.Stat_t).Uid; uid != 0 && int(uid) != os.Geteuid() {
-		return nil, "chown root " + path, fmt.Errorf("it belongs to uid %d, who is neither root nor the user that sidemirror runs as", uid)
+	if hint, err := trusted(info, path); err != nil {
+		return nil, hint, err
 	}
 	data, err = io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
 		return nil, "let a reverse proxy check the logins of so many users", fmt.Errorf("it is longer than %d bytes", maxFile)
 	}
 	return data, "", err
+}
+
+// trusted returns an error if another user can write a file or a folder, and what to do about it.
+func trusted(info fs.FileInfo, path string) (hint string, err error) {
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return "chmod go-w " + path, fmt.Errorf("others may write to it (mode %04o)", mode)
+	}
+	if uid := info.Sys().(*syscall.Stat_t).Uid; uid != 0 && int(uid) != os.Geteuid() {
+		return "chown root " + path, fmt.Errorf("it belongs to uid %d, who is neither root nor the user that sidemirror runs as", uid)
+	}
+	return "", nil
 }
 
 // parse reads lines of NAME:HASH. Empty lines and those that begin with "#" are ignored.
@@ -115,6 +129,7 @@ func parse(data []byte) (*list, *problem.Problem) {
 			wrong.Line = number
 			return nil, wrong
 		}
+		l.names = append(l.names, name)
 		l.hashes[name] = secret.New(hash)
 		cost = max(cost, of)
 	}
@@ -125,9 +140,9 @@ func parse(data []byte) (*list, *problem.Problem) {
 // entryOf checks a line of a file and returns the cost of its hash.
 func entryOf(name, hash string) (cost int, wrong *problem.Problem) {
 	if name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
-		return 0, faulty("the line does not begin with the name of a user and a colon", "write lines with htpasswd -B FILE NAME")
+		return 0, faulty("the line does not begin with the name of a user and a colon", "remove the line; sudo sidemirror site user add NAME writes one")
 	}
-	again := fmt.Sprintf("hash the password again: htpasswd -B FILE '%s'", name)
+	again := fmt.Sprintf("hash the password again: sudo sidemirror site user add '%s'", name)
 	if !strings.HasPrefix(hash, "$2") {
 		return 0, faulty(fmt.Sprintf("the password of %q is not hashed with bcrypt", name), again)
 	}
