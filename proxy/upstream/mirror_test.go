@@ -216,7 +216,7 @@ func TestASilentMirrorIsStillAskedForWhatTheOthersDoNotHave(t *testing.T) {
 		mirror, home := newMirror(t, nil), newMirror(t, status(404))
 		p := Pool{newUpstream(t, Config{URL: mustURL(mirror.URL), Optional: optional}), newUpstream(t, Config{URL: mustURL(home.URL)})}
 		p[0].pace.base = time.Hour
-		p[0].pace.skip(skipSilent)
+		p[0].pace.skip(skipSilent, ofManifest)
 		resp, _, err := p.Do(t.Context(), anonymous(manifestPath), nil)
 		if want := map[bool]int{false: 200, true: 404}[optional]; err != nil || resp.StatusCode != want {
 			t.Fatalf("optional %v: %v, %v", optional, resp, err)
