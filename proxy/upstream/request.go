@@ -51,6 +51,9 @@ type Request struct {
 	// others, the error is [ErrNoSlot].
 	Ahead bool
 
+	// Untrusted says that the caller is. Its connections take none of those that others may have.
+	Untrusted bool
+
 	// Target, if not nil, is where earlier requests for the same blob were redirected.
 	Target *Target
 
