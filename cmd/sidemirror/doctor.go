@@ -209,7 +209,7 @@ func (p *printer) verdict(sound bool, bundle string) error {
 	if sound {
 		p.paint(green, "no broken link found")
 	} else {
-		p.paint(red, "the links above that are broken keep pulls from going through sidemirror")
+		p.paint(red, "broken links found: follow the hints above, the first one first")
 		p.printf("what each code in brackets means: %s\n", troubleshooting)
 	}
 	if bundle != "" {
