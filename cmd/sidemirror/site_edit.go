@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/sidemirror/sidemirror/daemon"
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/daemon/siteconfig"
 	"github.com/sidemirror/sidemirror/internal/durable"
@@ -50,19 +53,20 @@ func (s siteEdit) enable(ctx context.Context, settings []siteconfig.Setting) err
 	}
 	done.Names = c.SiteNames()
 	if s.systemd(done.File) {
-		switch err := (sdnotify.Units{}).EnableSite(ctx); {
+		plain, err := sdnotify.Units{}.EnableSite(ctx)
+		switch {
 		case errors.Is(err, sdnotify.ErrNoSiteUnit):
 			done.Notes = append(done.Notes, &problem.Problem{
 				Code: "site-unit-missing", Text: "the file is written, and no unit opens the ports", Err: err,
 				Hint: "set listen in [site] of " + done.File,
 			})
 		case err != nil:
-			return &problem.Problem{
-				Code: "site-unit-failed", Text: done.File + " is written, and the ports could not be opened", Err: err,
-				Hint: "systemctl status " + sdnotify.SiteUnit + "; to use other ports: systemctl edit " + sdnotify.SiteUnit,
-			}
+			return unopened(done.File, err)
 		default:
 			done.Unit = sdnotify.SiteUnit
+			if by := listener.TakenBy(allAddresses(80)); !plain && by != "" && c.Site.TLS != "off" {
+				done.Notes = append(done.Notes, daemon.PlainHTTPTaken(by))
+			}
 		}
 	}
 	lines := []string{done.File + " is written: " + strings.Join(done.Names, ", ")}
@@ -70,6 +74,24 @@ func (s siteEdit) enable(ctx context.Context, settings []siteconfig.Setting) err
 		lines = append(lines, "systemd has opened the ports of "+done.Unit)
 	}
 	return s.print(done, append(lines, "to see the certificates: sudo sidemirror site status", "to undo it: sudo sidemirror site disable"))
+}
+
+// allAddresses returns the port at all addresses of this host, as the units of the site open it.
+func allAddresses(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
+}
+
+// unopened returns the problem that systemd could not open the port of the site.
+func unopened(file string, err error) *problem.Problem {
+	p := &problem.Problem{
+		Code: "site-unit-failed", Text: file + " is written, and the ports could not be opened", Err: err,
+		Hint: "systemctl status " + sdnotify.SiteUnit + "; to use another port: systemctl edit " + sdnotify.SiteUnit,
+	}
+	if by := listener.TakenBy(allAddresses(443)); by != "" {
+		p.Text = file + " is written, and the site is not served: port 443 is taken " + by
+		p.Hint = "end that program, and run this again; or let it be a reverse proxy: sidemirror site enable --help"
+	}
+	return p
 }
 
 func (s siteEdit) disable(ctx context.Context) error {
