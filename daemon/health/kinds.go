@@ -17,7 +17,7 @@ var kinds = []Kind{
 	{Code: "guests-port-privileged", Title: "guests are not served, for want of a capability", Severity: Error, Logged: true},
 	{Code: "guests-port-taken", Title: "guests are not served, because the port is taken", Severity: Error, Logged: true},
 	{Code: "guests-too-many", Title: "guests of some bridges are not served", Severity: Error, Logged: true},
-	{Code: "site-not-served", Title: "the site is not served", Severity: Error},
+	{Code: "site-not-served", Title: "the site is not served", Severity: Error, Visible: 5 * time.Second},
 	{Code: "site-http-taken", Title: "the site is served by https alone", Severity: Note},
 	{Code: "site-without-name", Title: "the site has no name", Severity: Error},
 	{Code: "site-terms", Title: "the terms of the ACME server were not accepted", Severity: Error},

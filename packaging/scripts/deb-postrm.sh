@@ -4,8 +4,8 @@ remove)
 	# "sidemirror site enable" has enabled them.
 	quiet rm -f /etc/systemd/system/sockets.target.wants/sidemirror-site.socket \
 		/etc/systemd/system/sidemirror.service.wants/sidemirror-site.socket \
-		/etc/systemd/system/sidemirror-site.socket.wants/sidemirror-site-http.socket || :
-	rmdir /etc/systemd/system/sidemirror-site.socket.wants 2>/dev/null || :
+		/etc/systemd/system/sockets.target.wants/sidemirror-site-http.socket \
+		/etc/systemd/system/sidemirror.service.wants/sidemirror-site-http.socket || :
 	if systemd_runs; then
 		quiet systemctl --system daemon-reload || :
 	fi

@@ -112,8 +112,7 @@ func (m *machine) sitePorts(in string) {
 	m.t.Helper()
 	for unit, port := range map[string]string{"sidemirror-site.socket": "443", "sidemirror-site-http.socket": "80"} {
 		folder := in + "/systemd/system/" + unit + ".d"
-		m.run("mkdir -p " + folder)
-		m.write(folder+"/ports.conf", "[Socket]\nListenStream=\nListenStream="+onSite+":"+port+"\n", 0o644)
+		m.run("mkdir -p " + folder + " && printf '[Socket]\\nListenStream=\\nListenStream=%s\\n' " + onSite + ":" + port + " >" + folder + "/ports.conf")
 	}
 }
 
@@ -243,8 +242,26 @@ func TestSiteIsServedThoughAnotherProgramHasPort80(t *testing.T) {
 		m.siteServes(t, ca)
 		enabled(t, "enabled enabled")
 	})
+	m.step("the program that has port 443 is a reverse proxy", func(t testing.TB) {
+		m.run("systemctl stop sidemirror.service " + units + " && systemctl start web80.socket web443.socket")
+		m.run("sidemirror site enable docker.example.com --behind-proxy --trusted-proxy 127.0.0.1 --listen 127.0.0.1:8305")
+		enabled(t, "disabled disabled")
+		m.eventually("the site is served there", func() error {
+			out, err := m.try(`bash -c 'exec 3<>/dev/tcp/127.0.0.1/8305; printf "GET /v2/ HTTP/1.0\r\nHost: docker.example.com\r\nX-Forwarded-For: 10.77.0.9\r\nX-Forwarded-Proto: https\r\n\r\n" >&3; cat <&3'`)
+			if err == nil && !strings.Contains(out, "https://docker.example.com/v2/auth") {
+				err = fmt.Errorf("the response is\n%s", out)
+			}
+			return err
+		})
+		if out := m.run("sidemirror site status"); !strings.Contains(out, "127.0.0.1:8305") {
+			t.Errorf("site status prints\n%s", out)
+		}
+		m.run("systemctl stop web80.socket web443.socket && sidemirror site disable && " + enable)
+		m.siteServes(t, ca)
+		enabled(t, "enabled enabled")
+	})
 	m.step("both are taken at a restart", func(t testing.TB) {
-		m.run("systemctl stop " + units + " && systemctl start web80.socket web443.socket && systemctl restart sidemirror.service")
+		m.run("systemctl stop sidemirror.service " + units + " && systemctl start web80.socket web443.socket && systemctl start sidemirror.service")
 		m.run("docker pull --quiet library/alpine")
 		m.eventually("status has the problem", func() error {
 			out, err := m.try("sidemirror status")
@@ -268,9 +285,9 @@ func TestUpgradeKeepsBothPortsOfASite(t *testing.T) {
 	const unit = "/usr/lib/systemd/system/sidemirror-site.socket"
 	m.run("rm /usr/lib/systemd/system/sidemirror-site-http.socket && sed -i 's/^ListenStream=443$/&\\nListenStream=80/' " + unit)
 	// A drop-in in /run is no choice of the administrator's.
-	m.run("mkdir -p /run/systemd/system/sidemirror-site.socket.d")
-	m.write("/run/systemd/system/sidemirror-site.socket.d/ports.conf", "[Socket]\nListenStream=\nListenStream="+onSite+":443\nListenStream="+onSite+":80\n", 0o644)
-	m.run("systemctl daemon-reload")
+	m.sitePorts("/run")
+	const folder = "/run/systemd/system/sidemirror-site"
+	m.run("cat " + folder + "-http.socket.d/ports.conf | sed 's/^ListenStream=$//' >>" + folder + ".socket.d/ports.conf && rm -r " + folder + "-http.socket.d && systemctl daemon-reload")
 	m.run(enable)
 	m.siteServes(t, ca)
 	m.redirects(t)
