@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 		"proxy", "proxy/access", "proxy/cache", "proxy/credential", "proxy/credential/dockerhelper", "proxy/credential/kubelet", "proxy/credential/program", "proxy/credential/sealed",
 		"proxy/observe", "proxy/oci", "proxy/peer", "proxy/shared", "proxy/transfer", "proxy/upstream", "proxy/visitor", "proxy/visitor/users",
 	},
-	"daemon/activity":              {"proxy/observe"},
+	"daemon/activity":              {"proxy/observe", "proxy/oci"},
 	"daemon/admin":                 {"daemon/activity", "daemon/health", "daemon/state"},
 	"daemon/certificate":           {},
 	"daemon/health":                {},

@@ -29,12 +29,19 @@ func Check(c *config.Config, version string) ([]*problem.Problem, error) {
 		if err == nil || i == 0 && errors.Is(err, fs.ErrNotExist) { // before the first login there is no store
 			continue
 		}
-		list = append(list, &problem.Problem{
-			Code: "credentials-unreadable", Text: "pulls go without the logins of a file", Err: err,
-			Hint: "correct the file, or pass it to the service: see LoadCredential= in sidemirror.service",
-		})
+		for _, each := range problem.Split(err) {
+			list = append(list, sourceProblem(each))
+		}
 	}
 	if p := checkCache(c.Cache.Dir); p != nil {
+		list = append(list, p)
+	}
+	if file := c.Site.ACMECA; file != "" {
+		if p := certificate.CheckCA(file); p != nil {
+			list = append(list, p)
+		}
+	}
+	if p := checkShared(c); p != nil {
 		list = append(list, p)
 	}
 	if s := c.Site; s.Cert != "" {
@@ -50,6 +57,28 @@ func Check(c *config.Config, version string) ([]*problem.Problem, error) {
 	return list, nil
 }
 
+// sourceProblem returns a problem of a source of logins: its own, such as a helper that is not
+// installed, or that its file cannot be read.
+func sourceProblem(err error) *problem.Problem {
+	if p, ok := errors.AsType[*problem.Problem](err); ok && p.Hint != "" {
+		return p
+	}
+	return &problem.Problem{
+		Code: "credentials-unreadable", Text: "pulls go without the logins of a file", Err: err,
+		Hint: "correct the file, or pass it to the service: see LoadCredential= in sidemirror.service",
+	}
+}
+
+// checkShared returns a problem if a file that [cache.shared] names cannot be used. It asks no server.
+func checkShared(c *config.Config) *problem.Problem {
+	store, missing := openShared(c, outbound{}, nil)
+	if store == nil {
+		return missing
+	}
+	defer store.Close()
+	return store.CheckCredentials()
+}
+
 // checkCache returns a problem if a cache could not be in a folder, which need not exist yet.
 func checkCache(dir string) *problem.Problem {
 	if dir == "" {
@@ -60,6 +89,12 @@ func checkCache(dir string) *problem.Problem {
 	for errors.Is(err, unix.ENOENT) && at != "/" {
 		at = filepath.Dir(at)
 		err = unix.Access(at, unix.W_OK|unix.X_OK)
+	}
+	if info, statErr := os.Stat(at); err == nil && statErr == nil && !info.IsDir() {
+		return &problem.Problem{
+			Code: "cache-unwritable", Path: dir, Text: "nothing is stored", Err: &os.PathError{Op: "writing in", Path: at, Err: unix.ENOTDIR},
+			Hint: "name a folder in cache.dir",
+		}
 	}
 	if err == nil {
 		return nil

@@ -29,6 +29,8 @@ func TestCheckFindsWhatServeNeeds(t *testing.T) {
 	pem := file("ca.pem", newCertificate(t), 0o644)
 	noPEM := file("no.pem", "nothing", 0o644)
 	people := file("site.htpasswd", "ann:$2y$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe\n", 0o640)
+	keys := file("keys", "[default]\naws_access_key_id = A\naws_secret_access_key = bWU6\n", 0o600)
+	shared := "[cache.shared]\nurl = 's3://layers?endpoint=http://127.0.0.1:9'\n"
 	ghcr := "[registry.'ghcr.io']\n"
 	for name, tt := range map[string]struct {
 		text    string
@@ -51,6 +53,15 @@ func TestCheckFindsWhatServeNeeds(t *testing.T) {
 		"users of the site":                 {"[site]\nusers = '" + people + "'\n", nil, ""},
 		"users of the site that are none":   {"[site]\nusers = '" + noPEM + "'\n", []string{"site-users-unreadable"}, ""},
 		"users of the site that are gone":   {"[site]\nusers = '/etc/nonexistent/users'\n", []string{"site-users-unreadable"}, ""},
+		"a cache that is a file":            {"[cache]\ndir = '" + logins + "'\n", []string{"cache-unwritable"}, ""},
+		"a helper that is not installed":    {"[credentials]\nhelpers = ['a.b=nonexistent']\n", []string{"helper-missing"}, ""},
+		"keys of the shared store":          {shared + "credentials = '" + keys + "'\n", nil, ""},
+		"missing keys of the shared store":  {shared + "credentials = '/etc/nonexistent/keys'\n", []string{"shared-store-refused"}, ""},
+		"a file without keys":               {shared + "credentials = '" + noPEM + "'\n", []string{"shared-store-refused"}, ""},
+		"the shared store's certificate":    {shared + "credentials = '" + keys + "'\nca = '" + pem + "'\n", nil, ""},
+		"a missing one of it":               {shared + "ca = '/etc/nonexistent/ca.pem'\n", []string{"shared-store-unusable"}, ""},
+		"the ACME server's certificate":     {"[site]\nacme_ca = '" + pem + "'\n", nil, ""},
+		"a missing one of that":             {"[site]\nacme_ca = '/etc/nonexistent/ca.pem'\n", []string{"site-certificate-unreadable"}, ""},
 		"no cache":                          {"[cache]\ndir = ''\n", nil, ""},
 	} {
 		if !strings.Contains(tt.text, "[cache]") {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -101,12 +103,38 @@ func (d *daemon) upstreamProblems(now time.Time) (list []*problem.Problem) {
 		}
 		if u.Configured && !u.Reachable && u.Reason != "" && now.Sub(u.LastAsked) < lastAsked {
 			list = append(list, &problem.Problem{
-				Code: "upstream-unreachable", Text: fmt.Sprintf("%s cannot be reached: %s", u.Name, u.Reason),
-				Hint: "until it is, engines get what is stored; check this host's network and its proxy settings",
+				Code: "upstream-unreachable", Text: u.Reason, Hint: d.unreachableHint(u.Name),
 			})
 		}
 	}
 	return list
+}
+
+// unreachableHint returns what an upstream out of reach means for pulls, and how to find out why.
+func (d *daemon) unreachableHint(upstream string) string {
+	const why = "; to find out why: sidemirror doctor"
+	if others := othersOf(d.shown.Load(), upstream); len(others) > 0 {
+		return "sidemirror asks " + strings.Join(others, " and ") + " instead" + why
+	}
+	return "until it is, engines get what is stored" + why
+}
+
+// othersOf returns the other upstreams of the registry that has an upstream of that label.
+func othersOf(c *config.Config, label string) (others []string) {
+	if c == nil {
+		return nil
+	}
+	for _, r := range c.Registries {
+		if !slices.ContainsFunc(r.Upstreams, func(u config.Upstream) bool { return u.Label() == label }) {
+			continue
+		}
+		for _, u := range r.Upstreams {
+			if u.Label() != label && !slices.Contains(others, u.Label()) {
+				others = append(others, u.Label())
+			}
+		}
+	}
+	return others
 }
 
 // rateLimitProblems returns which registries serve no more requests for now.

@@ -18,6 +18,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/proxy/observe"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 // codes returns the codes of what is shown at that time, and where.
@@ -42,7 +43,7 @@ func TestAnUpstreamOutOfReachIsAWarningAfterAWhile(t *testing.T) {
 	now := time.Now()
 	weak, _, _ := codes(d, now) // what this host shows anyway
 	d.activity.UpstreamResponded(observe.Exchange{Upstream: "127.0.0.1:1"})
-	d.activity.ReachChanged("127.0.0.1:1", errors.New("connection refused"))
+	d.activity.ReachChanged("127.0.0.1:1", &oci.Error{Code: oci.Unavailable, Message: "127.0.0.1:1 cannot be reached: connection refused"})
 	d.activity.ReachChanged("unconfigured.test", errors.New("no such host"))
 	if all, _, _ := codes(d, now); !slices.Equal(all, weak) {
 		t.Errorf("at once: %q", all)
@@ -51,12 +52,27 @@ func TestAnUpstreamOutOfReachIsAWarningAfterAWhile(t *testing.T) {
 	if len(all) != len(weak)+1 || all[0] != "upstream-unreachable" || len(errs) != 0 {
 		t.Errorf("after a while: %q, errors %q", all, errs)
 	}
+	if p := d.health.Problems(now.Add(30 * time.Second))[0]; p.Error() != "127.0.0.1:1 cannot be reached: connection refused" || !strings.HasPrefix(p.Hint, "until it is, engines get what is stored") {
+		t.Errorf("it is shown as %v, hint %q", p, p.Hint)
+	}
 	if text := d.trouble(); text != "" {
 		t.Errorf("the status line has %q", text)
 	}
 	d.activity.ReachChanged("127.0.0.1:1", nil)
 	if all, _, _ := codes(d, now.Add(time.Minute)); !slices.Equal(all, weak) {
 		t.Errorf("within reach again: %q", all)
+	}
+}
+
+func TestHintOfAMirrorOutOfReachNamesWhatIsAskedInstead(t *testing.T) {
+	var log bytes.Buffer
+	d, _ := serving(t, "[registry.\"r.test\"]\nupstreams = [\"http://127.0.0.1:1/v2/hub\", \"http://127.0.0.1:2\", \"http://127.0.0.1:3\"]\n"+
+		"[registry.\"s.test\"]\nupstreams = [\"http://127.0.0.1:4\"]\n", &log)
+	if got := d.unreachableHint("127.0.0.1:1/hub"); !strings.HasPrefix(got, "sidemirror asks 127.0.0.1:2 and 127.0.0.1:3 instead") {
+		t.Errorf("of a mirror: %q", got)
+	}
+	if got := d.unreachableHint("127.0.0.1:4"); !strings.HasPrefix(got, "until it is, engines get what is stored") {
+		t.Errorf("of the only upstream: %q", got)
 	}
 }
 

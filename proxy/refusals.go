@@ -16,9 +16,10 @@ const (
 	refusalLife     = 10 * time.Second
 )
 
-// refusals remember which caller was refused which repository a moment ago. An engine that is
-// refused asks up to five times, and a client without a login asks for a token: the upstream is
-// asked once.
+// refusals remember what which caller was refused a moment ago. An engine that is refused asks up to
+// five times, and a client without a login asks for a token: the upstream is asked once. Callers
+// without a login share a name. So a refusal is about what was asked for and nothing else of the
+// repository: a registry may refuse lists, or a single image, to everyone.
 type refusals struct {
 	mu     sync.Mutex
 	stored map[string]recentRefusal
@@ -29,6 +30,18 @@ type recentRefusal struct {
 	until time.Time
 }
 
+// refusalKeys returns the names under which a refusal of r is remembered, and first the one under which
+// one of r is found. A client asks for a token for the repository, after it was refused its content.
+func (r *request) refusalKeys() []string {
+	switch r.Kind {
+	case oci.Token:
+		return []string{r.fillName()}
+	case oci.Manifest, oci.Blob:
+		return []string{r.fillName() + " " + r.Path(), r.fillName()}
+	}
+	return []string{r.fillName() + " " + r.Path()}
+}
+
 // recent returns the error with which r's caller was just refused, nil if it was not.
 func (f *refusals) recent(r *request) *oci.Error {
 	if r.Repository == "" {
@@ -36,7 +49,7 @@ func (f *refusals) recent(r *request) *oci.Error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	known, ok := f.stored[r.fillName()]
+	known, ok := f.stored[r.refusalKeys()[0]]
 	if !ok || !time.Now().Before(known.until) {
 		return nil
 	}
@@ -61,16 +74,17 @@ func (f *refusals) note(r *request, e *oci.Error) {
 	if size > maxRefusalItems { // untrusted callers may make many
 		refused.Passed = nil
 	}
-	key := r.fillName()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if known, ok := f.stored[key]; ok && time.Now().Before(known.until) {
-		return // it must end, also for a caller that asks all the time
+	for _, key := range r.refusalKeys() {
+		if known, ok := f.stored[key]; ok && time.Now().Before(known.until) {
+			continue // it must end, also for a caller that asks all the time
+		}
+		if f.stored == nil || len(f.stored) >= maxRefusals {
+			f.stored = map[string]recentRefusal{}
+		}
+		f.stored[key] = recentRefusal{&refused, time.Now().Add(refusalLife)}
 	}
-	if f.stored == nil || len(f.stored) >= maxRefusals {
-		f.stored = map[string]recentRefusal{}
-	}
-	f.stored[key] = recentRefusal{&refused, time.Now().Add(refusalLife)}
 }
 
 // challenged reports whether one of the upstreams asks for logins at all.

@@ -141,6 +141,7 @@ func (p *Proxy) beginFill(ctx context.Context, r *request, want transfer.Want) *
 			Untrusted: want.Untrusted,
 			Parallel:  r.registry.parallel,
 			Ahead:     want.Ahead,
+			Doubtful:  true,
 		})
 		f.found = err == nil || errors.Is(err, transfer.ErrStored)
 		close(f.responded)

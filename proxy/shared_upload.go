@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"os"
 	"sync"
 	"time"
 
@@ -54,12 +53,12 @@ func (p *Proxy) share(r *request, from string) {
 		Digest:  r.Digest,
 		Size:    c.Size,
 		Allowed: func(ctx context.Context) bool { return p.mayShare(ctx, r, u) },
-		Open: func() (*os.File, error) {
+		Open: func() (shared.File, error) {
 			b, err := p.cache.Blob(r.Digest, true)
 			if err != nil {
 				return nil, err
 			}
-			return b.File, nil
+			return b, nil
 		},
 	})
 }

@@ -138,7 +138,7 @@ func (k *configCheck) run(ctx context.Context) (*config.Config, error) {
 	}
 	problems, err := k.asTheService(ctx, c)
 	if err != nil {
-		return nil, errors.Join(append(wrong, refusedError{err})...)
+		return nil, errors.Join(append(wrong, refusedError{missingFile(err)})...)
 	}
 	for _, p := range problems {
 		wrong = append(wrong, p)
@@ -166,7 +166,7 @@ func (k *configCheck) asTheService(ctx context.Context, c *config.Config) (probl
 		k.note("what the user of the service can read was not checked: "+entered.Error(), "")
 		return k.provision(c, false)
 	}
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) && !isMissing(err) {
 		err = &problem.Problem{
 			Code: "config-unreadable", Text: "the user of the service cannot read what the configuration needs", Err: err,
 			Hint: "put the file where the service can read it, such as /etc/sidemirror; /root, /home and /tmp are hidden from it",
@@ -183,6 +183,27 @@ func (k *configCheck) asTheService(ctx context.Context, c *config.Config) (probl
 		}
 		return passed
 	}), err
+}
+
+// isMissing reports whether err is about a file that the caller does not find either.
+func isMissing(err error) bool {
+	e, ok := errors.AsType[*fs.PathError](err)
+	if !ok || !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err = os.Stat(e.Path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// missingFile adds to an error about a file that does not exist what to do.
+func missingFile(err error) error {
+	if _, ok := errors.AsType[*problem.Problem](err); ok || !isMissing(err) {
+		return err
+	}
+	return &problem.Problem{
+		Code: "config-unreadable", Text: "the configuration names a file that does not exist", Err: err,
+		Hint: "correct the path, or create the file",
+	}
 }
 
 // provision checks what c names, and with again also that its file can be read.

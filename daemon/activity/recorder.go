@@ -2,6 +2,7 @@ package activity
 
 import (
 	"cmp"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sidemirror/sidemirror/proxy/observe"
+	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 const (
@@ -242,8 +244,12 @@ func (s *upstreams) reach(name string, err error) {
 		return
 	}
 	u.Reachable, u.Reason, u.Changed = err == nil, "", new(time.Now().UTC())
-	if err != nil {
-		u.Reason = err.Error()
+	if err == nil {
+		return
+	}
+	u.Reason = err.Error()
+	if e, ok := errors.AsType[*oci.Error](err); ok {
+		u.Reason = e.Text()
 	}
 }
 

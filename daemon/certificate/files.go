@@ -44,6 +44,18 @@ func Check(cert, key string) *problem.Problem {
 	return nil
 }
 
+// CheckCA returns a problem if the file with the certificates to trust for an ACME server cannot be used.
+func CheckCA(file string) *problem.Problem {
+	_, err := readCA(file)
+	if err == nil {
+		return nil
+	}
+	return &problem.Problem{
+		Code: "site-certificate-unreadable", Text: "the certificates to trust for the ACME server cannot be read", Err: err,
+		Hint: "correct site.acme_ca; the user that sidemirror runs as must be able to read the file",
+	}
+}
+
 func unreadable(err error, key string) *problem.Problem {
 	hint := "correct the file; sidemirror reads it again when it changes"
 	if errors.Is(err, fs.ErrPermission) {

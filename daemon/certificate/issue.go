@@ -71,16 +71,9 @@ func newClient(s Settings) (*acme.Client, error) {
 		ForceAttemptHTTP2:     true,
 	}
 	if s.ACME.CA != "" {
-		data, err := readFile(s.ACME.CA)
+		pool, err := readCA(s.ACME.CA)
 		if err != nil {
 			return nil, err
-		}
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM(data) {
-			return nil, fmt.Errorf("%s has no certificate", s.ACME.CA)
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
 	}
@@ -95,6 +88,22 @@ func newClient(s Settings) (*acme.Client, error) {
 			return time.Duration(n) * 100 * time.Millisecond
 		},
 	}, nil
+}
+
+// readCA returns the certificates of a file, and those of the system.
+func readCA(file string) (*x509.CertPool, error) {
+	data, err := readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("%s has no certificate", file)
+	}
+	return pool, nil
 }
 
 // register makes sure that there is an account. The administrator has agreed to the terms.

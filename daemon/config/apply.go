@@ -9,7 +9,6 @@ import (
 
 	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/internal/secret"
-	"github.com/sidemirror/sidemirror/internal/spelling"
 )
 
 // loader makes a Config out of settings.
@@ -162,52 +161,6 @@ func (l *loader) wantTable(s setting, form string) {
 		hint:   "write " + form,
 		secret: true,
 	})
-}
-
-// reportUnknown reports that the part of the path at depth is unknown there. The hint names the
-// most similar name or, if none is similar, all.
-func (l *loader) reportUnknown(s setting, depth int, known []string) {
-	l.mark(s.path[:depth+1])
-	if l.faults.full() {
-		l.faults.more++
-		return
-	}
-	var hint string
-	if near := spelling.Nearest(s.path[depth], known); near != "" {
-		hint = fmt.Sprintf("did you mean %q?", near)
-	} else if other := elsewhere(s.path[depth]); other != "" {
-		hint = "it belongs in " + other
-	} else if len(known) > 0 {
-		hint = "the keys here are " + strings.Join(known, ", ")
-	} else {
-		hint = strings.Join(s.path[:depth], ".") + " is not a table"
-	}
-	l.faults.add(fault{at: origin{offset: s.offset}, text: "unknown key " + quote(s.path[depth]), hint: hint, secret: true})
-}
-
-// elsewhere returns the table that has a key called name, or "".
-func elsewhere(name string) string {
-	if slices.Contains(registryKeyNames(), name) {
-		return `[registry."NAME"]`
-	}
-	for _, k := range keys {
-		switch table, last, ok := cutLast(k.name); {
-		case last != name:
-		case ok:
-			return "[" + table + "]"
-		default:
-			return "the lines before the first [table] of the file"
-		}
-	}
-	return ""
-}
-
-func cutLast(dotted string) (table, last string, ok bool) {
-	i := strings.LastIndexByte(dotted, '.')
-	if i < 0 {
-		return "", dotted, false
-	}
-	return dotted[:i], dotted[i+1:], true
 }
 
 func (l *loader) mark(path []string) { l.unknown[strings.Join(path, "\x00")] = true }

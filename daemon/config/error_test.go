@@ -32,7 +32,7 @@ func TestFaultNamesPlaceTextAndHint(t *testing.T) {
 		{"list in a list", "listen = [['127.0.0.1:305']]", "the value is a list", ""},
 		{"string for a boolean", "[engine.docker]\nenabled = 'yes'", "2:11: engine.docker.enabled: the value is a string", "write true or false"},
 		{"number for a duration", "shutdown_timeout = 30", "the value is a whole number", `write a duration in quotes, as "30s" or "2m"`},
-		{"duration without a unit", "shutdown_timeout = '30'", `"30" is not a duration`, "write a number and a unit"},
+		{"duration without a unit", "shutdown_timeout = '30'", `"30" has no unit`, `write "30s" for seconds`},
 		{"negative duration", "shutdown_timeout = '-1s'", `"-1s" is out of range`, "write a duration from 0s to 1h0m0s"},
 		{"no time to connect", "[registry.'a.b']\ndial_timeout = '0s'", "the duration is 0s", "write more than 0s"},
 		{"value for a table", "log = 'debug'", "log is a string and must be a table", "write [log]"},
@@ -58,7 +58,7 @@ func TestFaultNamesPlaceTextAndHint(t *testing.T) {
 		{"wildcard with hosts", "[registry.'*']\nhosts = ['m.lan']", `registry."*".hosts: a host name stands for one registry`, "remove the key"},
 		{"one host, two registries", "[registry.'a.b']\nhosts = ['m.lan']\n[registry.'c.d']\nhosts = ['n.lan', 'm.lan']", `4:19: registry."c.d".hosts: "m.lan" already stands for a.b`, "remove it from one"},
 		{"host with a port", "[registry.'a.b']\nhosts = ['m.lan:305']", "has a port", `write "m.lan"`},
-		{"host that is a URL", "[registry.'a.b']\nhosts = ['http://m.lan']", "is a URL", "only its host name"},
+		{"host that is a URL", "[registry.'a.b']\nhosts = ['http://m.lan']", "is a URL", `write "m.lan"`},
 		{"host that is an address", "[registry.'a.b']\nhosts = ['10.0.0.1']", "is an address", "write a host name"},
 		{"host that is this host", "[registry.'a.b']\nhosts = ['localhost']", "always means sidemirror itself", "write a name"},
 		{"certificate without key", "[registry.'a.b']\ncert = '/x'", "the client certificate has no key", "add key"},
@@ -82,7 +82,7 @@ func TestFaultNamesPlaceTextAndHint(t *testing.T) {
 		{"whole disk free", "[cache]\nmin_free = '100%'", "is not a part of a disk", "write 0% to 99%"},
 		{"free without a unit", "[cache]\nmin_free = '10'", `2:12: cache.min_free: "10" has no unit`, `or a part of the disk, as "10%"`},
 		{"relative cache", "[cache]\ndir = 'cache'", "relative path", "absolute"},
-		{"age in days", "[cache]\nmax_stale = '7d'", `"7d" is not a duration`, `as "30m" or "168h"`},
+		{"age in days", "[cache]\nmax_stale = '7d'", `"7d" has no unit that is known here`, `write "168h"`},
 		{"negative age", "[cache]\ntag_ttl = '-1s'", "out of range", "write a duration from 0s"},
 		{"no time to ask", "[cache]\nfreshness_timeout = '0s'", "the duration is 0s", "write more than 0s"},
 		{"level", "[log]\nlevel = 'verbose'", `"verbose" is not a choice`, `write one of "error", "warn", "info", "debug", "trace"`},
@@ -156,5 +156,69 @@ func TestNoErrorShowsAPassword(t *testing.T) {
 	_, err := Load(writeConfig(t, ""), []string{"SIDEMIRROR_REGISTRY_DOCKER_IO_UPSTREAMS=https://user:hunter2@a.b", "SIDEMIRROR_PASSWORD=hunter2"})
 	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "SIDEMIRROR_PASSWORD: unknown variable") {
 		t.Errorf("the environment gave\n%v", err)
+	}
+}
+
+// What people write who know another program, or another form.
+func TestHintSaysWhatWasProbablyMeant(t *testing.T) {
+	t.Parallel()
+	const registry = "[registry.'a.b']\n"
+	for _, tt := range []struct{ name, file, hint string }{
+		{"seconds in words", "shutdown_timeout = '30 Seconds'", `write "30s"`},
+		{"minutes in letters", "shutdown_timeout = '2min'", `write "2m"`},
+		{"weeks", "[cache]\nmax_stale = '2w'", `write "336h"`},
+		{"no time", "shutdown_timeout = 'soon'", "write a number and a unit"},
+		{"level of another program", "[log]\nlevel = 'warning'", `write "warn"`},
+		{"choice in capitals", "[log]\nlevel = 'DEBUG'", `write "debug"`},
+		{"word that is near to none", "[log]\nlevel = 'verbose'", `write one of "error"`},
+		{"empty choice", "[log]\nlevel = ''", `write one of "error"`},
+		{"port that does not exist", "listen = ['127.0.0.1:99999']", "write a port from 1 to 65535"},
+		{"URL of a registry", "[registry.'https://ghcr.io/']", `as "ghcr.io"`},
+		{"URL of Docker Hub's index", "[registry.'https://index.docker.io/v1/']", `as "docker.io"`},
+		{"URL with a password", "[registry.'https://u:p@ghcr.io/']", `as "registry.example:5000"`},
+		{"repository for a registry", "[registry.'ghcr.io/owner']", `write only the name of the registry: "ghcr.io"`},
+		{"host in a URL that is an address", registry + "hosts = ['https://10.0.0.1/']", "write only its host name"},
+		{"host in a URL with a port", registry + "hosts = ['https://m.lan:8443/x']", `write "m.lan"`},
+		{"everyone", "[site]\nallow = ['all']", `"0.0.0.0/0" and "::/0"`},
+		{"name for a network", "[site]\ntrusted_proxies = ['localhost']", `"127.0.0.1", "::1" or both`},
+		{"bits", "[site]\nrate = '10Mbit'", `"1250KB"`},
+		{"table of many registries", "[registries.'a.b']", `write [registry."NAME"]`},
+		{"mirrors of Docker", "registry-mirrors = ['https://m.lan']", `[registry."docker.io"]`},
+		{"user", registry + "username = 'ann'", `run "sidemirror login a.b"`},
+		{"password", registry + "password = 'ann'", `run "sidemirror login a.b"`},
+		{"without TLS", registry + "insecure = true", "begins with http://"},
+		{"mirrors of containerd", registry + "endpoint = ['https://m.lan']", "write upstreams"},
+		{"port", "port = 305", `write listen = ["127.0.0.1:305"]`},
+		{"folder of the cache", "[cache]\npath = '/x'", `did you mean "dir"?`},
+		{"name of the site", "[site]\ndomain = 'm.lan'", "write hosts"},
+		{"bucket", "[cache.shared]\nbucket = 'layers'", "s3://BUCKET"},
+		{"YAML", "listen: 127.0.0.1\ncache:\n  dir: /x\n", "must be TOML, not YAML"},
+		{"list of YAML", "- a\n- b\n", "must be TOML, not YAML"},
+		{"JSON", `{"listen": []}`, "must be TOML, not JSON"},
+		{"byte order mark", "\xef\xbb\xbf[cache]\n", "without a byte order mark"},
+		{"UTF-16", "\xff\xfe[\x00", "store the file as UTF-8"},
+		{"Latin-1", "# \xe4\n", "store the file as UTF-8"},
+		{"typographic quotes", "listen = [“127.0.0.1:305”]", "straight quotes"},
+		{"text without quotes", "[cache]\ndir = /x", "write a text in quotes"},
+		{"text without its end", "[cache]\ndir = \"/x\n", "end the text with a quote"},
+		{"table without its end", "[cache\n", "write a table as [TABLE]"},
+		{"sentence", "this is not TOML", "write KEY = VALUE"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := Load(writeConfig(t, tt.file), nil)
+			e, ok := err.(*Error) //nolint:errorlint // Load wraps no Error
+			if !ok || !strings.Contains(e.Problems()[0].Hint, tt.hint) {
+				t.Errorf("got\n%v\nwant the hint %q", err, tt.hint)
+			}
+		})
+	}
+}
+
+func TestRateMayBePerSecond(t *testing.T) {
+	t.Parallel()
+	c, err := Load(writeConfig(t, "[site]\nrate = '10MB/s'"), nil)
+	if err != nil || c.Site.Rate != 10e6 {
+		t.Errorf("got %v, %v", c, err)
 	}
 }

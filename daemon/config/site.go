@@ -114,7 +114,10 @@ func parseLimit(text string) (limit, error) {
 type rate Size
 
 func parseRate(text string) (rate, error) {
-	size, err := ParseSize(text)
+	size, err := ParseSize(strings.TrimSuffix(text, "/s"))
+	if err != nil && strings.HasSuffix(strings.ToLower(text), "bit") {
+		err = wrong(quote(text)+" is a number of bits", `write bytes in a second: "10Mbit" is "1250KB"`)
+	}
 	return rate(size), err
 }
 
@@ -127,7 +130,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	if err != nil {
 		addr, addrErr := netip.ParseAddr(text)
 		if addrErr != nil || addr.Zone() != "" {
-			return prefix, wrong(quote(text)+" is not a network", `write an address and a length, as "10.0.0.0/8" or "fd00::/8"`)
+			return prefix, wrong(quote(text)+" is not a network", networkHint(text))
 		}
 		addr = addr.Unmap()
 		return netip.PrefixFrom(addr, addr.BitLen()), nil
@@ -139,6 +142,17 @@ func parsePrefix(text string) (netip.Prefix, error) {
 		return prefix, wrong(quote(text)+" is an address in a network", fmt.Sprintf("write %q, or the address without a length", masked))
 	}
 	return prefix, nil
+}
+
+// networkHint returns what to write in the place of a word that other programs take for a network.
+func networkHint(text string) string {
+	switch strings.ToLower(text) {
+	case "localhost":
+		return `write "127.0.0.1", "::1" or both`
+	case "all", "any", "*", "everyone":
+		return `write "0.0.0.0/0" and "::/0" for everyone`
+	}
+	return `write an address and a length, as "10.0.0.0/8" or "fd00::/8"`
 }
 
 // checkDirectory accepts the URL of an ACME directory. ACME asks for https (RFC 8555, 6.1).

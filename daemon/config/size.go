@@ -6,7 +6,6 @@ import (
 	"math/big"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/sidemirror/sidemirror/internal/lazyregexp"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -117,20 +116,4 @@ func parseMaxSize(text string) (Size, error) {
 		err = wrong("the size is 0", `write more than 0B; to store nothing, write dir = ""`)
 	}
 	return size, err
-}
-
-// age is how long something is stored. It can be longer than longestDuration.
-type age time.Duration
-
-const longestAge = 10 * 365 * 24 * time.Hour
-
-func parseAge(text string) (age, error) {
-	d, err := time.ParseDuration(text)
-	switch {
-	case err != nil:
-		return 0, wrong(quote(text)+" is not a duration", `write a number and a unit, as "30m" or "168h"`)
-	case d < 0 || d > longestAge:
-		return 0, wrong(quote(text)+" is out of range", fmt.Sprintf("write a duration from 0s to %v", longestAge))
-	}
-	return age(d), nil
 }

@@ -41,6 +41,9 @@ const maxKeys = 4096
 // syntax returns what is wrong with the file as TOML. The parser that settings uses does not
 // notice keys and tables that occur twice; the decoder does.
 func syntax(src source, data []byte) *fault {
+	if f := otherEncoding(data); f != nil {
+		return f
+	}
 	var p unstable.Parser
 	p.Reset(data)
 	for n := 0; p.NextExpression(); {
@@ -61,7 +64,7 @@ func syntax(src source, data []byte) *fault {
 		if f := repeated(src, data, at); f != nil {
 			return f
 		}
-		return &fault{at: origin{offset: at}, text: strings.TrimPrefix(decode.Error(), "toml: ")}
+		return &fault{at: origin{offset: at}, text: strings.TrimPrefix(decode.Error(), "toml: "), hint: syntaxHint(data, at)}
 	}
 	return &fault{text: strings.TrimPrefix(err.Error(), "toml: ")}
 }

@@ -9,11 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/distribution/reference"
 
 	"github.com/sidemirror/sidemirror/internal/lazyregexp"
+	"github.com/sidemirror/sidemirror/internal/spelling"
 	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
@@ -31,8 +31,30 @@ func oneOf(words ...string) func(string) error {
 		for i, w := range words {
 			quoted[i] = strconv.Quote(w)
 		}
-		return wrong(quote(text)+" is not a choice", "write one of "+strings.Join(quoted, ", "))
+		hint := "write one of " + strings.Join(quoted, ", ")
+		if near := nearestWord(text, words); near != "" {
+			hint = fmt.Sprintf("write %q; the choices are %s", near, strings.Join(quoted, ", "))
+		}
+		return wrong(quote(text)+" is not a choice", hint)
 	}
+}
+
+// nearestWord returns the word that text probably means: one that is spelt in almost the same way, or
+// the only one that begins as it does. It returns "" if there is none.
+func nearestWord(text string, words []string) string {
+	if near := spelling.Nearest(text, words); near != "" {
+		return near
+	}
+	var found []string
+	for _, w := range words {
+		if lower := strings.ToLower(text); lower != "" && (strings.HasPrefix(lower, w) || strings.HasPrefix(w, lower)) {
+			found = append(found, w)
+		}
+	}
+	if len(found) != 1 {
+		return ""
+	}
+	return found[0]
 }
 
 func checkPath(text string) error {
@@ -53,30 +75,6 @@ func checkPathOrNone(text string) error {
 		return nil
 	}
 	return checkPath(text)
-}
-
-// longestDuration limits every duration: a longer one has the wrong unit.
-const longestDuration = time.Hour
-
-func parseDuration(text string, check func(string) error) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
-	switch {
-	case err != nil:
-		return 0, wrong(quote(text)+" is not a duration", `write a number and a unit, as "500ms", "30s" or "2m"`)
-	case d < 0 || d > longestDuration:
-		return 0, wrong(quote(text)+" is out of range", fmt.Sprintf("write a duration from 0s to %v", longestDuration))
-	case check != nil:
-		return d, check(d.String())
-	}
-	return d, nil
-}
-
-// checkNotZero refuses 0s as a time limit: no upstream could be reached in that time.
-func checkNotZero(text string) error {
-	if text == "0s" {
-		return wrong("the duration is 0s", "write more than 0s, or remove the key to have the default")
-	}
-	return nil
 }
 
 // maxParallel limits the connections of one blob, as upstream limits those to one host.
@@ -113,6 +111,8 @@ func parseListen(text string) (netip.AddrPort, error) {
 		return addr, wrong(quote(text)+" has no address", fmt.Sprintf(`write "127.0.0.1:%s" for this host only, or "0.0.0.0:%s" for the whole network`, port, port))
 	case splitErr == nil && strings.EqualFold(host, "localhost"):
 		return addr, wrong(quote(text)+" has a name, not an address", fmt.Sprintf(`write "127.0.0.1:%s", "[::1]:%s" or both`, port, port))
+	case splitErr == nil && net.ParseIP(host) != nil:
+		return addr, wrong(quote(text)+" has no port that exists", "write a port from 1 to 65535")
 	case net.ParseIP(text) != nil:
 		return addr, wrong(quote(text)+" has no port", fmt.Sprintf("write %q", net.JoinHostPort(text, "305")))
 	}
@@ -186,7 +186,11 @@ func checkHost(text string) error {
 	addr, addrErr := netip.ParseAddr(strings.Trim(text, "[]"))
 	switch {
 	case strings.Contains(text, "://"):
-		return wrong(quote(text)+" is a URL", "write only its host name")
+		hint := "write only its host name"
+		if name := hostOfURL(text); name != "" {
+			hint = fmt.Sprintf("write %q", name)
+		}
+		return wrong(quote(text)+" is a URL", hint)
 	case addrErr == nil && addr.IsLoopback(), strings.EqualFold(u.Hostname(), "localhost"):
 		return wrong(quote(text)+" always means sidemirror itself", "write a name that stands for this registry alone")
 	case addrErr == nil:
@@ -211,13 +215,35 @@ func checkRegistryName(name string) error {
 	case name != oci.DockerHub && oci.CanonicalRegistry(name) == oci.DockerHub:
 		return wrong(quote(name)+" is a host of Docker Hub", fmt.Sprintf("write %q", oci.DockerHub))
 	case strings.Contains(name, "://"):
-		return wrong(quote(name)+" is a URL", `write the name that references begin with, as "registry.example:5000"`)
+		hint := `write the name that references begin with, as "registry.example:5000"`
+		if _, rest, _ := strings.Cut(name, "://"); validHostPort(beforeSlash(rest)) {
+			hint = fmt.Sprintf("write the name that references begin with, as %q", oci.CanonicalRegistry(beforeSlash(rest)))
+		}
+		return wrong(quote(name)+" is a URL", hint)
 	case strings.Contains(name, "/"):
-		return wrong(quote(name)+" has a path", "write only the name of the registry")
+		hint := "write only the name of the registry"
+		if host := beforeSlash(name); validHostPort(host) {
+			hint = fmt.Sprintf("write only the name of the registry: %q", oci.CanonicalRegistry(host))
+		}
+		return wrong(quote(name)+" has a path", hint)
 	case name != strings.ToLower(name):
 		return wrong(quote(name)+" has capitals", fmt.Sprintf("write %q", strings.ToLower(name)))
 	case err != nil || reference.Domain(named) != name || !validHostPort(name):
 		return wrong(quote(name)+" is not the name of a registry", `write a name with a dot or a port, or localhost, as "ghcr.io" or "registry.example:5000"`)
 	}
 	return nil
+}
+
+// hostOfURL returns the host name in a URL that was written in the place of one; "" if it is not a name.
+func hostOfURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || checkHost(u.Hostname()) != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+func beforeSlash(text string) string {
+	before, _, _ := strings.Cut(text, "/")
+	return before
 }

@@ -65,7 +65,7 @@ func (d *Dir) Stored(dgst digest.Digest, manifest bool) (Content, error) {
 }
 
 // OpenContent opens content without counting that as a use.
-func (d *Dir) OpenContent(c Content) (*os.File, error) { return d.root.Open(c.Path()) }
+func (d *Dir) OpenContent(c Content) (*os.File, error) { return d.open(c.Path()) }
 
 // RemoveContent removes content, and the records that say which repositories hold it. It
 // returns what it has removed, also with an error.

@@ -218,7 +218,7 @@ func (d *Dir) Blob(dgst digest.Digest, untrusted bool) (*Blob, error) {
 	d.mu.Unlock()
 	done := sync.OnceFunc(func() { d.leave(dgst) })
 	name := contentPath("blobs", dgst)
-	f, err := d.root.Open(name)
+	f, err := d.open(name)
 	if err != nil {
 		done()
 		return nil, err
@@ -238,7 +238,7 @@ func (d *Dir) Blob(dgst digest.Digest, untrusted bool) (*Blob, error) {
 
 // HasBlob reports whether a blob is stored.
 func (d *Dir) HasBlob(dgst digest.Digest) bool {
-	_, err := d.root.Stat(contentPath("blobs", dgst))
+	_, err := d.versionOf(contentPath("blobs", dgst))
 	return err == nil
 }
 

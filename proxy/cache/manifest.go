@@ -33,7 +33,7 @@ func (d *Dir) Manifest(r Repository, dgst digest.Digest, untrusted bool) (*Manif
 		return nil, fs.ErrNotExist
 	}
 	name := contentPath("manifests", dgst)
-	f, err := d.root.Open(name)
+	f, err := d.open(name)
 	if err != nil {
 		return nil, err
 	}

@@ -202,9 +202,9 @@ func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
 
 // Open returns the data once more, with an offset of its own. It may be committed meanwhile.
 func (p *Partial) Open() (*os.File, error) {
-	f, err := p.dir.root.Open(p.name + partialData)
+	f, err := p.dir.open(p.name + partialData)
 	if err != nil {
-		f, err = p.dir.root.Open(contentPath("blobs", p.digest))
+		f, err = p.dir.open(contentPath("blobs", p.digest))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStorage, err)

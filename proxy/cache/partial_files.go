@@ -15,7 +15,7 @@ import (
 
 // load opens the files and reads the list.
 func (p *Partial) load() error {
-	file, err := p.dir.root.OpenFile(p.name+partialData, os.O_RDWR, 0)
+	file, err := p.dir.openFile(p.name+partialData, os.O_RDWR)
 	if errors.Is(err, fs.ErrPermission) { // of an untrusted caller: mode 0400, to a process that is not root
 		file, err = p.reopenWritable()
 	}
@@ -54,7 +54,7 @@ func (p *Partial) reopenWritable() (*os.File, error) {
 	if err := p.dir.root.Chmod(p.name+partialData, fileMode); err != nil {
 		return nil, err
 	}
-	file, err := p.dir.root.OpenFile(p.name+partialData, os.O_RDWR, 0)
+	file, err := p.dir.openFile(p.name+partialData, os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (p *Partial) reopenWritable() (*os.File, error) {
 }
 
 func (d *Dir) readList(name string) ([]byte, error) {
-	f, err := d.root.Open(name + partialList)
+	f, err := d.open(name + partialList)
 	if err != nil {
 		return nil, err
 	}

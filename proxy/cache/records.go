@@ -76,7 +76,7 @@ func (d *Dir) removeCounted(r Record) error {
 func (d *Dir) readRecord(name string, into any) error { return d.readFile(name, maxRecord, into) }
 
 func (d *Dir) readFile(name string, most int64, into any) error {
-	f, err := d.root.Open(name)
+	f, err := d.open(name)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ const (
 // checks both against their grammars: they become folders.
 type Repository struct{ Registry, Name string }
 
-func (r Repository) folder() string { return path.Join("repositories", r.Registry, r.Name) }
+func (r Repository) folder() string { return "repositories/" + r.Registry + "/" + r.Name }
 
 // Learned says how something about a repository is known.
 type Learned struct {
@@ -100,7 +100,7 @@ func (d *Dir) SetTag(r Repository, tag string, m Meaning) error {
 // leaves times that are still to come.
 func isPast(t time.Time) bool { return !t.IsZero() && !t.After(time.Now()) }
 
-func tagPath(r Repository, tag string) string { return path.Join(r.folder(), string(KindTag), tag) }
+func tagPath(r Repository, tag string) string { return r.folder() + "/" + string(KindTag) + "/" + tag }
 
 // Holding says how it is known that a repository holds some content.
 type Holding struct {

@@ -77,12 +77,14 @@ type Error struct {
 	RetryAfter time.Duration // for TooManyRequests: 0 if unknown
 }
 
-func (e *Error) Error() string {
-	text := strings.ToLower(string(e.Code)) + ": " + e.Message
+func (e *Error) Error() string { return strings.ToLower(string(e.Code)) + ": " + e.Text() }
+
+// Text returns the message and the cause, without the code.
+func (e *Error) Text() string {
 	if e.Err != nil {
-		text += ": " + e.Err.Error()
+		return e.Message + ": " + e.Err.Error()
 	}
-	return text
+	return e.Message
 }
 
 func (e *Error) Unwrap() error { return e.Err }

@@ -97,7 +97,7 @@ func (c *checker) access(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, shortTimeout)
 	defer cancel()
 	s := c.store
-	body, _, _, err := s.client.GetObject(ctx, s.config.Bucket, s.blobKey(nothing), minio.GetObjectOptions{})
+	body, _, _, err := s.bucket.get(ctx, s.blobKey(nothing), minio.GetObjectOptions{})
 	if err == nil {
 		_ = body.Close()
 	}
@@ -123,7 +123,7 @@ func (c *checker) write(ctx context.Context, again bool) (string, error) {
 	if again {
 		opts.SetMatchETagExcept("*")
 	}
-	_, err := s.client.Client.PutObject(ctx, s.config.Bucket, c.key, bytes.NewReader(c.sample), sampleSize, opts)
+	err := s.bucket.put(ctx, c.key, bytes.NewReader(c.sample), sampleSize, opts)
 	switch {
 	case again && isPresent(err):
 		return "the store does not replace an object if it must not", nil
@@ -142,7 +142,7 @@ func (c *checker) write(ctx context.Context, again bool) (string, error) {
 func (c *checker) fetch(ctx context.Context, opts minio.GetObjectOptions) ([]byte, http.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, shortTimeout)
 	defer cancel()
-	body, _, header, err := c.store.client.GetObject(ctx, c.store.config.Bucket, c.key, opts)
+	body, _, header, err := c.store.bucket.get(ctx, c.key, opts)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -206,7 +206,7 @@ func (c *checker) latency(ctx context.Context) (string, error) {
 func (c *checker) remove(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, shortTimeout)
 	defer cancel()
-	err := c.store.client.RemoveObject(ctx, c.store.config.Bucket, c.key, minio.RemoveObjectOptions{})
+	err := c.store.bucket.remove(ctx, c.key)
 	var r minio.ErrorResponse
 	if errors.As(err, &r) && r.Code == minio.AccessDenied {
 		return "", &stepError{problem.Problem{

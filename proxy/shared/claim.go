@@ -24,12 +24,49 @@ const (
 	pollEvery = 150 * time.Millisecond
 
 	maxClaims = 1024
+
+	// vainWaits is how many waits in a row may bring nothing. After that no claim is made or waited for
+	// during a pause, which is twice as long each time.
+	vainWaits          = 2
+	shortestClaimPause = claimLife
+	longestClaimPause  = 5 * time.Minute
 )
 
-// claims are those that this host has made and not given up.
+// claims are those that this host has made and not given up, and what waiting for those of others has
+// brought.
 type claims struct {
 	mu   sync.Mutex
 	made map[digest.Digest]time.Time
+
+	vain   int       // waits in a row
+	latest time.Time // when the last of them ended
+	pause  time.Duration
+	until  time.Time
+}
+
+// paused reports whether waiting was of no use lately: the claims are false, or never given up, or the
+// store responds to no question about them.
+func (c *claims) paused(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Before(c.until)
+}
+
+// waited records that a pull has waited from began until now, and whether that was of use. Several at
+// the same time count once: an engine asks for three layers at a time.
+func (c *claims) waited(began, now time.Time, useful bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case useful:
+		c.vain, c.pause = 0, 0
+	case !began.Before(c.latest):
+		c.latest = now
+		if c.vain++; c.vain >= vainWaits {
+			c.pause = min(max(2*c.pause, shortestClaimPause), longestClaimPause)
+			c.until = now.Add(c.pause)
+		}
+	}
 }
 
 func (c *claims) add(d digest.Digest, now time.Time) {
@@ -65,11 +102,20 @@ func (c *claims) remove(d digest.Digest) bool {
 // Claim waits at most for patience until that host has uploaded it. It reports whether the store has the
 // blob now. If it has not, the caller fetches it from a registry.
 func (s *Store) Claim(ctx context.Context, d digest.Digest, patience time.Duration) bool {
-	if !s.Uploads() || s.uploads.fault() != nil || s.breaker.fault() != nil {
+	began := time.Now()
+	if !s.Uploads() || s.uploads.fault() != nil || s.breaker.fault() != nil || s.uploads.claims.paused(began) {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	found, now := s.claimOrWait(waiting, d), time.Now()
+	if ctx.Err() == nil && (found || now.Sub(began) >= claimTimeout) {
+		s.uploads.claims.waited(began, now, found)
+	}
+	return found
+}
+
+func (s *Store) claimOrWait(ctx context.Context, d digest.Digest) (found bool) {
 	won, err := s.claim(ctx, d)
 	if err != nil {
 		return false // then there is no order, and hosts fetch it at the same time
@@ -108,7 +154,7 @@ func (s *Store) put(ctx context.Context, key, text string) error {
 	defer cancel()
 	opts := minio.PutObjectOptions{DisableMultipart: true, ContentType: "text/plain", DisableContentSha256: true}
 	opts.SetMatchETagExcept("*")
-	_, err := s.client.Client.PutObject(ctx, s.config.Bucket, key, strings.NewReader(text), int64(len(text)), opts)
+	err := s.bucket.put(ctx, key, strings.NewReader(text), int64(len(text)), opts)
 	return err
 }
 
@@ -116,7 +162,7 @@ func (s *Store) put(ctx context.Context, key, text string) error {
 func (s *Store) claimed(ctx context.Context, d digest.Digest) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
-	body, info, header, err := s.client.GetObject(ctx, s.config.Bucket, s.claimKey(d), minio.GetObjectOptions{})
+	body, info, header, err := s.bucket.get(ctx, s.claimKey(d), minio.GetObjectOptions{})
 	if isMissing(err) {
 		return false, nil
 	}
@@ -128,14 +174,15 @@ func (s *Store) claimed(ctx context.Context, d digest.Digest) (bool, error) {
 	if err != nil {
 		now = time.Now()
 	}
-	return now.Sub(info.LastModified) < claimLife, nil
+	age := now.Sub(info.LastModified)
+	return age > -claimLife && age < claimLife, nil // one from the future would count for ever
 }
 
 // unclaim gives up a claim, also while the store is closed: other hosts may wait.
 func (s *Store) unclaim(d digest.Digest) {
 	ctx, cancel := context.WithTimeout(context.Background(), claimTimeout)
 	defer cancel()
-	_ = s.client.RemoveObject(ctx, s.config.Bucket, s.claimKey(d), minio.RemoveObjectOptions{}) // it expires
+	_ = s.bucket.remove(ctx, s.claimKey(d)) // it expires
 }
 
 // await waits until the store has a blob, the claim for it is gone, or ctx is done.
@@ -157,6 +204,6 @@ func (s *Store) await(ctx context.Context, d digest.Digest) bool {
 
 // has reports whether the store has a blob.
 func (s *Store) has(ctx context.Context, d digest.Digest) bool {
-	_, err := s.client.StatObject(ctx, s.config.Bucket, s.blobKey(d), minio.StatObjectOptions{})
+	err := s.bucket.stat(ctx, s.blobKey(d))
 	return err == nil
 }

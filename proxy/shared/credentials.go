@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
+	"github.com/sidemirror/sidemirror/internal/problem"
 	"github.com/sidemirror/sidemirror/internal/secret"
 )
 
@@ -107,6 +109,32 @@ func (f *file) Retrieve() (credentials.Value, error) { return f.RetrieveWithCred
 
 // IsExpired implements [credentials.Provider].
 func (f *file) IsExpired() bool { return false }
+
+// CheckCredentials returns a problem if the file that has the credentials cannot be used. It asks no
+// server.
+func (s *Store) CheckCredentials() *problem.Problem {
+	if s.config.Credentials == "" {
+		return nil
+	}
+	if _, err := (&file{name: s.config.Credentials}).Retrieve(); err != nil {
+		return &problem.Problem{Code: codeRefused, Text: "the shared store is not asked", Err: err, Hint: s.config.credentialsHint(err)}
+	}
+	return nil
+}
+
+// credentialsHint returns what to do if there are no credentials because of err.
+func (c Config) credentialsHint(err error) string {
+	const form = "aws_access_key_id and aws_secret_access_key, below [default]"
+	switch {
+	case c.Credentials == "":
+		return "name a file with the keys in cache.shared.credentials: " + form
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("let the user sidemirror read it: chgrp sidemirror %s && chmod 640 %[1]s", c.Credentials)
+	case errors.Is(err, fs.ErrNotExist):
+		return "create that file with the keys, or correct cache.shared.credentials: " + form
+	}
+	return "write the keys into that file: " + form
+}
 
 // role is a provider of the credentials of the instance's role.
 type role struct{ credentials.IAM }

@@ -1,6 +1,7 @@
 package shared
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -28,20 +29,24 @@ const (
 )
 
 var hints = map[problem.Code]string{
-	codeUnreachable:  "pulls go on without it; sidemirror cache shared check",
-	codeRefused:      "check the keys that cache.shared.credentials names, and the policy of the bucket: sidemirror cache shared check",
+	codeUnreachable:  "pulls go on without it",
+	codeRefused:      "check the keys that cache.shared.credentials names, and the policy of the bucket",
 	codeNoBucket:     "create the bucket, or correct cache.shared.url",
 	codeClock:        "set the clock of this host, or of the store: timedatectl",
 	codeWrongContent: "pulls are not affected; look for errors of the store's disks, and for who else may write there",
-	codeSlow:         "pulls go on without it; sidemirror cache shared check",
+	codeSlow:         "pulls go on without it",
 	codeFull:         "make room, or let a lifecycle rule of the bucket remove old objects",
 	codeReadOnly:     "allow s3:PutObject in the policy of the bucket, or set cache.shared.upload = false",
 }
+
+// examined are the problems of which "cache shared check" tells more.
+var examined = []problem.Code{codeUnreachable, codeRefused, codeSlow}
 
 // fault is something that is wrong with a store.
 type fault struct {
 	code        problem.Code
 	text        string // what it does, after its name
+	hint        string // "" for that of the code
 	tripsAtOnce bool   // asking again would not help
 }
 
@@ -53,7 +58,19 @@ const maxText = 200
 
 // describe returns a fault for people.
 func (s *Store) describe(f *fault) *problem.Problem {
-	return &problem.Problem{Code: f.code, Text: "the shared store, bucket " + s.config.Bucket + " at " + s.config.Endpoint.Host + ", " + f.text, Hint: hints[f.code]}
+	return &problem.Problem{
+		Code: f.code, Text: "the shared store, bucket " + s.config.Bucket + " at " + s.config.Endpoint.Host + ", " + f.text,
+		Hint: cmp.Or(f.hint, hints[f.code]),
+	}
+}
+
+// report returns a fault for people who have not run "cache shared check".
+func (s *Store) report(f *fault) *problem.Problem {
+	p := s.describe(f)
+	if slices.Contains(examined, f.code) {
+		p.Hint += "; to find out more: sidemirror cache shared check"
+	}
+	return p
 }
 
 // faultOf says what an error means.
@@ -62,7 +79,7 @@ func (s *Store) faultOf(err error) *fault {
 	var dial *net.OpError
 	switch {
 	case errors.Is(err, errCredentials):
-		return &fault{code: codeRefused, text: "is not asked: " + clip(err.Error()), tripsAtOnce: true}
+		return &fault{code: codeRefused, text: "is not asked: " + clip(err.Error()), hint: s.config.credentialsHint(err), tripsAtOnce: true}
 	case errors.Is(err, errNoResponse) || errors.Is(err, context.DeadlineExceeded):
 		return &fault{code: codeUnreachable, text: "does not respond", tripsAtOnce: true}
 	case errors.As(err, &response):
@@ -129,5 +146,8 @@ func reason(err error) string {
 // clip bounds a text, and removes line breaks from it.
 func clip(text string) string {
 	text = strings.Join(strings.Fields(text), " ")
-	return text[:min(len(text), maxText)]
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
+	return text
 }

@@ -127,7 +127,7 @@ func (s *Store) get(ctx context.Context, d digest.Digest, start, end int64) (Obj
 			return Object{}, err
 		}
 	}
-	r, info, header, err := s.client.GetObject(ctx, s.config.Bucket, s.blobKey(d), opts)
+	r, info, header, err := s.bucket.get(ctx, s.blobKey(d), opts)
 	if err != nil {
 		return Object{}, err
 	}

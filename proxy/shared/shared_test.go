@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/opencontainers/go-digest"
@@ -156,7 +157,7 @@ func TestAQueueThatIsFullDropsAndNoCallerWaits(t *testing.T) {
 		s.Upload(Upload{
 			Digest: digestOf(i), Size: 40,
 			Allowed: func(context.Context) bool { <-release; return i != 1 },
-			Open:    func() (*os.File, error) { return os.Open(content) },
+			Open:    func() (File, error) { return os.Open(content) },
 		})
 	}
 	close(release)
@@ -220,5 +221,51 @@ func TestAStoreThatMayNotBeAskedIsNotAsked(t *testing.T) {
 	}
 	if p := s.Problems(); len(p) != 1 || p[0].Code != codeRefused {
 		t.Errorf("problems %v", p)
+	}
+}
+
+func TestClaimsThatBringNothingDelayPullsLessAndLessOften(t *testing.T) {
+	start := time.Unix(1e9, 0)
+	var c claims
+	now := start
+	wait := func(useful bool) {
+		began := now
+		now = now.Add(5 * time.Second)
+		c.waited(began, now, useful)
+	}
+	wait(false)
+	c.waited(start, now.Add(time.Second), false) // at the same time
+	if c.paused(now) {
+		t.Fatal("one wait in vain, or several at the same time, end the waiting")
+	}
+	for _, pause := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 5 * time.Minute, 5 * time.Minute} {
+		if wait(false); !c.paused(now) || !c.paused(now.Add(pause-time.Second)) {
+			t.Errorf("hosts wait again before %v are over", pause)
+		}
+		if now = now.Add(pause); c.paused(now) {
+			t.Errorf("hosts do not wait after %v", pause)
+		}
+	}
+	wait(true)
+	if wait(false); c.paused(now) {
+		t.Error("after a wait that was of use, one in vain ends the waiting")
+	}
+	if wait(false); c.paused(now.Add(shortestClaimPause)) {
+		t.Error("after a wait that was of use, the pause is not short again")
+	}
+}
+
+// The store's clock is its own, but it cannot be before what the store has made.
+func TestAClaimFromTheFutureCountsForNothing(t *testing.T) {
+	s := fakeStore(t, 1<<20, func(w http.ResponseWriter, r *http.Request) {
+		now := time.Now()
+		w.Header().Set("Date", now.UTC().Format(http.TimeFormat))
+		w.Header().Set("Last-Modified", now.Add(time.Hour).UTC().Format(http.TimeFormat))
+		w.Header().Set("ETag", `"x"`)
+		w.Header().Set("Content-Length", "1")
+		fmt.Fprint(w, "x")
+	})
+	if live, err := s.claimed(t.Context(), digestOf(1)); live || err != nil {
+		t.Errorf("it counts: %v, %v", live, err)
 	}
 }

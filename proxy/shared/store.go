@@ -67,7 +67,7 @@ type Config struct {
 // Store is a shared store. It is safe for concurrent use.
 type Store struct {
 	config  Config
-	client  minio.Core
+	bucket  bucket
 	creds   *credentials.Credentials
 	pool    *http.Transport
 	breaker breaker
@@ -94,7 +94,7 @@ func New(c Config) (*Store, error) {
 		return nil, err
 	}
 	creds := c.credentials(os.Getenv)
-	client, err := minio.NewCore(c.Endpoint.Host, &minio.Options{
+	bucket, err := newBucket(c.Bucket, c.Endpoint.Host, &minio.Options{
 		Creds:      creds,
 		Secure:     c.Endpoint.Scheme == "https",
 		Transport:  transport,
@@ -104,7 +104,7 @@ func New(c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the shared store at %s: %w", c.Endpoint.Host, err)
 	}
-	s := &Store{config: c, client: *client, creds: creds, pool: transport}
+	s := &Store{config: c, bucket: bucket, creds: creds, pool: transport}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -183,7 +183,7 @@ var nothing = digest.NewDigestFromEncoded(digest.SHA256, "0000000000000000000000
 func (s *Store) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, shortTimeout)
 	defer cancel()
-	body, _, _, err := s.client.GetObject(ctx, s.config.Bucket, s.blobKey(nothing), minio.GetObjectOptions{})
+	body, _, _, err := s.bucket.get(ctx, s.blobKey(nothing), minio.GetObjectOptions{})
 	if err == nil {
 		_ = body.Close()
 	}
@@ -217,7 +217,7 @@ func (s *Store) Problems() []*problem.Problem {
 	var list []*problem.Problem
 	for _, f := range []*fault{s.breaker.fault(), s.uploads.fault()} {
 		if f != nil {
-			list = append(list, s.describe(f))
+			list = append(list, s.report(f))
 		}
 	}
 	return list

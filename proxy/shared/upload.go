@@ -2,7 +2,7 @@ package shared
 
 import (
 	"context"
-	"os"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -37,8 +37,14 @@ type Upload struct {
 	// Allowed reports whether the blob may leave this host. It may ask a registry.
 	Allowed func(ctx context.Context) bool
 
-	// Open opens the blob.
-	Open func() (*os.File, error)
+	// Open opens the blob. It is closed when it is uploaded.
+	Open func() (File, error)
+}
+
+// File is a blob that is open.
+type File interface {
+	io.ReadSeekCloser
+	io.ReaderAt
 }
 
 // uploads are the blobs that wait.
@@ -202,7 +208,7 @@ func (s *Store) uploadFault(err error) *fault {
 }
 
 // send sends a blob. If it need not replace one, a host that has been quicker is not overwritten.
-func (s *Store) send(ctx context.Context, b Upload, f *os.File, replace, claimed bool) error {
+func (s *Store) send(ctx context.Context, b Upload, f File, replace, claimed bool) error {
 	s.uploads.mu.Lock()
 	conditional := !replace && !s.uploads.unconditional
 	s.uploads.mu.Unlock()
@@ -214,7 +220,7 @@ func (s *Store) send(ctx context.Context, b Upload, f *os.File, replace, claimed
 	if conditional {
 		opts.SetMatchETagExcept("*")
 	}
-	_, err := s.client.Client.PutObject(ctx, s.config.Bucket, s.blobKey(b.Digest), f, b.Size, opts)
+	err := s.bucket.put(ctx, s.blobKey(b.Digest), f, b.Size, opts)
 	if conditional && lacksConditions(err) {
 		s.uploads.mu.Lock()
 		s.uploads.unconditional = true

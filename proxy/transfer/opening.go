@@ -109,7 +109,7 @@ func (t *transfer) first() (*conn, Part, error) {
 	} else if end < 0 {
 		end = t.size
 	}
-	if err := t.partial.Reserve(t.life, unreserved(&t.have, t.size, t.want.Ranges)); err != nil {
+	if err := t.partial.Reserve(t.life, t.want.unreserved(&t.have, t.size)); err != nil {
 		return nil, part, err
 	}
 	if part.Start > 0 && (len(wanted) == 0 || part.Start > wanted[0].Start) {
@@ -148,7 +148,7 @@ func (t *transfer) resume(name string, p *cache.Partial) (*conn, Part, error) {
 		_ = p.Close()
 		return nil, Part{}, ErrForeign
 	}
-	if err := p.Reserve(t.life, unreserved(&have, p.Size, t.want.Ranges)); err != nil {
+	if err := p.Reserve(t.life, t.want.unreserved(&have, p.Size)); err != nil {
 		_ = p.Close()
 		return nil, Part{}, err
 	}
@@ -173,16 +173,16 @@ func (t *transfer) resume(name string, p *cache.Partial) (*conn, Part, error) {
 	return c, part, nil
 }
 
-// unreserved returns for what room must be made before these ranges, or the whole without any, come:
+// unreserved returns for what room must be made before the ranges of w, or the whole without any, come:
 // a full disk shows before the first byte.
-func unreserved(have *extent.Set, size int64, ranges []Range) extent.Extent {
-	if size < 0 {
+func (w Want) unreserved(have *extent.Set, size int64) extent.Extent {
+	if size < 0 || w.Doubtful {
 		return extent.Extent{}
 	}
-	if len(ranges) == 0 {
+	if len(w.Ranges) == 0 {
 		return extent.Extent{Start: 0, End: size}
 	}
-	wanted, _ := resolve(ranges, size) // without any there is nothing to store
+	wanted, _ := resolve(w.Ranges, size) // without any there is nothing to store
 	for _, e := range wanted {
 		if gap, missing := have.Missing(e); missing {
 			return gap

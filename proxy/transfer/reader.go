@@ -44,7 +44,7 @@ type Reader struct {
 // there is no room, those of other callers go on.
 func (t *transfer) reader(ctx context.Context, want Want) (*Reader, error) {
 	t.mu.Lock()
-	e := unreserved(&t.have, t.partial.Size, want.Ranges)
+	e := want.unreserved(&t.have, t.partial.Size)
 	if t.done || t.checking || t.closing || t.err != nil {
 		e = extent.Extent{}
 	}

@@ -60,6 +60,10 @@ type Want struct {
 	// Ahead says that no client waits for the blob: it is fetched over one connection.
 	Ahead bool
 
+	// Doubtful says that the source may announce a size that the blob does not have. Other content makes
+	// room for the bytes that come, and not for those that are announced.
+	Doubtful bool
+
 	// Verified, if not nil, is called with the upstream's name when the source has sent the blob or
 	// a part of it and the whole has the digest, before the last byte is given to anyone.
 	Verified func(upstream string)

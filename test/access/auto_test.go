@@ -159,12 +159,13 @@ func TestAClientWithoutASecretCostsTheRegistryNoRequestMore(t *testing.T) {
 			if first.Status != 401 {
 				t.Fatalf("status %d", first.Status)
 			}
+			s.Get(of(own.Host(), "blobs/"+layer.Digest.String()), nil).Is(t, "a layer", 401)
 			own.Forget()
 			if strings.HasPrefix(first.Header.Get("WWW-Authenticate"), "Bearer") {
 				a := s.Get("/v2/auth?service=sidemirror&scope=repository:"+repo+":pull&ns="+own.Host(), nil)
 				a.Is(t, "a token request without a login", 401)
 			}
-			// containerd asks again, and an engine's other layers ask too.
+			// containerd asks for the same again.
 			for range 5 {
 				s.Get(of(own.Host(), "manifests/v1"), nil).Is(t, "again", 401)
 				s.Get(of(own.Host(), "blobs/"+layer.Digest.String()), nil).Is(t, "a layer", 401)

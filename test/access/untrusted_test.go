@@ -265,3 +265,28 @@ func TestAnEngineThatAnotherRegistryRedirectsHereIsRefused(t *testing.T) {
 		t.Errorf("the upstream was asked %d times", n)
 	}
 }
+
+// Some registries refuse lists, or a single image, to everyone without a login.
+func TestARefusalOfOneThingKeepsNoOtherCallerFromTheRest(t *testing.T) {
+	own := quirky.New(t, quirky.Options{
+		Auth: quirky.Auth{Scheme: "Bearer"},
+		Intercept: func(part quirky.Part, w http.ResponseWriter, r *http.Request) bool {
+			refused := part == quirky.Registry && r.Header.Get("Authorization") != "" &&
+				(strings.HasSuffix(r.URL.Path, "/tags/list") || strings.HasSuffix(r.URL.Path, "/manifests/blocked"))
+			if refused {
+				w.WriteHeader(http.StatusForbidden)
+			}
+			return refused
+		},
+	})
+	own.Add(repo, "v1", image)
+	s := harness.Start(t, harness.Options{Registries: []harness.Registry{{Name: own.Host(), Upstreams: []string{own.URL()}}}})
+	other := untrusted(t)
+	for _, what := range []string{"tags/list", "manifests/blocked"} {
+		if a := s.DoWith(other, "GET", of(own.Host(), what), nil); a.Status/100 != 4 {
+			t.Fatalf("%s: %d", what, a.Status)
+		}
+		s.Get(of(own.Host(), "manifests/v1"), nil).Whole(t, "the manifest after a refusal of "+what, image.Bytes)
+		s.Get(of(own.Host(), "blobs/"+layer.Digest.String()), nil).Whole(t, "the layer after a refusal of "+what, layer.Bytes)
+	}
+}

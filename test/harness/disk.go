@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// Mount mounts a file system of kind at a folder until the end of the test.
+// Mount mounts a file system of kind at a folder until the end of the test. Another test's namespace
+// that was made meanwhile may have a copy of the mount, which can then only be detached here.
 func Mount(t *testing.T, source, kind, options string) (folder string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -19,9 +20,12 @@ func Mount(t *testing.T, source, kind, options string) (folder string) {
 		t.Fatalf("mounting a %s: %v", kind, err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(folder, 0); err != nil {
+		err := syscall.Unmount(folder, 0)
+		if errors.Is(err, syscall.EBUSY) {
+			err = syscall.Unmount(folder, syscall.MNT_DETACH)
+		}
+		if err != nil {
 			t.Errorf("unmounting: %v", err)
-			_ = syscall.Unmount(folder, syscall.MNT_DETACH)
 		}
 	})
 	return folder

@@ -188,7 +188,8 @@ func TestSignedURLsThatExpireAndLeadElsewhereServeALargeBlob(t *testing.T) {
 			at = stores(t, u, uses)
 			r := start(t, nil, u)
 			r.whole("the client", big)
-			if sent := u.sent.Load(); sent > large*11/10 {
+			// Besides what the kernel still held of connections that the client has closed.
+			if sent := u.sent.Load(); sent > large*3/2 {
 				t.Errorf("%d bytes were sent for a blob of %d", sent, large)
 			}
 			// One registry that redirects is asked for each URL, not for each range.
