@@ -1,11 +1,12 @@
 case $1 in
 remove)
 	drop_own_listen
-	# "sidemirror site enable" has enabled them.
+	# "sidemirror site enable" has enabled them, and docs/site.md names the last one.
 	quiet rm -f /etc/systemd/system/sockets.target.wants/sidemirror-site.socket \
 		/etc/systemd/system/sidemirror.service.wants/sidemirror-site.socket \
 		/etc/systemd/system/sockets.target.wants/sidemirror-site-http.socket \
-		/etc/systemd/system/sidemirror.service.wants/sidemirror-site-http.socket || :
+		/etc/systemd/system/sidemirror.service.wants/sidemirror-site-http.socket \
+		/etc/systemd/system/multi-user.target.wants/sidemirror.service || :
 	if systemd_runs; then
 		quiet systemctl --system daemon-reload || :
 	fi

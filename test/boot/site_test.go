@@ -243,7 +243,7 @@ func TestSiteIsServedThoughAnotherProgramHasPort80(t *testing.T) {
 		enabled(t, "enabled enabled")
 	})
 	m.step("the program that has port 443 is a reverse proxy", func(t testing.TB) {
-		m.run("systemctl stop sidemirror.service " + units + " && systemctl start web80.socket web443.socket")
+		m.run("systemctl stop sidemirror.service " + units + " && systemctl start web80.socket web443.socket && systemctl start sidemirror.service")
 		m.run("sidemirror site enable docker.example.com --behind-proxy --trusted-proxy 127.0.0.1 --listen 127.0.0.1:8305")
 		enabled(t, "disabled disabled")
 		m.eventually("the site is served there", func() error {
