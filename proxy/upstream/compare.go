@@ -12,7 +12,7 @@ import (
 const (
 	// noticeable is how long a response may take before the next upstream is looked at, as long as it
 	// is not known.
-	noticeable = 50 * time.Millisecond
+	noticeable = 100 * time.Millisecond
 
 	// rivalRounds is how often the next upstream is asked in a comparison, and rounds how often the
 	// first one is. It is slower if it is late tooLate times: one late response may be chance.

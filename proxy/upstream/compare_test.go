@@ -368,7 +368,7 @@ func TestAnUpstreamIsComparedTheLaterTheOftenerItWasAsGood(t *testing.T) {
 		if !p.compare(ofBytes) || p.compare(ofBytes) || !p.compare(subject(ofBlob)) {
 			t.Fatal("each subject is compared once at a time")
 		}
-		for _, want := range []time.Duration{5, 10, 20, 40, 60, 60} {
+		for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
 			p.settle(ofBytes, asGood)
 			time.Sleep(want*time.Second - 1)
 			if p.compare(ofBytes) {
@@ -380,7 +380,7 @@ func TestAnUpstreamIsComparedTheLaterTheOftenerItWasAsGood(t *testing.T) {
 			}
 		}
 		p.settle(ofBytes, undecided)
-		time.Sleep(undecidedPause)
+		time.Sleep(firstTruce)
 		if !p.compare(ofBytes) {
 			t.Error("a comparison that said nothing is not made again soon")
 		}

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -30,9 +31,9 @@ const (
 	// trialLimit is how long such a trial may take.
 	trialLimit = 10 * time.Second
 
-	// longestTruce is how long an upstream that was as good is at most not compared again, and
-	// undecidedPause how long one of which a comparison said nothing.
-	longestTruce, undecidedPause = time.Minute, time.Second
+	// firstTruce and longestTruce bound for how long an upstream that was as good is not compared
+	// again. The first one is short: what comes first fills the buffers on the way, and looks fast.
+	firstTruce, longestTruce = time.Second, time.Minute
 )
 
 // kind is what the time to the first byte is counted for.
@@ -188,16 +189,8 @@ func (p *pace) skip(why skip, of kind) bool {
 
 // rest sets when the upstream is tried again. p.mu is held.
 func (p *pace) rest() {
-	p.until = time.Now().Add(min(p.first()<<min(p.times, 8), longestSkip))
+	p.until = time.Now().Add(min(cmp.Or(p.base, firstSkip)<<min(p.times, 8), longestSkip))
 	p.times++
-}
-
-// first returns how long the first rest is.
-func (p *pace) first() time.Duration {
-	if p.base > 0 {
-		return p.base
-	}
-	return firstSkip
 }
 
 // due reports whether the upstream is skipped for requests of a kind and should be tried again now, and
@@ -219,7 +212,7 @@ func (p *pace) tried(v verdict) bool {
 	p.trying = false
 	switch v {
 	case undecided:
-		p.until = time.Now().Add(undecidedPause)
+		p.until = time.Now().Add(firstTruce)
 		return false
 	case slower:
 		p.rest()
@@ -250,14 +243,13 @@ func (p *pace) settle(s subject, v verdict) {
 	defer p.mu.Unlock()
 	c := &p.compared[s]
 	c.running = false
-	wait := p.first()
+	wait := firstTruce
 	switch v {
-	case undecided:
-		wait = min(wait, undecidedPause)
 	case asGood:
-		wait = min(wait<<min(c.held, 8), longestTruce)
+		wait = min(cmp.Or(p.base, firstTruce)<<min(c.held, 8), longestTruce)
 		c.held++
 	case slower:
+		wait = cmp.Or(p.base, firstSkip)
 		c.held = 0
 	}
 	c.until = time.Now().Add(wait)

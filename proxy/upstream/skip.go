@@ -12,7 +12,9 @@ func (q *query) learn(k kind, a *attempt) {
 	}
 	a.upstream.pace.add(k, a.took)
 	q.compare(k)
-	q.suspect(a.upstream, k, a.took)
+	if a.good() {
+		q.suspect(a.upstream, k, a.took)
+	}
 }
 
 // compare skips the upstreams that are slower than the next one.
