@@ -60,6 +60,7 @@ var sideBySide = suite{
 		{"cold-blob", (*bench).coldBlob},
 		{"lazy", (*bench).lazy},
 		{"hung-mirror", (*bench).hungMirror},
+		{"slow-mirror", (*bench).slowMirror},
 		{"herd", (*bench).herd},
 	},
 	limit: 15 * time.Minute,

@@ -32,8 +32,9 @@ type upstream struct {
 	done    chan struct{}
 
 	network  network
-	requests atomic.Int64 // all, HEAD and /v2/ too
-	sent     atomic.Int64 // bytes of blobs
+	late     func(*http.Request) time.Duration // how long a response waits in addition; nil: not at all
+	requests atomic.Int64                      // all, HEAD and /v2/ too
+	sent     atomic.Int64                      // bytes of blobs
 
 	mu        sync.Mutex
 	blobs     map[string]*blob
@@ -116,6 +117,9 @@ func (u *upstream) reset() {
 func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.requests.Add(1)
 	time.Sleep(u.network.roundTrip())
+	if u.late != nil {
+		time.Sleep(u.late(r))
+	}
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	if r.URL.Path == "/v2/" {
 		w.WriteHeader(http.StatusOK)

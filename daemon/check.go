@@ -45,7 +45,7 @@ func Check(c *config.Config, version string) ([]*problem.Problem, error) {
 		list = append(list, p)
 	}
 	if s := c.Site; s.Cert != "" {
-		if p := certificate.Check(s.Cert, s.Key); p != nil {
+		if p := certificate.Check(s.Cert, s.Key, c.SiteNames()); p != nil {
 			list = append(list, p)
 		}
 	}

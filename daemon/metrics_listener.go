@@ -46,7 +46,7 @@ func (l *metricsListener) follow(ctx context.Context, addrs []netip.AddrPort) {
 		socket, err := listener.Open(ctx, addr)
 		if err != nil {
 			l.problems = append(l.problems, &problem.Problem{
-				Code: "metrics-unavailable", Text: fmt.Sprintf("the metrics are not served at %v", addr), Err: err,
+				Code: "metrics-unavailable", Text: fmt.Sprintf("the metrics are not served at %v", addr), Err: errors.Unwrap(err),
 				Hint: "change metrics.listen, or end the process that has the address; \"systemctl reload sidemirror\" tries again",
 			})
 			continue

@@ -181,7 +181,7 @@ func (l *accessLine) fields(all []logline.Field, took time.Duration, err error) 
 	if l.asked.Kind != 0 {
 		text("kind", l.asked.Kind.String())
 	}
-	text("method", l.http.Method)
+	text("method", clip(l.http.Method))
 	if l.asked.Kind == 0 {
 		text("path", clip(l.http.URL.EscapedPath()))
 	}

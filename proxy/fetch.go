@@ -48,6 +48,7 @@ func (f *fetch) Open(ctx context.Context, r transfer.Range, o transfer.Options) 
 	}
 	q.Separate, q.Ahead = o.Separate, o.Ahead
 	pool := f.pool(o)
+	q.Others = f.others(o)
 	if len(pool) == 1 {
 		q.Target = f.target(pool[0], !o.Separate)
 	}
@@ -106,6 +107,18 @@ func (f *fetch) pool(o transfer.Options) upstream.Pool {
 	return slices.DeleteFunc(slices.Clone(f.request.registry.pool), func(u *upstream.Upstream) bool {
 		return o.Only != "" && u.Name() != o.Only || slices.Contains(o.Without, u.Name())
 	})
+}
+
+// others returns the upstreams that could be asked in the place of the only one that is.
+func (f *fetch) others(o transfer.Options) (others upstream.Pool) {
+	only := false
+	for _, u := range f.request.registry.pool {
+		if only && !slices.Contains(o.Without, u.Name()) {
+			others = append(others, u)
+		}
+		only = only || u.Name() == o.Only
+	}
+	return others
 }
 
 // target returns what is remembered of where an upstream redirects; if anew is true, nothing: a

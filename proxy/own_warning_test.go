@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -50,7 +51,15 @@ func TestAWarningIsBounded(t *testing.T) {
 
 func TestAManifestThatMayBeOldSaysSo(t *testing.T) {
 	t.Parallel()
-	up := httptest.NewServer(http.HandlerFunc(manifestHandler))
+	var away atomic.Bool
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		manifestHandler(w, r)
+	}))
+	t.Cleanup(up.Close)
 	p := storing(t, up.URL, func(c *Config) { c.Freshness.MaxStale = 1 << 50 })
 	ask := func() []string {
 		r := httptest.NewRequest(http.MethodGet, "/v2/library/a/manifests/v1", nil)
@@ -65,7 +74,7 @@ func TestAManifestThatMayBeOldSaysSo(t *testing.T) {
 	if got := ask(); len(got) != 0 {
 		t.Errorf("of a fresh one it says %q", got)
 	}
-	up.Close()
+	away.Store(true)
 	want := []string{staleWarning, `299 - "sidemirror: this may not be the latest docker.io/library/a:v1, because the registry cannot be asked at the moment"`}
 	if got := ask(); !slices.Equal(got, want) {
 		t.Errorf("of a stale one it says %q", got)

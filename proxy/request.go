@@ -76,7 +76,7 @@ func (r *request) query(method string) upstream.Request {
 		Path:    r.Path(),
 		Query:   r.upstreamQuery(),
 		Header:  http.Header{},
-		Patient: !r.mirror,
+		Patient: !r.mirror, Untrusted: !r.caller.Trusted,
 	}
 	if q.Patient {
 		q.HeaderTimeout = upstream.Unlimited

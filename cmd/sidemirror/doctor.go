@@ -49,8 +49,16 @@ The exit code is 0 if no link is broken, and 1 if one is.`,
   sudo sidemirror doctor --json | jq '.chains[].links[].problems[]'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var file *os.File
+			if bundle != "" {
+				var err error
+				if file, err = createBundle(bundle); err != nil {
+					return err
+				}
+			}
 			e, err := f.examination(cmd.Context())
 			if err != nil {
+				discard(file)
 				return err
 			}
 			p := newPrinter(cmd.OutOrStdout())
@@ -62,8 +70,8 @@ The exit code is 0 if no link is broken, and 1 if one is.`,
 			for _, c := range found.Chains {
 				found.OK = found.OK && c.Sound()
 			}
-			if bundle != "" {
-				if err := f.writeBundle(cmd.Context(), bundle, found); err != nil {
+			if file != nil {
+				if err := f.writeBundle(cmd.Context(), file, found); err != nil {
 					return err
 				}
 			}
@@ -209,7 +217,7 @@ func (p *printer) verdict(sound bool, bundle string) error {
 	if sound {
 		p.paint(green, "no broken link found")
 	} else {
-		p.paint(red, "the links above that are broken keep pulls from going through sidemirror")
+		p.paint(red, "broken links found: follow the hints above, the first one first")
 		p.printf("what each code in brackets means: %s\n", troubleshooting)
 	}
 	if bundle != "" {

@@ -15,10 +15,11 @@ import (
 )
 
 const (
-	bold  = "1"
-	red   = "31"
-	green = "32"
-	cyan  = "36"
+	bold   = "1"
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	cyan   = "36"
 )
 
 // printer writes lines for a person, in colour on a terminal, and remembers the first error.

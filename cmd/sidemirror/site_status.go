@@ -120,8 +120,12 @@ func (r siteReport) writeSite(p *printer, now time.Time) {
 		case c.NotAfter.IsZero():
 			p.printf("%-12s  %s: none\n", "certificate", printable(c.Name))
 		default:
-			p.printf("%-12s  %s: until %s (%d days), from %s\n", "certificate", printable(c.Name),
-				c.NotAfter.UTC().Format(time.RFC3339), int(c.NotAfter.Sub(now)/(24*time.Hour)), printable(c.Issuer))
+			left := "expired"
+			if c.NotAfter.After(now) {
+				left = several(int(c.NotAfter.Sub(now)/(24*time.Hour)), "day")
+			}
+			p.printf("%-12s  %s: until %s (%s), from %s\n", "certificate", printable(c.Name),
+				c.NotAfter.UTC().Format(time.RFC3339), left, printable(c.Issuer))
 		}
 	}
 }

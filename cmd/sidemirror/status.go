@@ -46,6 +46,8 @@ type status struct {
 	Cache    *admin.Cache       `json:"cache,omitempty"`    // members of the daemon's group see it
 	Activity *activity.Activity `json:"activity,omitempty"` // and that
 
+	warnings []*problem.Problem // those of Notes that are shown as such
+
 	mirror string // sidemirror's URL
 	unused bool   // no configuration is in force, so that engines use the registries directly
 }
@@ -141,7 +143,7 @@ func (f *hostFlags) status(ctx context.Context) (s *status, root string, err err
 		s.addProxy(proxycheck.Check(ctx, plan.Mirror, sdnotify.Units{}, now.problems...).Detailed(own.Problems))
 		s.unused = !now.used && !s.Proxy.Answers // only root can read the last good one
 		s.addState(own.State, now.Config)
-		s.Cache, s.Activity = own.cache, own.activity
+		s.Cache, s.Activity, s.warnings = own.cache, own.activity, own.warnings
 	}
 	return s, h.Root, nil
 }
@@ -237,16 +239,22 @@ func (s *status) print(p *printer) error {
 		}
 	}
 	problems := s.problems()
-	if len(problems) > 0 {
+	if len(problems)+len(s.warnings) > 0 {
 		p.printf("\n")
 	}
 	for _, what := range problems {
 		p.report(red, "problem", what.engine, what.Problem)
 	}
+	for _, what := range s.warnings {
+		p.report(yellow, "warning", "", what)
+	}
 	p.adopted("adopted     ", s.Engines)
-	p.notes(s.Engines, s.Notes...)
+	p.notes(s.Engines, slices.DeleteFunc(slices.Clone(s.Notes), func(n *problem.Problem) bool { return slices.Contains(s.warnings, n) })...)
 	p.refusedCallers(s.RefusedCallers, time.Now())
-	if len(problems) == 0 {
+	switch {
+	case len(problems) == 0 && len(s.warnings) > 0:
+		p.paint(green, "no problems of this host found")
+	case len(problems) == 0:
 		p.paint(green, "no problems found")
 	}
 	return p.err

@@ -11,6 +11,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/admin"
 	"github.com/sidemirror/sidemirror/daemon/health"
 	"github.com/sidemirror/sidemirror/daemon/state"
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // daemonPatience is how long the daemon may take for each answer.
@@ -22,6 +23,7 @@ type daemonReport struct {
 
 	cache    *admin.Cache
 	activity *activity.Activity
+	warnings []*problem.Problem // those of the notes whose cause is not on this host
 }
 
 // readDaemon asks the daemon by its admin API. If it cannot, as in a daemon of an earlier version, it reads
@@ -37,8 +39,11 @@ func readDaemon(ctx context.Context, c admin.Client) daemonReport {
 	for _, p := range s.Problems {
 		if p.Severity == health.Error {
 			r.Problems = append(r.Problems, p.Problem)
-		} else {
-			r.Notes = append(r.Notes, p.Problem)
+			continue
+		}
+		r.Notes = append(r.Notes, p.Problem)
+		if p.Severity == health.Warning {
+			r.warnings = append(r.warnings, p.Problem)
 		}
 	}
 	if a, err := c.Activity(ctx); err == nil {

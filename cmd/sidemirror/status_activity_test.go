@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,9 @@ func TestStatusAsksTheRunningDaemon(t *testing.T) {
 	if len(r.Problems) != 1 || r.Problems[0].Code != "login-refused" || len(r.Notes) != 1 || r.Notes[0].Code != "upstream-unreachable" || len(r.Logins) != 1 {
 		t.Errorf("%+v", r.State)
 	}
+	if !slices.Equal(r.warnings, r.Notes) {
+		t.Errorf("the warnings are %v", r.warnings)
+	}
 	var out strings.Builder
 	newPrinter(&out).activity(r.cache, r.activity, statusNow)
 	want := `cache       3.0 GiB of 20.0 GiB; in a day 75 % of 200 requests from the cache, 2.0 MiB saved
@@ -67,6 +71,18 @@ rate limit  docker.io serves 76 of 100 requests more without a login; the limit 
 rate limit  gitlab.test serves 0 requests more with sidemirror's login, and others from 15:15 on
 `
 	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
+func TestStatusCallsAWarningWhatThePageCallsOne(t *testing.T) {
+	warning, note := &problem.Problem{Code: "upstream-unreachable", Text: "b", Hint: "h"}, &problem.Problem{Code: "n", Text: "c"}
+	s := &status{Notes: []*problem.Problem{note, warning}, warnings: []*problem.Problem{warning}}
+	var out strings.Builder
+	if err := s.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	if want := "\nwarning: b\nhint: h\nnote: c\nno problems of this host found\n"; out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)
 	}
 }

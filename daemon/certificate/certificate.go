@@ -204,6 +204,16 @@ func (p *Provider) Problems() []*problem.Problem {
 // locked.
 func (p *Provider) problemOf(name string, e *entry) *problem.Problem {
 	now := p.now()
+	if e.cert != nil {
+		if wrong := notValid(e.cert.Leaf, name, now, why(e.err), p.renewHint(e.err)); wrong != nil {
+			return wrong
+		}
+		if p.settings.Cert != "" {
+			if wrong := notFor(e.cert.Leaf, p.settings.Cert, name); wrong != nil {
+				return wrong
+			}
+		}
+	}
 	switch {
 	case e.cert == nil && p.settings.Cert != "":
 		return nil // unreadable says it
@@ -216,21 +226,6 @@ func (p *Provider) problemOf(name string, e *entry) *problem.Problem {
 		return &problem.Problem{Code: "site-certificate-missing", Text: "there is no certificate for " + name + " yet", Hint: "wait a minute"}
 	case e.cert == nil:
 		return &problem.Problem{Code: "site-certificate-missing", Text: "there is no certificate for " + name + ": " + e.err.Error(), Hint: hintOf(e.err)}
-	case now.After(e.cert.Leaf.NotAfter):
-		return &problem.Problem{
-			Code: "site-certificate-expired", Text: fmt.Sprintf("the certificate of %s expired %s%s", name, e.cert.Leaf.NotAfter.UTC().Format(time.RFC3339), why(e.err)),
-			Hint: p.renewHint(e.err),
-		}
-	case now.Before(e.cert.Leaf.NotBefore):
-		return &problem.Problem{
-			Code: "site-certificate-expired", Text: fmt.Sprintf("the certificate of %s is not valid before %s", name, e.cert.Leaf.NotBefore.UTC().Format(time.RFC3339)),
-			Hint: "check this host's clock: timedatectl",
-		}
-	case p.settings.Cert != "" && e.cert.Leaf.VerifyHostname(name) != nil:
-		return &problem.Problem{
-			Code: "site-certificate-name", Text: fmt.Sprintf("the certificate in %s is not for %s", p.settings.Cert, name),
-			Hint: "use one for every name in the hosts of the registries",
-		}
 	case e.err != nil, p.settings.Cert != "" && now.After(renewAt(e.cert.Leaf)) && e.cert.Leaf.NotAfter.Sub(now) < soon:
 		return &problem.Problem{
 			Code: "site-certificate-old", Text: fmt.Sprintf("the certificate of %s was not renewed, and expires %s%s", name, e.cert.Leaf.NotAfter.UTC().Format(time.RFC3339), why(e.err)),
@@ -253,7 +248,7 @@ func why(err error) string {
 // renewHint returns what to do about a certificate that is too old. p.mu must be locked.
 func (p *Provider) renewHint(err error) string {
 	if p.settings.Cert != "" {
-		return "renew " + p.settings.Cert + "; sidemirror reads it again when it changes"
+		return renewFile(p.settings.Cert)
 	}
 	return hintOf(err)
 }

@@ -272,3 +272,36 @@ func TestStoredKeysAreForThisUserAlone(t *testing.T) {
 		t.Errorf("a damaged key: %v", err)
 	}
 }
+
+func TestCheckOfFilesFindsWhatVisitorsWouldSee(t *testing.T) {
+	now := time.Now()
+	const day = 24 * time.Hour
+	good := files(t, now.Add(-day), now.Add(60*day), name)
+	other := files(t, now.Add(-day), now.Add(60*day), "other.example.com")
+	for what, tt := range map[string]struct {
+		cert, key string
+		names     []string
+		want      string
+	}{
+		"a certificate of the name":      {good.Cert, good.Key, []string{name}, ""},
+		"a site without a name":          {good.Cert, good.Key, nil, ""},
+		"a certificate of another name":  {other.Cert, other.Key, []string{name}, "site-certificate-name"},
+		"a certificate of one name only": {good.Cert, good.Key, []string{name, "ghcr.example.com"}, "site-certificate-name"},
+		"the key of another one":         {good.Cert, other.Key, []string{name}, "site-certificate-unreadable"},
+		"no certificate":                 {good.Cert + ".none", good.Key, []string{name}, "site-certificate-unreadable"},
+	} {
+		var list []*problem.Problem
+		if p := Check(tt.cert, tt.key, tt.names); p != nil {
+			list = append(list, p)
+		}
+		if got := codes(list); got != tt.want {
+			t.Errorf("%s: %q, want %q", what, got, tt.want)
+		}
+	}
+	for what, times := range map[string][2]time.Duration{"expired": {-2 * day, -day}, "not valid yet": {day, 2 * day}} {
+		s := files(t, now.Add(times[0]), now.Add(times[1]), name)
+		if p := Check(s.Cert, s.Key, s.Names); p == nil || p.Code != "site-certificate-expired" || p.Hint == "" {
+			t.Errorf("%s: %v", what, p)
+		}
+	}
+}

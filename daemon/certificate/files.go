@@ -1,6 +1,7 @@
 package certificate
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/sidemirror/sidemirror/internal/durable"
 	"github.com/sidemirror/sidemirror/internal/problem"
@@ -36,12 +38,51 @@ func (p *Provider) loadFiles() {
 	}
 }
 
-// Check returns what is wrong with a certificate and its key as files of a site; nil if nothing is.
-func Check(cert, key string) *problem.Problem {
-	if _, err := readPair(cert, key); err != nil {
+// Check returns what is wrong now with a certificate and its key as files of a site with these names;
+// nil if nothing is.
+func Check(cert, key string, names []string) *problem.Problem {
+	pair, err := readPair(cert, key)
+	if err != nil {
 		return unreadable(err, key)
 	}
+	now := time.Now()
+	for _, name := range names {
+		if p := cmp.Or(notValid(pair.Leaf, name, now, "", renewFile(cert)), notFor(pair.Leaf, cert, name)); p != nil {
+			return p
+		}
+	}
 	return nil
+}
+
+// notValid returns a problem if a certificate is not valid at that time. why is what else is known.
+func notValid(leaf *x509.Certificate, name string, now time.Time, why, renew string) *problem.Problem {
+	p := &problem.Problem{Code: "site-certificate-expired"}
+	switch {
+	case now.After(leaf.NotAfter):
+		p.Text, p.Hint = fmt.Sprintf("the certificate of %s expired %s%s", name, leaf.NotAfter.UTC().Format(time.RFC3339), why), renew
+	case now.Before(leaf.NotBefore):
+		p.Text = fmt.Sprintf("the certificate of %s is not valid before %s", name, leaf.NotBefore.UTC().Format(time.RFC3339))
+		p.Hint = "check this host's clock: timedatectl"
+	default:
+		return nil
+	}
+	return p
+}
+
+// notFor returns a problem if the certificate in a file is not for name.
+func notFor(leaf *x509.Certificate, file, name string) *problem.Problem {
+	if leaf.VerifyHostname(name) == nil {
+		return nil
+	}
+	return &problem.Problem{
+		Code: "site-certificate-name", Text: fmt.Sprintf("the certificate in %s is not for %s", file, name),
+		Hint: "use one for every name in the hosts of the registries",
+	}
+}
+
+// renewFile returns what to do about a certificate in a file that is too old.
+func renewFile(file string) string {
+	return "renew " + file + "; sidemirror reads it again when it changes"
 }
 
 // CheckCA returns a problem if the file with the certificates to trust for an ACME server cannot be used.

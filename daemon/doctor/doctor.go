@@ -67,8 +67,13 @@ func (c *Chain) add(l Link) bool {
 	return l.State == Sound
 }
 
-// check appends a link that is broken by each of the problems, and reports whether there is none.
+// check appends a link that is broken by each of the problems, and reports whether there is none. If this
+// user may not read what the link is about, nothing is known of it.
 func (c *Chain) check(name, text string, problems []*problem.Problem) bool {
+	unread := func(p *problem.Problem) bool { return p.Code == "permission-denied" && errors.Is(p, fs.ErrPermission) }
+	if len(problems) > 0 && !slices.ContainsFunc(problems, func(p *problem.Problem) bool { return !unread(p) }) {
+		return c.add(Link{Name: name, State: Skipped, Text: problems[0].Error() + "; " + problems[0].Hint})
+	}
 	if len(problems) > 0 {
 		return c.add(Link{Name: name, State: Broken, Problems: problems})
 	}

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
+	"github.com/sidemirror/sidemirror/internal/problem"
 )
 
 // Limits of a request.
@@ -67,7 +69,7 @@ func (l limitedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// Open listens on addr. The error says who has the address if it is taken.
+// Open listens on addr. The error is a [*problem.Problem] that says who has the address if it is taken.
 func Open(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, error) {
 	network := "tcp6" // not IPv4 too: to serve both, the configuration lists 0.0.0.0 as well
 	if addr.Addr().Is4() {
@@ -75,15 +77,26 @@ func Open(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, error) {
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, network, addr.String())
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("listening on %v: the address is taken%s; end that process, or change listen: %w", addr, ownerOf(addr), err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("listening on %v: this host has no such address; see \"ip address\", or change listen: %w", addr, err)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("listening on %v: ports below 1024 need CAP_NET_BIND_SERVICE; use another port, or let systemd hand the socket over: %w", addr, err)
-	case err != nil:
-		return nil, fmt.Errorf("listening on %v: %w", addr, err)
+	if err != nil {
+		why, hint := err, ""
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			why, hint = &openError{"the address is taken" + ownerOf(addr), err}, "end that process, or change listen"
+		case errors.Is(err, syscall.EADDRNOTAVAIL):
+			why, hint = &openError{"this host has no such address", err}, `see which it has, with "ip address", or change listen`
+		case errors.Is(err, syscall.EACCES):
+			why, hint = &openError{"ports below 1024 need CAP_NET_BIND_SERVICE", err}, "run as root, use another port, or let systemd hand the socket over"
+		}
+		return nil, &problem.Problem{Code: "listen-unavailable", Text: fmt.Sprintf("listening on %v", addr), Err: why, Hint: hint}
 	}
 	return l.(*net.TCPListener), nil
 }
+
+// openError is why an address cannot be opened, in the words of this program.
+type openError struct {
+	text string
+	err  error // the system's
+}
+
+func (e *openError) Error() string { return e.text }
+func (e *openError) Unwrap() error { return e.err }

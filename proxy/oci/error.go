@@ -79,12 +79,13 @@ type Error struct {
 
 func (e *Error) Error() string { return strings.ToLower(string(e.Code)) + ": " + e.Text() }
 
-// Text returns the message and the cause, without the code.
+// Text returns the message and the cause, without the code. It leaves out a cause with which the message
+// ends.
 func (e *Error) Text() string {
-	if e.Err != nil {
-		return e.Message + ": " + e.Err.Error()
+	if e.Err == nil || strings.HasSuffix(e.Message, e.Err.Error()) {
+		return e.Message
 	}
-	return e.Message
+	return e.Message + ": " + e.Err.Error()
 }
 
 func (e *Error) Unwrap() error { return e.Err }

@@ -23,7 +23,8 @@ type Reader struct {
 	all  *Transfers
 	want Want
 	from string   // the upstream
-	used []string // upstreams whose bytes turned out to be wrong, or incomplete
+	used []string // upstreams whose bytes turned out to be wrong, or incomplete, or slow
+	left string   // the slow one
 	sent extent.Set
 
 	// What it reads from: a transfer into the cache, or an upstream.
@@ -202,13 +203,22 @@ func (r *Reader) release() {
 
 // Wait waits until the whole blob is verified, for a caller that does not want its bytes.
 func (r *Reader) Wait(ctx context.Context) error {
-	if r.t == nil {
-		return fmt.Errorf("%w: it is not stored", cache.ErrStorage)
-	}
 	for {
+		if r.t == nil && r.done != nil {
+			return nil
+		}
+		if r.t == nil {
+			return fmt.Errorf("%w: it is not stored", cache.ErrStorage)
+		}
 		r.t.mu.Lock()
 		done, err, progress := r.t.done, r.t.err, r.t.progress
 		r.t.mu.Unlock()
+		if isSlow(err) {
+			if err := r.replace(ctx, err, 0, 0, -1); err != nil {
+				return err
+			}
+			continue
+		}
 		if done || err != nil {
 			return err
 		}
@@ -224,6 +234,9 @@ func (r *Reader) Wait(ctx context.Context) error {
 func (r *Reader) WaitStored(ctx context.Context) error {
 	if err := r.Wait(ctx); err != nil {
 		return err
+	}
+	if r.t == nil {
+		return nil
 	}
 	select {
 	case <-r.t.gone:

@@ -20,24 +20,46 @@ func (r *Reader) replace(ctx context.Context, cause error, start, at, end int64)
 		return r.bypass(cause, start, at, end)
 	}
 	r.used = append(r.used, r.from)
-	if len(r.all.candidates(r.want, r.used)) == 0 {
-		return cause
+	if isSlow(cause) {
+		r.left = r.from
 	}
-	next, err := r.all.open(ctx, r.want, r.used)
-	if errors.Is(err, ErrStored) {
-		next, err = r.all.stored(r.want)
-	}
-	if err != nil {
-		return cause
-	}
-	if next.Size != r.Size {
+	next, err := r.openNext(ctx, r.used)
+	if err == nil {
+		if err = r.follows(ctx, next, start, at); err == nil {
+			r.follow(next)
+			return nil
+		}
+		cause = err
+		r.used = append(r.used, next.from)
 		next.Close()
-		return ErrMismatch
 	}
-	if err := r.compareSent(ctx, next, start, at); err != nil {
+	// The one that was only slow is better than nothing.
+	if r.left == "" || errors.Is(err, ErrMismatch) && next != nil || ctx.Err() != nil {
+		return cause
+	}
+	r.used = slices.DeleteFunc(r.used, func(name string) bool { return name == r.left })
+	r.left = ""
+	if next, err = r.openNext(ctx, r.used); err != nil {
+		return cause
+	}
+	if err := r.follows(ctx, next, start, at); err != nil {
 		next.Close()
 		return err
 	}
+	r.follow(next)
+	return nil
+}
+
+// follows returns nil if what another reader has is the same blob, as far as it has gone out.
+func (r *Reader) follows(ctx context.Context, next *Reader, start, at int64) error {
+	if next.Size != r.Size {
+		return ErrMismatch
+	}
+	return r.compareSent(ctx, next, start, at)
+}
+
+// follow makes the reader read from where next does.
+func (r *Reader) follow(next *Reader) {
 	r.release()
 	r.t, r.file, r.done, r.stream, r.from, r.why = next.t, next.file, next.done, next.stream, next.from, next.why
 	if r.t != nil {
@@ -46,7 +68,18 @@ func (r *Reader) replace(ctx context.Context, cause error, start, at, end int64)
 		r.wants = next.wants
 		r.t.readers[slices.Index(r.t.readers, next)] = r
 	}
-	return nil
+}
+
+// openNext opens the blob anew, without some upstreams.
+func (r *Reader) openNext(ctx context.Context, without []string) (*Reader, error) {
+	if len(r.all.candidates(r.want, without)) == 0 {
+		return nil, ErrMismatch
+	}
+	next, err := r.all.open(ctx, r.want, without)
+	if errors.Is(err, ErrStored) {
+		return r.all.stored(r.want)
+	}
+	return next, err
 }
 
 // compareSent compares what has gone out with what another upstream sends.

@@ -35,6 +35,10 @@ func (t *transfer) ended(c *conn, err error, canceled bool) {
 		t.mu.Unlock()
 		t.fail(err)
 		return
+	case t.isOutpaced(err):
+		t.mu.Unlock()
+		t.fail(err)
+		return
 	case errors.As(err, &single):
 		t.all.single.add(t.from)
 		t.single = true

@@ -56,7 +56,9 @@ type Source interface {
 	Upstreams() []string
 
 	// Open asks for a range. The error is an UnsatisfiableError if the blob has nothing of it, and
-	// wraps ErrNoConnection if the upstream has as many connections as it may.
+	// wraps ErrNoConnection if the upstream has as many connections as it may. If a Read of the body
+	// fails with an error that has the method Outpaced() (rate, other float64), another upstream sends
+	// so many bytes in a second, and this one so few.
 	Open(ctx context.Context, r Range, o Options) (Part, error)
 }
 

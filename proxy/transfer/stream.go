@@ -19,6 +19,7 @@ type stream struct {
 	all  *Transfers
 	want Want
 	used []string // upstreams not to ask any more
+	left string   // one of them, which was only slow
 
 	from   string // the upstream; empty: any
 	size   int64  // -1: unknown
@@ -166,14 +167,19 @@ func (m *stream) cloneSum() hash.Hash {
 	return nil
 }
 
-// another condemns the upstream that was read, and reports whether there is another one.
+// another condemns the upstream that was read, and reports whether there is another one. If none was,
+// all that are left were asked in vain.
 func (m *stream) another() bool {
 	m.close()
-	m.all.condemned.add(condemnedKey(m.want.Digest, m.from))
-	m.used = append(m.used, m.from)
+	if m.from == "" {
+		m.used = append(m.used, m.want.Source.Upstreams()...)
+	} else {
+		m.all.condemned.add(condemnedKey(m.want.Digest, m.from))
+		m.used = append(m.used, m.from)
+	}
 	m.from = ""
 	m.resumes = 0
-	return len(m.all.candidates(m.want, m.used)) > 0
+	return len(m.all.candidates(m.want, m.used)) > 0 || m.comeBack()
 }
 
 // copySized delivers up to end. The last bytes of a whole blob are delivered when it is verified.
@@ -263,6 +269,9 @@ func (m *stream) next(ctx context.Context, b []byte, end int64) (int, error) {
 			return 0, err
 		}
 		m.fresh = 0
+		if m.leave(err) {
+			continue
+		}
 		if m.resumes++; m.resumes > maxResumes {
 			broken := &brokenError{m.read, err}
 			if !m.another() {

@@ -298,7 +298,7 @@ func (t *transfer) close(commit bool) {
 			if t.partial.Commit() == nil && t.want.Stored != nil { // what cannot be stored is fetched again
 				t.want.Stored(t.from)
 			}
-		case errors.Is(err, ErrMismatch), t.size < 0:
+		case errors.Is(err, ErrMismatch), isSlow(err), t.size < 0:
 			t.partial.Discard()
 		default:
 			if err == nil || errors.Is(err, errClosed) {

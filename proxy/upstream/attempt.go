@@ -25,8 +25,21 @@ type attempt struct {
 
 // run asks the upstream. What it responds is an error if it is passed over for another upstream.
 func (a *attempt) run(ctx context.Context, r Request) {
+	if r.rival == nil {
+		a.ask(ctx, r)
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	if a.ask(ctx, r); a.err != nil {
+		cancel()
+		return
+	}
+	a.resp.Body = a.upstream.metered(a.resp.Body, cancel, r.rival)
+}
+
+func (a *attempt) ask(ctx context.Context, r Request) {
 	a.resp, a.err = a.upstream.Do(ctx, r) //nolint:bodyclose // the caller of Pool.Do or discard closes it
-	a.took = time.Since(a.started)
+	a.took = a.upstream.now().Sub(a.started)
 	if a.err == nil {
 		if passed := a.upstream.passedOver(a.resp); passed != nil {
 			a.resp, a.err = nil, passed
@@ -36,7 +49,7 @@ func (a *attempt) run(ctx context.Context, r Request) {
 
 // begin runs an attempt in the background. end is called when it is over.
 func begin(ctx context.Context, r Request, u *Upstream, end func()) *attempt {
-	a := &attempt{upstream: u, started: time.Now(), done: make(chan struct{})}
+	a := &attempt{upstream: u, started: u.now(), done: make(chan struct{})}
 	ctx, a.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(a.done)
@@ -89,7 +102,7 @@ func (q *query) ask(ctx context.Context, u *Upstream, end func()) []*attempt {
 	timed = timed && len(q.turns.pool) > 1
 	r := q.requestTo(u)
 	if !timed || !r.others {
-		a := &attempt{upstream: u, started: time.Now()}
+		a := &attempt{upstream: u, started: u.now()}
 		a.run(ctx, r)
 		end()
 		if timed {
@@ -108,10 +121,16 @@ func (q *query) ask(ctx context.Context, u *Upstream, end func()) []*attempt {
 	return []*attempt{first}
 }
 
-// waitFor waits for an attempt for as long as its upstream usually takes. It reports whether it is
-// over. An upstream that has used up its hedges has longer.
+// waitFor waits for an attempt for as long as its upstream usually takes, and no longer than is slow
+// compared with the next one. It reports whether it is over. An upstream that has used up its hedges has
+// longer.
 func (q *query) waitFor(a *attempt, k kind) bool {
 	usual := a.upstream.pace.usual(k)
+	if v := q.turns.peek(); v != nil {
+		if typical, known := v.pace.typical(k); known {
+			usual = min(usual, max(limitOf(typical), shortestUsual))
+		}
+	}
 	if a.isOverWithin(usual) {
 		return true
 	}

@@ -170,7 +170,7 @@ func TestSlotsAreFreedByWhateverEndsARequest(t *testing.T) {
 	carriers.mu.Lock()
 	defer carriers.mu.Unlock()
 	for _, host := range []string{s.Listener.Addr().String(), elsewhere.Listener.Addr().String()} {
-		if n := carriers.used[host]; n > 0 {
+		if n := carriers.used[host]; n.all > 0 {
 			t.Errorf("%s: %d slots are held by no request", host, n)
 		}
 	}
@@ -231,6 +231,41 @@ func TestTheFirstConnectionForABlobIsNeverRefused(t *testing.T) {
 	}
 }
 
+func TestUntrustedCallersTakeNoSlotOfTrustedOnes(t *testing.T) {
+	s := &slots{max: 2, ahead: 1}
+	at := mustURL("https://registry.test")
+	var held []*slot
+	take := func(r Request) error {
+		got, err := s.take(r, at)
+		if err == nil {
+			held = append(held, got)
+		}
+		return err
+	}
+	for range 5 {
+		if err := take(Request{Untrusted: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := take(Request{Untrusted: true, Separate: true}); !errors.Is(err, ErrNoSlot) {
+		t.Errorf("an untrusted caller has one more than needed: %v", err)
+	}
+	for _, r := range []Request{{Ahead: true}, {Separate: true}} {
+		if err := take(r); err != nil {
+			t.Errorf("slow untrusted callers take the connections of a trusted one: %v", err)
+		}
+	}
+	if err := take(Request{Separate: true}); !errors.Is(err, ErrNoSlot) {
+		t.Errorf("a trusted caller has more than there may be: %v", err)
+	}
+	for _, h := range held {
+		h.release()
+	}
+	if len(s.used) != 0 {
+		t.Errorf("slots are left: %+v", s.used)
+	}
+}
+
 func TestSlotsHoldUnderManyRequestsAtOnce(t *testing.T) {
 	s := &slots{max: 3, ahead: 1}
 	at := mustURL("https://registry.test")
@@ -238,7 +273,7 @@ func TestSlotsHoldUnderManyRequestsAtOnce(t *testing.T) {
 	for n := range 64 {
 		wait.Go(func() {
 			for range 50 {
-				if got, err := s.take(Request{Separate: n%3 == 0, Ahead: n%5 == 0}, at); err == nil {
+				if got, err := s.take(Request{Separate: n%3 == 0, Ahead: n%5 == 0, Untrusted: n%2 == 0}, at); err == nil {
 					got.release()
 				}
 			}

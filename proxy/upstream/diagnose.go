@@ -134,7 +134,11 @@ func (d *diagnoser) failed(err error) bool {
 		return d.broken("host name", &problem.Problem{Code: "name-servers-silent", Text: "the name " + e.Name + " cannot be looked up: " + e.Err, Hint: "check this host's name servers: cat /etc/resolv.conf"})
 	}
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "proxyconnect" {
-		return d.broken("connection", &problem.Problem{Code: "proxy-unreachable", Text: "the HTTP proxy of this host cannot be reached: " + reason(err), Hint: "check the proxy settings: sidemirror status"})
+		text := "the forward proxy cannot be reached: " + reason(err)
+		if ofProxy, ok := errors.AsType[*proxyError](err); ok {
+			text = ofProxy.Error()
+		}
+		return d.broken("connection", &problem.Problem{Code: "proxy-unreachable", Text: text, Hint: "check the proxy settings: sidemirror status"})
 	}
 	if p := certificateProblem(host, err); p != nil {
 		return d.broken("certificate", p)

@@ -33,6 +33,9 @@ func (u *Upstream) explain(ctx context.Context, target *url.URL, err error) erro
 // unreachable returns the error that err, a transport's, means for a request to host.
 func unreachable(host string, err error) *oci.Error {
 	e := &oci.Error{Code: oci.Unavailable, Message: host + " cannot be reached: " + reason(err), Err: auth.Redact(err)}
+	if ofProxy, ok := errors.AsType[*proxyError](err); ok {
+		e.Err = ofProxy // its text is that of the message
+	}
 	if isTimeout(err) {
 		e.Status = http.StatusGatewayTimeout
 		if _, ofProxy := errors.AsType[*proxyError](err); !ofProxy {

@@ -116,15 +116,16 @@ func TestANamespacedMirrorIsToldTheRegistryInEachRequest(t *testing.T) {
 	}
 }
 
+// gone is an address at which no program listens. A port that was just closed may be another test's.
+const gone = "http://127.0.0.1:1"
+
 func TestAnOptionalMirrorsRefusalAndFailureDoNotCount(t *testing.T) {
-	gone := httptest.NewServer(nil)
-	gone.Close()
 	for name, reply := range map[string]http.HandlerFunc{
 		"401": status(401), "403": status(403), "404": status(404), "429": status(429), "500": status(500), "a web page": page, "gone": nil,
 	} {
 		for home, homeStatus := range map[string]int{"the registry has it": 200, "the registry has it not": 404, "the registry refuses": 403} {
 			t.Run(name+" and "+home, func(t *testing.T) {
-				url := gone.URL
+				url := gone
 				if reply != nil {
 					url = newMirror(t, reply).URL
 				}
@@ -216,7 +217,7 @@ func TestASilentMirrorIsStillAskedForWhatTheOthersDoNotHave(t *testing.T) {
 		mirror, home := newMirror(t, nil), newMirror(t, status(404))
 		p := Pool{newUpstream(t, Config{URL: mustURL(mirror.URL), Optional: optional}), newUpstream(t, Config{URL: mustURL(home.URL)})}
 		p[0].pace.base = time.Hour
-		p[0].pace.skip(skipSilent)
+		p[0].pace.skip(skipSilent, ofManifest)
 		resp, _, err := p.Do(t.Context(), anonymous(manifestPath), nil)
 		if want := map[bool]int{false: 200, true: 404}[optional]; err != nil || resp.StatusCode != want {
 			t.Fatalf("optional %v: %v, %v", optional, resp, err)
@@ -307,11 +308,9 @@ func waitUntil(t *testing.T, is func() bool) {
 }
 
 func TestA404DoesNotCountWhileAnotherUpstreamIsOutOfReachUnlessThatOneIsOptional(t *testing.T) {
-	gone := httptest.NewServer(nil)
-	gone.Close()
 	for _, optional := range []bool{false, true} {
 		p := Pool{
-			newUpstream(t, Config{URL: mustURL(gone.URL), Optional: optional}),
+			newUpstream(t, Config{URL: mustURL(gone), Optional: optional}),
 			newUpstream(t, Config{URL: mustURL(newMirror(t, status(404)).URL)}),
 		}
 		for _, when := range []string{"it is asked", "it is known to be out of reach"} {

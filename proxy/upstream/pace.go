@@ -1,7 +1,7 @@
 package upstream
 
 import (
-	"fmt"
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +30,10 @@ const (
 
 	// trialLimit is how long such a trial may take.
 	trialLimit = 10 * time.Second
+
+	// firstTruce and longestTruce bound for how long an upstream that was as good is not compared
+	// again. The first one is short: what comes first fills the buffers on the way, and looks fast.
+	firstTruce, longestTruce = time.Second, time.Minute
 )
 
 // kind is what the time to the first byte is counted for.
@@ -41,6 +45,22 @@ const (
 	kinds
 )
 
+// subject is in what an upstream is compared with the next one: in the time to the first byte of a kind,
+// or in the bytes that it sends.
+type subject int
+
+const (
+	ofBytes  = subject(kinds)
+	subjects = ofBytes + 1
+)
+
+// compared is what is known of comparisons.
+type compared struct {
+	running bool
+	until   time.Time // when the outcome no longer counts
+	held    int       // how often in a row it was as good
+}
+
 // skip is why an upstream is skipped.
 type skip int
 
@@ -48,19 +68,25 @@ const (
 	skipNot    skip = iota
 	skipSlow        // it responds later than the next one
 	skipSilent      // it did not respond while the next one did
+	skipThin        // it sends fewer bytes per second than the next one
 )
 
 // pace knows how long an upstream takes to send the first byte, and whether it is skipped for that.
 // It is of use only in a pool of several. Its zero value knows nothing.
 type pace struct {
+	meter meter // of the bodies
+
 	mu    sync.Mutex
 	took  [kinds]samples
 	spent float64 // hedges, less those that its requests allow
 
 	why    skip
+	of     kind      // what it is skipped for
 	until  time.Time // when it is tried again
 	times  int       // that it was skipped, in a row
 	trying bool
+
+	compared [subjects]compared // with the next one
 
 	base time.Duration // for tests; 0 is firstSkip
 }
@@ -82,8 +108,11 @@ func (s *samples) add(d time.Duration) {
 
 // quantile returns the time that a share of the samples does not exceed. ok is false if there are too
 // few.
-func (s *samples) quantile(share float64) (d time.Duration, ok bool) {
-	if len(s.last) < fewest {
+func (s *samples) quantile(share float64) (d time.Duration, ok bool) { return s.of(share, fewest) }
+
+// of is quantile if there are at least so many samples.
+func (s *samples) of(share float64, least int) (d time.Duration, ok bool) {
+	if len(s.last) < least {
 		return 0, false
 	}
 	sorted := slices.Clone(s.last)
@@ -108,6 +137,13 @@ func (p *pace) usual(k kind) time.Duration {
 		return longestUsual
 	}
 	return min(max(d, shortestUsual), longestUsual)
+}
+
+// typical is median for an upstream that was compared and asked for little else.
+func (p *pace) typical(k kind) (d time.Duration, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.took[k].of(0.5, rivalRounds)
 }
 
 // median returns the median time. ok is false if too little is known.
@@ -135,8 +171,9 @@ func (p *pace) skipped() skip {
 	return p.why
 }
 
-// skip makes the upstream be skipped. It reports whether it was not before.
-func (p *pace) skip(why skip) bool {
+// skip makes the upstream be skipped for what it did with requests of a kind. It reports whether it was
+// not before.
+func (p *pace) skip(why skip, of kind) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.why != skipNot {
@@ -145,60 +182,75 @@ func (p *pace) skip(why skip) bool {
 	if time.Since(p.until) > longestSkip { // it was well for long enough
 		p.times = 0
 	}
-	p.why = why
+	p.why, p.of = why, of
 	p.rest()
 	return true
 }
 
 // rest sets when the upstream is tried again. p.mu is held.
 func (p *pace) rest() {
-	base := p.base
-	if base == 0 {
-		base = firstSkip
-	}
-	p.until = time.Now().Add(min(base<<min(p.times, 8), longestSkip))
+	p.until = time.Now().Add(min(cmp.Or(p.base, firstSkip)<<min(p.times, 8), longestSkip))
 	p.times++
 }
 
-// due reports whether the upstream is skipped and should be tried again now. The caller must do so and
-// call tried.
-func (p *pace) due() bool {
+// due reports whether the upstream is skipped for requests of a kind and should be tried again now, and
+// why it is. The caller must try it and call tried.
+func (p *pace) due(k kind) (why skip, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.why == skipNot || p.trying || time.Now().Before(p.until) {
-		return false
+	if p.why == skipNot || p.of != k || p.trying || time.Now().Before(p.until) {
+		return skipNot, false
 	}
 	p.trying = true
-	return true
+	return p.why, true
 }
 
-// tried records how a trial went: well if the upstream responded within the limit. It reports whether
-// the upstream is skipped no more.
-func (p *pace) tried(k kind, took time.Duration, well bool) bool {
+// tried records how a trial went. It reports whether the upstream is skipped no more.
+func (p *pace) tried(v verdict) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.trying = false
-	if !well {
+	switch v {
+	case undecided:
+		p.until = time.Now().Add(firstTruce)
+		return false
+	case slower:
 		p.rest()
 		return false
 	}
 	p.why, p.until = skipNot, time.Now()
 	p.took = [kinds]samples{}
-	p.took[k].add(took)
 	return true
 }
 
-// SkippedError is why an upstream is skipped for a while.
-type SkippedError struct {
-	Upstream, Other string // as [Upstream.Host] returns them
-	Took, Usual     time.Duration
-	Silent          bool // it has not responded at all
+// compare reports whether the upstream should be compared with the next one now. The caller must do so
+// and call settle.
+func (p *pace) compare(s subject) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := &p.compared[s]
+	if c.running || time.Now().Before(c.until) {
+		return false
+	}
+	c.running = true
+	return true
 }
 
-// Error implements error.
-func (e *SkippedError) Error() string {
-	if e.Silent {
-		return fmt.Sprintf("no response after %s, while %s responded", e.Took.Round(time.Millisecond), e.Other)
+// settle records the outcome of a comparison. The next one follows the later, the more often in a row
+// the upstream was as good.
+func (p *pace) settle(s subject, v verdict) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := &p.compared[s]
+	c.running = false
+	wait := firstTruce
+	switch v {
+	case asGood:
+		wait = min(cmp.Or(p.base, firstTruce)<<min(c.held, 8), longestTruce)
+		c.held++
+	case slower:
+		wait = cmp.Or(p.base, firstSkip)
+		c.held = 0
 	}
-	return fmt.Sprintf("it takes %s to respond, and %s takes %s", e.Took.Round(time.Millisecond), e.Other, e.Usual.Round(time.Millisecond))
+	c.until = time.Now().Add(wait)
 }

@@ -93,41 +93,46 @@ func TestTheUsualTimeIsTheNinetiethPercentileWithinBounds(t *testing.T) {
 func TestASkippedMirrorIsTriedLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p pace
-		if !p.skip(skipSilent) || p.skip(skipSlow) {
+		if !p.skip(skipSilent, ofBlob) || p.skip(skipSlow, ofBlob) {
 			t.Fatal("the first reason counts")
 		}
 		var waits []time.Duration
 		for range 9 {
 			started := time.Now()
-			for !p.due() {
+			for !isDue(&p) {
 				time.Sleep(time.Second)
 			}
-			if p.due() {
+			if isDue(&p) {
 				t.Fatal("it is tried twice at once")
 			}
 			waits = append(waits, time.Since(started))
-			p.tried(ofBlob, time.Second, false)
+			p.tried(slower)
 		}
 		for i, want := range []time.Duration{5, 10, 20, 40, 80, 160, 300, 300, 300} {
 			if waits[i] != want*time.Second {
 				t.Fatalf("it is tried after %v", waits)
 			}
 		}
-		if !p.tried(ofBlob, time.Millisecond, true) || p.skipped() != skipNot {
+		if !p.tried(asGood) || p.skipped() != skipNot {
 			t.Error("it is skipped after a good trial")
 		}
 		// Soon after that it waits for long again; after a long time, it does not.
-		p.skip(skipSlow)
+		p.skip(skipSlow, ofBlob)
 		if left := time.Until(p.until); left != longestSkip {
 			t.Errorf("skipped again for %s", left)
 		}
-		p.tried(ofBlob, time.Millisecond, true)
+		p.tried(asGood)
 		time.Sleep(2 * longestSkip)
-		p.skip(skipSlow)
+		p.skip(skipSlow, ofBlob)
 		if left := time.Until(p.until); left != firstSkip {
 			t.Errorf("skipped after a long time for %s", left)
 		}
 	})
+}
+
+func isDue(p *pace) bool {
+	_, due := p.due(ofBlob)
+	return due
 }
 
 // isResting reports whether no trial is under way.

@@ -22,7 +22,8 @@ type Pool []*Upstream
 // an optional upstream counts only if no other one says anything.
 //
 // If an upstream is later than it usually is, the next one is asked as well, and the first good
-// response counts. One that is slower than the next one is skipped for a while.
+// response counts. One that is slower than the next one is skipped for a while. A Read of a blob's body
+// fails with a [*SkippedError] if the upstream turns out to send it more slowly than the next one would.
 func (p Pool) Do(ctx context.Context, r Request, as func(*Upstream) Identity) (*http.Response, *Upstream, error) {
 	q := &query{Request: r, as: as, turns: newTurns(ctx, p, r.Patient), started: time.Now()}
 	q.tryAgain()
@@ -65,6 +66,9 @@ func (q *query) requestTo(u *Upstream) Request {
 	r.others, r.elapsed = q.turns.more() || u.pace.skipped() == skipSilent, time.Since(q.started)
 	if q.as != nil {
 		r.Identity = q.as(u)
+	}
+	if len(q.turns.pool)+len(q.Others) > 1 && r.blob() != "" {
+		r.rival = q.rivalOf(u)
 	}
 	return r
 }

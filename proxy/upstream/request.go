@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -50,17 +51,28 @@ type Request struct {
 	// others, the error is [ErrNoSlot].
 	Ahead bool
 
+	// Untrusted says that the caller is. Its connections take none of those that others may have.
+	Untrusted bool
+
 	// Target, if not nil, is where earlier requests for the same blob were redirected.
 	Target *Target
 
+	// Others are upstreams that are not asked, and have the blob too: what one sends slowly is compared
+	// with them.
+	Others Pool
+
 	Identity
 
-	others  bool          // another upstream can be asked after this one
-	elapsed time.Duration // while others were asked
+	rival   func() (rival, bool) // with what a blob's rate is compared; nil: with nothing
+	others  bool                 // another upstream can be asked after this one
+	elapsed time.Duration        // while others were asked
 }
 
 // firstByte is the Range of a request that only wants to know the length.
 const firstByte = "bytes=0-0"
+
+// firstBytes is the Range of a request that measures how fast a blob comes.
+var firstBytes = fmt.Sprintf("bytes=0-%d", sampleSize-1)
 
 // blob returns the digest of the blob whose body r asks for, "" if it asks for no such body.
 func (r Request) blob() digest.Digest {

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"net/http"
 	"time"
 )
 
@@ -13,6 +12,9 @@ func (q *query) learn(k kind, a *attempt) {
 	}
 	a.upstream.pace.add(k, a.took)
 	q.compare(k)
+	if a.good() {
+		q.suspect(a.upstream, k, a.took)
+	}
 }
 
 // compare skips the upstreams that are slower than the next one.
@@ -26,7 +28,7 @@ func (q *query) compare(k kind) {
 		took, known := u.pace.median(k)
 		other, otherKnown := v.pace.median(k)
 		if known && otherKnown && took > limitOf(other) {
-			u.skip(skipSlow, &SkippedError{Upstream: u.label, Other: v.label, Took: took, Usual: other})
+			u.skip(skipSlow, k, &SkippedError{Upstream: u.label, Other: v.label, Took: took, Usual: other})
 		}
 	}
 }
@@ -38,18 +40,19 @@ func limitOf(other time.Duration) time.Duration {
 
 // lost records that an attempt has not responded although v has, which was asked later.
 func (q *query) lost(k kind, late *attempt, v *Upstream) {
-	u, waited := late.upstream, time.Since(late.started)
+	u, waited := late.upstream, late.upstream.now().Sub(late.started)
 	u.pace.add(k, waited)
 	if waited >= longestUsual {
-		u.skip(skipSilent, &SkippedError{Upstream: u.label, Other: v.label, Took: waited, Silent: true})
+		u.skip(skipSilent, k, &SkippedError{Upstream: u.label, Other: v.label, Took: waited, Silent: true})
 		return
 	}
 	q.compare(k)
+	q.suspect(u, k, waited)
 }
 
-// skip makes the pool skip u for a while.
-func (u *Upstream) skip(why skip, err *SkippedError) {
-	if u.pace.skip(why) {
+// skip makes the pool skip u for a while, for what it did with requests of a kind.
+func (u *Upstream) skip(why skip, k kind, err *SkippedError) {
+	if u.pace.skip(why, k) {
 		u.reportSkip(err)
 	}
 }
@@ -60,42 +63,44 @@ func (u *Upstream) reportSkip(err error) {
 	}
 }
 
-// tryAgain asks the upstreams that have been skipped for long enough for what q asks for, in the
-// background and without its body. No client waits for that.
+// tryAgain tries the upstreams that have been skipped for long enough for requests like q, in the
+// background. No client waits for that.
 func (q *query) tryAgain() {
 	p := q.turns.pool
 	k, timed := q.kind()
 	if len(p) == 1 || !timed {
 		return
 	}
-	for i, u := range p {
-		if u.health.isDown() || !u.pace.due() {
+	for _, u := range p {
+		if u.health.isDown() {
 			continue
 		}
-		limit := longestUsual
-		if i+1 < len(p) {
-			if other, known := p[i+1].pace.median(k); known {
-				limit = limitOf(other)
-			}
+		why, due := u.pace.due(k)
+		if !due {
+			continue
 		}
-		r := q.requestTo(u)
-		if !u.inBackground(func() { u.try(r, k, limit) }) {
+		against, _ := q.rivalOf(u)()
+		if !u.inBackground(func() { u.try(why, k, against) }) {
 			return
 		}
 	}
 }
 
-// try asks a skipped upstream. It is skipped no more if it responds within the limit.
-func (u *Upstream) try(r Request, k kind, limit time.Duration) {
+// try tries a skipped upstream. It is skipped no more if it does as well as the next one.
+func (u *Upstream) try(why skip, k kind, against rival) {
 	ctx, cancel := context.WithTimeout(u.life, trialLimit)
 	defer cancel()
-	r.Method, r.Header = http.MethodHead, r.Header.Clone()
-	r.Header.Del("Range")
-	r.Target, r.HeaderTimeout, r.Patient = nil, trialLimit, false
-	a := &attempt{upstream: u, started: time.Now()}
-	a.run(ctx, r)
-	a.discard()
-	if u.pace.tried(k, a.took, a.err == nil && a.took <= limit) {
+	limit := longestUsual
+	if against.upstream != nil {
+		if other, known := against.upstream.pace.typical(k); known {
+			limit = limitOf(other)
+		}
+	}
+	_, v := u.keepsWithin(ctx, against.mine, k, limit)
+	if why == skipThin && v == asGood && against.upstream != nil {
+		_, v = u.compareRates(ctx, against, 0)
+	}
+	if u.pace.tried(v) {
 		u.reportSkip(nil)
 	}
 }

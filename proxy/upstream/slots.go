@@ -26,23 +26,45 @@ var ErrNoSlot = errors.New("as many connections as may be made to the host are i
 // carriers counts the bodies of the whole process, since registries share hosts.
 var carriers = slots{max: maxCarriers, ahead: maxAhead}
 
-// slots counts the bodies of blobs that come in, for each host.
+// slots counts the bodies of blobs that come in, for each host. Untrusted callers, who may read as slowly
+// as they want, take none of those that trusted callers may have.
 type slots struct {
 	max, ahead int
 
 	mu        sync.Mutex
-	used      map[string]int
+	used      map[string]bodies
 	multiplex map[string]bool // hosts that serve shared connections by HTTP/2
 }
 
 // maxMultiplex bounds the hosts of which that is remembered.
 const maxMultiplex = 1024
 
+// bodies are how many come in from a host.
+type bodies struct{ all, trusted int }
+
+// count counts n bodies more.
+func (b bodies) count(n int, untrusted bool) bodies {
+	b.all += n
+	if !untrusted {
+		b.trusted += n
+	}
+	return b
+}
+
+// against returns how many count against one more.
+func (b bodies) against(untrusted bool) int {
+	if untrusted {
+		return b.all
+	}
+	return b.trusted
+}
+
 // slot is the right to one body.
 type slot struct {
-	of   *slots
-	host string
-	once sync.Once
+	of        *slots
+	host      string
+	untrusted bool
+	once      sync.Once
 
 	// own means that the body must not share a connection. By HTTP/2 all bodies of a host would
 	// come in on one, and engines, which speak HTTP/1.1, would have one for each without
@@ -60,15 +82,15 @@ func (s *slots) take(r Request, u *url.URL) (*slot, error) {
 		most = s.ahead
 	}
 	used := s.used[key]
-	if (r.Ahead || r.Separate) && used >= most {
+	if (r.Ahead || r.Separate) && used.against(r.Untrusted) >= most {
 		return nil, &oci.Error{Code: oci.Unavailable, Message: u.Host + " has no connection free", Err: ErrNoSlot}
 	}
 	if s.used == nil {
-		s.used = map[string]int{}
+		s.used = map[string]bodies{}
 	}
-	s.used[key]++
-	own := s.multiplex[key] && used > 0 && used < s.max
-	return &slot{of: s, host: key, own: own}, nil
+	s.used[key] = used.count(1, r.Untrusted)
+	own := s.multiplex[key] && used.all > 0 && used.against(r.Untrusted) < s.max
+	return &slot{of: s, host: key, untrusted: r.Untrusted, own: own}, nil
 }
 
 func hostKey(u *url.URL) string { return strings.ToLower(u.Hostname()) + ":" + portOf(u) }
@@ -96,7 +118,8 @@ func (s *slot) release() {
 	s.once.Do(func() {
 		s.of.mu.Lock()
 		defer s.of.mu.Unlock()
-		if s.of.used[s.host]--; s.of.used[s.host] == 0 {
+		left := s.of.used[s.host].count(-1, s.untrusted)
+		if s.of.used[s.host] = left; left.all == 0 {
 			delete(s.of.used, s.host)
 		}
 	})

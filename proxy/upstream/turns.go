@@ -73,6 +73,14 @@ func (t *turns) find() (*Upstream, func(), bool) {
 	return nil, nil, false
 }
 
+// peek returns the upstream that comes next if none is skipped or out of reach; nil if there is none.
+func (t *turns) peek() *Upstream {
+	if t.at < len(t.pool) && !t.pool[t.at].health.isDown() && t.pool[t.at].pace.skipped() == skipNot {
+		return t.pool[t.at]
+	}
+	return nil
+}
+
 // left returns the upstreams that were not asked, except optional ones.
 func (t *turns) left() (left Pool) {
 	for _, u := range t.away {

@@ -81,6 +81,7 @@ type Config struct {
 	// For tests; 0 and nil mean what the constants and the system say.
 	resolver                   *net.Resolver
 	bodyPause, headerOfSeveral time.Duration
+	now                        func() time.Time
 }
 
 // Adopted is how the engines of the host reach a registry, by their own files.
@@ -128,6 +129,7 @@ type Upstream struct {
 	realmHealth health // of a token server on another host
 	pace        pace
 	skipChanged func(err error) // may be nil
+	now         func() time.Time
 	holds       holds
 	logins      logins
 
@@ -150,10 +152,13 @@ func New(c Config) (*Upstream, error) {
 	if c.Observer == nil {
 		c.Observer = observe.Nothing{}
 	}
+	if c.now == nil {
+		c.now = time.Now
+	}
 	u := &Upstream{
 		observer: c.Observer, registry: c.Registry.Name,
 		url: c.base(), prefix: c.prefix(), address: c.described().Address(), name: c.described().Name(), label: c.label(),
-		optional: c.Optional, skipChanged: c.SkipChanged, userAgent: c.UserAgent,
+		optional: c.Optional, skipChanged: c.SkipChanged, now: c.now, userAgent: c.UserAgent,
 		health:      health{changed: c.Changed, longest: longestBackoff},
 		realmHealth: health{longest: longestRealmBackoff},
 		bodyPause:   cmp.Or(c.bodyPause, BodyPause),

@@ -24,6 +24,10 @@ const (
 	// idleLife, when their limits are as new.
 	maxAddresses = 65_536
 	idleLife     = time.Minute
+
+	// maxActive bounds the requests of all addresses at a time. By HTTP/2 the connections that a site may
+	// have could bring a hundred times as many, from the many networks that one IPv6 host may have.
+	maxActive = 4096
 )
 
 // address is what one address has used of its limits. The mutex of the Site guards it, apart from
@@ -53,13 +57,17 @@ func (a *address) limit(l Limits) {
 
 // enter counts a request of v's address.
 func (s *Site) enter(v *Visit, limits Limits) error {
+	crowded := &oci.Error{Code: oci.Unavailable, Status: http.StatusServiceUnavailable, Message: "too many visitors ask at the moment"}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.active >= maxActive {
+		return crowded
+	}
 	now := s.now()
 	a := s.addresses[v.from]
 	if a == nil {
 		if !s.roomForAddress(now) {
-			return &oci.Error{Code: oci.Unavailable, Status: http.StatusServiceUnavailable, Message: "too many visitors ask at the moment"}
+			return crowded
 		}
 		a = &address{}
 		a.limit(limits)
@@ -80,6 +88,7 @@ func (s *Site) enter(v *Visit, limits Limits) error {
 		}
 	}
 	a.active++
+	s.active++
 	v.site, v.address = s, a
 	v.bytes, v.fills = a.bytes, a.fills
 	return nil
@@ -116,6 +125,7 @@ func (s *Site) leave(a *address) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.active--
+	s.active--
 	a.last = s.now()
 }
 

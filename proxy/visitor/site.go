@@ -54,6 +54,7 @@ type Site struct {
 
 	mu        sync.Mutex
 	addresses map[netip.Prefix]*address
+	active    int // requests under way
 }
 
 // New returns a Site that admits no visitor until Configure is called.

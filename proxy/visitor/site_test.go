@@ -3,6 +3,7 @@ package visitor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -217,6 +218,32 @@ func TestRequestsAtATimeAreLimited(t *testing.T) {
 	under[2].Leave()
 	if got := status(s, from("198.51.100.7")); got != 200 {
 		t.Errorf("when all have ended: %d", got)
+	}
+}
+
+// One IPv6 host may have 65,536 networks, and a connection of HTTP/2 a hundred requests.
+func TestRequestsOfAllVisitorsAtATimeAreLimited(t *testing.T) {
+	s, _ := siteOf(Settings{Allow: prefixes("::/0"), Limits: Limits{Connections: 256}})
+	var visits []*Visit
+	for i := range maxActive {
+		v, err := s.Admit(from(fmt.Sprintf("2001:db8:0:%x::1", i%64)))
+		if err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		visits = append(visits, v)
+	}
+	if got := status(s, from("2001:db8:1::1")); got != http.StatusServiceUnavailable {
+		t.Errorf("one more: %d", got)
+	}
+	for _, v := range visits {
+		v.Leave()
+		v.Leave()
+	}
+	if s.active != 0 {
+		t.Errorf("%d requests count as under way", s.active)
+	}
+	if got := status(s, from("2001:db8:1::1")); got != http.StatusOK {
+		t.Errorf("after the others: %d", got)
 	}
 }
 

@@ -62,11 +62,11 @@ func TestASecondUpstreamGoesOnWhereTheFirstCannot(t *testing.T) {
 					}
 				}, first, second)
 				r.whole("the first client", big)
-				calls, _ := first.counts()
+				calls := first.fetches()
 				r.whole("the next client", big)
 				// An upstream that fails in passing may be asked again.
 				lasting := strings.Contains(what, "again and again") || strings.Contains(what, "wrong last")
-				if again, _ := first.counts(); again != calls && (lasting || cache == "") {
+				if again := first.fetches(); again != calls && (lasting || cache == "") {
 					t.Errorf("the next client's pull asked the first upstream %d times more", again-calls)
 				}
 			})
@@ -113,9 +113,9 @@ func TestAPullAfterWrongBytesIsServedByTheNextUpstream(t *testing.T) {
 					}
 				}, first, second)
 				r.neverWrong("the first client", r.get(big), big)
-				calls, _ := first.counts()
+				calls := first.fetches()
 				r.whole("the next client", big)
-				if again, _ := first.counts(); again != calls {
+				if again := first.fetches(); again != calls {
 					t.Errorf("the next client's pull asked the first upstream %d times more", again-calls)
 				}
 			})

@@ -97,6 +97,7 @@ type upstream struct {
 
 	mu    sync.Mutex
 	calls int
+	looks int // of them, those that compare it with another upstream, which come if it was late
 	now   int
 	most  int // at once
 	blobs map[string]quirky.Blob
@@ -122,6 +123,9 @@ func (u *upstream) intercept(part quirky.Part, w http.ResponseWriter, r *http.Re
 	c := newCall(w, r, u, b)
 	u.mu.Lock()
 	u.calls++
+	if asked := r.Header.Get("Range"); asked == "bytes=0-0" || asked == "bytes=0-1048575" {
+		u.looks++
+	}
 	u.now++
 	u.most = max(u.most, u.now)
 	c.number, c.at = u.calls, u.now
@@ -160,6 +164,13 @@ func (u *upstream) counts() (calls, most int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.calls, u.most
+}
+
+// fetches returns how many blob requests came to fetch the blob.
+func (u *upstream) fetches() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.calls - u.looks
 }
 
 // wanted is the part of the blob that is asked for.
