@@ -34,8 +34,8 @@ var bundled = []struct {
 	{"status.json", false, []string{"sidemirror", "status", "--json"}},
 	{"plan.json", false, []string{"sidemirror", "plan", "--json"}},
 	{"config.toml", true, []string{"sidemirror", "config", "show"}},
-	{"units.txt", true, []string{"systemctl", "--no-pager", "--full", "status", "sidemirror.socket", "sidemirror-site.socket", "sidemirror.service", "sidemirror-hosts.service"}},
-	{"journal.txt", true, []string{"journalctl", "--no-pager", "--lines=2000", "--unit=sidemirror.socket", "--unit=sidemirror-site.socket", "--unit=sidemirror.service", "--unit=sidemirror-hosts.service"}},
+	{"units.txt", true, []string{"systemctl", "--no-pager", "--full", "status", "sidemirror.socket", "sidemirror-site.socket", "sidemirror-site-http.socket", "sidemirror.service", "sidemirror-hosts.service"}},
+	{"journal.txt", true, []string{"journalctl", "--no-pager", "--lines=2000", "--unit=sidemirror.socket", "--unit=sidemirror-site.socket", "--unit=sidemirror-site-http.socket", "--unit=sidemirror.service", "--unit=sidemirror-hosts.service"}},
 	{"kernel.txt", true, []string{"uname", "--all"}},
 	{"os-release.txt", true, []string{"cat", "/etc/os-release"}},
 }
