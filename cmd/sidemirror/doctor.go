@@ -14,6 +14,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/doctor"
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -117,6 +118,7 @@ func (f *hostFlags) examination(ctx context.Context) (*doctor.Examination, error
 	e := &doctor.Examination{File: now.File, Configuration: now.problems, Registries: want.Registries, Plan: plan}
 	if h.Root == "/" {
 		e.Reported = readState().Problems
+		e.Unreported = unix.Access(state.File, unix.R_OK)
 		report := proxycheck.Check(ctx, plan.Mirror, sdnotify.Units{}, now.problems...).Detailed(e.Reported)
 		e.Reported = slices.DeleteFunc(e.Reported, func(p *problem.Problem) bool { return !slices.Contains(report.Problems, p) })
 		e.Proxy = &report

@@ -97,6 +97,9 @@ type Examination struct {
 	Proxy    *proxycheck.Report
 	Reported []*problem.Problem
 
+	// Unreported is why it is not known what the daemon reports; nil if it is.
+	Unreported error
+
 	// Try makes an engine pull an image and remove it. It is nil if no engine may be asked.
 	Try func(ctx context.Context, engine, reference string) error
 
@@ -145,7 +148,11 @@ func (e *Examination) service(ctx context.Context) Chain {
 	}
 	if c.check("service", "responds at "+e.Proxy.Address, slices.DeleteFunc(slices.Clone(e.Proxy.Problems), known)) || e.Proxy.Answers {
 		ofDisk := func(p *problem.Problem) bool { return strings.HasPrefix(string(p.Code), "cache-") }
-		c.check("own report", "the daemon reports no problem", slices.DeleteFunc(slices.Clone(e.Reported), ofDisk))
+		if e.Unreported != nil {
+			c.add(Link{Name: "own report", State: Skipped, Text: unasked(e.Unreported)})
+		} else {
+			c.check("own report", "the daemon reports no problem", slices.DeleteFunc(slices.Clone(e.Reported), ofDisk))
+		}
 		e.disk(ctx, &c, slices.DeleteFunc(slices.Clone(e.Reported), func(p *problem.Problem) bool { return !ofDisk(p) }))
 	}
 	return c
