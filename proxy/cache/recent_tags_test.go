@@ -39,8 +39,9 @@ func TestATagInMemoryFollowsItsRecord(t *testing.T) {
 	meaning := func(dgst digest.Digest) Meaning {
 		return Meaning{Digest: dgst, MediaType: manifestType, Seen: time.Now()}
 	}
-	for name, test := range map[string]struct {
-		change func(t *testing.T, path string, d, other *Dir) error
+	type change func(t *testing.T, path string, d, other *Dir) error
+	tests := map[string]struct {
+		change change
 		want   digest.Digest // "" if the tag is not known then
 	}{
 		"nothing happens": {func(*testing.T, string, *Dir, *Dir) error { return nil }, old},
@@ -75,14 +76,22 @@ func TestATagInMemoryFollowsItsRecord(t *testing.T) {
 		"the record is cut off": {func(_ *testing.T, path string, _, _ *Dir) error {
 			return os.Truncate(filepath.Join(path, tagPath(alpine, "3")), 10)
 		}, ""},
-	} {
+	}
+	type both struct {
+		path     string
+		d, other *Dir
+	}
+	dirs := map[string]both{} // all at first, since each record takes a while to be held
+	for name := range tests {
+		path := t.TempDir()
+		dirs[name] = both{path, openAt(t, path, Limits{}), openAt(t, path, Limits{})}
+		if err := dirs[name].d.SetTag(alpine, "3", meaning(old)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			path := t.TempDir()
-			d, other := openAt(t, path, Limits{}), openAt(t, path, Limits{})
-			if err := d.SetTag(alpine, "3", meaning(old)); err != nil {
-				t.Fatal(err)
-			}
+			path, d, other := dirs[name].path, dirs[name].d, dirs[name].other
 			heldInMemory(t, d, alpine, "3")
 			if err := test.change(t, path, d, other); err != nil {
 				t.Fatal(err)
