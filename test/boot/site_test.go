@@ -242,6 +242,35 @@ func TestSiteIsServedThoughAnotherProgramHasPort80(t *testing.T) {
 		m.siteServes(t, ca)
 		enabled(t, "enabled enabled")
 	})
+	m.step("the program that has port 443 is a reverse proxy", func(t testing.TB) {
+		m.run("systemctl stop sidemirror.service " + units + " && systemctl start web80.socket web443.socket && systemctl start sidemirror.service")
+		m.run("sidemirror site enable docker.example.com --behind-proxy --trusted-proxy 127.0.0.1 --listen 127.0.0.1:8305")
+		enabled(t, "disabled disabled")
+		m.eventually("the site is served there", func() error {
+			out, err := m.try(`bash -c 'exec 3<>/dev/tcp/127.0.0.1/8305; printf "GET /v2/ HTTP/1.0\r\nHost: docker.example.com\r\nX-Forwarded-For: 10.77.0.9\r\nX-Forwarded-Proto: https\r\n\r\n" >&3; cat <&3'`)
+			if err == nil && !strings.Contains(out, "https://docker.example.com/v2/auth") {
+				err = fmt.Errorf("the response is\n%s", out)
+			}
+			return err
+		})
+		if out := m.run("sidemirror site status"); !strings.Contains(out, "127.0.0.1:8305") {
+			t.Errorf("site status prints\n%s", out)
+		}
+		m.run("systemctl stop web80.socket web443.socket && sidemirror site disable && " + enable)
+		m.siteServes(t, ca)
+		enabled(t, "enabled enabled")
+	})
+	m.step("both are taken at a restart", func(t testing.TB) {
+		m.run("systemctl stop sidemirror.service " + units + " && systemctl start web80.socket web443.socket && systemctl start sidemirror.service")
+		m.run("docker pull --quiet library/alpine")
+		m.eventually("status has the problem", func() error {
+			out, err := m.try("sidemirror status")
+			if err == nil || !strings.Contains(out, "port 443 is taken by ") {
+				return fmt.Errorf("it prints\n%s", out)
+			}
+			return nil
+		})
+	})
 }
 
 // A former version had both ports in one unit.
