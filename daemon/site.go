@@ -306,13 +306,16 @@ func (s *site) httpsPort() string {
 func (s *site) problems() []*problem.Problem {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.configured() || s.closed {
+	if s.closed {
 		return nil
+	}
+	if !s.configured() {
+		return s.unopened()
 	}
 	if len(s.wrong) > 0 {
 		s.follow()
 	}
-	list := slices.Clone(s.wrong)
+	list := append(slices.Clone(s.wrong), s.withoutPlain()...)
 	if len(s.names) == 0 {
 		list = append(list, &problem.Problem{
 			Code: "site-without-name", Text: "the site has no name, and refuses every request",

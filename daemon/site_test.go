@@ -153,6 +153,32 @@ func TestSiteAddressThatIsTakenIsOpenedWhenItIsFree(t *testing.T) {
 	wantAnswer(t, taken.Addr().String(), "site")
 }
 
+// systemd opened nothing, as when another program has the port, and site.listen is not set.
+func TestSiteThatIsConfiguredAndHasNoSocketIsAProblem(t *testing.T) {
+	const hosts = "[registry.'docker.io']\nhosts = ['" + siteName + "']\n"
+	for text, want := range map[string]int{
+		"":                                   0,
+		hosts:                                0, // as for callers of this host by that name
+		"[site]\nacme_accept_terms = true\n": 0,
+		hosts + "[site]\nallow = ['10.0.0.0/8']\n":          0,
+		hosts + "[site]\nacme_accept_terms = true\n":        1,
+		hosts + "[site]\ntls = 'off'\n":                     1,
+		hosts + "[site]\ncert = '/a.pem'\nkey = '/a.key'\n": 1,
+	} {
+		d := newDaemon(config.Source{}, io.Discard)
+		d.work = t.Context()
+		d.site.set(mustLoad(t, text), handover.Handover{})
+		list := d.site.problems()
+		if len(list) != want || want > 0 && (list[0].Code != "site-not-served" || list[0].Hint == "") || d.site.report() != nil {
+			t.Errorf("%q: %v", text, list)
+		}
+		d.site.close()
+		if list := d.site.problems(); len(list) != 0 {
+			t.Errorf("%q: after the end: %v", text, list)
+		}
+	}
+}
+
 func TestCallersOfTheSiteAreMarked(t *testing.T) {
 	own, at := freeAddr(t), freeAddr(t)
 	marked := make(chan bool, 1)

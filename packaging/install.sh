@@ -23,7 +23,7 @@ share=$PREFIX/share
 config=/etc/sidemirror/config.toml
 folders=$share/sidemirror/installed-folders
 tab=$(printf '\t')
-units='sidemirror.socket sidemirror-site.socket sidemirror.service sidemirror-hosts.service'
+units='sidemirror.socket sidemirror-site.socket sidemirror-site-http.socket sidemirror.service sidemirror-hosts.service'
 
 fail() {
 	echo "packaging/install.sh: $*" >&2

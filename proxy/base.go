@@ -95,7 +95,11 @@ func (p *Proxy) serveToken(w *response, r *request) error {
 			return err
 		}
 	}
-	return relayToken(w, r, reg, in)
+	status := 0
+	return p.guarded(w, in.Fingerprint(), func() (err error) {
+		status, err = relayToken(w, r, reg, in)
+		return err
+	}, func(error) (right, known bool) { return tookLogin(status) })
 }
 
 // withoutLogin responds to a client that needs no login of its own, because the daemon has one for
@@ -121,20 +125,20 @@ func (p *Proxy) withoutLogin(w *response, r *request, reg *registry, in auth.Tok
 	return true, writeToken(w, auth.NoLogin())
 }
 
-// relayToken asks the upstream and passes its answer on.
-func relayToken(w *response, r *request, reg *registry, in auth.TokenRequest) error {
+// relayToken asks the upstream and passes its answer on, of which it returns the status.
+func relayToken(w *response, r *request, reg *registry, in auth.TokenRequest) (status int, err error) {
 	if len(reg.home()) == 0 {
-		return &oci.Error{Code: oci.NotFound, Message: "none of this registry's upstreams is the registry itself, so a login of its clients is sent to none of them"}
+		return 0, &oci.Error{Code: oci.NotFound, Message: "none of this registry's upstreams is the registry itself, so a login of its clients is sent to none of them"}
 	}
 	as := func(*upstream.Upstream) upstream.Identity {
 		return upstream.Identity{Certificate: r.caller.Trusted}
 	}
 	relayed, u, err := reg.home().Relay(observe.WithSpan(r.http.Context(), r.span), in, as)
 	if err != nil {
-		return err
+		return oci.AsError(err).Upstream, err
 	}
 	w.line.answeredBy(u)
-	return writeToken(w, relayed)
+	return relayed.Status, writeToken(w, relayed)
 }
 
 // writeToken sends the response of a token server.

@@ -84,7 +84,9 @@ func (p *Proxy) serve(w *response, r *http.Request) error {
 	if isTestImage(req) {
 		return serveTestImage(w, req)
 	}
-	err = p.afterRefusal(req, handlers[asked.Kind](p, w, req))
+	err = p.guarded(w, req.password(), func() error {
+		return p.afterRefusal(req, handlers[asked.Kind](p, w, req))
+	}, tookPassword)
 	return withUnread(err, req.caller.Unread())
 }
 

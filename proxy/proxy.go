@@ -50,6 +50,7 @@ type Proxy struct {
 	freshness Freshness
 	inquiries *inquiries
 	refusals  *refusals
+	guesses   *access.Guesses
 	prefetch  *prefetch.Prefetcher // nil: off
 	shared    *shared.Store        // nil: nothing is shared with other hosts
 	public    public
@@ -104,6 +105,7 @@ func New(c Config) (*Proxy, error) {
 		freshness: c.Freshness,
 		inquiries: newInquiries(c.Freshness.Timeout),
 		refusals:  &refusals{},
+		guesses:   access.NewGuesses(),
 		log:       c.Log,
 		accessLog: c.AccessLog,
 		observer:  c.Observer,

@@ -34,8 +34,8 @@ var bundled = []struct {
 	{"status.json", false, []string{"sidemirror", "status", "--json"}},
 	{"plan.json", false, []string{"sidemirror", "plan", "--json"}},
 	{"config.toml", true, []string{"sidemirror", "config", "show"}},
-	{"units.txt", true, []string{"systemctl", "--no-pager", "--full", "status", "sidemirror.socket", "sidemirror-site.socket", "sidemirror.service", "sidemirror-hosts.service"}},
-	{"journal.txt", true, []string{"journalctl", "--no-pager", "--lines=2000", "--unit=sidemirror.socket", "--unit=sidemirror-site.socket", "--unit=sidemirror.service", "--unit=sidemirror-hosts.service"}},
+	{"units.txt", true, []string{"systemctl", "--no-pager", "--full", "status", "sidemirror.socket", "sidemirror-site.socket", "sidemirror-site-http.socket", "sidemirror.service", "sidemirror-hosts.service"}},
+	{"journal.txt", true, []string{"journalctl", "--no-pager", "--lines=2000", "--unit=sidemirror.socket", "--unit=sidemirror-site.socket", "--unit=sidemirror-site-http.socket", "--unit=sidemirror.service", "--unit=sidemirror-hosts.service"}},
 	{"kernel.txt", true, []string{"uname", "--all"}},
 	{"os-release.txt", true, []string{"cat", "/etc/os-release"}},
 }
@@ -59,19 +59,32 @@ func withoutSecrets(text []byte) []byte {
 	return text
 }
 
-// writeBundle writes a compressed tar file for a report of a bug: the examination, and what this
-// program and systemd say about the host. It does not overwrite a file.
-func (f *hostFlags) writeBundle(ctx context.Context, path string, found examined) (err error) {
+// createBundle creates the file of a bundle. It does not overwrite one.
+func createBundle(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return &problem.Problem{Code: "file-exists", Path: path, Text: "exists already", Hint: "give --bundle another name"}
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil, &problem.Problem{Code: "file-exists", Path: path, Text: "exists already", Hint: "give --bundle another name"}
+	case err != nil:
+		return nil, fmt.Errorf("making a bundle: %w", err)
 	}
-	if err != nil {
-		return fmt.Errorf("making a bundle: %w", err)
+	return file, nil
+}
+
+// discard closes and removes the file of a bundle that is not written, if there is one.
+func discard(file *os.File) {
+	if file != nil {
+		_ = file.Close()
+		_ = os.Remove(file.Name())
 	}
+}
+
+// writeBundle writes a compressed tar file for a report of a bug: the examination, and what this
+// program and systemd say about the host.
+func (f *hostFlags) writeBundle(ctx context.Context, file *os.File, found examined) (err error) {
 	defer func() {
 		if err = errors.Join(err, file.Close()); err != nil {
-			_ = os.Remove(path)
+			discard(file)
 			err = fmt.Errorf("writing the bundle: %w", err)
 		}
 	}()

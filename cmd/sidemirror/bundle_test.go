@@ -36,9 +36,22 @@ func TestABundleOverwritesNoFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, stderr, code := invoke(t, "doctor", "--root", root, "--bundle", file)
+	stdout, stderr, code := invoke(t, "doctor", "--root", root, "--bundle", file)
+	if stdout != "" {
+		t.Errorf("it has examined the host first:\n%s", stdout)
+	}
 	if after, err := os.ReadFile(file); code != 1 || err != nil || string(after) != "mine" {
 		t.Errorf("exit code %d, %v, %q", code, err, after)
 	}
 	wants(t, stderr, "exists already")
+}
+
+func TestABundleThatIsNotWrittenLeavesNoFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "b.tar.gz")
+	if _, _, code := invoke(t, "doctor", "--root", filepath.Join(t.TempDir(), "none"), "--bundle", file); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	if _, err := os.Stat(file); !os.IsNotExist(err) {
+		t.Errorf("the file is left: %v", err)
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/sidemirror/sidemirror/daemon/doctor"
 	"github.com/sidemirror/sidemirror/daemon/proxycheck"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
+	"github.com/sidemirror/sidemirror/daemon/state"
 	"github.com/sidemirror/sidemirror/hostconfig"
 	"github.com/sidemirror/sidemirror/internal/problem"
 )
@@ -49,8 +50,16 @@ The exit code is 0 if no link is broken, and 1 if one is.`,
   sudo sidemirror doctor --json | jq '.chains[].links[].problems[]'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var file *os.File
+			if bundle != "" {
+				var err error
+				if file, err = createBundle(bundle); err != nil {
+					return err
+				}
+			}
 			e, err := f.examination(cmd.Context())
 			if err != nil {
+				discard(file)
 				return err
 			}
 			p := newPrinter(cmd.OutOrStdout())
@@ -62,8 +71,8 @@ The exit code is 0 if no link is broken, and 1 if one is.`,
 			for _, c := range found.Chains {
 				found.OK = found.OK && c.Sound()
 			}
-			if bundle != "" {
-				if err := f.writeBundle(cmd.Context(), bundle, found); err != nil {
+			if file != nil {
+				if err := f.writeBundle(cmd.Context(), file, found); err != nil {
 					return err
 				}
 			}
@@ -109,6 +118,7 @@ func (f *hostFlags) examination(ctx context.Context) (*doctor.Examination, error
 	e := &doctor.Examination{File: now.File, Configuration: now.problems, Registries: want.Registries, Plan: plan}
 	if h.Root == "/" {
 		e.Reported = readState().Problems
+		e.Unreported = unix.Access(state.File, unix.R_OK)
 		report := proxycheck.Check(ctx, plan.Mirror, sdnotify.Units{}, now.problems...).Detailed(e.Reported)
 		e.Reported = slices.DeleteFunc(e.Reported, func(p *problem.Problem) bool { return !slices.Contains(report.Problems, p) })
 		e.Proxy = &report

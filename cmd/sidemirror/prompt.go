@@ -83,7 +83,7 @@ func (p prompt) password(fromStdin bool) (credential.Secret, error) {
 	// Remove one line ending, as echo and editors write it. Other white space may belong to the password.
 	password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
 	if password == "" {
-		return credential.Secret{}, errors.New("the password is empty")
+		return credential.Secret{}, errors.New("the password is empty; with --password-stdin it comes from standard input, as in --password-stdin <FILE")
 	}
 	return credential.NewSecret(password), nil
 }

@@ -32,6 +32,7 @@ type siteFlags struct {
 	email, directory, ca     string
 	cert, key                string
 	allow, trustedProxies    []string
+	listen                   []string
 	asJSON                   bool
 }
 
@@ -57,15 +58,18 @@ ports 443 and 80. The names must lead to this host.
 
 Let's Encrypt issues the certificates, if you agree to its terms with --accept-terms, or
 another ACME server that --acme-directory names. With --cert and --key you bring your own.
-With --behind-proxy sidemirror serves plain HTTP at port 80, to a reverse proxy that has
-the certificate; its address must be in --trusted-proxy.
+With --behind-proxy sidemirror serves plain HTTP to a reverse proxy that has the
+certificate; its address must be in --trusted-proxy. If the proxy is on this host and has
+port 443 itself, let sidemirror use another port with --listen.
 
 Without --allow, hosts in the private networks of this host may ask. Every line that this
 command writes is marked, and "site disable" removes exactly these. To change something,
 run the command again with all names and flags. Users that "site user" has added stay.`,
 		Example: `  sudo sidemirror site enable docker.example.com --accept-terms
   sudo sidemirror site enable docker.example.com ghcr.example.com=ghcr.io \
-    --accept-terms --allow 10.0.0.0/8`,
+    --accept-terms --allow 10.0.0.0/8
+  sudo sidemirror site enable docker.example.com --behind-proxy \
+    --trusted-proxy 127.0.0.1 --listen 127.0.0.1:8305`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return misused(cmd, errors.New("name the domain, as docker.example.com"))
@@ -77,6 +81,7 @@ run the command again with all names and flags. Users that "site user" has added
 			if err != nil {
 				return misused(cmd, err)
 			}
+			s.ownPorts = len(f.listen) > 0
 			return s.enable(cmd.Context(), settings)
 		},
 	}
@@ -88,6 +93,7 @@ run the command again with all names and flags. Users that "site user" has added
 	cmd.Flags().StringVar(&f.key, "key", "", "the `file` with its key")
 	cmd.Flags().BoolVar(&f.behindProxy, "behind-proxy", false, "serve plain HTTP to a reverse proxy")
 	cmd.Flags().StringSliceVar(&f.trustedProxies, "trusted-proxy", nil, "the `network` of a reverse proxy whose headers count")
+	cmd.Flags().StringSliceVar(&f.listen, "listen", nil, "an `address` to serve at, such as 127.0.0.1:8305, instead of ports 443 and 80")
 	cmd.Flags().StringSliceVar(&f.allow, "allow", nil, "a `network` whose hosts may ask")
 	addJSON(cmd, &f.asJSON)
 	return cmd
@@ -131,6 +137,7 @@ func (f siteFlags) settings(args []string) ([]siteconfig.Setting, error) {
 		add(key, *value, *value != "")
 	}
 	add("allow", f.allow, len(f.allow) > 0)
+	add("listen", f.listen, len(f.listen) > 0)
 	add("trusted_proxies", f.trustedProxies, len(f.trustedProxies) > 0)
 	first := len(registries)
 	slices.SortStableFunc(list[first:], func(a, b siteconfig.Setting) int { return strings.Compare(a.Key, b.Key) })

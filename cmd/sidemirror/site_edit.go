@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/sidemirror/sidemirror/daemon"
 	"github.com/sidemirror/sidemirror/daemon/config"
+	"github.com/sidemirror/sidemirror/daemon/listener"
 	"github.com/sidemirror/sidemirror/daemon/sdnotify"
 	"github.com/sidemirror/sidemirror/daemon/siteconfig"
 	"github.com/sidemirror/sidemirror/internal/durable"
@@ -25,6 +28,9 @@ type siteEdit struct {
 	out     io.Writer
 	json    bool
 	systemd func(file string) bool // reports whether it runs the proxy with that file
+
+	// ownPorts says that the proxy opens the addresses of the site, and not systemd.
+	ownPorts bool
 }
 
 // siteChange is what "sidemirror site enable --json" and "site disable --json" print. docs/json.md
@@ -50,26 +56,83 @@ func (s siteEdit) enable(ctx context.Context, settings []siteconfig.Setting) err
 	}
 	done.Names = c.SiteNames()
 	if s.systemd(done.File) {
-		switch err := (sdnotify.Units{}).EnableSite(ctx); {
-		case errors.Is(err, sdnotify.ErrNoSiteUnit):
-			done.Notes = append(done.Notes, &problem.Problem{
-				Code: "site-unit-missing", Text: "the file is written, and no unit opens the ports", Err: err,
-				Hint: "set listen in [site] of " + done.File,
-			})
-		case err != nil:
-			return &problem.Problem{
-				Code: "site-unit-failed", Text: done.File + " is written, and the ports could not be opened", Err: err,
-				Hint: "systemctl status " + sdnotify.SiteUnit + "; to use other ports: systemctl edit " + sdnotify.SiteUnit,
-			}
-		default:
-			done.Unit = sdnotify.SiteUnit
+		if err := s.open(ctx, &done, c); err != nil {
+			return err
 		}
 	}
 	lines := []string{done.File + " is written: " + strings.Join(done.Names, ", ")}
-	if done.Unit != "" {
+	switch {
+	case s.ownPorts:
+		lines = append(lines, "sidemirror serves at "+joined(c.Site.Listen), "to serve there after a boot before an engine has pulled: sudo systemctl add-wants multi-user.target "+sdnotify.ProxyUnit)
+	case done.Unit != "":
 		lines = append(lines, "systemd has opened the ports of "+done.Unit)
 	}
 	return s.print(done, append(lines, "to see the certificates: sudo sidemirror site status", "to undo it: sudo sidemirror site disable"))
+}
+
+// open lets systemd open the ports of the site; or close them, if the proxy opens its own.
+func (s siteEdit) open(ctx context.Context, done *siteChange, c *config.Config) error {
+	if s.ownPorts {
+		return s.close(ctx, done)
+	}
+	plain, err := sdnotify.Units{}.EnableSite(ctx)
+	switch {
+	case errors.Is(err, sdnotify.ErrNoSiteUnit):
+		done.Notes = append(done.Notes, &problem.Problem{
+			Code: "site-unit-missing", Text: "the file is written, and no unit opens the ports", Err: err,
+			Hint: "set listen in [site] of " + done.File,
+		})
+		return nil
+	case err != nil:
+		return unopened(done.File, err)
+	}
+	done.Unit = sdnotify.SiteUnit
+	if by := listener.TakenBy(allAddresses(80)); !plain && by != "" && c.Site.TLS != "off" {
+		done.Notes = append(done.Notes, daemon.PlainHTTPTaken(by))
+	}
+	return nil
+}
+
+// close lets systemd close the ports of the site.
+func (s siteEdit) close(ctx context.Context, done *siteChange) error {
+	changed, err := sdnotify.Units{}.DisableSite(ctx)
+	if err != nil {
+		return &problem.Problem{
+			Code: "site-unit-failed", Text: done.File + " is changed, and the ports of systemd could not be closed", Err: err,
+			Hint: "systemctl disable --now " + sdnotify.SiteUnit + " " + sdnotify.SiteHTTPUnit,
+		}
+	}
+	if changed {
+		done.Unit = sdnotify.SiteUnit
+	}
+	return nil
+}
+
+// joined returns addresses with commas between them.
+func joined(addrs []netip.AddrPort) string {
+	texts := make([]string, len(addrs))
+	for i, addr := range addrs {
+		texts[i] = addr.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
+// allAddresses returns the port at all addresses of this host, as the units of the site open it.
+func allAddresses(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
+}
+
+// unopened returns the problem that systemd could not open the port of the site.
+func unopened(file string, err error) *problem.Problem {
+	p := &problem.Problem{
+		Code: "site-unit-failed", Text: file + " is written, and the ports could not be opened", Err: err,
+		Hint: "systemctl status " + sdnotify.SiteUnit + "; to use another port: systemctl edit " + sdnotify.SiteUnit,
+	}
+	if by := listener.TakenBy(allAddresses(443)); by != "" {
+		p.Text = file + " is written, and the site is not served: port 443 is taken " + by
+		p.Hint = "end that program, and run this again; or let it be a reverse proxy, with --behind-proxy and --listen"
+	}
+	return p
 }
 
 func (s siteEdit) disable(ctx context.Context) error {
@@ -78,15 +141,8 @@ func (s siteEdit) disable(ctx context.Context) error {
 		return err
 	}
 	if s.systemd(done.File) {
-		changed, err := sdnotify.Units{}.DisableSite(ctx)
-		if err != nil {
-			return &problem.Problem{
-				Code: "site-unit-failed", Text: done.File + " is as it was before, and the ports could not be closed", Err: err,
-				Hint: "systemctl disable --now " + sdnotify.SiteUnit,
-			}
-		}
-		if changed {
-			done.Unit = sdnotify.SiteUnit
+		if err := s.close(ctx, &done); err != nil {
+			return err
 		}
 	}
 	lines := []string{"there is nothing of \"site enable\" in " + done.File}

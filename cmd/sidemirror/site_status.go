@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -81,19 +82,34 @@ type siteReport struct {
 // failure returns the error of a command whose exit code is 1, if there is something wrong.
 func (r siteReport) failure() error {
 	switch {
-	case r.Site == nil:
+	case r.Site == nil && len(r.Problems) == 0:
 		return &problem.Problem{Code: "site-off", Text: "no site is served", Hint: "sudo sidemirror site enable NAME --accept-terms"}
-	case len(r.Problems) > 0:
+	case slices.ContainsFunc(r.Problems, func(p health.Problem) bool { return p.Severity > health.Note }):
 		return exitSilently(exitFailed)
 	}
 	return nil
 }
 
 func (r siteReport) write(w io.Writer, now time.Time) error {
-	if r.Site == nil {
-		return nil
-	}
 	p := newPrinter(w)
+	if r.Site != nil {
+		r.writeSite(p, now)
+	}
+	for i, found := range r.Problems {
+		if r.Site != nil || i > 0 {
+			p.printf("\n")
+		}
+		if found.Severity == health.Note {
+			p.printf("note: %s\n", printable(found.Error()))
+		} else {
+			p.paint(red, printable(found.Error()))
+		}
+		p.printf("hint: %s\n", printable(found.Hint))
+	}
+	return p.err
+}
+
+func (r siteReport) writeSite(p *printer, now time.Time) {
 	p.printf("%-12s  %s\n", "names", printable(strings.Join(r.Site.Names, ", ")))
 	p.printf("%-12s  %s\n", "addresses", strings.Join(r.Site.Addresses, ", "))
 	if r.Site.TLS == "off" {
@@ -112,10 +128,4 @@ func (r siteReport) write(w io.Writer, now time.Time) error {
 				c.NotAfter.UTC().Format(time.RFC3339), left, printable(c.Issuer))
 		}
 	}
-	for _, found := range r.Problems {
-		p.printf("\n")
-		p.paint(red, printable(found.Error()))
-		p.printf("hint: %s\n", printable(found.Hint))
-	}
-	return p.err
 }

@@ -54,6 +54,7 @@ func TestSiteIsEnabledAndDisabled(t *testing.T) {
 		{"docker.example.com", "ghcr.example.com=ghcr.io", "--accept-terms", "--allow", "10.0.0.0/8"},
 		{"docker.example.com", "--cert", "/etc/ssl/a.pem", "--key", "/etc/ssl/a.key"},
 		{"docker.example.com", "--behind-proxy", "--trusted-proxy", "127.0.0.1", "--trusted-proxy", "fd00::/8"},
+		{"docker.example.com", "--behind-proxy", "--trusted-proxy", "127.0.0.1", "--listen", "127.0.0.1:8305,[::1]:8305"},
 		{"a.example.com", "b.example.com", "--accept-terms", "--email", "a@example.com", "--acme-directory", "https://ca.example/dir", "--acme-ca", "/ca.pem"},
 	} {
 		done, err := editSite(t, file, args...)
@@ -231,6 +232,7 @@ func TestSiteThatCannotBeServedLeavesTheFileAsItIs(t *testing.T) {
 		"is not a host name":           {"docker_.example-.com", "c.example.com=ghcr.io", "--accept-terms"},
 		"is a URL":                     {"https://docker.example.com=ghcr.io", "--accept-terms"},
 		"the certificate has no key":   {"docker.example.com=ghcr.io", "--cert", "/a.pem"},
+		"listen":                       {"docker.example.com=ghcr.io", "--accept-terms", "--listen", "8305"},
 		"is not a network":             {"docker.example.com=ghcr.io", "--accept-terms", "--allow", "everyone"},
 		"where the certificate comes":  {"docker.example.com=ghcr.io"},
 		"by one of --accept-terms":     {"docker.example.com=ghcr.io", "--accept-terms", "--behind-proxy"},

@@ -67,8 +67,13 @@ func (c *Chain) add(l Link) bool {
 	return l.State == Sound
 }
 
-// check appends a link that is broken by each of the problems, and reports whether there is none.
+// check appends a link that is broken by each of the problems, and reports whether there is none. If this
+// user may not read what the link is about, nothing is known of it.
 func (c *Chain) check(name, text string, problems []*problem.Problem) bool {
+	unread := func(p *problem.Problem) bool { return p.Code == "permission-denied" && errors.Is(p, fs.ErrPermission) }
+	if len(problems) > 0 && !slices.ContainsFunc(problems, func(p *problem.Problem) bool { return !unread(p) }) {
+		return c.add(Link{Name: name, State: Skipped, Text: problems[0].Error() + "; " + problems[0].Hint})
+	}
 	if len(problems) > 0 {
 		return c.add(Link{Name: name, State: Broken, Problems: problems})
 	}
@@ -91,6 +96,9 @@ type Examination struct {
 	// problems that the daemon reports itself.
 	Proxy    *proxycheck.Report
 	Reported []*problem.Problem
+
+	// Unreported is why it is not known what the daemon reports; nil if it is.
+	Unreported error
 
 	// Try makes an engine pull an image and remove it. It is nil if no engine may be asked.
 	Try func(ctx context.Context, engine, reference string) error
@@ -140,7 +148,11 @@ func (e *Examination) service(ctx context.Context) Chain {
 	}
 	if c.check("service", "responds at "+e.Proxy.Address, slices.DeleteFunc(slices.Clone(e.Proxy.Problems), known)) || e.Proxy.Answers {
 		ofDisk := func(p *problem.Problem) bool { return strings.HasPrefix(string(p.Code), "cache-") }
-		c.check("own report", "the daemon reports no problem", slices.DeleteFunc(slices.Clone(e.Reported), ofDisk))
+		if e.Unreported != nil {
+			c.add(Link{Name: "own report", State: Skipped, Text: unasked(e.Unreported)})
+		} else {
+			c.check("own report", "the daemon reports no problem", slices.DeleteFunc(slices.Clone(e.Reported), ofDisk))
+		}
 		e.disk(ctx, &c, slices.DeleteFunc(slices.Clone(e.Reported), func(p *problem.Problem) bool { return !ofDisk(p) }))
 	}
 	return c

@@ -109,6 +109,14 @@ func TestEachChainEndsAtItsFirstBrokenLink(t *testing.T) {
 		}, "sidemirror: ok ok ok; docker 1.2.3: ok ok; docker.io: skipped; ghcr.io: skipped", ""},
 		"a caller who is not root": {func(e *Examination) { e.Plan.Notes = wrong("not-root") },
 			"sidemirror: skipped ok ok ok; docker 1.2.3: ok skipped; docker.io: ok; ghcr.io: ok", ""},
+		"a file that the caller may not read": {func(e *Examination) {
+			e.Plan.Engines[0].Problems = []*problem.Problem{{Code: "permission-denied", Path: "/etc/docker/daemon.json", Text: "opening it", Err: fs.ErrPermission, Hint: "run as root"}}
+		}, "sidemirror: ok ok ok; docker 1.2.3: skipped; docker.io: ok; ghcr.io: ok", ""},
+		"a file that the service may not replace": {func(e *Examination) {
+			e.Plan.Engines[0].Problems = []*problem.Problem{{Code: "permission-denied", Text: "belongs to user 7"}}
+		}, "sidemirror: ok ok ok; docker 1.2.3: broken; docker.io: ok; ghcr.io: ok", "permission-denied"},
+		"a report that the caller may not read": {func(e *Examination) { e.Unreported = fs.ErrPermission },
+			"sidemirror: ok ok skipped; docker 1.2.3: ok ok; docker.io: ok; ghcr.io: ok", ""},
 		"another root": {func(e *Examination) { e.Proxy, e.Try, e.Registry = nil, nil, nil },
 			"sidemirror: ok; docker 1.2.3: ok skipped", ""},
 	} {

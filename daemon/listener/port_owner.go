@@ -31,12 +31,31 @@ func ownerOf(addr netip.AddrPort) string {
 		if err != nil || !found {
 			continue
 		}
-		if pid, name := processWith(s.Inode); pid != "" {
-			return fmt.Sprintf(" by %s (process %s)", name, pid)
-		}
-		return fmt.Sprintf(" by a process of user %s (as root, see which: ss -ltnp sport = %d)", portowner.Name(s.UID), addr.Port())
+		return " " + by(s, addr.Port())
 	}
 	return ""
+}
+
+// TakenBy returns which process listens at addr, as "by nginx (process 123)"; "" if none does. Any
+// address of its port takes all addresses.
+func TakenBy(addr netip.AddrPort) string {
+	find := sockdiag.ListenerSocket
+	if addr.Addr().IsUnspecified() {
+		find = func(addr netip.AddrPort) (sockdiag.Socket, bool, error) { return sockdiag.AtPort(addr.Port()) }
+	}
+	s, found, err := find(addr)
+	if err != nil || !found {
+		return ""
+	}
+	return by(s, addr.Port())
+}
+
+// by names the process that has a socket at a port.
+func by(s sockdiag.Socket, port uint16) string {
+	if pid, name := processWith(s.Inode); pid != "" {
+		return fmt.Sprintf("by %s (process %s)", name, pid)
+	}
+	return fmt.Sprintf("by a process of user %s (as root, see which: ss -ltnp sport = %d)", portowner.Name(s.UID), port)
 }
 
 // processWith finds the process that has the socket open.

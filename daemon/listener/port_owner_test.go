@@ -32,3 +32,19 @@ func TestOpenNamesAnAddressThatTheHostDoesNotHave(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestOwnerOfAPortIsFoundAtAnyOfItsAddresses(t *testing.T) {
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	want := fmt.Sprintf("(process %d)", os.Getpid())
+	for addr, taken := range map[string]bool{"[::]": true, "0.0.0.0": true, "127.0.0.1": true, "127.0.0.2": false} {
+		at := netip.MustParseAddrPort(fmt.Sprintf("%s:%d", addr, port))
+		if by := TakenBy(at); strings.HasSuffix(by, want) != taken || !taken && by != "" {
+			t.Errorf("%v is taken %q", at, by)
+		}
+	}
+}

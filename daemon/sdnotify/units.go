@@ -22,10 +22,11 @@ const (
 
 // sidemirror's own units, as its packages name them.
 const (
-	SocketUnit  = "sidemirror.socket"        // holds the proxy's sockets open
-	SiteUnit    = "sidemirror-site.socket"   // holds those of the site open
-	ProxyUnit   = "sidemirror.service"       // runs "sidemirror serve"
-	WatcherUnit = "sidemirror-hosts.service" // runs "sidemirror watch"
+	SocketUnit   = "sidemirror.socket"           // holds the proxy's sockets open
+	SiteUnit     = "sidemirror-site.socket"      // holds that of the site open
+	SiteHTTPUnit = "sidemirror-site-http.socket" // holds that of the site's plain HTTP open
+	ProxyUnit    = "sidemirror.service"          // runs "sidemirror serve"
+	WatcherUnit  = "sidemirror-hosts.service"    // runs "sidemirror watch"
 )
 
 // Units is the systemd of the running host, reached over its own socket, which root can use

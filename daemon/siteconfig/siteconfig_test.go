@@ -126,8 +126,11 @@ func FuzzRemove(f *testing.F) {
 		f.Add([]byte(file))
 	}
 	f.Fuzz(func(t *testing.T, before []byte) {
-		if len(before) > 64<<10 || bytes.Contains(before, []byte(mark)) || toml.Unmarshal(before, new(map[string]any)) != nil {
+		if len(before) > 64<<10 || bytes.Contains(before, []byte(mark)) || bytes.Contains(before, []byte(formerMark)) || toml.Unmarshal(before, new(map[string]any)) != nil {
 			return
+		}
+		if s, found := Users(before); found {
+			t.Errorf("%q has no mark, and %+v was found", before, s)
 		}
 		added, err := Add(before, wanted)
 		if err != nil || toml.Unmarshal(added, new(map[string]any)) != nil {

@@ -309,6 +309,7 @@ var vocabulary = map[language]words{
 		"title guests-port-taken":           "网桥上的端口已被占用",
 		"title guests-too-many":             "网桥过多，部分未提供服务",
 		"title site-not-served":             "未能提供站点服务",
+		"title site-http-taken":             "站点仅通过 https 提供服务",
 		"title site-without-name":           "站点没有域名",
 		"title site-terms":                  "尚未同意 ACME 服务器的服务条款",
 		"title site-certificate-missing":    "站点没有证书",

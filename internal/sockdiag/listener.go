@@ -83,10 +83,34 @@ func unspecified(addr netip.Addr) netip.Addr {
 	return netip.IPv6Unspecified()
 }
 
+// AtPort returns a socket that listens at a port, at any address, in this process's network namespace.
+// One at all addresses comes first.
+func AtPort(port uint16) (s Socket, found bool, err error) {
+	s, found, err = search("/proc/self/net", func(at netip.AddrPort) int {
+		switch {
+		case at.Port() != port:
+			return 0
+		case at.Addr().IsUnspecified():
+			return 2
+		}
+		return 1
+	})
+	if err != nil {
+		err = fmt.Errorf("looking for a listener at port %d: %w", port, err)
+	}
+	return s, found, err
+}
+
 // inTables looks for the listener in the files tcp and tcp6 of a folder. Of several it prefers the
 // one at addr itself, then the one at all addresses of addr's family. An IPv6 socket at all
 // addresses takes IPv4 connections too, unless it has IPV6_V6ONLY, which the table does not tell.
 func inTables(folder string, addr netip.AddrPort) (s Socket, found bool, err error) {
+	return search(folder, func(at netip.AddrPort) int { return match(at, addr) })
+}
+
+// search returns the listener in the files tcp and tcp6 of a folder whose address fits best; one that
+// does not fit has 0.
+func search(folder string, fit func(at netip.AddrPort) int) (s Socket, found bool, err error) {
 	best := 0
 	for _, table := range []string{"tcp", "tcp6"} {
 		f, err := os.Open(folder + "/" + table)
@@ -96,7 +120,7 @@ func inTables(folder string, addr netip.AddrPort) (s Socket, found bool, err err
 			return Socket{}, false, err
 		}
 		err = eachListener(f, func(at netip.AddrPort, listener Socket) {
-			if m := match(at, addr); m > best {
+			if m := fit(at); m > best {
 				best, s = m, listener
 			}
 		})

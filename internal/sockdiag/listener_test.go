@@ -108,10 +108,17 @@ func TestListenerSocketHasTheInodeOfTheDescriptor(t *testing.T) {
 	for source, look := range map[string]func() (Socket, bool, error){
 		"sock_diag": func() (Socket, bool, error) { return here(unmap(addr)) },
 		"/proc":     func() (Socket, bool, error) { return inTables("/proc/self/net", unmap(addr)) },
+		"its port":  func() (Socket, bool, error) { return AtPort(addr.Port()) },
 	} {
 		if s, found, err := look(); err != nil || !found || uint64(s.Inode) != want {
 			t.Errorf("%s: %+v, %v, %v; want the inode %d", source, s, found, err, want)
 		}
+	}
+}
+
+func TestPortThatNoSocketListensAtIsFree(t *testing.T) {
+	if s, found, err := AtPort(free(t)); found || err != nil {
+		t.Errorf("%+v, %v, %v", s, found, err)
 	}
 }
 

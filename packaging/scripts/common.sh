@@ -26,6 +26,9 @@ moved=/run/sidemirror.socket.moved
 # The folder with the journal of the engines' files.
 journal=/var/lib/sidemirror-hosts
 
+# Made before an upgrade from a version whose one unit of the site has both of its ports open.
+site_ports=/run/sidemirror-site.ports
+
 # systemd_runs is sd_booted(3). In most containers and chroots it returns false.
 systemd_runs() {
 	[ -d /run/systemd/system ] && command -v systemctl >/dev/null
@@ -73,6 +76,26 @@ remember_addresses() {
 # forget_addresses ends what remember_addresses began.
 forget_addresses() {
 	rm -f "$previous" "$listening"
+}
+
+# remember_site notes that a site is enabled whose unit has port 80 too, as it had in a former version.
+# Where the administrator has chosen the ports, they stay as they are.
+remember_site() {
+	unit=sidemirror-site.socket
+	rm -f "$site_ports"
+	if command -v systemctl >/dev/null && systemctl --quiet is-enabled "$unit" 2>/dev/null &&
+		grep -qsx 'ListenStream=80' "/usr/lib/systemd/system/$unit" && [ ! -e "/etc/systemd/system/$unit" ] &&
+		! grep -qs '^ListenStream=' "/etc/systemd/system/$unit.d/"*.conf; then
+		: >"$site_ports"
+	fi
+}
+
+# keep_site_port enables the unit that has port 80 now, so that it stays open.
+keep_site_port() {
+	if [ -e "$site_ports" ]; then
+		quiet systemctl --no-reload enable sidemirror-site-http.socket || :
+		rm -f "$site_ports"
+	fi
 }
 
 # only_in prints the lines of $1 that $2 does not have and, if it is given, $3 has.
@@ -190,7 +213,7 @@ first_contact() {
 
 # stop_all comes before give_back: the watcher would write sidemirror's entries again.
 stop_all() {
-	quiet systemctl stop sidemirror-hosts.service sidemirror.socket sidemirror-site.socket sidemirror.service || :
+	quiet systemctl stop sidemirror-hosts.service sidemirror.socket sidemirror-site.socket sidemirror-site-http.socket sidemirror.service || :
 	rm -rf "$moved" "$runtime/sidemirror.socket.d/moved.conf" "$runtime/sidemirror.service.d/moved.conf" \
 		"$runtime/sidemirror-moved.socket" "$runtime/sidemirror-moved.service"
 	rmdir "$runtime/sidemirror.socket.d" "$runtime/sidemirror.service.d" 2>/dev/null || :

@@ -28,6 +28,7 @@ for unit in sidemirror.socket sidemirror-hosts.service; do
 	fi
 done
 
+keep_site_port
 if systemd_runs; then
 	move_addresses
 	quiet systemctl --system daemon-reload || :

@@ -1,3 +1,6 @@
 case $1 in
-upgrade) remember_addresses ;;
+upgrade)
+	remember_addresses
+	remember_site
+	;;
 esac

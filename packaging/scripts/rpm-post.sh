@@ -21,6 +21,7 @@ if command -v restorecon >/dev/null; then
 		[ ! -e "$path" ] || restorecon "$path" 2>/dev/null || :
 	done
 fi
+keep_site_port
 if systemd_runs; then
 	move_addresses
 	quiet systemctl daemon-reload || :

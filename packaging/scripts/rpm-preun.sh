@@ -5,7 +5,7 @@ if [ "$1" -eq 0 ]; then
 		stop_all
 	fi
 	if command -v systemctl >/dev/null; then
-		quiet systemctl --no-reload disable sidemirror.socket sidemirror-site.socket sidemirror-hosts.service || :
+		quiet systemctl --no-reload disable sidemirror.socket sidemirror-site.socket sidemirror-site-http.socket sidemirror-hosts.service || :
 	fi
 	give_back
 fi

@@ -31,6 +31,15 @@ func (in TokenRequest) login() clientLogin {
 // Anonymous reports whether the client sends no login.
 func (in TokenRequest) Anonymous() bool { return in.login() == clientLogin{} }
 
+// Fingerprint returns a short name for the login that the client sends, which reveals nothing of it; it is
+// empty if the client sends none.
+func (in TokenRequest) Fingerprint() string {
+	if in.Anonymous() {
+		return ""
+	}
+	return in.login().key(nil)
+}
+
 // basic returns the login as the value of an Authorization header.
 func (c clientLogin) basic() string {
 	r := http.Request{Header: http.Header{}}

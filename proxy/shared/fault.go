@@ -29,7 +29,7 @@ const (
 )
 
 var hints = map[problem.Code]string{
-	codeUnreachable:  "pulls go on without it",
+	codeUnreachable:  "pulls go on without it; check that it runs, and the endpoint in cache.shared.url",
 	codeRefused:      "check the keys that cache.shared.credentials names, and the policy of the bucket",
 	codeNoBucket:     "create the bucket, or correct cache.shared.url",
 	codeClock:        "set the clock of this host, or of the store: timedatectl",

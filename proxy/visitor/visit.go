@@ -61,6 +61,9 @@ func (v *Visit) Writer(ctx context.Context, w http.ResponseWriter) http.Response
 	return &throttled{w, ctx, v.bytes}
 }
 
+// Network returns the addresses that count as the visitor's own.
+func (v *Visit) Network() netip.Prefix { return v.from }
+
 type visitKey struct{}
 
 // With returns a context for what is done for a visit.

@@ -19,6 +19,7 @@ var installed = map[string]string{
 	"/usr/lib/systemd/system/sidemirror.service":           "-rw-r--r--",
 	"/usr/lib/systemd/system/sidemirror.socket":            "-rw-r--r--",
 	"/usr/lib/systemd/system/sidemirror-site.socket":       "-rw-r--r--",
+	"/usr/lib/systemd/system/sidemirror-site-http.socket":  "-rw-r--r--",
 	"/usr/lib/sysusers.d/sidemirror.conf":                  "-rw-r--r--",
 	"/usr/lib/tmpfiles.d/sidemirror.conf":                  "-rw-r--r--",
 	"/usr/share/bash-completion/completions/sidemirror":    "-rw-r--r--",
@@ -34,6 +35,7 @@ var installed = map[string]string{
 	"/usr/share/man/man8/sidemirror.service.8.gz":          "-rw-r--r--",
 	"/usr/share/man/man8/sidemirror.socket.8.gz":           "-rw-r--r--",
 	"/usr/share/man/man8/sidemirror-site.socket.8.gz":      "-rw-r--r--",
+	"/usr/share/man/man8/sidemirror-site-http.socket.8.gz": "-rw-r--r--",
 	"/usr/share/man/man8/sidemirror-hosts.service.8.gz":    "-rw-r--r--",
 }
 
@@ -94,6 +96,7 @@ func contents(t *testing.T, debs, rpms []format) {
 			"usr/lib/systemd/system/sidemirror.service":          "systemd/sidemirror.service",
 			"usr/lib/systemd/system/sidemirror.socket":           "systemd/sidemirror.socket",
 			"usr/lib/systemd/system/sidemirror-site.socket":      "systemd/sidemirror-site.socket",
+			"usr/lib/systemd/system/sidemirror-site-http.socket": "systemd/sidemirror-site-http.socket",
 			"usr/lib/systemd/system/sidemirror-hosts.service":    "systemd/sidemirror-hosts.service",
 			"usr/lib/sysusers.d/sidemirror.conf":                 "systemd/sidemirror.sysusers",
 			"usr/lib/tmpfiles.d/sidemirror.conf":                 "systemd/sidemirror.tmpfiles",

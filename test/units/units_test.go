@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { harness.Main(m) }
 
 const source = "../../systemd"
 
-var units = []string{"sidemirror.socket", "sidemirror-site.socket", "sidemirror.service", "sidemirror-hosts.service"}
+var units = []string{"sidemirror.socket", "sidemirror-site.socket", "sidemirror-site-http.socket", "sidemirror.service", "sidemirror-hosts.service"}
 
 // run returns a program's output. The program must exist: test/setup.sh installs systemd.
 func run(t *testing.T, name string, args ...string) (string, error) {

@@ -160,6 +160,45 @@ func TestGuessesOfPasswordsAreDelayed(t *testing.T) {
 	r.engineIsServed("meanwhile")
 }
 
+// A registry counts wrong logins for the address that they come from, which is this host's, and may refuse
+// the engines' logins for it.
+func TestGuessesOfARegistrysPasswordsAreDelayed(t *testing.T) {
+	const token = "/v2/auth?service=x&scope=repository:" + private + ":pull"
+	for how, path := range map[string]string{"at the token endpoint": token, "with a request": "/v2/" + private + "/manifests/v1"} {
+		t.Run(how, func(t *testing.T) {
+			r := start(t, "")
+			other := r.bridge.NewGuest("172.30.9.3")
+			const tries = 100
+			delayed := 0
+			r.hub.Forget()
+			for i := range tries {
+				got := r.get(path, "Authorization", basic(robot, fmt.Sprintf("canary-guess-%d", i)))
+				switch got.Status {
+				case http.StatusTooManyRequests:
+					delayed++
+				case http.StatusUnauthorized, http.StatusForbidden:
+				default:
+					t.Fatalf("guess %d: %d %s", i, got.Status, got.Body)
+				}
+			}
+			sent := 0
+			for _, request := range r.hub.All() {
+				if request.Authorization() != "" {
+					sent++
+				}
+			}
+			if delayed == 0 || sent > tries/2 {
+				t.Errorf("of %d guesses %d were delayed, and the registry got %d logins", tries, delayed, sent)
+			}
+			right := r.ask(other, http.MethodGet, token, "Authorization", basic(robot, robotPassword))
+			if right.Status != http.StatusOK {
+				t.Errorf("another host with the right login gets %d: %s", right.Status, right.Body)
+			}
+			r.engineIsServed("after the guesses")
+		})
+	}
+}
+
 func TestHTTP2StreamsThatAreResetOrTooMany(t *testing.T) {
 	r := start(t, "")
 	other := r.bridge.NewGuest("172.30.9.3")

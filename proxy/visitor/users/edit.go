@@ -90,7 +90,7 @@ func Names(path string) ([]string, error) {
 
 // CheckName returns an error if a user cannot have a name.
 func CheckName(name string) error {
-	why := ""
+	var why string
 	switch {
 	case name == "":
 		why = "is empty"
