@@ -371,6 +371,12 @@ func (c *Config) Files() []string {
 	return files
 }
 
+// ListensAlone reports whether the proxy listens at addresses that systemd does not open for it, so
+// that it must run before anything connects.
+func (c *Config) ListensAlone() bool {
+	return len(c.Guests.Networks) > 0 || len(c.Site.Listen)+len(c.Site.HTTPListen)+len(c.Metrics.Listen) > 0
+}
+
 // RunsHelpers reports whether c names a credential helper or a plugin. A credential file may name
 // helpers too.
 func (c *Config) RunsHelpers() bool {

@@ -40,6 +40,7 @@ type fakeHost struct {
 	restarts int
 
 	reopened atomic.Int64
+	started  atomic.Int64
 	sockets  atomic.Pointer[[]netip.AddrPort] // that the service manager opens
 }
 
@@ -72,6 +73,7 @@ func (*fakeHost) Outdated(context.Context, string) (bool, error) { return false,
 func (*fakeHost) Reconfigure(context.Context, string) error      { return errors.New("no such unit") }
 func (*fakeHost) Active(context.Context, string) (bool, error)   { return false, nil }
 func (f *fakeHost) ReopenSockets(context.Context) (bool, error)  { f.reopened.Add(1); return true, nil }
+func (f *fakeHost) StartProxy(context.Context) (bool, error)     { f.started.Add(1); return true, nil }
 func (f *fakeHost) count() int                                   { f.mu.Lock(); defer f.mu.Unlock(); return f.reloads }
 func (f *fakeHost) path(name string) string                      { return filepath.Join(f.root, name) }
 func (f *fakeHost) read(name string) string {

@@ -40,9 +40,10 @@ type Settings struct {
 	// Options are the choices of the command line.
 	Options Options
 
-	// Host is the host whose engines are configured. If its Units have the methods ReopenSockets
-	// and SocketAddresses of [sdnotify.Units], Run opens the proxy's sockets again, and points
-	// engines only at addresses at which systemd opens sockets.
+	// Host is the host whose engines are configured. If its Units have the methods ReopenSockets,
+	// StartProxy and SocketAddresses of [sdnotify.Units], Run opens the proxy's sockets again, starts a
+	// proxy that listens at other addresses too, and points engines only at addresses at which systemd
+	// opens sockets.
 	Host *hostconfig.Host
 
 	// LoggedIn, if not nil, returns the registries that logins make known. LoginFolder is the folder of
@@ -68,6 +69,9 @@ type socketManager interface {
 	// ReopenSockets opens them again if it closed them.
 	ReopenSockets(ctx context.Context) (reopened bool, err error)
 
+	// StartProxy starts the proxy if it does not run although they are open.
+	StartProxy(ctx context.Context) (started bool, err error)
+
 	// SocketAddresses returns where it opens them, none if the proxy does.
 	SocketAddresses(ctx context.Context) ([]netip.AddrPort, error)
 }
@@ -78,8 +82,10 @@ type keeper struct {
 	log       *logrus.Logger
 	toJournal bool
 
-	handover string             // the folder in which the proxy looks for what was found
-	want     *engine.Desired    // nil until a configuration was good
+	handover string          // the folder in which the proxy looks for what was found
+	want     *engine.Desired // nil until a configuration was good
+	alone    bool            // the proxy has to run although nothing connects
+	tasks    sync.WaitGroup
 	loggedIn []string           // the registries that logins make known, as they were found last
 	files    *filewatch.Watcher // the engines' files
 	next     *time.Timer        // of the next pass
@@ -115,17 +121,17 @@ func (k *keeper) run(ctx context.Context) error {
 	k.next = time.NewTimer(safetyPass)
 	defer k.next.Stop()
 
-	var tasks sync.WaitGroup
-	defer tasks.Wait()
+	defer k.tasks.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	tasks.Go(func() { own.Run(ctx) })
-	tasks.Go(func() { k.files.Run(ctx) })
+	k.tasks.Go(func() { own.Run(ctx) })
+	k.tasks.Go(func() { k.files.Run(ctx) })
 
 	k.load(ctx, "the start")
 	k.pass(ctx)
 	k.notify(sdnotify.Ready(k.status))
 	k.openSockets(ctx)
+	k.startProxy(ctx)
 	sockets := time.NewTicker(safetyPass)
 	defer sockets.Stop()
 	retry := time.NewTicker(k.retry)
@@ -169,7 +175,7 @@ func (k *keeper) load(ctx context.Context, why string) bool {
 	}
 	k.refused = ""
 	logging.Configure(k.log, c.Log.Level, c.Log.Format, k.toJournal)
-	k.want, k.handover = &want, c.Engine.HandoverDir
+	k.want, k.handover, k.alone = &want, c.Engine.HandoverDir, c.ListensAlone()
 	log.Info("the configuration is in force")
 	return true
 }
@@ -203,6 +209,7 @@ func (k *keeper) tryAgain(ctx context.Context) {
 	k.pass(ctx)
 	if good {
 		k.openSockets(ctx)
+		k.startProxy(ctx)
 	}
 }
 
@@ -213,6 +220,7 @@ func (k *keeper) reload(ctx context.Context, why string) {
 	k.notify(sdnotify.Ready(k.status))
 	if good {
 		k.openSockets(ctx)
+		k.startProxy(ctx)
 	}
 }
 
@@ -229,6 +237,25 @@ func (k *keeper) openSockets(ctx context.Context) {
 	case reopened && err == nil:
 		k.log.Info("opened the proxy's sockets again, which systemd had closed after failures")
 	}
+}
+
+// startProxy starts a proxy that listens at addresses that systemd does not open for it: after a boot,
+// connections there would be refused until an engine pulls. Only a start and a change of the
+// configuration lead here, so that a proxy that an administrator stops stays down. The job waits for
+// the network, and the watcher does not wait for the job.
+func (k *keeper) startProxy(ctx context.Context) {
+	units, ok := k.settings.Host.Units.(socketManager)
+	if !ok || !k.alone {
+		return
+	}
+	k.tasks.Go(func() {
+		switch started, err := units.StartProxy(ctx); {
+		case err != nil && ctx.Err() == nil:
+			k.log.WithError(err).Warning("cannot start the proxy, which listens at addresses of its own")
+		case started && err == nil:
+			k.log.Info("started the proxy, which listens at addresses of its own")
+		}
+	})
 }
 
 // pass makes the engines' configuration as it is wanted. It reports what is wrong, and the

@@ -205,6 +205,23 @@ func TestSocketsAreReopenedWhenTheConfigurationIsRepaired(t *testing.T) {
 	w.until("a line in the log", func() bool { return strings.Contains(w.log.String(), "sockets again") })
 }
 
+func TestProxyThatListensAtOtherAddressesIsStarted(t *testing.T) {
+	w := watchHost(t, []string{engine.Docker}, nil)
+	for own, start := range map[string]int64{
+		"[guests]\nnetworks = ['docker0']\n": 1, "[metrics]\nlisten = ['127.0.0.1:9305']\n": 1, "[site]\nlisten = ['127.0.0.1:8443']\ntls = 'off'\n[registry.'docker.io']\nhosts = ['docker.example.com']\n": 1,
+		"[cache]\nmax_size = '1GiB'\n": 0,
+	} {
+		before, opened := w.started.Load(), w.reopened.Load()
+		replaceFile(t, w.path("etc/sidemirror/config.toml"), own)
+		w.until("the configuration to be in force", func() bool { return w.reopened.Load() > opened })
+		if start > 0 {
+			w.until("the proxy to be started for "+own, func() bool { return w.started.Load() == before+start })
+		} else if w.started.Load() != before {
+			t.Errorf("%s: the proxy was started", own)
+		}
+	}
+}
+
 func TestRefusedFileIsLoggedOnce(t *testing.T) {
 	w := watchHost(t, []string{engine.Docker}, map[string]string{"etc/docker/daemon.json": "{\n//\n}"})
 	replaceFile(t, w.path("etc/sidemirror/config.toml"), "[registry.'corp.example']\n")

@@ -91,6 +91,20 @@ func startAnew(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<-
 	return c.StartUnitContext(ctx, unit, mode, done)
 }
 
+// StartProxy starts the proxy if it does not run although its sockets are open, and reports whether it
+// did. A proxy that has failed, or whose sockets an administrator stopped, stays as it is.
+func (u Units) StartProxy(ctx context.Context) (started bool, err error) {
+	open, err := u.Active(ctx, SocketUnit)
+	if err != nil || !open {
+		return false, err
+	}
+	state, err := u.property(ctx, ProxyUnit, "Unit", "ActiveState")
+	if err != nil || state != "inactive" {
+		return false, err
+	}
+	return true, u.job(ctx, startLimit, "start", ProxyUnit, (*dbus.Conn).StartUnitContext)
+}
+
 // ProxyStatus returns the status line of the proxy's unit: what it serves and, after
 // semicolons, its problems. It is empty if systemd does not run the proxy.
 func (u Units) ProxyStatus(ctx context.Context) (string, error) {

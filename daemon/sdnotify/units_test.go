@@ -184,6 +184,29 @@ func TestReopenSocketsStartsTheProxyOnlyAfterAFailure(t *testing.T) {
 	}
 }
 
+func TestProxyIsStartedIfItDoesNotRunAndItsSocketsAreOpen(t *testing.T) {
+	for _, c := range []struct {
+		socket, proxy string
+		start         bool
+	}{
+		{"active", "inactive", true}, {"active", "active", false}, {"active", "failed", false}, {"active", "activating", false},
+		{"inactive", "inactive", false}, {"failed", "inactive", false},
+	} {
+		s := &systemd{result: "done", properties: map[string]any{
+			"/org/freedesktop/systemd1/unit/sidemirror_2esocket ActiveState":  c.socket,
+			"/org/freedesktop/systemd1/unit/sidemirror_2eservice ActiveState": c.proxy,
+		}}
+		started, err := Units{s.dial}.StartProxy(t.Context())
+		s.wait.Wait()
+		if err != nil || started != c.start {
+			t.Errorf("%v: %v, %v", c, started, err)
+		}
+		if want := []string{"StartUnit sidemirror.service replace"}; c.start && !slices.Equal(s.asked, want) || !c.start && s.asked != nil {
+			t.Errorf("%v: asked %q", c, s.asked)
+		}
+	}
+}
+
 func TestProxyStatusReturnsTheStatusLineOfTheUnit(t *testing.T) {
 	s := &systemd{properties: map[string]any{"/org/freedesktop/systemd1/unit/sidemirror_2eservice StatusText": "serving; a problem"}}
 	text, err := Units{s.dial}.ProxyStatus(t.Context())
