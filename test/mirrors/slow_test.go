@@ -1,6 +1,7 @@
 package mirrors
 
 import (
+	"context"
 	"errors"
 	"net"
 	"strings"
@@ -55,7 +56,7 @@ func newSlowLine(t *testing.T, to string, wait time.Duration, rate int) string {
 
 // carry passes on what comes on one connection.
 func (s *slowLine) carry(c net.Conn) {
-	server, err := net.Dial("tcp", s.to)
+	server, err := new(net.Dialer).DialContext(context.Background(), "tcp", s.to)
 	if err != nil {
 		_ = c.Close()
 		return
