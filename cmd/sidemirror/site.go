@@ -10,7 +10,6 @@ import (
 
 	"github.com/sidemirror/sidemirror/daemon/config"
 	"github.com/sidemirror/sidemirror/daemon/siteconfig"
-	"github.com/sidemirror/sidemirror/proxy/oci"
 )
 
 func newSiteCommand(g *globals) *cobra.Command {
@@ -78,6 +77,9 @@ run the command again with all names and flags. Users that "site user" has added
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			settings, err := f.settings(args)
+			if err == nil {
+				err = f.checkNames(args, s.knownRegistries())
+			}
 			if err != nil {
 				return misused(cmd, err)
 			}
@@ -113,10 +115,7 @@ func (f siteFlags) settings(args []string) ([]siteconfig.Setting, error) {
 	hosts := map[string][]string{}
 	var registries []string
 	for _, arg := range args {
-		name, registry, named := strings.Cut(arg, "=")
-		if !named {
-			registry = oci.DockerHub
-		}
+		name, registry := siteName(arg)
 		if !slices.Contains(registries, registry) {
 			registries = append(registries, registry)
 		}

@@ -63,7 +63,7 @@ func (s siteEdit) enable(ctx context.Context, settings []siteconfig.Setting) err
 	lines := []string{done.File + " is written: " + strings.Join(done.Names, ", ")}
 	switch {
 	case s.ownPorts:
-		lines = append(lines, "sidemirror serves at "+joined(c.Site.Listen), "to serve there after a boot before an engine has pulled: sudo systemctl add-wants multi-user.target "+sdnotify.ProxyUnit)
+		lines = append(lines, "sidemirror serves at "+joined(c.Site.Listen))
 	case done.Unit != "":
 		lines = append(lines, "systemd has opened the ports of "+done.Unit)
 	}

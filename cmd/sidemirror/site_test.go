@@ -266,3 +266,35 @@ func TestSiteSettingsAreWrittenInTheSameOrder(t *testing.T) {
 		}
 	}
 }
+
+func TestSiteEnableRefusesNamesThatNothingCanBeServedBy(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.toml")
+	for name, want := range map[string]string{
+		"ghcr.io":                       "the registry's own name",
+		"docker.io":                     "the registry's own name",
+		"docker.example.com=gchr.io":    "looks like ghcr.io",
+		"docker":                        "has no domain",
+		"https://docker.example.com/":   "docker.example.com",
+		"docker.example.com=ghcr.io/me": "ghcr.io/me",
+	} {
+		_, err := editSite(t, file, name, "--accept-terms")
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(file); err == nil {
+			t.Fatalf("%s: a file was written", name)
+		}
+	}
+	// Another ACME server, or none, may serve names of a local network; and a registry may have any name.
+	for _, args := range [][]string{{"docker", "--accept-terms", "--acme-directory", "https://ca.example/dir"}, {"docker", "--behind-proxy", "--trusted-proxy", "127.0.0.1"}} {
+		if _, err := editSite(t, file, args...); err != nil {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+	if err := os.WriteFile(file, []byte("[registry.'gchr.io']\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := editSite(t, file, "gchr.example.com=gchr.io", "--accept-terms"); err != nil {
+		t.Error(err)
+	}
+}

@@ -5,8 +5,7 @@ remove)
 	quiet rm -f /etc/systemd/system/sockets.target.wants/sidemirror-site.socket \
 		/etc/systemd/system/sidemirror.service.wants/sidemirror-site.socket \
 		/etc/systemd/system/sockets.target.wants/sidemirror-site-http.socket \
-		/etc/systemd/system/sidemirror.service.wants/sidemirror-site-http.socket \
-		/etc/systemd/system/multi-user.target.wants/sidemirror.service || :
+		/etc/systemd/system/sidemirror.service.wants/sidemirror-site-http.socket || :
 	if systemd_runs; then
 		quiet systemctl --system daemon-reload || :
 	fi

@@ -246,13 +246,16 @@ func TestSiteIsServedThoughAnotherProgramHasPort80(t *testing.T) {
 		m.run("systemctl stop sidemirror.service " + units + " && systemctl start web80.socket web443.socket && systemctl start sidemirror.service")
 		m.run("sidemirror site enable docker.example.com --behind-proxy --trusted-proxy 127.0.0.1 --listen 127.0.0.1:8305")
 		enabled(t, "disabled disabled")
-		m.eventually("the site is served there", func() error {
+		served := func() error {
 			out, err := m.try(`bash -c 'exec 3<>/dev/tcp/127.0.0.1/8305; printf "GET /v2/ HTTP/1.0\r\nHost: docker.example.com\r\nX-Forwarded-For: 10.77.0.9\r\nX-Forwarded-Proto: https\r\n\r\n" >&3; cat <&3'`)
 			if err == nil && !strings.Contains(out, "https://docker.example.com/v2/auth") {
 				err = fmt.Errorf("the response is\n%s", out)
 			}
 			return err
-		})
+		}
+		m.eventually("the site is served there", served)
+		m.reboot()
+		m.eventually("the site is served after a boot, although no engine has pulled", served)
 		if out := m.run("sidemirror site status"); !strings.Contains(out, "127.0.0.1:8305") {
 			t.Errorf("site status prints\n%s", out)
 		}
