@@ -97,6 +97,7 @@ func (m *machine) toSite() (ca *pebble.Server, enable string) {
 	m.t.Helper()
 	m.run("ip link add site0 type bridge && ip address add " + onSite + "/24 dev site0 && ip link set site0 up")
 	m.write("/etc/hosts", siteHosts(), 0o644)
+	m.run("systemctl restart docker.service") // Go's resolver remembers the former file for five seconds
 	ca = m.startPebble()
 	authority, err := os.ReadFile(ca.CA)
 	if err != nil {
