@@ -2,10 +2,14 @@ package harness
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Mount mounts a file system of kind at a folder until the end of the test. Another test's namespace
@@ -19,9 +23,14 @@ func Mount(t *testing.T, source, kind, options string) (folder string) {
 	if err := syscall.Mount(source, folder, kind, 0, options); err != nil {
 		t.Fatalf("mounting a %s: %v", kind, err)
 	}
+	var stat syscall.Stat_t
+	if err := syscall.Stat(folder, &stat); err != nil {
+		t.Fatal(err)
+	}
+	device := fmt.Sprintf(" %d:%d ", unix.Major(stat.Dev), unix.Minor(stat.Dev))
 	t.Cleanup(func() {
 		err := syscall.Unmount(folder, 0)
-		if errors.Is(err, syscall.EBUSY) {
+		if errors.Is(err, syscall.EBUSY) && copied(device) {
 			err = syscall.Unmount(folder, syscall.MNT_DETACH)
 		}
 		if err != nil {
@@ -29,6 +38,23 @@ func Mount(t *testing.T, source, kind, options string) (folder string) {
 		}
 	})
 	return folder
+}
+
+// copied reports whether a mount namespace other than this process's has a device, "MAJOR:MINOR" between
+// spaces as in mountinfo.
+func copied(device string) bool {
+	own, _ := os.Readlink("/proc/self/ns/mnt")
+	tables, _ := filepath.Glob("/proc/[0-9]*/mountinfo")
+	for _, table := range tables {
+		namespace, err := os.Readlink(filepath.Join(filepath.Dir(table), "ns/mnt"))
+		if err != nil || namespace == own {
+			continue
+		}
+		if mounts, err := os.ReadFile(table); err == nil && strings.Contains(string(mounts), device) {
+			return true
+		}
+	}
+	return false
 }
 
 // FillDisk takes all that is left of a disk, and gives it back when release is called.
